@@ -1,0 +1,352 @@
+"""What a task is, and how an encoder is fine-tuned and scored on it. Knows no task by name."""
+
+import dataclasses
+import json
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toolkit.errors import InputError
+from toolkit.training_arguments import TrainingArguments
+
+PREDICTIONS_FILE = "predictions.jsonl"
+SEEN_FILE = "seen_in_training.txt"
+VALIDATION_SHARE = 0.1  # of the training data, where a source has no validation split
+DEFAULT_EPOCHS, DEFAULT_MIN_STEPS = 10, 400
+PREDICTION_BATCH_SIZE = 32
+
+
+class Task(ABC):
+    """From rows of data to rows of features, and from logits to figures.
+
+    A row of features has `input_ids`, `index`, the number of the row of data it was made from, and what `collate` and
+    `read` need.
+    """
+
+    name: str
+    model_class: str  # transformers' Auto class
+    better: str  # the figure by which checkpoints are chosen
+    item: str  # what throughput counts
+
+    @property
+    def head(self) -> str:
+        """How the class of a fine-tuned model ends, such as `ForTokenClassification`."""
+        return self.model_class.removeprefix("AutoModel")
+
+    @abstractmethod
+    def load(self, source: str, split: str | None, columns: dict[str, str | None]):
+        """The data set of a source. Raises `InputError`."""
+
+    @abstractmethod
+    def splits(self, source: str) -> list[str]:
+        """The splits that the source is known to have."""
+
+    @abstractmethod
+    def texts(self, rows) -> Iterable[str]:
+        """The text of the rows, for training a tokenizer."""
+
+    @abstractmethod
+    def labels(self, rows) -> list[str]:
+        """All labels in the rows, sorted."""
+
+    @abstractmethod
+    def seen(self, rows) -> set[str]:
+        """What later counts as seen in training."""
+
+    @abstractmethod
+    def encode(self, rows, tokenizer, label2id: dict[str, int], max_length: int | None):
+        """The rows of features, as a data set."""
+
+    @abstractmethod
+    def collate(self, tokenizer) -> Callable:
+        """From rows of features to a batch, as `toolkit.training` wants it."""
+
+    @abstractmethod
+    def read(self, features: list[dict], logits, id2label: dict[int, str]) -> list[Any]:
+        """What the logits of a batch say, one prediction a row of features."""
+
+    @abstractmethod
+    def join(self, predictions: list[Any]) -> Any:
+        """The predictions of all rows of features that one row of data was cut into, as one."""
+
+    @abstractmethod
+    def score(self, rows, predictions: list[Any], seen: set[str] | None) -> dict[str, dict[str, float]]:
+        """Each figure with its interval."""
+
+    @abstractmethod
+    def unlabelled(self, inputs: list[str]):
+        """A data set of rows to label: of texts, and of files of text or of the task's data. Raises `InputError`."""
+
+    @abstractmethod
+    def as_json(self, row: dict, prediction: Any) -> dict:
+        """A prediction beside what it is of, and beside the right answer where the row has it."""
+
+    @abstractmethod
+    def as_text(self, row: dict, prediction: Any) -> str:
+        """The same for people and spreadsheets."""
+
+
+@dataclass(kw_only=True)
+class FinetuneArguments(TrainingArguments):
+    encoder: str
+    """A checkpoint folder, a Hub id, or 'scratch:' and a preset or folder for the same network with new weights."""
+    data: str
+    """Labelled data: a file, a folder with one file a split, a Hub id, or 'sample'."""
+    output_dir: str
+    """Folder for the checkpoint, results.json, predictions.jsonl and train_log.jsonl."""
+    tokenizer: str | None = None
+    """Tokenizer of a scratch preset; by default one is trained on the training data."""
+    train_size: int | None = None
+    """Train on this many examples only."""
+    subset_seed: int = 0
+    """Seed of the choice of those examples; a larger choice holds every smaller one."""
+    freeze: bool = False
+    """Train the head only."""
+    tag_column: str | None = None
+    """Column of the tags: upos, xpos, or a key of FEATS or MISC such as Number (default: upos)."""
+    token_column: str | None = None
+    """Column of a table that holds the words (default: tokens or words)."""
+    overwrite_output_dir: bool = False
+    """Replace an earlier run in the output folder."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.train_size is not None and self.train_size <= 0:
+            raise InputError(f"--train_size {self.train_size}: expected a number greater than zero")
+
+    @property
+    def columns(self) -> dict[str, str | None]:
+        return {"tag_column": self.tag_column, "token_column": self.token_column}
+
+
+def finetune(task: Task, arguments: FinetuneArguments) -> dict[str, Any]:
+    """Put the task's head on an encoder and train both; score the best weights on the test split.
+
+    The best are those that do best on validation data. Where the data has no test split, the figures are of the
+    validation split, and the record says so. Leaves a checkpoint in `output_dir`, returns its `results.json`.
+    """
+    import torch
+
+    from toolkit.checkpoint import save_model
+    from toolkit.data.treebank import take_subset
+    from toolkit.encoders import load_encoder
+    from toolkit.results import RESULTS_FILE, Stopwatch, check_output_dir, create_output_dir, write_results
+    from toolkit.training import make_accelerator, train
+
+    output_dir = check_output_dir(arguments.output_dir, arguments.resume, arguments.overwrite_output_dir)
+    accelerator = make_accelerator()
+    stopwatch = Stopwatch()
+    train_rows, validation_rows, test_rows = _load_splits(task, arguments)
+    train_rows = take_subset(train_rows, arguments.train_size, arguments.subset_seed)
+    labels = task.labels(train_rows)
+    if len(labels) < 2:
+        raise InputError(f"{arguments.data}: the only label is {labels[0]}, expected two or more")
+    label2id = {label: i for i, label in enumerate(labels)}
+    id2label = dict(enumerate(labels))
+    seen = task.seen(train_rows)
+
+    torch.manual_seed(arguments.seed)
+    model, tokenizer = _load_encoder(task, arguments, train_rows, id2label=id2label, label2id=label2id)
+    if arguments.freeze:
+        model.base_model.requires_grad_(False)
+    features = {
+        name: encode(task, rows, tokenizer, model)
+        for name, rows in (("train", train_rows), ("validation", validation_rows), ("test", test_rows))
+        if rows is not None
+    }
+
+    def evaluate(accelerator) -> dict[str, float]:
+        predictions = predict(task, model, tokenizer, features["validation"], PREDICTION_BATCH_SIZE, accelerator)
+        figures = task.score(validation_rows, predictions, seen)
+        return {name: interval["value"] for name, interval in figures.items() if not name.startswith("f1_")}
+
+    if accelerator.is_main_process:
+        create_output_dir(output_dir, arguments.overwrite_output_dir and not arguments.resume)
+    say(f"{task.name}: {arguments.encoder}, {len(train_rows):,} training examples, {len(labels)} labels", accelerator)
+    result = train(
+        model,
+        features["train"],
+        task.collate(tokenizer),
+        _with_default_budget(arguments, len(features["train"])),
+        output_dir,
+        tokenizer=tokenizer,
+        lengths=[len(ids) for ids in features["train"]["input_ids"]],
+        evaluate=evaluate,
+        better=task.better,
+        item=task.item,
+    )
+    model = type(model).from_pretrained(output_dir).to(accelerator.device).eval()
+    scores, predictions = {}, []
+    rows_of = {"validation": validation_rows, "test": test_rows}
+    for split in [name for name in rows_of if name in features]:
+        predictions = predict(task, model, tokenizer, features[split], PREDICTION_BATCH_SIZE, accelerator)
+        scores[split] = task.score(rows_of[split], predictions, seen)
+    split = "test" if "test" in scores else "validation"
+    if split == "validation":
+        say(f"{arguments.data} has no test split, these figures are of its validation split", accelerator)
+    record = {
+        "task": task.name,
+        "dataset": arguments.data,
+        "split": split,
+        "n": len(rows_of[split]),
+        "metrics": scores[split],
+        "validation_metrics": scores["validation"],
+        "seed": arguments.seed,
+        "encoder": arguments.encoder,
+        "train_size": len(train_rows),
+        "num_steps": result.num_steps,
+        "training_seconds": result.seconds,
+        "parameters": model.num_parameters(),
+        "throughput": result.throughput,
+        "throughput_unit": f"{task.item}s/s",
+        "deterministic": result.deterministic,
+        "arguments": dataclasses.asdict(arguments),
+    }
+    if accelerator.is_main_process:
+        save_model(output_dir, model, tokenizer)
+        (output_dir / SEEN_FILE).write_text("\n".join(sorted(seen)) + "\n", encoding="utf-8")
+        _write_predictions(output_dir / PREDICTIONS_FILE, task, rows_of[split], predictions)
+        record = write_results(output_dir / RESULTS_FILE, stopwatch, **record)
+    return record
+
+
+def score(
+    task: Task, folder: str, data: str, split: str | None, columns: dict[str, str | None], output_file: Path
+) -> dict[str, Any]:
+    """Score a fine-tuned checkpoint on labelled data; the record is also written to `output_file`."""
+    from toolkit.encoders import load_encoder
+    from toolkit.results import Stopwatch, write_results
+    from toolkit.training import make_accelerator
+
+    accelerator = make_accelerator()
+    stopwatch = Stopwatch()
+    model, tokenizer = load_encoder(folder, task.model_class)
+    if split is None:
+        splits = task.splits(data)
+        split = "test" if "test" in splits or not splits else splits[-1]
+    rows = task.load(data, split, columns)
+    seen_file = Path(folder) / SEEN_FILE
+    seen = set(seen_file.read_text(encoding="utf-8").split("\n")) if seen_file.is_file() else None
+    model.to(accelerator.device).eval()
+    features = encode(task, rows, tokenizer, model)
+    predictions = predict(task, model, tokenizer, features, PREDICTION_BATCH_SIZE, accelerator)
+    record = {
+        "task": task.name,
+        "dataset": data,
+        "split": split,
+        "n": len(rows),
+        "metrics": task.score(rows, predictions, seen),
+        "seed": None,
+        "encoder": folder,
+        "num_steps": 0,
+        "parameters": model.num_parameters(),
+        "throughput": len(rows) / stopwatch.seconds,
+        "throughput_unit": "examples/s",
+        "deterministic": True,
+    }
+    return write_results(output_file, stopwatch, **record) if accelerator.is_main_process else record
+
+
+def load_predictor(task: Task, folder: str) -> Callable[[Any], list[Any]]:
+    """From a data set of unlabelled rows to one prediction a row."""
+    from toolkit.encoders import load_encoder
+    from toolkit.training import make_accelerator
+
+    accelerator = make_accelerator()
+    model, tokenizer = load_encoder(folder, task.model_class)
+    model.to(accelerator.device).eval()
+
+
+    def predictor(rows) -> list[Any]:
+        features = encode(task, rows, tokenizer, model)
+        return predict(task, model, tokenizer, features, PREDICTION_BATCH_SIZE, accelerator)
+
+    return predictor
+
+
+def encode(task: Task, rows, tokenizer, model):
+    """The features of rows, none longer than the model and its tokenizer allow."""
+    limits = [tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", tokenizer.model_max_length)]
+    return task.encode(rows, tokenizer, model.config.label2id, min(limits))
+
+
+def predict(task: Task, model, tokenizer, features, batch_size: int, accelerator) -> list[Any]:
+    """One prediction a row of data, in order, the same on every process."""
+    import torch
+
+    from toolkit.training import evaluation_batches, gather_objects
+
+    collate = task.collate(tokenizer)
+    lengths = [len(ids) for ids in features["input_ids"]]
+    features = features.select(sorted(range(len(lengths)), key=lengths.__getitem__))  # little padding
+
+    def collate_with_rows(rows: list[dict], draws) -> dict[str, Any]:
+        return {**collate(rows, draws), "rows": rows}
+
+    mine = []
+    with torch.inference_mode():
+        for batch in evaluation_batches(features, collate_with_rows, batch_size, accelerator):
+            rows = batch.pop("rows")
+            inputs = {name: batch[name] for name in batch if name not in ("labels", "num_targets", "num_items")}
+            predictions = task.read(rows, model(**inputs).logits, model.config.id2label)
+            mine += [(row["index"], row["part"], p) for row, p in zip(rows, predictions, strict=True)]
+    parts: dict[int, list[Any]] = {}
+    for index, _, prediction in sorted(gather_objects(accelerator, mine), key=lambda found: found[:2]):
+        parts.setdefault(index, []).append(prediction)
+    return [task.join(parts[index]) for index in sorted(parts)]
+
+
+def say(message: str, accelerator) -> None:
+    if accelerator.is_main_process:
+        print(message, file=sys.stderr, flush=True)
+
+
+def _load_splits(task: Task, arguments: FinetuneArguments):
+    """Training, validation and test rows, the last None where there are none."""
+    splits = task.splits(arguments.data)
+    train_rows = task.load(arguments.data, "train" if "train" in splits else None, arguments.columns)
+    if "validation" in splits:
+        validation_rows = task.load(arguments.data, "validation", arguments.columns)
+    else:
+        num_held_out = max(1, round(VALIDATION_SHARE * len(train_rows)))
+        if num_held_out >= len(train_rows):
+            raise InputError(f"{arguments.data}: {len(train_rows)} examples, too few to train and validate on")
+        shuffled = train_rows.shuffle(seed=arguments.subset_seed)
+        validation_rows = shuffled.select(range(num_held_out))
+        train_rows = shuffled.select(range(num_held_out, len(shuffled)))
+    test_rows = task.load(arguments.data, "test", arguments.columns) if "test" in splits else None
+    return train_rows, validation_rows, test_rows
+
+
+def _load_encoder(task: Task, arguments: FinetuneArguments, train_rows, **config_fields: Any):
+    import tempfile
+
+    from toolkit.encoders import SCRATCH, load_encoder
+    from toolkit.presets import PRESETS
+    from toolkit.tokenization import train_tokenizer
+
+    source = arguments.encoder.removeprefix(SCRATCH)
+    needs_tokenizer = arguments.encoder.startswith(SCRATCH) and source in PRESETS and arguments.tokenizer is None
+    if not needs_tokenizer:
+        return load_encoder(arguments.encoder, task.model_class, arguments.tokenizer, **config_fields)
+    preset = PRESETS[source]
+    tokenizer = train_tokenizer(task.texts(train_rows), preset.tokenizer_kind, preset.vocab_size, min_frequency=1)
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        return load_encoder(arguments.encoder, task.model_class, folder, **config_fields)
+
+
+def _with_default_budget(arguments: FinetuneArguments, num_examples: int) -> FinetuneArguments:
+    if arguments.max_steps or arguments.num_train_epochs or arguments.max_minutes:
+        return arguments
+    steps = DEFAULT_EPOCHS * -(-num_examples // arguments.batch_size)
+    return dataclasses.replace(arguments, max_steps=max(DEFAULT_MIN_STEPS, steps))
+
+
+def _write_predictions(path: Path, task: Task, rows, predictions: list[Any]) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        for row, prediction in zip(rows, predictions, strict=True):
+            print(json.dumps(task.as_json(row, prediction), ensure_ascii=False), file=file)

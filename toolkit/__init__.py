@@ -1,0 +1,57 @@
+"""Pretrain small encoders on your own data, transfer them to your task, see what the pretraining bought.
+
+Importing this package takes a tenth of a second: it loads neither torch nor transformers. It leaves word that, once
+transformers' Auto classes are imported, before or after, the encoders of `toolkit.models` are registered with them.
+"""
+
+import importlib
+
+import wrapt
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "InputError": "toolkit.errors",
+    "TrainingArguments": "toolkit.training_arguments",
+    "train": "toolkit.training",
+    "load_text": "toolkit.data.text",
+    "load_treebank": "toolkit.data.treebank",
+    "pretrain": "toolkit.objectives",
+}
+__all__ = ["__version__", *_EXPORTS]
+
+
+def __getattr__(name: str):
+    if name in _EXPORTS:
+        return getattr(importlib.import_module(_EXPORTS[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+def _register_encoders(module) -> None:
+    from toolkit.models import register
+
+    register()
+
+
+class _EncodersOnDemand(dict):
+    """AutoConfig's extra configurations: the first look-up of a name of ours registers our encoders.
+
+    AutoConfig is often imported while transformers' models are only half loaded, too early to import ours.
+    """
+
+    def __contains__(self, model_type: object) -> bool:
+        if not super().__contains__(model_type) and str(model_type).startswith("toolkit-"):
+            _register_encoders(None)
+        return super().__contains__(model_type)
+
+
+def _register_configs(module) -> None:
+    module.CONFIG_MAPPING._extra_content = _EncodersOnDemand(module.CONFIG_MAPPING._extra_content)
+
+
+wrapt.when_imported("transformers.models.auto.configuration_auto")(_register_configs)
+wrapt.when_imported("transformers.models.auto.modeling_auto")(_register_encoders)

@@ -1,0 +1,1 @@
+"""One file a command. Only these put tasks and toolkit together; nothing imports them but `toolkit.cli`."""

@@ -1,0 +1,43 @@
+"""Label new text with a fine-tuned checkpoint; one word a line with its tag and the probability of it.
+
+toolkit predict runs/tagger 'The old man the boats.'
+toolkit predict runs/tagger < sentences.txt > tagged.tsv
+toolkit predict runs/tagger test.conllu --output_format jsonl
+"""
+
+import json
+import sys
+from dataclasses import dataclass, field
+from typing import Literal
+
+from toolkit.errors import InputError
+from toolkit.flags import parse_flags
+
+
+@dataclass
+class PredictArguments:
+    folder: str
+    """Folder or Hub id of a fine-tuned checkpoint."""
+    inputs: list[str] = field(default_factory=list)
+    """Texts, or files of text or of the task's data; without any, text from standard input, a sentence a line."""
+    output_format: Literal["tsv", "jsonl"] = "tsv"
+    """tsv: word, tag and probability, a blank line between sentences; jsonl: a sentence a line."""
+
+
+def parse(arguments: list[str]) -> PredictArguments:
+    return parse_flags(arguments, PredictArguments, "toolkit predict", __doc__, positionals=["folder", "inputs"])
+
+
+def run(arguments: PredictArguments) -> None:
+    from tasks import load_predictor, task_of
+
+    task = task_of(arguments.folder)
+    if not arguments.inputs and sys.stdin.isatty():
+        raise InputError("nothing to label: give texts, files, or text on standard input")
+    rows = task.unlabelled(arguments.inputs or [line for line in sys.stdin.read().splitlines() if line.strip()])
+    predictor = load_predictor(task, arguments.folder)
+    for row, prediction in zip(rows, predictor(rows), strict=True):
+        if arguments.output_format == "jsonl":
+            print(json.dumps(task.as_json(row, prediction), ensure_ascii=False))
+        else:
+            print(task.as_text(row, prediction), end="\n\n")

@@ -1,0 +1,29 @@
+"""Pretrain an encoder on your text: word2vec, elmo or bert.
+
+toolkit pretrain elmo --corpus sample --output_dir runs/elmo --preset elmo-tiny --max_minutes 1
+toolkit pretrain bert --corpus 'texts/*.txt.gz' --output_dir runs/bert --max_steps 10000
+toolkit pretrain word2vec --corpus articles.jsonl --text_column body --output_dir runs/word2vec
+torchrun --nproc_per_node 2 -m toolkit pretrain bert --corpus sample --output_dir runs/bert --max_steps 100
+"""
+
+from typing import Any
+
+from toolkit.flags import parse_flags, parse_kind
+from toolkit.pretraining import PRETRAINING
+
+
+def parse(arguments: list[str]) -> tuple[str, Any]:
+    method, flags = parse_kind(arguments, "toolkit pretrain", "METHOD", list(PRETRAINING), __doc__)
+    return method, parse_flags(flags, PRETRAINING[method][0], f"toolkit pretrain {method}", __doc__)
+
+
+def run(parsed: tuple[str, Any]) -> None:
+    method, arguments = parsed
+    record = PRETRAINING[method][1](arguments)
+    if record:
+        loss = record["metrics"]["loss"]
+        print(
+            f"{arguments.output_dir}: {record['parameters']:,} parameters, {record['training_seconds']:,.0f} s, "
+            f"{record['throughput']:,.0f} {record['throughput_unit']}, "
+            f"held-out loss {loss['value']:.3f} [{loss['low']:.3f}, {loss['high']:.3f}]"
+        )

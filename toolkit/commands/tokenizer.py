@@ -1,0 +1,73 @@
+"""Train a tokenizer on your text: wordpiece, bpe, word or bytes.
+
+toolkit tokenizer --corpus sample --kind wordpiece --vocab_size 8192 --output_dir runs/wordpiece
+toolkit tokenizer --corpus 'texts/*.txt' --kind bpe --do_lower_case --output_dir runs/bpe
+toolkit tokenizer --corpus sample --kind bytes --output_dir runs/bytes
+"""
+
+from dataclasses import dataclass
+
+from toolkit.errors import InputError
+from toolkit.flags import parse_flags
+from toolkit.tokenization import Kind
+
+
+@dataclass(kw_only=True)
+class TokenizerArguments:
+    corpus: str
+    """Text: a file, folder or glob of .txt, .jsonl, .csv or .parquet (also .gz), a Hub id, or 'sample'."""
+    output_dir: str
+    """Folder for the tokenizer."""
+    kind: Kind = "wordpiece"
+    """wordpiece and bpe: pieces of words; word: whole words; bytes: the bytes of words, for an ELMo."""
+    vocab_size: int = 8192
+    """Largest number of entries; bytes always has 517."""
+    min_frequency: int = 2
+    """Leave out words, or merges of pieces, that occur fewer times."""
+    do_lower_case: bool = False
+    """Lower-case the text."""
+    strip_accents: bool = False
+    """Take the accents off letters."""
+    split: str | None = None
+    """Split of a folder or Hub data set (default: train)."""
+    text_column: str | None = None
+    """Column of a table that holds the text (default: text, sentence, content or document)."""
+    overwrite_output_dir: bool = False
+    """Replace an earlier tokenizer in the output folder."""
+
+    def __post_init__(self):
+        for name in ("vocab_size", "min_frequency"):
+            if getattr(self, name) <= 0:
+                raise InputError(f"--{name} {getattr(self, name)}: expected a number greater than zero")
+
+
+def parse(arguments: list[str]) -> TokenizerArguments:
+    return parse_flags(arguments, TokenizerArguments, "toolkit tokenizer", __doc__)
+
+
+def run(arguments: TokenizerArguments) -> None:
+    from toolkit.data.text import load_text
+    from toolkit.results import check_output_dir, create_output_dir
+    from toolkit.tokenization import split_words, train_tokenizer
+
+    check_output_dir(arguments.output_dir, overwrite=arguments.overwrite_output_dir)
+    texts = load_text(arguments.corpus, arguments.split, arguments.text_column)["text"]
+    tokenizer = train_tokenizer(
+        texts,
+        arguments.kind,
+        arguments.vocab_size,
+        arguments.min_frequency,
+        arguments.do_lower_case,
+        arguments.strip_accents,
+    )
+    folder = create_output_dir(arguments.output_dir, arguments.overwrite_output_dir)
+    tokenizer.save_pretrained(folder)
+    sample = [text for text in texts[:1000] if text.strip()]
+    num_words = sum(len(split_words()(text)) for text in sample)
+    pieces = tokenizer(sample, add_special_tokens=False, verbose=False)["input_ids"]
+    unknown = sum(ids.count(tokenizer.unk_token_id) for ids in pieces)
+    num_pieces = sum(map(len, pieces))
+    print(
+        f"{folder}: {len(tokenizer):,} entries; on the first {len(sample):,} lines {num_pieces / num_words:.2f} pieces a "
+        f"word, {unknown / num_pieces:.1%} unknown"
+    )

@@ -1,0 +1,1 @@
+"""From a source (a path, a Hub id, `sample`) to a `datasets.Dataset`."""

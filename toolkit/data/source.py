@@ -1,0 +1,133 @@
+"""Find what the user named: a file, a folder, a glob, a data set of the Hub, or `sample`."""
+
+import glob
+import re
+from pathlib import Path
+
+from toolkit.errors import InputError
+
+SAMPLE = "sample"
+TABLE_BUILDERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+# What files of a split are called, in the order in which they are looked for.
+SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "dev"), "test": ("test",)}
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
+
+
+def suffix_of(path: Path) -> str:
+    """The suffix that tells the format: `.txt` of `a.txt` and of `a.txt.gz`."""
+    return Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+
+
+def find_files(source: str, suffixes: set[str], split: str | None) -> list[Path] | None:
+    """The files behind a source, sorted; None where `source` is a Hub id.
+
+    Of a folder those files are taken whose names say `split`; where no name says any split, all belong to `train`.
+    Raises `InputError` where nothing is found.
+    """
+    expected = ", ".join(sorted(suffixes))
+    path = Path(source).expanduser()
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.is_file() and suffix_of(p) in suffixes)
+        if not files:
+            raise InputError(f"{source}: no data in this folder, expected files that end in {expected}")
+        return files_of_split(source, files, split or "train")
+    if path.is_file():
+        return [_known(path, suffixes, expected)]
+    if glob.has_magic(source):
+        files = sorted(Path(name) for name in glob.glob(str(path), recursive=True))
+        if not files:
+            raise InputError(f"{source}: no file matches this pattern")
+        return [_known(file, suffixes, expected) for file in files if file.is_file()]
+    if _HUB_ID.fullmatch(source) and suffix_of(path) not in suffixes and not path.parent.is_dir():
+        return None
+    raise InputError(f"{source}: no such file, folder or pattern (nor a Hub id like org/name, nor '{SAMPLE}')")
+
+
+def _known(path: Path, suffixes: set[str], expected: str) -> Path:
+    if suffix_of(path) not in suffixes:
+        raise InputError(f"{path}: cannot tell the format from the name, expected one that ends in {expected}")
+    return path
+
+
+def files_of_split(source: str, files: list[Path], split: str) -> list[Path]:
+    named = {name: _files_named(files, patterns) for name, patterns in SPLIT_NAMES.items()}
+    if not any(named.values()):
+        named["train"] = files
+    if split not in named or not named[split]:
+        found = ", ".join(name for name, members in named.items() if members)
+        raise InputError(f"{source}: no split '{split}' in this folder, found {found}")
+    return named[split]
+
+
+def _files_named(files: list[Path], patterns: tuple[str, ...]) -> list[Path]:
+    pattern = re.compile(rf"(^|[^a-z])({'|'.join(patterns)})([^a-z]|$)")
+    return [file for file in files if pattern.search(file.name.lower())]
+
+
+def check_readable_text(path: Path) -> None:
+    """Raises `InputError` where a text file is empty, binary or not UTF-8; names the line."""
+    import gzip
+
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
+            start = file.read(8192)
+            if not start:
+                raise InputError(f"{path}: the file is empty")
+            if b"\0" in start:
+                raise InputError(f"{path}: this is a binary file, expected text in UTF-8")
+            file.seek(0)
+            for number, line in enumerate(file, start=1):
+                try:
+                    line.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    raise InputError(
+                        f"{path}: line {number} is not UTF-8 (byte 0x{error.object[error.start]:02x} at column "
+                        f"{error.start + 1}); convert it, for example: iconv -f LATIN1 -t UTF-8"
+                    ) from None
+    except (OSError, EOFError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None
+
+
+def load_table(source: str, files: list[Path] | None, split: str | None):
+    """The rows of jsonl, csv or parquet files, or of a Hub data set (`files` None), as a `datasets.Dataset`."""
+    import datasets
+    from datasets.exceptions import DatasetGenerationError
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    try:
+        if files is None:
+            name, _, config = source.partition(":")
+            return datasets.load_dataset(name, config or None, split=split or "train")
+        builders = {TABLE_BUILDERS[suffix_of(file)] for file in files}
+        if len(builders) > 1:
+            raise InputError(f"{source}: files of several formats, expected one of {', '.join(TABLE_BUILDERS)}")
+        for file in files:
+            if suffix_of(file) != ".parquet":
+                check_readable_text(file)
+        return datasets.load_dataset(builders.pop(), data_files=[str(file) for file in files], split="train")
+    except (OfflineModeIsEnabled, ConnectionError, HfHubHTTPError) as error:
+        raise InputError(
+            f"{source}: not a local file, and the Hub cannot be asked for it ({_first_line(error)}); "
+            "check the path, HF_ENDPOINT and HF_HUB_OFFLINE"
+        ) from None
+    except (DatasetGenerationError, datasets.exceptions.DatasetNotFoundError, FileNotFoundError) as error:
+        raise InputError(f"{source}: cannot be read ({_first_line(error.__cause__ or error)})") from None
+    except ValueError as error:
+        raise InputError(f"{source}: {_first_line(error)}") from None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def choose_column(source: str, columns: list[str], flag: str, named: str | None, usual: tuple[str, ...]) -> str:
+    """The column that the user named, else the first of the usual names that is there."""
+    if named is not None:
+        if named not in columns:
+            raise InputError(f"--{flag} {named}: no such column in {source}, found {', '.join(columns)}")
+        return named
+    for name in usual:
+        if name in columns:
+            return name
+    raise InputError(f"{source}: none of the columns {', '.join(columns)} is called {' or '.join(usual)}, use --{flag}")

@@ -1,0 +1,84 @@
+"""Text to pretrain on: one row a line, empty rows between documents, memory-mapped in Arrow."""
+
+import bz2
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from toolkit.data import source as sources
+from toolkit.errors import InputError
+
+SUFFIXES = {".txt", *sources.TABLE_BUILDERS}
+USUAL_COLUMNS = ("text", "sentence", "content", "document")
+
+
+def load_text(source: str, split: str | None = None, text_column: str | None = None):
+    """A `datasets.Dataset` with the column `text`.
+
+    `source` is a file, folder or glob of `.txt`, `.jsonl`, `.csv` or `.parquet`, each also with `.gz`, a Hub id or
+    `sample`. Raises `InputError` where it is missing, empty, binary, not UTF-8, or has no such column.
+    """
+    import datasets
+
+    if source == sources.SAMPLE:
+        rows = datasets.Dataset.from_generator(_sample_lines, gen_kwargs={"split": split or "train"})
+    else:
+        files = sources.find_files(source, SUFFIXES, split)
+        if files is not None and any(sources.suffix_of(file) == ".txt" for file in files):
+            rows = _load_plain(source, files)
+        else:
+            rows = sources.load_table(source, files, split)
+            column = sources.choose_column(source, rows.column_names, "text_column", text_column, USUAL_COLUMNS)
+            rows = rows.select_columns([column])
+            rows = rows if column == "text" else rows.rename_column(column, "text")
+            if rows.features["text"].dtype not in ("string", "large_string"):
+                raise InputError(f"{source}: the column '{column}' holds {rows.features['text'].dtype}, not text")
+    if not any(text and not text.isspace() for text in rows["text"]):
+        raise InputError(f"{source}: there is no text in it, only empty lines")
+    return rows
+
+
+def _load_plain(source: str, files: list[Path]):
+    import datasets
+
+    if any(sources.suffix_of(file) != ".txt" for file in files):
+        raise InputError(f"{source}: plain text and tables together, name one kind, for example '{source}/*.txt'")
+    for file in files:
+        sources.check_readable_text(file)
+    return datasets.load_dataset("text", data_files=[str(file) for file in files], split="train")
+
+
+def hold_out(rows, fraction: float):
+    """Split off the last `fraction` of the lines, at least one: (train, validation)."""
+    num_held_out = max(1, round(len(rows) * fraction))
+    if num_held_out >= len(rows):
+        raise InputError(f"the corpus has {len(rows)} lines, too few to hold out {num_held_out} for validation")
+    return rows.select(range(len(rows) - num_held_out)), rows.select(range(len(rows) - num_held_out, len(rows)))
+
+
+# The sample: English Wikipedia and news that gensim installs with itself.
+
+_SAMPLE_WIKIPEDIA = "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
+_SAMPLE_NEWS = "lee_background.cor"
+_SAMPLE_VALIDATION_ARTICLES = 10
+
+
+def _sample_lines(split: str) -> Iterator[dict[str, str]]:
+    from gensim.corpora.wikicorpus import extract_pages, filter_wiki
+    from gensim.test.utils import datapath
+
+    with bz2.open(datapath(_SAMPLE_WIKIPEDIA)) as file:
+        articles = [filter_wiki(text) for _, text, _ in extract_pages(file)]
+    documents = [list(_paragraphs(article)) for article in articles]
+    held_out, documents = documents[-_SAMPLE_VALIDATION_ARTICLES:], documents[:-_SAMPLE_VALIDATION_ARTICLES]
+    news = Path(datapath(_SAMPLE_NEWS)).read_text(encoding="utf-8").splitlines()
+    for document in {"train": [*documents, *([line] for line in news)], "validation": held_out}[split]:
+        yield from ({"text": line} for line in [*document, ""])
+
+
+def _paragraphs(article: str) -> Iterator[str]:
+    """The running text of an article: no headings, tables, lists or captions, no wiki quotes."""
+    for line in article.splitlines():
+        line = re.sub(r"\s+", " ", line.replace("'''", "").replace("''", "")).strip()
+        if len(line.split()) >= 8 and line[0] not in "=*#:;|!{}<" and line[-1] in '.!?"':
+            yield line

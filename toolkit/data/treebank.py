@@ -1,0 +1,148 @@
+"""Treebanks in CoNLL-U, and tables with tokens and tags: one row a sentence, `tokens` and `tags`.
+
+The format is https://universaldependencies.org/format.html. Words are the lines with a plain number: a multiword token
+(`1-2`) is a spelling of the words after it, an empty node (`8.1`) is not spelled at all; neither is a word.
+"""
+
+import gzip
+import random
+from collections.abc import Iterator
+from importlib.resources import files as package_files
+from pathlib import Path
+
+from toolkit.data import source as sources
+from toolkit.errors import InputError
+
+COLUMNS = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
+SUFFIXES = {".conllu", *sources.TABLE_BUILDERS}
+NO_VALUE = "_"
+
+
+def read_conllu(path: Path, tag_column: str = "upos") -> Iterator[dict[str, list[str]]]:
+    """Yields `{"tokens": […], "tags": […]}` for each sentence.
+
+    `tag_column` is `upos`, `xpos`, another column, or a key of FEATS or MISC such as `Number`; words without it have
+    the tag `_`. Raises `InputError` that names the line where one is malformed.
+    """
+    sources.check_readable_text(path)
+    name = tag_column.lower()
+    open_text = gzip.open if path.suffix == ".gz" else open
+    tokens: list[str] = []
+    tags: list[str] = []
+    with open_text(path, "rt", encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            line = line.rstrip("\r\n")
+            if not line.strip():
+                if tokens:
+                    yield {"tokens": tokens, "tags": tags}
+                tokens, tags = [], []
+                continue
+            if line.startswith("#"):
+                continue
+            fields = line.split("\t")
+            if len(fields) != len(COLUMNS):
+                raise InputError(
+                    f"{path}: line {number} has {len(fields)} columns separated by tabs, CoNLL-U has {len(COLUMNS)}"
+                )
+            if not fields[0].isdigit():
+                if not fields[0].replace("-", "", 1).replace(".", "", 1).isdigit():
+                    raise InputError(f"{path}: line {number} starts with '{fields[0]}', expected the number of a word")
+                continue
+            tokens.append(fields[1])
+            tags.append(fields[COLUMNS.index(name)] if name in COLUMNS else _value_of(tag_column, fields))
+    if tokens:
+        yield {"tokens": tokens, "tags": tags}
+
+
+def _value_of(key: str, fields: list[str]) -> str:
+    for column in ("feats", "misc"):
+        for pair in fields[COLUMNS.index(column)].split("|"):
+            name, _, value = pair.partition("=")
+            if name == key:
+                return value
+    return NO_VALUE
+
+
+def load_treebank(
+    source: str, split: str | None = None, tag_column: str | None = None, token_column: str | None = None
+):
+    """A `datasets.Dataset` with the columns `tokens` and `tags`, lists of strings of equal length.
+
+    `source` is a `.conllu` or `.conllu.gz` file, a table with lists of tokens and tags, a folder of either with one
+    file a split, a Hub id, or `sample`. Raises `InputError` where it is missing, malformed or has no such tags.
+    """
+    import datasets
+
+    if source == sources.SAMPLE:
+        source = str(package_files("toolkit.data") / "samples" / "treebank")
+    files = sources.find_files(source, SUFFIXES, split)
+    if files is None or any(sources.suffix_of(file) != ".conllu" for file in files):
+        rows = sources.load_table(source, files, split)
+        return _from_table(source, rows, tag_column, token_column)
+    tag_column = tag_column or "upos"
+    sentences = [sentence for file in files for sentence in read_conllu(file, tag_column)]
+    if not sentences:
+        raise InputError(f"{source}: there is no sentence in it")
+    if all(tag == NO_VALUE for sentence in sentences for tag in sentence["tags"]):
+        raise InputError(
+            f"--tag_column {tag_column}: no word of {source} has it; it is one of {', '.join(COLUMNS[3:5])} "
+            "or a key of the columns FEATS and MISC, such as Number"
+        )
+    return datasets.Dataset.from_list(sentences)
+
+
+def _from_table(source: str, rows, tag_column: str | None, token_column: str | None):
+    tokens = sources.choose_column(source, rows.column_names, "token_column", token_column, ("tokens", "words"))
+    usual = ("tags", "upos", "pos_tags", "pos", "ner_tags", "labels")
+    tags = sources.choose_column(source, rows.column_names, "tag_column", tag_column, usual)
+    names = getattr(getattr(rows.features[tags], "feature", None), "names", None)
+
+    def as_strings(row):
+        values = [names[value] if names else str(value) for value in row[tags]]
+        if len(values) != len(row[tokens]):
+            raise InputError(f"{source}: a sentence has {len(row[tokens])} tokens and {len(values)} tags")
+        return {"tokens": row[tokens], "tags": values}
+
+    return rows.map(as_strings, remove_columns=rows.column_names)
+
+
+def split_sentences(text: str) -> list[list[str]]:
+    """Plain text as lists of words: sentences by Punkt (Kiss & Strunk 2006, https://aclanthology.org/J06-4003), words as
+    English treebanks have them."""
+    from nltk.tokenize import NLTKWordTokenizer, PunktSentenceTokenizer
+
+    sentences, words = PunktSentenceTokenizer(), NLTKWordTokenizer()
+    found = []
+    for line in text.splitlines():
+        for start, end in sentences.span_tokenize(line):
+            sentence = line[start:end]
+            spans = words.span_tokenize(sentence)
+            found.append([sentence[begin:stop] for begin, stop in spans])
+    return [tokens for tokens in found if tokens]
+
+
+def splits_of(source: str) -> list[str]:
+    """The splits that a folder has files for; of a single file or the Hub it is not known before loading."""
+    if source == sources.SAMPLE:
+        return list(sources.SPLIT_NAMES)
+    if not Path(source).expanduser().is_dir():
+        return []
+    found = []
+    for split in sources.SPLIT_NAMES:
+        try:
+            sources.find_files(source, SUFFIXES, split)
+        except InputError:
+            continue
+        found.append(split)
+    return found
+
+
+def take_subset(rows, size: int | None, seed: int = 0):
+    """The first `size` rows of a shuffle that depends on `seed` alone: a larger subset holds every smaller one."""
+    if size is None:
+        return rows
+    if size > len(rows):
+        raise InputError(f"--train_size {size} is larger than the training data, which has {len(rows)} examples")
+    order = list(range(len(rows)))
+    random.Random(seed).shuffle(order)
+    return rows.select(order[:size])

@@ -1,0 +1,74 @@
+"""Take an encoder by name: a folder, a Hub id, or `scratch:` and a preset or folder for random weights."""
+
+from pathlib import Path
+from typing import Any
+
+from toolkit.errors import InputError
+
+SCRATCH = "scratch:"
+
+
+def load_config(name: str, **fields: Any):
+    """The configuration in a folder or on the Hub. Raises `InputError`."""
+    from transformers import AutoConfig
+
+    if Path(name).is_dir():
+        if not (Path(name) / "config.json").is_file():
+            raise InputError(f"{name}: no config.json in this folder, expected a checkpoint")
+    elif name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise InputError(f"{name}: no such folder, expected a checkpoint or a Hub id like org/name")
+    try:
+        return AutoConfig.from_pretrained(name, **fields)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{name}: {_explain(error)}") from None
+
+
+def load_encoder(name: str, model_class: str, tokenizer_name: str | None = None, **config_fields: Any):
+    """The encoder `name` under a head of transformers' class `model_class`, and its tokenizer.
+
+    `scratch:FOLDER` is the same network and tokenizer as in FOLDER with new weights; `scratch:PRESET` needs
+    `tokenizer_name`. `config_fields`, such as the labels, go into the configuration. Random weights are drawn from
+    torch's generator: seed it first.
+
+    Raises `InputError` where nothing can be loaded, weights are missing, or the tokenizer does not fit the model.
+    """
+    import transformers
+
+    from toolkit.presets import PRESETS
+    from toolkit.tokenization import load_tokenizer
+
+    auto_class = getattr(transformers, model_class)
+    is_scratch = name.startswith(SCRATCH)
+    source = name.removeprefix(SCRATCH)
+    if is_scratch and "/" not in source and not Path(source).is_dir() and source not in PRESETS:
+        raise InputError(f"--encoder {name}: no such folder or preset, the presets are {', '.join(PRESETS)}")
+    if is_scratch and source in PRESETS:
+        if tokenizer_name is None:
+            raise InputError(f"--encoder {name}: give a --tokenizer too")
+        tokenizer = load_tokenizer(tokenizer_name)
+        config = PRESETS[source].config(len(tokenizer))
+        for field, value in config_fields.items():
+            setattr(config, field, value)
+    else:
+        config = load_config(source, **config_fields)
+        tokenizer = load_tokenizer(tokenizer_name or source)
+    if len(tokenizer) > getattr(config, "vocab_size", len(tokenizer)):
+        raise InputError(
+            f"{tokenizer_name or source}: the tokenizer has {len(tokenizer)} entries and does not fit the encoder "
+            f"{source}, which has {config.vocab_size}; give the one that it was pretrained with"
+        )
+    try:
+        if is_scratch:
+            return auto_class.from_config(config), tokenizer
+        model, loading = auto_class.from_pretrained(source, config=config, output_loading_info=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"{name}: {_explain(error)}") from None
+    missing = [key for key in loading["missing_keys"] if key.startswith(f"{model.base_model_prefix}.")]
+    if missing:
+        raise InputError(f"{name}: the weights of {missing[0]} and {len(missing) - 1} others are not in it")
+    return model, tokenizer
+
+
+def _explain(error: BaseException) -> str:
+    """The first line of what a library has to say."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,336 @@
+"""ELMo: a two-way LSTM language model over words spelled in bytes.
+
+Peters, Neumann, Iyyer, Gardner, Clark, Lee & Zettlemoyer (2018), "Deep contextualized word representations",
+https://arxiv.org/abs/1802.05365. The character encoder is that of Kim, Jernite, Sontag & Rush (2016),
+https://arxiv.org/abs/1508.06615; highway layers are of Srivastava, Greff & Schmidhuber (2015),
+https://arxiv.org/abs/1505.00387; the sampled softmax is of Jean, Cho, Memisevic & Bengio (2015),
+https://arxiv.org/abs/1412.2007.
+
+The input is a sequence of *pieces*, one a byte, as `toolkit tokenizer --kind bytes` makes them. A piece whose id is at
+least `config.first_continuation_id` continues the word before it. The model gathers the pieces into words, runs the
+language model over words, and hands every piece the state of its word, so that logits and offsets stay one row a piece.
+
+Shape legend: B batch, P pieces, W words, D distinct words of the batch, L bytes of a word, H `hidden_size` of one
+direction, V output words.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutput, TokenClassifierOutput
+from transformers.utils import ModelOutput
+
+
+class ElmoConfig(PreTrainedConfig):
+    """Sizes of an ELMo; `hidden_size` is the width of one direction, the encoder's output is twice as wide."""
+
+    model_type = "toolkit-elmo"
+
+    vocab_size: int = 517  # pieces: 5 special, 256 bytes that start a word, 256 that continue one
+    first_continuation_id: int = 261
+    output_vocab_size: int = 30000  # words that the language model predicts, the most frequent first
+    char_embedding_size: int = 16
+    char_filters: list[list[int]] | None = None  # [width in bytes, number of filters]
+    max_word_length: int = 40  # bytes of a word that are read; the rest is cut
+    num_highway_layers: int = 1
+    hidden_size: int = 256
+    num_hidden_layers: int = 2
+    hidden_dropout_prob: float = 0.1
+    classifier_dropout: float = 0.3
+    initializer_range: float = 0.02
+    pad_token_id: int | None = 0
+
+    def __post_init__(self, **kwargs):
+        if self.char_filters is None:
+            self.char_filters = [[1, 16], [2, 32], [3, 64], [4, 96], [5, 128]]
+        super().__post_init__(**kwargs)
+
+
+@dataclass
+class ElmoOutput(BaseModelOutput):
+    """`last_hidden_state` (B, P, 2H): the top layer, one row a piece. `word_states`: for each layer, the characters'
+    included, (B, W, 2H). `word_index` (B, P): the word that each piece belongs to. `word_mask` (B, W): real words."""
+
+    word_states: tuple[torch.Tensor, ...] | None = None
+    word_index: torch.Tensor | None = None
+    word_mask: torch.Tensor | None = None
+
+
+@dataclass
+class ElmoForPreTrainingOutput(ModelOutput):
+    """`loss`: mean negative log-likelihood of both directions, in nats a predicted word. The logits are of the full
+    softmax and given in evaluation only: (B, W - 1, V), of words 2 to W forwards and of words 1 to W - 1 backwards."""
+
+    loss: torch.Tensor | None = None
+    forward_logits: torch.Tensor | None = None
+    backward_logits: torch.Tensor | None = None
+
+
+class ElmoCharacterEncoder(nn.Module):
+    """The vector of a word from its bytes: convolutions of several widths, the maximum over positions, highway, H."""
+
+    def __init__(self, config: ElmoConfig):
+        super().__init__()
+        self.embeddings = nn.Embedding(config.vocab_size, config.char_embedding_size, padding_idx=config.pad_token_id)
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(config.char_embedding_size, filters, width) for width, filters in config.char_filters
+        )
+        num_filters = sum(filters for _, filters in config.char_filters)
+        self.highways = nn.ModuleList(nn.Linear(num_filters, 2 * num_filters) for _ in range(config.num_highway_layers))
+        self.projection = nn.Linear(num_filters, config.hidden_size)
+
+    def forward(self, spellings: torch.Tensor) -> torch.Tensor:
+        """`spellings` (D, L): piece ids, padded with `pad_token_id`. Returns (D, H)."""
+        bytes_embedded = self.embeddings(spellings).transpose(1, 2)  # (D, char_embedding_size, L)
+        inside = (spellings != self.embeddings.padding_idx).unsqueeze(1)  # (D, 1, L)
+        pooled = []
+        for convolution in self.convolutions:
+            # Padded on the right only: a window may run over the end of the word, where embeddings are zero, but it
+            # never starts there, so that the width of the batch does not show in the vector.
+            windows = convolution(F.pad(bytes_embedded, (0, convolution.kernel_size[0] - 1)))
+            pooled.append((F.relu(windows) * inside).amax(dim=-1))
+        states = torch.cat(pooled, dim=-1)  # (D, filters)
+        for highway in self.highways:
+            transform, gate = highway(states).chunk(2, dim=-1)
+            gate = torch.sigmoid(gate)
+            states = gate * states + (1 - gate) * F.relu(transform)
+        return self.projection(states)
+
+
+class ElmoPreTrainedModel(PreTrainedModel):
+    config_class = ElmoConfig
+    base_model_prefix = "elmo"
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.LSTM):
+            for name, parameter in module.named_parameters():
+                if "weight_hh" in name:
+                    for gate in range(4):
+                        size = parameter.shape[1]
+                        init.orthogonal_(parameter[gate * size : (gate + 1) * size])
+                elif "weight_ih" in name:
+                    init.xavier_uniform_(parameter)
+                else:
+                    init.zeros_(parameter)
+                    if "bias_ih" in name:  # the forget gate starts open (Gers, Schmidhuber & Cummins 2000)
+                        init.ones_(parameter[parameter.shape[0] // 4 : parameter.shape[0] // 2])
+        elif isinstance(module, ElmoCharacterEncoder):
+            init.normal_(module.embeddings.weight, std=0.5)
+            init.zeros_(module.embeddings.weight[module.embeddings.padding_idx])
+            for layer in [*module.convolutions, *module.highways, module.projection]:
+                init.kaiming_uniform_(layer.weight, nonlinearity="relu")
+                init.zeros_(layer.bias)
+            for highway in module.highways:  # a highway starts by carrying its input through (gate 0.88)
+                init.constant_(highway.bias[highway.bias.shape[0] // 2 :], 2.0)
+        elif isinstance(module, ElmoScalarMix):
+            init.zeros_(module.weights)
+            init.ones_(module.scale)
+        elif not isinstance(module, (nn.Conv1d, nn.Embedding)):
+            super()._init_weights(module)
+
+
+class ElmoModel(ElmoPreTrainedModel):
+    """Character encoder and two stacks of LSTM layers, one that reads forwards and one that reads backwards."""
+
+    def __init__(self, config: ElmoConfig):
+        super().__init__(config)
+        self.character_encoder = ElmoCharacterEncoder(config)
+        sizes = range(config.num_hidden_layers)
+        hidden = config.hidden_size
+        self.forward_layers = nn.ModuleList(nn.LSTM(hidden, hidden, batch_first=True) for _ in sizes)
+        self.backward_layers = nn.ModuleList(nn.LSTM(hidden, hidden, batch_first=True) for _ in sizes)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.character_encoder.embeddings
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.character_encoder.embeddings = value
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        **kwargs,
+    ) -> ElmoOutput:
+        """`input_ids` and `attention_mask` (B, P), padded on the right. `hidden_states` has one (B, P, 2H) a layer,
+        the characters' first."""
+        if attention_mask is None:
+            attention_mask = input_ids != self.config.pad_token_id
+        word_index, word_mask, words = self._encode_words(input_ids, attention_mask.bool())
+        words = self.dropout(words)
+        word_states = [torch.cat([words, words], dim=-1)]
+
+        lengths = word_mask.sum(dim=1, keepdim=True)  # (B, 1)
+        positions = torch.arange(words.shape[1], device=words.device).expand(len(words), -1)
+        # Reversing each sentence within its own length keeps the padding at the end, where no state can be touched
+        # by it: no packing is needed.
+        reversal = torch.where(positions < lengths, lengths - 1 - positions, positions)  # (B, W)
+        forwards, backwards = words, _gather_rows(words, reversal)
+        for forward_layer, backward_layer in zip(self.forward_layers, self.backward_layers, strict=True):
+            new_forwards, new_backwards = forward_layer(forwards)[0], backward_layer(backwards)[0]
+            is_first = len(word_states) == 1
+            forwards = self.dropout(new_forwards) if is_first else forwards + self.dropout(new_forwards)
+            backwards = self.dropout(new_backwards) if is_first else backwards + self.dropout(new_backwards)
+            word_states.append(torch.cat([forwards, _gather_rows(backwards, reversal)], dim=-1))
+
+        output = ElmoOutput(
+            last_hidden_state=_gather_rows(word_states[-1], word_index),
+            hidden_states=tuple(_gather_rows(s, word_index) for s in word_states) if output_hidden_states else None,
+            word_states=tuple(word_states),
+            word_index=word_index,
+            word_mask=word_mask,
+        )
+        return output if return_dict is not False else output.to_tuple()
+
+    def _encode_words(self, input_ids: torch.Tensor, mask: torch.Tensor):
+        """Returns the word of each piece (B, P), which words are real (B, W) and their vectors (B, W, H)."""
+        starts = (input_ids < self.config.first_continuation_id) & mask  # (B, P)
+        starts[:, 0] = True
+        word_index = starts.cumsum(dim=1) - 1  # padding falls to the last word, whose state it shows but never changes
+        num_words = word_index[:, -1] + 1  # (B,)
+        batch_size, width = len(input_ids), int(num_words.max())
+        word_mask = torch.arange(width, device=input_ids.device) < num_words.unsqueeze(1)  # (B, W)
+
+        # Where in its word each piece stands: its position less that of the word's first piece.
+        positions = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
+        offsets = positions - torch.where(starts, positions, 0).cummax(dim=1).values
+        kept = mask & (offsets < self.config.max_word_length)
+        longest = int(offsets[kept].max()) + 1
+        rows = word_index + width * torch.arange(batch_size, device=input_ids.device).unsqueeze(1)
+        spellings = input_ids.new_full((batch_size * width, longest), self.config.pad_token_id)
+        spellings[rows[kept], offsets[kept]] = input_ids[kept]  # (B * W, L)
+
+        # A word is spelled once however often it occurs. Words are told apart by a 64-bit hash of their bytes
+        # (sorting one number a word is many times faster than sorting rows).
+        keys = (spellings * _hash_multipliers(longest, spellings.device)).sum(dim=1)
+        _, inverse = torch.unique(keys, return_inverse=True)  # (B * W,)
+        first = torch.full((int(inverse.max()) + 1,), len(keys), device=keys.device)
+        first.scatter_reduce_(0, inverse, torch.arange(len(keys), device=keys.device), reduce="amin")
+        vectors = self.character_encoder(spellings[first])  # (D, H)
+        return word_index, word_mask, F.embedding(inverse, vectors).view(batch_size, width, -1)
+
+
+class ElmoForPreTraining(ElmoPreTrainedModel):
+    """Predicts the next word from the forward state and the previous word from the backward state, with one softmax."""
+
+    def __init__(self, config: ElmoConfig):
+        super().__init__(config)
+        self.elmo = ElmoModel(config)
+        self.output_embeddings = nn.Embedding(config.output_vocab_size, config.hidden_size)
+        self.output_bias = nn.Embedding(config.output_vocab_size, 1)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if module is getattr(self, "output_embeddings", None):
+            init.normal_(module.weight, std=self.config.hidden_size**-0.5)
+        elif module is getattr(self, "output_bias", None):
+            init.zeros_(module.weight)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        negatives: torch.Tensor | None = None,
+        negative_log_counts: torch.Tensor | None = None,
+        **kwargs,
+    ) -> ElmoForPreTrainingOutput:
+        """`labels` (B, W): the output word of each word of the input, -100 where none is predicted. `negatives` (K,)
+        are output words to compare with and `negative_log_counts` (V,) the log of how often each word is expected
+        among them: with both the loss is the sampled softmax's, without them the exact one."""
+        word_states = self.elmo(input_ids, attention_mask).word_states[-1]  # (B, W, 2H)
+        forwards, backwards = word_states.chunk(2, dim=-1)
+        forwards, backwards = forwards[:, :-1], backwards[:, 1:]  # (B, W - 1, H)
+        if labels is None:
+            return ElmoForPreTrainingOutput(
+                forward_logits=self._logits(forwards), backward_logits=self._logits(backwards)
+            )
+        targets = torch.cat([labels[:, 1:].reshape(-1), labels[:, :-1].reshape(-1)])
+        states = torch.cat([forwards.reshape(-1, forwards.shape[-1]), backwards.reshape(-1, backwards.shape[-1])])
+        predicted = targets != -100
+        states, targets = states[predicted], targets[predicted]  # (N, H), (N,)
+        if negatives is None:
+            return ElmoForPreTrainingOutput(loss=self._exact_loss(states, targets))
+        return ElmoForPreTrainingOutput(loss=self._sampled_loss(states, targets, negatives, negative_log_counts))
+
+    def _logits(self, states: torch.Tensor) -> torch.Tensor:
+        return F.linear(states, self.output_embeddings.weight, self.output_bias.weight.squeeze(-1))
+
+    def _exact_loss(self, states: torch.Tensor, targets: torch.Tensor, rows: int = 1024) -> torch.Tensor:
+        """In slices, since all logits at once, (N, V), would not fit small machines."""
+        slices = zip(states.split(rows), targets.split(rows), strict=True)
+        return sum(F.cross_entropy(self._logits(s), t, reduction="sum") for s, t in slices) / len(targets)
+
+    def _sampled_loss(self, states, targets, negatives, log_counts) -> torch.Tensor:
+        words = torch.cat([targets, negatives])  # (N + K,)
+        embeddings = self.output_embeddings(words)
+        offsets = self.output_bias(words).squeeze(-1) - log_counts[words]
+        num_targets = len(targets)
+        target_logits = (states * embeddings[:num_targets]).sum(dim=-1) + offsets[:num_targets]  # (N,)
+        logits = torch.addmm(offsets[num_targets:], states, embeddings[num_targets:].T)  # (N, K)
+        logits = logits.masked_fill(targets.unsqueeze(1) == negatives, float("-inf"))
+        return (torch.logaddexp(logits.logsumexp(dim=-1), target_logits) - target_logits).mean()
+
+
+class ElmoScalarMix(nn.Module):
+    """A learned average of the layers, times a learned scale: equation 1 of Peters et al. (2018)."""
+
+    def __init__(self, num_layers: int):
+        super().__init__()
+        self.weights = nn.Parameter(torch.zeros(num_layers))
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, layers: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        weights = self.weights.softmax(dim=0)
+        return self.scale * sum(weight * layer for weight, layer in zip(weights, layers, strict=True))
+
+
+class ElmoForTokenClassification(ElmoPreTrainedModel):
+    """A linear layer on the scalar mix of the layers; one row of logits a piece."""
+
+    def __init__(self, config: ElmoConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.elmo = ElmoModel(config)
+        self.scalar_mix = ElmoScalarMix(config.num_hidden_layers + 1)
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.classifier = nn.Linear(2 * config.hidden_size, config.num_labels)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        **kwargs,
+    ) -> TokenClassifierOutput:
+        """`labels` (B, P), -100 where a piece has none; logits (B, P, num_labels)."""
+        outputs = self.elmo(input_ids, attention_mask, output_hidden_states=output_hidden_states)
+        word_logits = self.classifier(self.dropout(self.scalar_mix(outputs.word_states)))  # (B, W, num_labels)
+        logits = _gather_rows(word_logits, outputs.word_index)
+        loss = None if labels is None else F.cross_entropy(logits.flatten(0, 1), labels.flatten())
+        output = TokenClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
+        return output if return_dict is not False else output.to_tuple()
+
+
+def _gather_rows(states: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """`states` (B, N, H), `index` (B, M) -> (B, M, H) with `states[b, index[b, m]]`."""
+    return states.gather(1, index.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
+
+
+def _hash_multipliers(length: int, device: torch.device) -> torch.Tensor:
+    """Odd 64-bit numbers, one a position: powers of a fixed multiplier (Knuth's, of his MMIX generator)."""
+    return torch.full((length,), 6364136223846793005, device=device).cumprod(dim=0)

@@ -1,0 +1,125 @@
+"""word2vec as a Hugging Face encoder: a table of word vectors.
+
+Mikolov, Chen, Corrado & Dean (2013), "Efficient estimation of word representations in vector space",
+https://arxiv.org/abs/1301.3781. gensim trains the vectors (`toolkit.objectives.skip_gram`); this file holds them. The
+tagger reads a window of neighbours, as in Collobert, Weston, Bottou, Karlen, Kavukcuoglu & Kuksa (2011), "Natural
+language processing (almost) from scratch", https://arxiv.org/abs/1103.0398: a vector alone does not know its context.
+
+Shape legend: B batch, T tokens, H `hidden_size`.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutput, TokenClassifierOutput
+
+
+class Word2VecConfig(PreTrainedConfig):
+    """Sizes of a table of word vectors, and of the tagger's window on it."""
+
+    model_type = "toolkit-word2vec"
+
+    vocab_size: int = 30000
+    hidden_size: int = 100
+    classifier_window: int = 5  # words that the tagger sees, an odd number, the tagged one in the middle
+    classifier_hidden_size: int = 128
+    classifier_dropout: float = 0.3
+    pad_token_id: int | None = 0
+
+
+class Word2VecPreTrainedModel(PreTrainedModel):
+    config_class = Word2VecConfig
+    base_model_prefix = "word2vec"
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Embedding):
+            # gensim's vectors of frequent words have a norm of about 2 to 4; random ones start in their range.
+            init.normal_(module.weight, std=2 * self.config.hidden_size**-0.5)
+            init.zeros_(module.weight[module.padding_idx])
+        elif isinstance(module, (nn.Conv1d, nn.Linear)):
+            init.xavier_uniform_(module.weight)
+            init.zeros_(module.bias)
+
+
+class Word2VecModel(Word2VecPreTrainedModel):
+    """Looks up the vector of each word. A word that training never saw has the vector of [UNK]."""
+
+    def __init__(self, config: Word2VecConfig):
+        super().__init__(config)
+        self.embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
+        self.post_init()
+
+    @classmethod
+    @torch.no_grad()
+    def from_word_vectors(cls, config: Word2VecConfig, word_vectors, vocabulary: dict[str, int]) -> "Word2VecModel":
+        """From gensim `KeyedVectors`, sorted by frequency, and the ids of the tokenizer's vocabulary.
+
+        Entries that gensim does not know, [UNK] first of all, get the mean of the rarest tenth of the words: what is
+        not known is most like what is hardly known. [PAD] is zero.
+        """
+        model = cls(config)
+        vectors = torch.from_numpy(word_vectors.vectors.copy())
+        weight = model.embeddings.weight
+        weight[:] = vectors[-max(1, len(vectors) // 10) :].mean(dim=0)
+        known = [(vocabulary[word], i) for word, i in word_vectors.key_to_index.items() if word in vocabulary]
+        rows, indices = torch.tensor(known).T
+        weight[rows] = vectors[indices]
+        weight[config.pad_token_id] = 0
+        return model
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embeddings
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.embeddings = value
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        **kwargs,
+    ) -> BaseModelOutput:
+        """`input_ids` (B, T) -> `last_hidden_state` (B, T, H), zero where `attention_mask` is."""
+        states = self.embeddings(input_ids)
+        if attention_mask is not None:
+            states = states * attention_mask.unsqueeze(-1)
+        output = BaseModelOutput(last_hidden_state=states, hidden_states=(states,) if output_hidden_states else None)
+        return output if return_dict is not False else output.to_tuple()
+
+
+class Word2VecForTokenClassification(Word2VecPreTrainedModel):
+    """Tags a word from the vectors of the words around it: window, hidden layer, linear layer."""
+
+    def __init__(self, config: Word2VecConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.word2vec = Word2VecModel(config)
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.window = nn.Conv1d(
+            config.hidden_size, config.classifier_hidden_size, config.classifier_window, padding="same"
+        )
+        self.classifier = nn.Linear(config.classifier_hidden_size, config.num_labels)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        **kwargs,
+    ) -> TokenClassifierOutput:
+        """`labels` (B, T), -100 where a word has none; logits (B, T, num_labels)."""
+        outputs = self.word2vec(input_ids, attention_mask, output_hidden_states=output_hidden_states)
+        states = self.dropout(outputs.last_hidden_state).transpose(1, 2)  # (B, H, T)
+        states = F.relu(self.window(states)).transpose(1, 2)  # (B, T, classifier_hidden_size)
+        logits = self.classifier(self.dropout(states))
+        loss = None if labels is None else F.cross_entropy(logits.flatten(0, 1), labels.flatten())
+        output = TokenClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
+        return output if return_dict is not False else output.to_tuple()

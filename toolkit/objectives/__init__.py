@@ -1,0 +1,1 @@
+"""What pretraining predicts, one file each."""

@@ -1,0 +1,69 @@
+"""Masked language model: guess the words that were hidden, from both sides.
+
+Devlin, Chang, Lee & Toutanova (2019), "BERT: pre-training of deep bidirectional transformers for language
+understanding", https://arxiv.org/abs/1810.04805.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from toolkit.training import Batch, Draw, seed_of
+
+MASKED_SHARE = 0.15
+
+
+@dataclass
+class MaskTokens:
+    """Collates windows of tokens: of 15% of them, 80% become [MASK], 10% a random token, 10% stay; all are targets."""
+
+    pad_token_id: int
+    mask_token_id: int
+    special_token_ids: list[int]
+    vocab_size: int
+    seed: int
+
+    def __call__(self, rows: list[dict], draws: list[Draw]) -> Batch:
+        width = max(len(row["input_ids"]) for row in rows)
+        input_ids = np.full((len(rows), width), self.pad_token_id)
+        labels = np.full((len(rows), width), -100)
+        attention_mask = np.zeros((len(rows), width), dtype=np.int64)
+        for i, (row, draw) in enumerate(zip(rows, draws, strict=True)):
+            ids = np.asarray(row["input_ids"])
+            input_ids[i, : len(ids)], labels[i, : len(ids)] = self.mask(ids, seed_of(self.seed, draw))
+            attention_mask[i, : len(ids)] = 1
+        return {
+            "input_ids": torch.from_numpy(input_ids),
+            "attention_mask": torch.from_numpy(attention_mask),
+            "labels": torch.from_numpy(labels),
+            "num_targets": int((labels != -100).sum()),
+            "num_items": int(attention_mask.sum()),
+        }
+
+    def mask(self, ids: np.ndarray, seed: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """`ids` (time,) -> the masked ids and the labels, -100 where there is no target. At least one is a target."""
+        rng = np.random.default_rng(seed)
+        candidates = np.flatnonzero(~np.isin(ids, self.special_token_ids))
+        chosen = rng.permutation(candidates)[: max(1, round(MASKED_SHARE * len(candidates)))]
+        labels = np.full(len(ids), -100)
+        labels[chosen] = ids[chosen]
+        masked = ids.copy()
+        fate = rng.random(len(chosen))
+        masked[chosen[fate < 0.8]] = self.mask_token_id
+        replaced = chosen[(fate >= 0.8) & (fate < 0.9)]
+        masked[replaced] = rng.integers(len(self.special_token_ids), self.vocab_size, len(replaced))
+        return masked, labels
+
+
+def windows(rows, tokenizer, max_length: int):
+    """Lines joined with [SEP] and cut into `[CLS] … ` of `max_length` tokens: a data set with `input_ids`."""
+
+    def cut(batch: dict[str, list[str]]) -> dict[str, list]:
+        lines = tokenizer([text for text in batch["text"] if text.strip()], add_special_tokens=False, verbose=False)
+        ids = [token for line in lines["input_ids"] for token in [*line, tokenizer.sep_token_id]]
+        starts = range(0, len(ids), max_length - 1)
+        pieces = [[tokenizer.cls_token_id, *ids[start : start + max_length - 1]] for start in starts]
+        return {"input_ids": [piece for piece in pieces if len(piece) > 2]}
+
+    return rows.map(cut, batched=True, remove_columns=rows.column_names, desc="tokenizing")

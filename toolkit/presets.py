@@ -1,0 +1,81 @@
+"""Named sizes of encoders. A preset is a function from the size of the vocabulary to a configuration.
+
+tiny trains in a minute on two CPU cores, mini in half an hour, small wants a GPU or a night, base a GPU.
+The BERT sizes are those of Turc, Chang, Lee & Toutanova (2019), https://arxiv.org/abs/1908.08962.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from toolkit.errors import InputError
+
+
+@dataclass(frozen=True)
+class Preset:
+    """`config(vocab_size)` makes the configuration; `vocab_size` is the usual one, of output words for an ELMo."""
+
+    config: Callable
+    vocab_size: int
+    tokenizer_kind: str  # of `toolkit.tokenization`
+
+
+def word2vec(hidden_size: int) -> Callable:
+    def config(vocab_size: int):
+        from toolkit.models.word2vec import Word2VecConfig
+
+        return Word2VecConfig(vocab_size=vocab_size, hidden_size=hidden_size)
+
+    return config
+
+
+def elmo(hidden_size: int, char_filters: list[list[int]], num_highway_layers: int = 1) -> Callable:
+    def config(vocab_size: int):
+        from toolkit.models.elmo import ElmoConfig
+
+        return ElmoConfig(
+            output_vocab_size=vocab_size,
+            hidden_size=hidden_size,
+            char_filters=char_filters,
+            num_highway_layers=num_highway_layers,
+        )
+
+    return config
+
+
+def bert(num_hidden_layers: int, hidden_size: int) -> Callable:
+    def config(vocab_size: int):
+        from transformers import BertConfig
+
+        return BertConfig(
+            vocab_size=vocab_size,
+            hidden_size=hidden_size,
+            num_hidden_layers=num_hidden_layers,
+            num_attention_heads=hidden_size // 64,
+            intermediate_size=4 * hidden_size,
+        )
+
+    return config
+
+
+PRESETS: dict[str, Preset] = {
+    "word2vec-tiny": Preset(word2vec(64), 30_000, "word"),
+    "word2vec-mini": Preset(word2vec(100), 100_000, "word"),
+    "word2vec-small": Preset(word2vec(200), 200_000, "word"),
+    "word2vec-base": Preset(word2vec(300), 1_000_000, "word"),
+    "elmo-tiny": Preset(elmo(128, [[1, 16], [2, 32], [3, 48], [4, 64]]), 10_000, "bytes"),
+    "elmo-mini": Preset(elmo(256, [[1, 16], [2, 32], [3, 64], [4, 96], [5, 128]]), 30_000, "bytes"),
+    "elmo-small": Preset(elmo(512, [[1, 32], [2, 32], [3, 64], [4, 128], [5, 256]]), 50_000, "bytes"),
+    "elmo-base": Preset(elmo(1024, [[1, 32], [2, 32], [3, 64], [4, 128], [5, 256], [6, 512]], 2), 200_000, "bytes"),
+    "bert-tiny": Preset(bert(2, 128), 4_096, "wordpiece"),
+    "bert-mini": Preset(bert(4, 256), 8_192, "wordpiece"),
+    "bert-small": Preset(bert(4, 512), 16_384, "wordpiece"),
+    "bert-base": Preset(bert(12, 768), 30_522, "wordpiece"),
+}
+
+
+def get_preset(name: str, family: str | None = None) -> Preset:
+    """Raises `InputError`, with the names there are, where `name` is not one of `family`."""
+    names = [preset for preset in PRESETS if family is None or preset.startswith(f"{family}-")]
+    if name not in names:
+        raise InputError(f"unknown preset '{name}', expected one of {', '.join(names)}")
+    return PRESETS[name]

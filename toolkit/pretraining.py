@@ -1,0 +1,360 @@
+"""Pretrain an encoder on a corpus: source, tokenizer, preset, objective and training put together.
+
+`PRETRAINING` maps each method to its flags and its function. Importing this module loads no torch.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toolkit.errors import InputError
+from toolkit.training_arguments import TrainingArguments
+
+
+@dataclass(kw_only=True)
+class CorpusArguments:
+    corpus: str
+    """Text to pretrain on: a file, folder or glob of .txt, .jsonl, .csv or .parquet (also .gz), a Hub id, or 'sample'."""
+    output_dir: str
+    """Folder for the checkpoint, results.json and train_log.jsonl."""
+    split: str | None = None
+    """Split of a folder or Hub data set (default: train)."""
+    text_column: str | None = None
+    """Column of a table that holds the text (default: text, sentence, content or document)."""
+    validation_corpus: str | None = None
+    """Held-out text; by default the last part of the corpus, which is then not trained on."""
+    validation_fraction: float = 0.01
+    """Share of the lines to hold out where there is no --validation_corpus."""
+    tokenizer: str | None = None
+    """Folder or Hub id of a tokenizer; by default one is trained on the corpus."""
+    vocab_size: int | None = None
+    """Largest size of a vocabulary trained here (default: the preset's)."""
+    do_lower_case: bool = False
+    """Lower-case the text, for a tokenizer trained here."""
+    overwrite_output_dir: bool = False
+    """Replace an earlier run in the output folder."""
+
+    def __post_init__(self):
+        if not 0 < self.validation_fraction < 1:
+            raise InputError(f"--validation_fraction {self.validation_fraction}: expected a share between 0 and 1")
+        if self.vocab_size is not None and self.vocab_size <= 0:
+            raise InputError(f"--vocab_size {self.vocab_size}: expected a number greater than zero")
+
+
+@dataclass(kw_only=True)
+class Word2VecArguments(CorpusArguments):
+    preset: str = "word2vec-mini"
+    """Size of the vectors: word2vec-tiny, -mini, -small or -base."""
+    num_train_epochs: int = 5
+    """Passes over the corpus."""
+    max_minutes: float | None = None
+    """End after the first epoch that ends later than this."""
+    learning_rate: float = 0.025
+    """Learning rate at the start; it falls linearly to almost zero."""
+    window: int = 5
+    """Words to each side that are predicted."""
+    negative: int = 5
+    """Random words that each neighbour is compared with."""
+    min_count: int = 5
+    """Leave out words that occur fewer times."""
+    workers: int = 2
+    """gensim's threads; with one the vectors are the same each time."""
+    seed: int = 0
+    """Seed of the initial vectors."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("num_train_epochs", "max_minutes", "learning_rate", "window", "negative", "min_count", "workers"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"--{name} {value}: expected a number greater than zero")
+
+
+@dataclass(kw_only=True)
+class ElmoArguments(TrainingArguments, CorpusArguments):
+    preset: str = "elmo-mini"
+    """Size of the encoder: elmo-tiny, -mini, -small or -base."""
+    batch_size: int = 64
+    """Windows an optimiser step, over all processes and accumulation steps together."""
+    max_length: int = 32
+    """Words of a window."""
+    num_negatives: int = 2048
+    """Random words that each predicted word competes with while training."""
+    learning_rate: float = 2e-3
+    """Peak learning rate of AdamW."""
+
+    def __post_init__(self):
+        TrainingArguments.__post_init__(self)
+        CorpusArguments.__post_init__(self)
+        _check_lengths(self, 3)
+
+
+@dataclass(kw_only=True)
+class BertArguments(TrainingArguments, CorpusArguments):
+    preset: str = "bert-mini"
+    """Size of the encoder: bert-tiny, -mini, -small or -base."""
+    max_length: int = 128
+    """Tokens of a window."""
+    learning_rate: float = 1e-3
+    """Peak learning rate of AdamW."""
+
+    def __post_init__(self):
+        TrainingArguments.__post_init__(self)
+        CorpusArguments.__post_init__(self)
+        _check_lengths(self, 8)
+
+
+def _check_lengths(arguments: Any, shortest: int) -> None:
+    if arguments.max_length < shortest:
+        raise InputError(f"--max_length {arguments.max_length}: expected at least {shortest}")
+
+
+def pretrain(method: str, **flags: Any) -> dict[str, Any]:
+    """Pretrain `word2vec`, `elmo` or `bert`; the flags are those of `toolkit pretrain METHOD --help`.
+
+    Leaves the checkpoint in `output_dir` and returns the record that stands in its `results.json`.
+    """
+    if method not in PRETRAINING:
+        raise InputError(f"unknown method '{method}', expected one of {', '.join(PRETRAINING)}")
+    arguments_class, run = PRETRAINING[method]
+    return run(arguments_class(**flags))
+
+
+def pretrain_word2vec(arguments: Word2VecArguments) -> dict[str, Any]:
+    """gensim trains on the main process, in threads; the vectors become a `Word2VecModel`."""
+    import tempfile
+
+    from toolkit.checkpoint import save_model
+    from toolkit.models.word2vec import Word2VecModel
+    from toolkit.objectives.skip_gram import held_out_losses, train_word_vectors
+    from toolkit.intervals import ratio_interval
+    from toolkit.tokenization import load_tokenizer, split_words, word_level_tokenizer
+
+    run = _Run("word2vec", arguments)
+    if not run.is_main:
+        return {}
+    tokenizer = None
+    split = split_words(arguments.do_lower_case)
+    if arguments.tokenizer is not None:
+        tokenizer = load_tokenizer(arguments.tokenizer)
+        split = tokenizer.tokenize
+    with tempfile.TemporaryDirectory() as folder:
+        sentences_file = Path(folder) / "sentences.txt"
+        num_words = 0
+        with open(sentences_file, "w", encoding="utf-8") as file:
+            for text in run.train_rows["text"]:
+                if words := split(text):
+                    print(*words, file=file)
+                    num_words += len(words)
+        run.say(f"training on {num_words:,} words with {arguments.workers} workers")
+        start = run.stopwatch.seconds
+        vectors, num_epochs = train_word_vectors(
+            sentences_file,
+            vector_size=run.preset.config(1).hidden_size,
+            window=arguments.window,
+            negative=arguments.negative,
+            min_count=arguments.min_count,
+            max_final_vocab=arguments.vocab_size or run.preset.vocab_size,
+            epochs=arguments.num_train_epochs,
+            alpha=arguments.learning_rate,
+            workers=arguments.workers,
+            seed=arguments.seed,
+            max_minutes=arguments.max_minutes,
+        )
+        seconds = run.stopwatch.seconds - start
+    if tokenizer is None:
+        tokenizer = word_level_tokenizer(vectors.wv.index_to_key, arguments.do_lower_case)
+    model = Word2VecModel.from_word_vectors(run.preset.config(len(tokenizer)), vectors.wv, tokenizer.get_vocab())
+    save_model(run.create_output_dir(), model, tokenizer)
+    lines = [words for text in run.validation_rows["text"] if (words := split(text))]
+    lengths = [len(words) for words in lines]
+    known = [sum(word in vectors.wv for word in words) for words in lines]
+    loss_sums, pair_counts = held_out_losses(vectors, lines, arguments.seed)
+    return run.write(
+        model,
+        metrics={
+            "loss": ratio_interval(loss_sums, pair_counts),
+            "known_words": ratio_interval(known, lengths),
+        },
+        n=sum(lengths),
+        num_steps=num_epochs,
+        training_seconds=seconds,
+        throughput=num_words * num_epochs / seconds,
+        throughput_unit="words/s",
+        deterministic=arguments.workers == 1 and arguments.max_minutes is None,
+    )
+
+
+def pretrain_elmo(arguments: ElmoArguments) -> dict[str, Any]:
+    """Words as bytes in, a two-way language model over the `vocab_size` most frequent words."""
+    from toolkit.models.elmo import ElmoForPreTraining
+    from toolkit.objectives import two_way_lm
+    from toolkit.tokenization import is_byte_level, load_tokenizer, train_tokenizer
+
+    run = _Run("elmo", arguments)
+    if arguments.tokenizer is None:
+        tokenizer = train_tokenizer((), "bytes", do_lower_case=arguments.do_lower_case)
+    else:
+        tokenizer = load_tokenizer(arguments.tokenizer)
+        if not is_byte_level(tokenizer):
+            raise InputError(
+                f"--tokenizer {arguments.tokenizer}: does not fit an ELMo, which reads bytes of words; "
+                "make one with: toolkit tokenizer --kind bytes"
+            )
+    run.say("counting words")
+    words = train_tokenizer(
+        run.train_rows["text"],
+        "word",
+        arguments.vocab_size or run.preset.vocab_size,
+        normalizer=tokenizer.backend_tokenizer.normalizer,
+    )
+    rows = run.prepare(lambda rows: two_way_lm.windows(rows, tokenizer, words, arguments.max_length))
+    exact = two_way_lm.PredictNeighbours(tokenizer.pad_token_id, words.sep_token_id, len(words), arguments.seed)
+    sampled = dataclasses.replace(exact, num_negatives=arguments.num_negatives)
+    config = run.preset.config(len(words))
+    record = run.train(config, ElmoForPreTraining, tokenizer, *rows, sampled, exact, item="word")
+    if run.is_main:
+        words.save_pretrained(Path(arguments.output_dir) / "output_words")
+    return record
+
+
+def pretrain_bert(arguments: BertArguments) -> dict[str, Any]:
+    """A masked language model over pieces of words."""
+    from toolkit.models.bert import BertForMaskedLM
+    from toolkit.objectives import masked_lm
+    from toolkit.tokenization import is_byte_level, load_tokenizer, train_tokenizer
+
+    run = _Run("bert", arguments)
+    if arguments.tokenizer is None:
+        run.say("training a WordPiece tokenizer")
+        vocab_size = arguments.vocab_size or run.preset.vocab_size
+        texts = run.train_rows["text"]
+        tokenizer = train_tokenizer(texts, "wordpiece", vocab_size, do_lower_case=arguments.do_lower_case)
+    else:
+        tokenizer = load_tokenizer(arguments.tokenizer)
+        if tokenizer.mask_token_id is None or is_byte_level(tokenizer):
+            raise InputError(
+                f"--tokenizer {arguments.tokenizer}: does not fit a BERT, which needs pieces of words and a [MASK]; "
+                "make one with: toolkit tokenizer --kind wordpiece"
+            )
+    config = run.preset.config(len(tokenizer))
+    if arguments.max_length > config.max_position_embeddings:
+        raise InputError(
+            f"--max_length {arguments.max_length}: {arguments.preset} has {config.max_position_embeddings} positions"
+        )
+    rows = run.prepare(lambda rows: masked_lm.windows(rows, tokenizer, arguments.max_length))
+    collate = masked_lm.MaskTokens(
+        tokenizer.pad_token_id, tokenizer.mask_token_id, tokenizer.all_special_ids, len(tokenizer), arguments.seed
+    )
+    return run.train(config, BertForMaskedLM, tokenizer, *rows, collate, collate, item="token")
+
+
+PRETRAINING: dict[str, tuple[type, Callable]] = {
+    "word2vec": (Word2VecArguments, pretrain_word2vec),
+    "elmo": (ElmoArguments, pretrain_elmo),
+    "bert": (BertArguments, pretrain_bert),
+}
+
+
+class _Run:
+    """What the methods share: source, output folder, training and the record."""
+
+    VALIDATION_WINDOWS = 256  # looked at in between; the figure in results.json is of up to eight times as many
+    VALIDATION_BATCH_SIZE = 16
+
+    def __init__(self, method: str, arguments: Any):
+        from toolkit.data.text import hold_out, load_text
+        from toolkit.presets import get_preset
+        from toolkit.results import Stopwatch, check_output_dir
+        from toolkit.training import make_accelerator
+
+        self.method, self.arguments = method, arguments
+        self.preset = get_preset(arguments.preset, method)
+        self.resume = getattr(arguments, "resume", False)
+        check_output_dir(arguments.output_dir, self.resume, arguments.overwrite_output_dir)
+        self.accelerator = make_accelerator()
+        self.is_main = self.accelerator.is_main_process
+        self.stopwatch = Stopwatch()
+        with self.accelerator.main_process_first():  # the others find what it prepared in the cache
+            self.train_rows = load_text(arguments.corpus, arguments.split, arguments.text_column)
+            if arguments.validation_corpus is not None:
+                self.validation_rows = load_text(arguments.validation_corpus, "validation", arguments.text_column)
+            else:
+                self.train_rows, self.validation_rows = hold_out(self.train_rows, arguments.validation_fraction)
+
+    def say(self, message: str) -> None:
+        if self.is_main:
+            print(f"{self.method}: {message}", file=sys.stderr, flush=True)
+
+    def create_output_dir(self) -> Path:
+        from toolkit.results import create_output_dir
+
+        if self.is_main:
+            create_output_dir(self.arguments.output_dir, self.arguments.overwrite_output_dir and not self.resume)
+        return Path(self.arguments.output_dir)
+
+    def prepare(self, windows: Callable) -> tuple[Any, Any]:
+        """`windows` of the training and of the held-out text, made once by the main process."""
+        self.say("tokenizing")
+        with self.accelerator.main_process_first():
+            train_rows, validation_rows = windows(self.train_rows), windows(self.validation_rows)
+        return train_rows, _spread(validation_rows, 8 * self.VALIDATION_WINDOWS)
+
+    def train(self, config, model_class, tokenizer, train_rows, validation_rows, collate, exact_collate, item):
+        """Train a model made from `config`, score the best weights on the held-out text, return the record."""
+        import torch
+
+        from toolkit.intervals import ratio_interval
+        from toolkit.training import held_out_losses, train
+
+        def losses(model, rows, accelerator):
+            return held_out_losses(model, rows, exact_collate, self.VALIDATION_BATCH_SIZE, accelerator)
+
+        def evaluate(accelerator) -> dict[str, float]:
+            sums, counts = losses(model, _spread(validation_rows, self.VALIDATION_WINDOWS), accelerator)
+            return {"loss": float(sums.sum() / counts.sum())}
+
+        output_dir = self.create_output_dir()
+        torch.manual_seed(self.arguments.seed)
+        model = model_class(config)
+        self.say(f"training {self.arguments.preset}, {model.num_parameters():,} parameters, {len(train_rows):,} windows")
+        result = train(
+            model, train_rows, collate, self.arguments, output_dir, tokenizer=tokenizer, evaluate=evaluate, item=item
+        )
+        model = model_class.from_pretrained(output_dir).to(self.accelerator.device).eval()
+        sums, counts = losses(model, validation_rows, self.accelerator)
+        return self.write(
+            model,
+            metrics={"loss": ratio_interval(sums, counts)},
+            n=int(counts.sum()),
+            num_steps=result.num_steps,
+            training_seconds=result.seconds,
+            throughput=result.throughput,
+            throughput_unit=f"{item}s/s",
+            deterministic=result.deterministic,
+        )
+
+    def write(self, model, **fields: Any) -> dict[str, Any]:
+        from toolkit.results import RESULTS_FILE, write_results
+
+        record = {
+            "task": "pretraining",
+            "dataset": self.arguments.corpus,
+            "split": "validation",
+            "encoder": self.arguments.preset,
+            "seed": self.arguments.seed,
+            "parameters": model.num_parameters(),
+            "arguments": dataclasses.asdict(self.arguments),
+            **fields,
+        }
+        if self.is_main:
+            record = write_results(Path(self.arguments.output_dir) / RESULTS_FILE, self.stopwatch, **record)
+        return record
+
+
+def _spread(rows, size: int):
+    """At most `size` rows, evenly spaced over all of them."""
+    return rows.select(range(0, len(rows), -(-len(rows) // size)))

@@ -1,0 +1,113 @@
+"""What every run leaves behind: `results.json`, and the folder it stands in."""
+
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from toolkit.errors import InputError
+
+RESULTS_FILE = "results.json"
+VERSIONED = ("torch", "transformers", "datasets", "tokenizers", "accelerate", "gensim", "numpy")
+_TRACES_OF_A_RUN = (RESULTS_FILE, "train_log.jsonl", "tokenizer.json")
+
+
+def check_output_dir(output_dir: str | Path, resume: bool = False, overwrite: bool = False) -> Path:
+    """Raises `InputError` where the folder cannot take a run, or holds something that would be lost. Creates nothing."""
+    folder = Path(output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--output_dir {folder}: this is a file, expected a folder")
+    nearest = next(path for path in [folder, *folder.absolute().parents] if path.exists())
+    if not os.access(nearest, os.W_OK) or not nearest.is_dir():
+        raise InputError(f"--output_dir {folder}: cannot be written to, {nearest} does not allow it")
+    if folder.is_dir() and any(folder.iterdir()):
+        if not any((folder / name).exists() for name in _TRACES_OF_A_RUN):
+            raise InputError(f"--output_dir {folder}: the folder holds something else, name an empty or a new one")
+        if not resume and not overwrite:
+            raise InputError(
+                f"--output_dir {folder}: the folder holds an earlier run; add --resume to go on with it, "
+                "--overwrite_output_dir to replace it, or name another"
+            )
+    return folder
+
+
+def create_output_dir(output_dir: str | Path, overwrite: bool = False) -> Path:
+    """Make the folder, empty if `overwrite`; to be called when nothing can be wrong with the input any more."""
+    folder = Path(output_dir)
+    if overwrite and folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+class Stopwatch:
+    """Wall-clock seconds and peak memory of a piece of work, from where it is made."""
+
+    def __init__(self):
+        self._start = time.monotonic()
+        _reset_peak_memory()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._start
+
+    @property
+    def peak_memory_mb(self) -> float:
+        """Peak resident memory of this process in MB (10⁶ bytes), since the stopwatch was made where the system can
+        tell (Linux), else since the process began; on a GPU the peak of its allocated memory instead."""
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_available():
+            return torch.cuda.max_memory_allocated() / 1e6
+        try:
+            for line in Path("/proc/self/status").read_text().splitlines():
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024 / 1e6
+        except OSError:
+            pass
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+
+
+def _reset_peak_memory() -> None:
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def write_results(path: Path, stopwatch: Stopwatch, **fields: Any) -> dict[str, Any]:
+    """Write a record, atomically, and return it; versions, machine and command are added."""
+    record = {
+        **fields,
+        "seconds": stopwatch.seconds,
+        "peak_memory_mb": stopwatch.peak_memory_mb,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONED}},
+        "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
+        "command": " ".join(["toolkit", *sys.argv[1:]]),
+    }
+    write_json(path, record)
+    return record
+
+
+def write_json(path: Path, record: Any) -> None:
+    aside = path.with_name(f".{path.name}.partial")
+    aside.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(aside, path)
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """The record of a run. Raises `InputError` where there is none."""
+    try:
+        return json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{folder}: no {RESULTS_FILE} in this folder, expected a run of this toolkit") from None
+

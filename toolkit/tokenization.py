@@ -1,0 +1,161 @@
+"""Train a tokenizer on text, or load one: always a plain `PreTrainedTokenizerFast`, its padding on the right.
+
+WordPiece is of Schuster & Nakajima (2012), BPE of Sennrich, Haddow & Birch (2016), https://arxiv.org/abs/1508.07909;
+`tokenizers` trains both. The kind `bytes` is for encoders that read the spelling of words: one piece a byte, `##` on each
+piece that continues its word. All kinds split text at white space and punctuation first, as BERT does.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal, get_args
+
+from toolkit.errors import InputError
+
+Kind = Literal["wordpiece", "bpe", "word", "bytes"]
+SPECIAL_TOKENS = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
+CONTINUATION = "##"
+NUM_BYTES = 256
+FIRST_CONTINUATION_ID = len(SPECIAL_TOKENS) + NUM_BYTES  # of the kind `bytes`: a piece from here on continues a word
+
+
+def train_tokenizer(
+    texts: Iterable[str],
+    kind: Kind,
+    vocab_size: int = 8192,
+    min_frequency: int = 2,
+    do_lower_case: bool = False,
+    strip_accents: bool = False,
+    model_max_length: int = 512,
+    normalizer=None,
+):
+    """A `PreTrainedTokenizerFast` whose vocabulary has at most `vocab_size` entries, the special ones first.
+
+    `texts` is read once, as a stream. `bytes` has a fixed vocabulary and reads no text. Words seen fewer than
+    `min_frequency` times are left out of `word`, and merges seen fewer times out of `wordpiece` and `bpe`. A
+    `normalizer` of another tokenizer takes the place of lower-casing and stripping.
+    """
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+
+    special = list(SPECIAL_TOKENS.values())
+    unknown = SPECIAL_TOKENS["unk_token"]
+    if kind not in get_args(Kind):
+        raise InputError(f"--kind {kind}: expected one of {', '.join(get_args(Kind))}")
+    if kind == "bytes":
+        tokenizer = _tokenizer(_byte_model(special, unknown), do_lower_case, strip_accents)
+        byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([tokenizer.pre_tokenizer, byte_level])
+        return _wrap(tokenizer, model_max_length)
+
+    smallest = len(special) + 1
+    if vocab_size < smallest:
+        raise InputError(f"--vocab_size {vocab_size}: expected at least {smallest}, {len(special)} are special tokens")
+    options = {"vocab_size": vocab_size, "min_frequency": min_frequency, "special_tokens": special}
+    if kind == "wordpiece":
+        model, decoder = models.WordPiece(unk_token=unknown), decoders.WordPiece(prefix=CONTINUATION)
+        trainer = trainers.WordPieceTrainer(continuing_subword_prefix=CONTINUATION, show_progress=False, **options)
+    elif kind == "bpe":
+        model = models.BPE(unk_token=unknown, continuing_subword_prefix=CONTINUATION)
+        decoder = decoders.WordPiece(prefix=CONTINUATION)
+        trainer = trainers.BpeTrainer(continuing_subword_prefix=CONTINUATION, show_progress=False, **options)
+    else:
+        model, decoder = models.WordLevel(unk_token=unknown), None
+        trainer = trainers.WordLevelTrainer(show_progress=False, **options)
+    tokenizer = _tokenizer(model, do_lower_case, strip_accents)
+    tokenizer.decoder = decoder
+    if normalizer is not None:
+        tokenizer.normalizer = normalizer
+    tokenizer.train_from_iterator(texts, trainer)
+    return _wrap(tokenizer, model_max_length)
+
+
+def word_level_tokenizer(words: Iterable[str], do_lower_case: bool = False, strip_accents: bool = False):
+    """A tokenizer of kind `word` with exactly these words, in this order after the special tokens."""
+    from tokenizers import models
+
+    vocabulary = {token: i for i, token in enumerate([*SPECIAL_TOKENS.values(), *words])}
+    model = models.WordLevel(vocabulary, unk_token=SPECIAL_TOKENS["unk_token"])
+    return _wrap(_tokenizer(model, do_lower_case, strip_accents), model_max_length=512)
+
+
+def split_words(do_lower_case: bool = False, strip_accents: bool = False):
+    """The function from a text to its words that tokenizers made here apply before they look anything up."""
+    from tokenizers import models
+
+    tokenizer = _tokenizer(models.WordLevel({}, unk_token=""), do_lower_case, strip_accents)
+
+    def split(text: str) -> list[str]:
+        normalized = tokenizer.normalizer.normalize_str(text)
+        return [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normalized)]
+
+    return split
+
+
+def load_tokenizer(folder: str | Path):
+    """The tokenizer of a local folder or a Hub id. Raises `InputError` where there is none."""
+    from transformers import AutoTokenizer
+
+    if Path(folder).is_dir() and not any(
+        (Path(folder) / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
+    ):
+        raise InputError(f"{folder}: no tokenizer in this folder; make one with: toolkit tokenizer --output_dir {folder}")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder}: no tokenizer can be loaded ({str(error).splitlines()[0]})") from None
+    if not tokenizer.is_fast:
+        raise InputError(f"{folder}: a slow tokenizer, which has no offsets; expected one with a tokenizer.json")
+    return tokenizer
+
+
+def is_byte_level(tokenizer) -> bool:
+    """Whether this is a tokenizer of kind `bytes`."""
+    return (
+        len(tokenizer) == FIRST_CONTINUATION_ID + NUM_BYTES
+        and tokenizer.convert_tokens_to_ids(CONTINUATION + "!") == FIRST_CONTINUATION_ID
+    )
+
+
+def _byte_model(special: list[str], unknown: str):
+    """BPE without merges over the 256 bytes, each as the start of a word and as its continuation."""
+    from tokenizers import models, pre_tokenizers
+
+    characters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    pieces = [*special, *characters, *(CONTINUATION + character for character in characters)]
+    vocabulary = {piece: i for i, piece in enumerate(pieces)}
+    return models.BPE(vocabulary, merges=[], continuing_subword_prefix=CONTINUATION, unk_token=unknown)
+
+
+def _tokenizer(model, do_lower_case: bool, strip_accents: bool):
+    from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
+
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.BertNormalizer(
+        clean_text=True, handle_chinese_chars=True, lowercase=do_lower_case, strip_accents=strip_accents
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    cls, sep = SPECIAL_TOKENS["cls_token"], SPECIAL_TOKENS["sep_token"]
+    ids = {token: i for i, token in enumerate(SPECIAL_TOKENS.values())}
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{cls} $A {sep}",
+        pair=f"{cls} $A {sep} $B:1 {sep}:1",
+        special_tokens=[(cls, ids[cls]), (sep, ids[sep])],
+    )
+    return tokenizer
+
+
+def _wrap(tokenizer, model_max_length: int):
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=model_max_length,
+        padding_side="right",
+        model_input_names=["input_ids", "attention_mask"],
+        **SPECIAL_TOKENS,
+    )

@@ -1,0 +1,472 @@
+"""The training loop, on Accelerate: everything that is trained goes through `train`.
+
+Which examples a step takes, how they are masked and where dropout falls follows from the seed and the number of the
+step alone. That is what makes a run repeatable, resumable in seconds and the same however many processes share it.
+
+A batch is what a model's `forward` takes, plus two numbers that are taken out of it first: `num_targets`, what its loss
+is the mean over, and `num_items`, the tokens, words or images by which throughput is counted.
+"""
+
+import contextlib
+import json
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import send_to_device
+from torch.utils.data import DataLoader
+
+from toolkit.checkpoint import TrainingState, list_checkpoints, load_checkpoint, save_checkpoint, save_model
+from toolkit.errors import InputError, Interrupted
+from toolkit.progress import Progress
+from toolkit.training_arguments import TrainingArguments
+
+LOG_FILE = "train_log.jsonl"
+NUM_EVALUATIONS = 10  # a run, where --eval_steps does not say
+
+Batch = dict[str, Any]
+
+
+class Draw(NamedTuple):
+    """One example of one step: `seed_of(seed, draw)` seeds all that is random about it."""
+
+    step: int
+    epoch: int
+    index: int
+    counts: bool = True  # False for an example that only keeps a process without any in step with the others
+
+
+Collate = Callable[[list[dict], list[Draw]], Batch]
+
+
+class ExampleStream:
+    """Which examples each step takes: the epochs' shuffles, one after the other, cut into batches.
+
+    With `lengths`, batches hold examples of similar length. Every example comes once an epoch.
+    """
+
+    BATCHES_SORTED_TOGETHER = 50
+
+    def __init__(
+        self,
+        num_examples: int,
+        batch_size: int,
+        seed: int,
+        lengths: Sequence[int] | None = None,
+        max_examples: int | None = None,
+    ):
+        self.num_examples, self.batch_size, self.seed = num_examples, batch_size, seed
+        self.lengths = None if lengths is None else np.asarray(lengths)
+        self.max_examples = max_examples
+        self._orders: dict[int, np.ndarray] = {}
+
+    def draws(self, step: int) -> list[Draw]:
+        """The examples of one step, over all processes."""
+        start = step * self.batch_size
+        stop = start + self.batch_size
+        if self.max_examples is not None:
+            stop = min(stop, self.max_examples)
+        draws = []
+        for position in range(start, stop):
+            epoch, place = divmod(position, self.num_examples)
+            draws.append(Draw(step, epoch, int(self._order(epoch)[place])))
+        return draws
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if epoch not in self._orders:
+            self._orders = {e: order for e, order in self._orders.items() if e == epoch - 1}
+            self._orders[epoch] = self._shuffle(epoch)
+        return self._orders[epoch]
+
+    def _shuffle(self, epoch: int) -> np.ndarray:
+        rng = np.random.default_rng((self.seed, epoch))
+        order = rng.permutation(self.num_examples)
+        if self.lengths is None:
+            return order
+        # The first batch of an epoch is what the last epoch left of a batch.
+        first = -epoch * self.num_examples % self.batch_size
+        together = self.batch_size * self.BATCHES_SORTED_TOGETHER
+        batches = [order[:first]]
+        for start in range(first, self.num_examples, together):
+            part = order[start : start + together]
+            part = part[np.argsort(self.lengths[part], kind="stable")]
+            batches += np.split(part, range(self.batch_size, len(part), self.batch_size))
+        whole = [batch for batch in batches[1:] if len(batch) == self.batch_size]
+        rest = [batch for batch in batches[1:] if len(batch) < self.batch_size]
+        shuffled = [whole[i] for i in rng.permutation(len(whole))]
+        return np.concatenate([batches[0], *shuffled, *rest])
+
+
+def seed_of(seed: int, draw: Draw) -> tuple[int, int, int]:
+    """The seed for whatever is random about one example, for `numpy.random.default_rng`."""
+    return seed, draw.epoch, draw.index
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When a run ends, and how far it is: whichever limit comes first."""
+
+    max_steps: int | None = None
+    max_minutes: float | None = None
+    max_examples: int | None = None  # the last step of an epoch budget may hold fewer examples than the others
+
+    @classmethod
+    def of(cls, arguments: TrainingArguments, num_examples: int) -> "Budget":
+        limits = (arguments.max_steps, arguments.num_train_epochs, arguments.max_minutes)
+        if all(limit is None for limit in limits):
+            raise InputError("how long to train? give --max_steps, --num_train_epochs or --max_minutes")
+        if arguments.num_train_epochs is None:
+            return cls(arguments.max_steps, arguments.max_minutes)
+        max_examples = max(1, round(arguments.num_train_epochs * num_examples))
+        steps = math.ceil(max_examples / arguments.batch_size)
+        return cls(min(steps, arguments.max_steps or steps), arguments.max_minutes, max_examples)
+
+    def progress(self, step: int, seconds: float) -> float:
+        """From 0 at the start to 1 at the end."""
+        shares = [0.0]
+        if self.max_steps is not None:
+            shares.append(step / self.max_steps)
+        if self.max_minutes is not None:
+            shares.append(seconds / (60 * self.max_minutes))
+        return min(1.0, max(shares))
+
+
+def learning_rate_factor(progress: float, warmup_ratio: float) -> float:
+    """Linear from 0 to 1 within the warm-up, then linear to 0 at the end."""
+    if progress < warmup_ratio:
+        return progress / warmup_ratio
+    return (1 - progress) / (1 - warmup_ratio)
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    num_steps: int
+    seconds: float
+    throughput: float  # items a second; the time includes evaluation and saving
+    deterministic: bool
+
+
+class _AddressedRows:
+    """A map-style data set addressed by `Draw`: `(row, draw)`."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __getitems__(self, draws: list[Draw]) -> list[tuple[dict, Draw]]:
+        columns = self.rows[[draw.index for draw in draws]]
+        names = list(columns)
+        return [(dict(zip(names, values, strict=True)), draw) for *values, draw in zip(*columns.values(), draws)]
+
+
+def _collate_pairs(collate: Collate, pairs: list[tuple[dict, Draw]]) -> Batch:
+    draws = [draw for _, draw in pairs]
+    batch = collate([row for row, _ in pairs], draws)
+    if not draws[0].counts:
+        batch["num_targets"] = batch["num_items"] = 0
+    return batch
+
+
+def _loader(rows, draws: Iterable[list[Draw]], collate: Collate, num_workers: int = 0) -> Iterator[Batch]:
+    return iter(
+        DataLoader(
+            _AddressedRows(rows),
+            batch_sampler=draws,
+            collate_fn=partial(_collate_pairs, collate),
+            num_workers=num_workers,
+        )
+    )
+
+
+def _shares(draws: list[Draw], num_parts: int) -> list[list[Draw]]:
+    """Cut a batch into parts of nearly equal size; one that would be empty gets an example that does not count."""
+    bounds = np.linspace(0, len(draws), num_parts + 1).round().astype(int)
+    parts = [draws[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False)]
+    return [part or [draws[0]._replace(counts=False)] for part in parts]
+
+
+def train(
+    model,
+    rows,
+    collate: Collate,
+    arguments: TrainingArguments,
+    output_dir: str | Path,
+    *,
+    tokenizer=None,
+    lengths: Sequence[int] | None = None,
+    evaluate: Callable[[Accelerator], dict[str, float]] | None = None,
+    better: str = "loss",
+    item: str = "token",
+) -> TrainingResult:
+    """Train `model` and leave it, with its tokenizer, in `output_dir`.
+
+    Args:
+        model: a `PreTrainedModel` whose output has a `loss`, the mean over the batch's `num_targets`.
+        rows: a `datasets.Dataset`.
+        collate: from rows and their draws to a batch.
+        lengths: of the rows, to batch similar ones together.
+        evaluate: gives figures; the weights that do best by the figure `better` are kept. A figure called `loss` is
+            better when lower, any other when higher. Without it the last weights are kept.
+        item: what throughput counts, for the log.
+
+    Raises `InputError` where there is nothing to train on or the loss is no number, `Interrupted` after a signal.
+    """
+    if len(rows) == 0:
+        raise InputError("there is no example to train on")
+    accelerator = make_accelerator()
+    is_main = accelerator.is_main_process
+    output_dir = Path(output_dir)
+    budget = Budget.of(arguments, len(rows))
+    stream = ExampleStream(len(rows), arguments.batch_size, arguments.seed, lengths, budget.max_examples)
+    model.to(accelerator.device)
+    optimizer = torch.optim.AdamW(_parameter_groups(model, arguments.weight_decay), lr=0.0, fused=True)
+    state = _restore(arguments, output_dir, model, optimizer, accelerator)
+    wrapped, optimizer = accelerator.prepare(model, optimizer)
+    log_path = output_dir / LOG_FILE if is_main else Path(os.devnull)
+    if is_main:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        _truncate(log_path, state.log_bytes)
+        if state.step == 0:
+            save_model(output_dir, model, tokenizer)  # a run killed at any moment leaves a loadable folder
+
+    num_parts = arguments.gradient_accumulation_steps
+    mine = slice(accelerator.process_index * num_parts, (accelerator.process_index + 1) * num_parts)
+
+    def my_draws(step: int) -> Iterator[list[Draw]]:
+        while budget.max_steps is None or step < budget.max_steps:
+            yield from _shares(stream.draws(step), accelerator.num_processes * num_parts)[mine]
+            step += 1
+
+    batches = _loader(rows, my_draws(state.step), collate, arguments.dataloader_num_workers)
+    resumed_at = seconds = state.seconds
+    start = time.monotonic() - resumed_at
+    progress = budget.progress(state.step, seconds)
+    num_items = 0
+    window = _Window()
+    with (
+        _Signals() as signals,
+        open(log_path, "a", encoding="utf-8") as log,
+        Progress(budget.max_steps, budget.max_minutes, enabled=is_main) as progress_bar,
+    ):
+
+        def report(**figures) -> None:
+            print(json.dumps({"step": state.step, **figures}), file=log, flush=True)
+            progress_bar.show(state.step, figures)
+
+        wrapped.train()
+        while progress < 1:
+            rate = arguments.learning_rate * learning_rate_factor(progress, arguments.warmup_ratio)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            _seed_dropout(arguments.seed, state.step, accelerator.process_index)
+
+            # Count the targets of the whole batch first, then weight each part's mean by its share of them.
+            parts = list(islice(batches, num_parts))
+            counts = [(part.pop("num_targets"), part.pop("num_items")) for part in parts]
+            num_targets, step_items = _sum_over_processes(accelerator, *map(sum, zip(*counts, strict=True)))
+            for i, (part, (part_targets, _)) in enumerate(zip(parts, counts, strict=True), start=1):
+                with contextlib.nullcontext() if i == num_parts else accelerator.no_sync(wrapped):
+                    loss = wrapped(**send_to_device(part, accelerator.device)).loss
+                    # Processes average their gradients, hence their number.
+                    accelerator.backward(loss * (part_targets * accelerator.num_processes / num_targets))
+                window.loss += loss.detach().float() * part_targets
+            accelerator.clip_grad_norm_(wrapped.parameters(), arguments.max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+
+            state.step += 1
+            num_items += int(step_items)
+            window.targets, window.items = window.targets + num_targets, window.items + step_items
+            seconds, signal_number = _agree(accelerator, time.monotonic() - start, signals.number)
+            progress = budget.progress(state.step, seconds)
+            progress_bar.advance(state.step, seconds)
+
+            if state.step % arguments.logging_steps == 0 or progress >= 1:
+                mean_loss = window.mean_loss(accelerator)
+                if not math.isfinite(mean_loss):
+                    raise InputError(f"the loss is {mean_loss} at step {state.step}; try a lower --learning_rate")
+                epoch = state.step * arguments.batch_size / len(rows)
+                rates = {"learning_rate": rate, f"{item}s_per_second": window.items / (time.monotonic() - window.start)}
+                report(loss=mean_loss, epoch=epoch, seconds=seconds, **rates)
+                window = _Window()
+            if evaluate is not None and _evaluation_is_due(arguments, state, progress):
+                figures = _evaluate(evaluate, model, accelerator)
+                report(**{f"validation_{name}": value for name, value in figures.items()})
+                if state.note_evaluation(figures, better) and is_main:
+                    save_model(output_dir, model, tokenizer)
+                if state.num_without_gain == arguments.early_stopping_patience:
+                    break
+            if signal_number or (arguments.save_steps and state.step % arguments.save_steps == 0):
+                state.seconds, state.log_bytes = seconds, log.tell()
+                if is_main:
+                    save_checkpoint(output_dir, model, tokenizer, optimizer, state)
+            if signal_number:
+                name = signal.Signals(signal_number).name
+                raise Interrupted(
+                    f"stopped by {name} after step {state.step}, saved in {output_dir}; "
+                    "go on with the same command and --resume",
+                    signal_number,
+                )
+    if evaluate is None and is_main:
+        save_model(output_dir, model, tokenizer)
+    accelerator.wait_for_everyone()
+    return TrainingResult(
+        num_steps=state.step,
+        seconds=seconds,
+        throughput=num_items / max(seconds - resumed_at, 1e-9),
+        deterministic=arguments.max_minutes is None,
+    )
+
+
+EVALUATION_EPOCH = 2**31  # masks of held-out text are seeded as of an epoch that training never reaches
+
+
+def evaluation_batches(rows, collate: Collate, batch_size: int, accelerator: Accelerator) -> Iterator[Batch]:
+    """This process's batches of every row once, in order; processes take turns by batch."""
+    starts = range(accelerator.process_index * batch_size, len(rows), accelerator.num_processes * batch_size)
+    draws = (
+        [Draw(0, EVALUATION_EPOCH, index) for index in range(start, min(start + batch_size, len(rows)))]
+        for start in starts
+    )
+    for batch in _loader(rows, draws, collate):
+        yield send_to_device(batch, accelerator.device)
+
+
+@torch.no_grad()
+def held_out_losses(model, rows, collate: Collate, batch_size: int, accelerator: Accelerator) -> np.ndarray:
+    """(2, batches): the sum of the loss over the targets of each batch, and their number. The same on every process."""
+    sums = []
+    for batch in evaluation_batches(rows, collate, batch_size, accelerator):
+        num_targets = batch.pop("num_targets")
+        batch.pop("num_items")
+        sums.append((float(model(**batch).loss) * num_targets, num_targets))
+    return np.array(gather_objects(accelerator, sums), dtype=np.float64).T
+
+
+def gather_objects(accelerator: Accelerator, mine: list) -> list:
+    """The lists of all processes, joined."""
+    if accelerator.num_processes == 1:
+        return mine
+    from accelerate.utils import gather_object
+
+    return gather_object(mine)
+
+
+def make_accelerator() -> Accelerator:
+    """Devices, processes and precision as the launcher says.
+
+    Raises `InputError` where a launcher asked for more processes than were started.
+    """
+    asked = int(os.environ.get("ACCELERATE_NUM_PROCESSES", os.environ.get("WORLD_SIZE", "1")))
+    accelerator = Accelerator()
+    if asked > accelerator.num_processes:
+        raise InputError(
+            f"{asked} processes were asked for and {accelerator.num_processes} started; "
+            f"on CPUs start them with: torchrun --nproc_per_node {asked} -m toolkit …"
+        )
+    return accelerator
+
+
+@torch.no_grad()
+def _evaluate(evaluate, model, accelerator: Accelerator) -> dict[str, float]:
+    model.eval()
+    figures = evaluate(accelerator)
+    model.train()
+    return figures
+
+
+@dataclass
+class _Window:
+    """What has been seen since the last line of the log."""
+
+    loss: torch.Tensor | float = 0.0
+    targets: float = 0.0
+    items: float = 0.0
+    start: float = field(default_factory=time.monotonic)
+
+    def mean_loss(self, accelerator: Accelerator) -> float:
+        return _sum_over_processes(accelerator, float(self.loss))[0] / self.targets
+
+
+class _Signals:
+    """Notes the first SIGINT or SIGTERM, so that the step can be finished; a second one is obeyed at once."""
+
+    def __init__(self):
+        self.number = 0
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Signals":
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def _note(self, number: int, frame) -> None:
+        self.number = number
+        self.__exit__()
+
+    def __exit__(self, *exception) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+
+def _restore(arguments: TrainingArguments, output_dir: Path, model, optimizer, accelerator) -> TrainingState:
+    if not arguments.resume:
+        return TrainingState()
+    checkpoints = list_checkpoints(output_dir)
+    if not checkpoints:
+        accelerator.print(f"nothing to resume in {output_dir}, starting")
+        return TrainingState()
+    accelerator.print(f"resuming from {checkpoints[-1]}")
+    return load_checkpoint(checkpoints[-1], model, optimizer)
+
+
+def _seed_dropout(*address: int) -> None:
+    torch.manual_seed(int(np.random.SeedSequence(address).generate_state(1, np.uint64)[0]))
+
+
+def _parameter_groups(model, weight_decay: float) -> list[dict]:
+    """Weight decay for matrices, none for biases, norms and other vectors."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+def _evaluation_is_due(arguments: TrainingArguments, state: TrainingState, progress: float) -> bool:
+    if progress >= 1:
+        return True
+    if arguments.eval_steps is not None:
+        return state.step % arguments.eval_steps == 0
+    return progress * NUM_EVALUATIONS >= state.num_evaluations + 1
+
+
+def _sum_over_processes(accelerator: Accelerator, *numbers: float) -> list[float]:
+    if accelerator.num_processes == 1:
+        return list(numbers)
+    tensor = torch.tensor(numbers, dtype=torch.float64, device=accelerator.device)
+    return accelerator.reduce(tensor, reduction="sum").tolist()
+
+
+def _agree(accelerator: Accelerator, seconds: float, signal_number: int) -> tuple[float, int]:
+    """The main process's clock, and any process's signal."""
+    if accelerator.num_processes == 1:
+        return seconds, signal_number
+    mine = torch.tensor([seconds, signal_number], dtype=torch.float64, device=accelerator.device)
+    every = accelerator.gather(mine.unsqueeze(0))  # (processes, 2)
+    return float(every[0, 0]), int(every[:, 1].max())
+
+
+def _truncate(path: Path, size: int) -> None:
+    with open(path, "ab") as file:
+        file.truncate(size)

@@ -1,0 +1,55 @@
+"""How long and how fast to train: the flags that every trainable thing shares. Loads no torch."""
+
+from dataclasses import dataclass
+
+from toolkit.errors import InputError
+
+
+@dataclass(kw_only=True)
+class TrainingArguments:
+    max_steps: int | None = None
+    """End after this many optimiser steps."""
+    num_train_epochs: float | None = None
+    """End after this many passes over the training data."""
+    max_minutes: float | None = None
+    """End after this many minutes; the learning rate reaches zero then."""
+    batch_size: int = 32
+    """Examples an optimiser step, over all processes and accumulation steps together."""
+    gradient_accumulation_steps: int = 1
+    """Parts that each process cuts its share of the batch into, to save memory."""
+    learning_rate: float = 1e-3
+    """Peak learning rate of AdamW."""
+    warmup_ratio: float = 0.1
+    """Share of the run in which the learning rate rises from zero; then it falls linearly to zero."""
+    weight_decay: float = 0.01
+    """Weight decay of AdamW, for matrices only."""
+    max_grad_norm: float = 1.0
+    """Clip the norm of the gradient to this."""
+    seed: int = 0
+    """Seed of initial weights, data order, masks and dropout."""
+    eval_steps: int | None = None
+    """Evaluate every so many steps; by default ten times a run."""
+    early_stopping_patience: int | None = None
+    """End when this many evaluations in a row brought nothing better."""
+    save_steps: int | None = None
+    """Save a checkpoint to resume from every so many steps."""
+    logging_steps: int = 10
+    """Write a line to train_log.jsonl every so many steps."""
+    dataloader_num_workers: int = 0
+    """Processes that prepare batches; 0 prepares them in the training process."""
+    resume: bool = False
+    """Go on from the newest checkpoint in the output folder."""
+
+    def __post_init__(self):
+        for name in (
+            "max_steps num_train_epochs max_minutes batch_size gradient_accumulation_steps learning_rate eval_steps "
+            "early_stopping_patience save_steps logging_steps max_grad_norm"
+        ).split():
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"--{name} {value}: expected a number greater than zero")
+        for name in ("weight_decay", "seed", "dataloader_num_workers"):
+            if getattr(self, name) < 0:
+                raise InputError(f"--{name} {getattr(self, name)}: expected zero or more")
+        if not 0 <= self.warmup_ratio < 1:
+            raise InputError(f"--warmup_ratio {self.warmup_ratio}: expected a share from 0 to below 1")
