@@ -85,6 +85,10 @@ class Task(ABC):
         """A prediction beside what it is of, and beside the right answer where the row has it."""
 
     @abstractmethod
+    def hits(self, line: dict) -> tuple[int, int]:
+        """Of what `as_json` gave for a row with the right answer: how many were right, of how many."""
+
+    @abstractmethod
     def as_text(self, row: dict, prediction: Any) -> str:
         """The same for people and spreadsheets."""
 
@@ -165,7 +169,6 @@ def finetune(task: Task, arguments: FinetuneArguments) -> dict[str, Any]:
 
     if accelerator.is_main_process:
         create_output_dir(output_dir, arguments.overwrite_output_dir and not arguments.resume)
-    say(f"{task.name}: {arguments.encoder}, {len(train_rows):,} training examples, {len(labels)} labels", accelerator)
     result = train(
         model,
         features["train"],

@@ -130,6 +130,9 @@ class PosTagging(Task):
         rounded = [round(probability, 4) for probability in probabilities]
         return {**row, "predicted": tags, "probabilities": rounded}
 
+    def hits(self, line: dict) -> tuple[int, int]:
+        return sum(p == t for p, t in zip(line["predicted"], line["tags"], strict=True)), len(line["tags"])
+
     def as_text(self, row: dict, prediction: list[tuple[str, float]]) -> str:
         words = zip(row["tokens"], prediction, strict=True)
         return "\n".join(f"{token}\t{tag}\t{probability:.4f}" for token, (tag, probability) in words)

@@ -1,5 +1,3 @@
-import sys
+from toolkit.cli import entry_point
 
-from toolkit.cli import main
-
-sys.exit(main())
+entry_point()

@@ -50,6 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def entry_point() -> None:
+    sys.exit(main())
+
+
 def _overview() -> str:
     lines = [
         "usage: toolkit COMMAND …",

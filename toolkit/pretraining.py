@@ -83,7 +83,7 @@ class ElmoArguments(TrainingArguments, CorpusArguments):
     """Words of a window."""
     num_negatives: int = 2048
     """Random words that each predicted word competes with while training."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     """Peak learning rate of AdamW."""
 
     def __post_init__(self):

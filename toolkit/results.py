@@ -26,7 +26,7 @@ def check_output_dir(output_dir: str | Path, resume: bool = False, overwrite: bo
     if not os.access(nearest, os.W_OK) or not nearest.is_dir():
         raise InputError(f"--output_dir {folder}: cannot be written to, {nearest} does not allow it")
     if folder.is_dir() and any(folder.iterdir()):
-        if not any((folder / name).exists() for name in _TRACES_OF_A_RUN):
+        if not any(any(folder.glob(name)) or any(folder.glob(f"*/{name}")) for name in _TRACES_OF_A_RUN):
             raise InputError(f"--output_dir {folder}: the folder holds something else, name an empty or a new one")
         if not resume and not overwrite:
             raise InputError(

@@ -1,0 +1,138 @@
+"""Compare encoders on a task at several label budgets: each pretrained one beside its scratch twin.
+
+A twin is the same network with new weights, trained for the same steps on the task alone. Either's learning rate is the
+one of the same short list that does best on validation data with the first seed. The gain is a paired bootstrap over the
+test items, seeds pooled.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tasks.base import PREDICTIONS_FILE, FinetuneArguments, Task, finetune
+from toolkit.encoders import SCRATCH
+from toolkit.results import RESULTS_FILE, Stopwatch, read_results, write_results
+
+PRETRAINED, FROM_SCRATCH = "pretrained", "scratch"
+NUM_SHOWN = 6  # test items that the report shows beside one another
+
+
+def compare(
+    task: Task,
+    encoders: dict[str, str],
+    arguments: FinetuneArguments,
+    train_sizes: Sequence[int | None],
+    seeds: Sequence[int],
+    learning_rates: Sequence[float],
+    say=print,
+) -> dict[str, Any]:
+    """Fine-tune every encoder, by its name and folder, and its twin, at each size with each seed.
+
+    `arguments` hold what all runs share; their `output_dir` receives one folder a run and `results.json`, the record
+    that is returned and that `toolkit.report` draws.
+    """
+    output_dir = Path(arguments.output_dir)
+    stopwatch = Stopwatch()
+    runs_a_cell = len(learning_rates) + len(seeds) - 1
+    num_runs = len(encoders) * 2 * len(train_sizes) * runs_a_cell
+    num_done = 0
+    rows = []
+    for name, folder in encoders.items():
+        budgets = []
+        for train_size in train_sizes:
+            cells = {}
+            for variant, encoder in ((PRETRAINED, folder), (FROM_SCRATCH, SCRATCH + folder)):
+                say(f"{num_done}/{num_runs} runs done; now {name}, {variant}, {train_size or 'all'} training examples")
+                cell_dir = output_dir / name / f"{variant}-{train_size or 'all'}"
+                shared = dataclasses.replace(arguments, encoder=encoder, train_size=train_size)
+                cells[variant] = _run_cell(task, shared, cell_dir, seeds, learning_rates)
+                num_done += runs_a_cell
+            budgets.append(_compare_cells(task, **cells))
+        rows.append(
+            {
+                "name": name,
+                "folder": folder,
+                "parameters": budgets[0]["parameters"],
+                "pretraining": read_results(Path(folder)),
+                "budgets": budgets,
+            }
+        )
+    first = rows[0]["budgets"][0]
+    return write_results(
+        output_dir / RESULTS_FILE,
+        stopwatch,
+        task=task.name,
+        dataset=arguments.data,
+        split=first["split"],
+        n=first["n"],
+        figure=task.better,
+        seeds=list(seeds),
+        learning_rates=list(learning_rates),
+        encoders=rows,
+        examples=_examples(rows),
+        deterministic=arguments.max_minutes is None,
+    )
+
+
+def _run_cell(
+    task: Task, arguments: FinetuneArguments, folder: Path, seeds: Sequence[int], learning_rates: Sequence[float]
+) -> list[Path]:
+    """One folder a seed, all with the learning rate that is best on validation data with the first seed."""
+
+    def run(seed: int, learning_rate: float) -> tuple[float, Path]:
+        output_dir = folder / f"seed{seed}-lr{learning_rate:g}"
+        one = dataclasses.replace(arguments, seed=seed, learning_rate=learning_rate, output_dir=str(output_dir))
+        return finetune(task, one)["validation_metrics"][task.better]["value"], output_dir
+
+    tried = {learning_rate: run(seeds[0], learning_rate) for learning_rate in learning_rates}
+    best = max(tried, key=lambda learning_rate: tried[learning_rate][0])
+    return [tried[best][1], *(run(seed, best)[1] for seed in seeds[1:])]
+
+
+def _compare_cells(task: Task, pretrained: list[Path], scratch: list[Path]) -> dict[str, Any]:
+    from toolkit.intervals import paired_difference, ratio_interval
+
+    record = read_results(pretrained[0])
+    hits = {}
+    cells = {}
+    for variant, folders in ((PRETRAINED, pretrained), (FROM_SCRATCH, scratch)):
+        counts = [[task.hits(line) for line in _read_lines(folder / PREDICTIONS_FILE)] for folder in folders]
+        hits[variant] = [[hit for hit, _ in items] for items in counts]
+        totals = [total for _, total in counts[0]]
+        mean_hits = [sum(values) / len(folders) for values in zip(*hits[variant], strict=True)]
+        results = [read_results(folder) for folder in folders]
+        cells[variant] = {
+            task.better: ratio_interval(mean_hits, totals),
+            "by_seed": [result["metrics"][task.better]["value"] for result in results],
+            "learning_rate": results[0]["arguments"]["learning_rate"],
+            "seconds": sum(result["seconds"] for result in results) / len(results),
+            "folders": [str(folder) for folder in folders],
+        }
+    return {
+        "train_size": record["train_size"],
+        "parameters": record["parameters"],
+        "split": record["split"],
+        "n": record["n"],
+        "num_steps": record["num_steps"],
+        **cells,
+        "gain": paired_difference(hits[PRETRAINED], hits[FROM_SCRATCH], totals),
+    }
+
+
+def _examples(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Test items on which the encoders, at the smallest budget, differ most: each with every encoder's answer."""
+    answers = {row["name"]: _read_lines(Path(row["budgets"][0][PRETRAINED]["folders"][0]) / PREDICTIONS_FILE) for row in rows}
+    items = [
+        {**lines[0], "predicted": {name: line["predicted"] for name, line in zip(answers, lines, strict=True)}}
+        for lines in zip(*answers.values(), strict=True)
+    ]
+    for item in items:
+        item.pop("probabilities", None)
+    order = sorted(range(len(items)), key=lambda i: -len({json.dumps(p) for p in items[i]["predicted"].values()}))
+    return [items[i] for i in order[:NUM_SHOWN]]
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -1,0 +1,74 @@
+"""What the tests share: no network, caches of their own, and a tiny encoder of each family, made by the command line."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+REPOSITORY = Path(__file__).parent.parent
+DATA_SHELF = Path(os.environ.get("TOOLKIT_DATA", REPOSITORY.parent / "shared" / "data"))
+FAMILIES = ("word2vec", "elmo", "bert")
+TINY_PRETRAINING = {
+    "word2vec": ["--preset", "word2vec-tiny", "--num_train_epochs", "2", "--workers", "1"],
+    "elmo": ["--preset", "elmo-tiny", "--max_steps", "12", "--batch_size", "16", "--vocab_size", "800"],
+    "bert": ["--preset", "bert-tiny", "--max_steps", "12", "--batch_size", "16", "--vocab_size", "800"],
+}
+
+
+def run_toolkit(*arguments: str, cwd: Path | None = None, stdin: str = "", launcher=("-m",), **environment: str):
+    """The command line in a process of its own: a `CompletedProcess` with text."""
+    return subprocess.run(
+        [sys.executable, *launcher, "toolkit", *map(str, arguments)],
+        cwd=cwd or REPOSITORY,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
+    )
+
+
+def shelf(name: str) -> Path:
+    """A data set of the shelf; skips the test where there is none."""
+    if not (DATA_SHELF / name).exists():
+        pytest.skip(f"no {name} in {DATA_SHELF}; set TOOLKIT_DATA to the folder of the data sets")
+    return DATA_SHELF / name
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory) -> Path:
+    """The first 400 paragraphs of the sample text, as a file."""
+    from toolkit.data.text import load_text
+
+    path = tmp_path_factory.mktemp("corpus") / "corpus.txt"
+    path.write_text("\n".join(load_text("sample")["text"][:400]), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def encoders(corpus, tmp_path_factory) -> dict[str, Path]:
+    """A folder of each family, pretrained for a few steps."""
+    from toolkit.cli import main
+
+    root = tmp_path_factory.mktemp("encoders")
+    for family, flags in TINY_PRETRAINING.items():
+        flags = ["--corpus", str(corpus), "--output_dir", str(root / family), *flags]
+        assert main(["pretrain", family, *flags]) == 0
+    return {family: root / family for family in FAMILIES}
+
+
+@pytest.fixture(scope="session")
+def taggers(encoders, tmp_path_factory) -> dict[str, Path]:
+    """A tagger on each of `encoders`, fine-tuned on 60 sentences of the sample."""
+    from toolkit.cli import main
+
+    root = tmp_path_factory.mktemp("taggers")
+    for family, encoder in encoders.items():
+        flags = ["--encoder", str(encoder), "--data", "sample", "--output_dir", str(root / family)]
+        flags += ["--train_size", "60", "--max_steps", "60", "--batch_size", "8", "--learning_rate", "3e-3"]
+        assert main(["finetune", "pos", *flags]) == 0
+    return {family: root / family for family in FAMILIES}

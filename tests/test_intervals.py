@@ -1,0 +1,41 @@
+"""Intervals against scipy and against cases whose answer is known."""
+
+import numpy as np
+import pytest
+from scipy.stats import bootstrap
+
+from toolkit.intervals import mean_ratio_interval, paired_difference, ratio_interval
+
+
+def test_ratio_interval_agrees_with_scipy():
+    rng = np.random.default_rng(1)
+    words = rng.integers(5, 30, 300)
+    right = rng.binomial(words, 0.8)
+    ours = ratio_interval(right, words)
+    theirs = bootstrap(
+        (right, words), lambda r, w, axis: r.sum(axis) / w.sum(axis), paired=True, method="percentile", rng=2
+    ).confidence_interval
+    assert ours["value"] == right.sum() / words.sum()
+    assert ours["low"] == pytest.approx(theirs.low, abs=2e-3)
+    assert ours["high"] == pytest.approx(theirs.high, abs=2e-3)
+
+
+def test_pairing_sees_a_small_steady_gain_that_separate_intervals_hide():
+    rng = np.random.default_rng(0)
+    words = np.full(200, 20)
+    second = rng.binomial(20, rng.uniform(0.3, 1.0, 200))
+    first = np.minimum(second + (rng.random(200) < 0.5), 20)
+    gain = paired_difference([first], [second], words)
+    assert gain["value"] == pytest.approx((first - second).sum() / 4000)
+    assert gain["low"] > 0
+    assert ratio_interval(first, words)["low"] < ratio_interval(second, words)["high"]
+
+
+def test_no_gain_between_equals():
+    hits = [[3, 4, 5], [5, 4, 3]]
+    assert paired_difference(hits, hits, [5, 5, 5]) == {"value": 0.0, "low": 0.0, "high": 0.0}
+
+
+def test_mean_of_ratios_ignores_a_tag_that_a_resample_lacks():
+    interval = mean_ratio_interval([([1, 1, 1, 1], [1, 1, 1, 1]), ([0, 0, 0, 2], [0, 0, 0, 2])])
+    assert interval == {"value": 1.0, "low": 1.0, "high": 1.0}

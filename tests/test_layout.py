@@ -1,0 +1,61 @@
+"""Imports go one way: scripts -> toolkit.commands -> tasks -> toolkit."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+FILES = sorted([*REPOSITORY.glob("toolkit/**/*.py"), *REPOSITORY.glob("tasks/**/*.py")])
+
+
+def imported_modules(path: Path) -> set[str]:
+    modules = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            modules |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return modules
+
+
+def offending(path: Path, *prefixes: str) -> set[str]:
+    return {name for name in imported_modules(path) if name.startswith(prefixes)}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_imports_go_one_way(path):
+    where = path.relative_to(REPOSITORY).parts
+    is_command = where[:2] == ("toolkit", "commands")
+    if where[0] == "toolkit" and not is_command:
+        assert not offending(path, "tasks")
+    if not is_command and path.name not in ("cli.py",):
+        assert not offending(path, "toolkit.commands")
+    if where[:2] == ("toolkit", "models"):
+        allowed = ("toolkit.models", "torch", "transformers", "dataclasses")
+        assert not {name for name in imported_modules(path) if not name.startswith(allowed)}
+    if path.name in ("training.py", "checkpoint.py"):
+        assert not offending(path, "toolkit.models", "toolkit.objectives", "toolkit.data", "tasks", "toolkit.presets")
+    if where[:2] == ("toolkit", "data"):
+        assert not offending(path, "toolkit.models", "toolkit.objectives", "toolkit.training", "tasks")
+
+
+def test_there_is_one_training_loop():
+    assert [path.name for path in FILES if ".backward(" in path.read_text(encoding="utf-8")] == ["training.py"]
+
+
+def test_no_pickle_is_read_or_written():
+    for path in FILES:
+        assert not offending(path, "pickle", "joblib", "dill"), path
+        text = path.read_text(encoding="utf-8")
+        assert "torch.save(" not in text, path
+        assert "torch.load(" not in text, path
+
+
+@pytest.mark.parametrize("module", ["toolkit", "toolkit.cli", "toolkit.pretraining", "tasks", "toolkit.commands.score"])
+def test_import_loads_nothing_heavy(module):
+    code = f"import {module}, sys; print([m for m in ('torch', 'transformers', 'datasets') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.stdout.strip() == "[]", done.stderr

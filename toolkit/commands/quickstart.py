@@ -1,0 +1,95 @@
+"""See in minutes what pretraining buys: three encoders, one small corpus, one tagger, one table.
+
+toolkit quickstart
+toolkit quickstart --output_dir runs/first_look
+"""
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolkit.flags import parse_flags
+
+LABEL_BUDGETS = (50, None)  # training sentences; None is all
+SEEDS = (0, 1, 2)
+LEARNING_RATES = (1e-3, 3e-3)
+FINETUNING = {"max_steps": 100, "batch_size": 16, "eval_steps": 25, "logging_steps": 25}
+PRETRAINING = {
+    "word2vec": {"preset": "word2vec-tiny", "min_count": 3, "num_train_epochs": 10, "workers": 1},
+    "elmo": {"preset": "elmo-tiny", "max_steps": 500, "num_negatives": 1024, "logging_steps": 25},
+    "bert": {"preset": "bert-tiny", "max_steps": 600, "logging_steps": 25},
+}
+
+
+@dataclass(kw_only=True)
+class QuickstartArguments:
+    output_dir: str = "runs/quickstart"
+    """Folder for the encoders, the taggers and report.html; an earlier quickstart in it is replaced."""
+    budget: float = 1.0
+    """Share of the usual steps, for a quick look at how it works; below 1 the figures mean nothing."""
+
+
+def parse(arguments: list[str]) -> QuickstartArguments:
+    return parse_flags(arguments, QuickstartArguments, "toolkit quickstart", __doc__)
+
+
+def run(arguments: QuickstartArguments) -> None:
+    from tasks import TASKS, FinetuneArguments
+    from tasks.comparison import compare
+    from toolkit import report
+    from toolkit.pretraining import pretrain
+    from toolkit.results import check_output_dir, create_output_dir
+
+    start = time.monotonic()
+
+    def say(message: str) -> None:
+        minutes, seconds = divmod(int(time.monotonic() - start), 60)
+        print(f"[{minutes}:{seconds:02d}] {message}", file=sys.stderr, flush=True)
+    check_output_dir(arguments.output_dir, overwrite=True)
+    root = create_output_dir(arguments.output_dir, overwrite=True)
+    encoders = {}
+    for method, flags in PRETRAINING.items():
+        say(f"pretraining {method} on the sample text ({len(encoders) + 1} of {len(PRETRAINING)})")
+        steps = {name: _share(flags[name], arguments.budget) for name in ("max_steps", "num_train_epochs") if name in flags}
+        encoders[method] = str(root / method)
+        pretrain(method, corpus="sample", output_dir=encoders[method], **{**flags, **steps})
+    say("fine-tuning taggers on the sample treebank")
+    finetuning = FINETUNING | {"max_steps": _share(FINETUNING["max_steps"], arguments.budget)}
+    shared = FinetuneArguments(encoder="", data="sample", output_dir=str(root / "pos"), **finetuning)
+    record = compare(TASKS["pos"], encoders, shared, LABEL_BUDGETS, SEEDS, LEARNING_RATES, say)
+    page = root / "report.html"
+    report.write_html(record, page, "What pretraining bought: part-of-speech tagging", _notes(record))
+    say("done")
+    print()
+    print(report.as_text(*report.table(record)))
+    print()
+    print(f"accuracy in % on {record['n']} test sentences, mean of seeds {SEEDS}, 95% intervals; * excludes 0")
+    for note in _notes(record):
+        print(note)
+    print(f"\nThe report, with plots and tagged sentences: {page}\n\nNext, on your own text and labels:\n")
+    print("  toolkit pretrain elmo --corpus my_texts/ --output_dir runs/my_elmo --max_minutes 20")
+    print("  toolkit finetune pos --encoder runs/my_elmo --data my_treebank/ --output_dir runs/my_tagger")
+    print("  toolkit predict runs/my_tagger 'A sentence of your own.'")
+
+
+def _share(steps: int, budget: float) -> int:
+    return max(1, round(steps * budget))
+
+
+def _notes(record: dict) -> list[str]:
+    """Why a pretrained encoder did not help, where one did not."""
+    from toolkit.report import is_significant
+
+    notes = []
+    for encoder in record["encoders"]:
+        gain = encoder["budgets"][0]["gain"]
+        if not (is_significant(gain) and gain["value"] > 0):
+            loss = encoder["pretraining"]["metrics"]["loss"]["value"]
+            notes.append(
+                f"{encoder['name']} gained nothing certain at {encoder['budgets'][0]['train_size']} examples: "
+                f"{encoder['pretraining']['training_seconds']:.0f} s of pretraining brought its held-out loss to "
+                f"{loss:.2f} nats. It learns from 15% of the tokens of a step, where the others learn from all, and "
+                "needs more text and time than a quickstart has; see the README for a run of 20 minutes."
+            )
+    return notes

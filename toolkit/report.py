@@ -1,0 +1,150 @@
+"""A comparison as a table for the terminal and as one self-contained HTML page, with plots."""
+
+import html
+import io
+import json
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+# Black-and-white print keeps encoders apart by marker, and pretrained from scratch by line.
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+
+def table(record: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """The head and the rows of the one table: what each encoder cost and what it bought at each label budget."""
+    head = ["encoder", "parameters", "pretraining s", "throughput", "peak memory MB"]
+    for budget in record["encoders"][0]["budgets"]:
+        size = f"{budget['train_size']:,} examples"
+        head += [f"{record['figure']}, {size}", "from scratch", "gain over scratch"]
+    rows = []
+    for encoder in record["encoders"]:
+        pretraining = encoder["pretraining"]
+        row = [
+            encoder["name"],
+            f"{encoder['parameters']:,}",
+            f"{pretraining['seconds']:,.0f}",
+            f"{pretraining['throughput']:,.0f} {pretraining['throughput_unit']}",
+            f"{pretraining['peak_memory_mb']:,.0f}",
+        ]
+        for budget in encoder["budgets"]:
+            row += [
+                _percent(budget["pretrained"][record["figure"]]),
+                _percent(budget["scratch"][record["figure"]]),
+                _percent(budget["gain"], signed=True) + (" *" if is_significant(budget["gain"]) else ""),
+            ]
+        rows.append(row)
+    return head, rows
+
+
+def is_significant(gain: dict[str, float]) -> bool:
+    """Whether the interval of the gain excludes 0."""
+    return gain["low"] > 0 or gain["high"] < 0
+
+
+def as_text(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The table turned on its side, a column an encoder, which fits a terminal of 100 columns."""
+    columns = [head, *rows]
+    widths = [max(map(len, column)) for column in columns]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in zip(*columns)]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def conclusions(record: dict[str, Any]) -> list[str]:
+    """What the table says about each encoder, in sentences."""
+    sentences = []
+    for encoder in record["encoders"]:
+        for budget in encoder["budgets"]:
+            gain, size = budget["gain"], budget["train_size"]
+            points = f"{100 * gain['value']:+.1f} points [{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}]"
+            if gain["low"] > 0:
+                verdict = "pretraining helped"
+            elif gain["high"] < 0:
+                verdict = "pretraining did harm"
+            else:
+                verdict = "no difference that these test items can tell from chance"
+            sentences.append(f"{encoder['name']} with {size:,} examples: {verdict}, {points}.")
+    return sentences
+
+
+def write_html(record: dict[str, Any], path: Path, title: str, notes: Sequence[str] = ()) -> None:
+    """One page without any other file: table, learning curves, what pretraining cost, some items side by side."""
+    from jinja2 import Environment
+
+    template = (files("toolkit") / "report.html.jinja").read_text(encoding="utf-8")
+    head, rows = table(record)
+    page = (
+        Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+        .from_string(template)
+        .render(
+            title=title,
+            head=head,
+            rows=rows,
+            notes=[*conclusions(record), *notes],
+            curves=_svg(lambda axes: _draw_learning_curves(axes, record)),
+            losses=_svg(lambda axes: _draw_pretraining(axes, record)),
+            examples=record["examples"],
+            names=[encoder["name"] for encoder in record["encoders"]],
+            record=record,
+            raw=html.escape(json.dumps({"command": record["command"], "versions": record["versions"]})),
+        )
+    )
+    path.write_text(page, encoding="utf-8")
+
+
+def _percent(interval: dict[str, float], signed: bool = False) -> str:
+    value, low, high = (f"{100 * interval[key]:{'+' if signed else ''}.1f}" for key in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
+def _svg(draw: Callable[[Any], None]) -> str:
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    with pyplot.rc_context({"svg.hashsalt": "toolkit", "font.size": 10, "svg.fonttype": "none"}):
+        figure, axes = pyplot.subplots(figsize=(6.4, 4), layout="constrained")
+        draw(axes)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        pyplot.close(figure)
+    return buffer.getvalue().partition("<svg")[1] + buffer.getvalue().partition("<svg")[2]
+
+
+def _draw_learning_curves(axes, record: dict[str, Any]) -> None:
+    figure = record["figure"]
+    for i, (encoder, marker) in enumerate(zip(record["encoders"], MARKERS, strict=False)):
+        for variant, line, fill in (("pretrained", "-", "full"), ("scratch", ":", "none")):
+            cells = [budget[variant][figure] for budget in encoder["budgets"]]
+            # Side by side, so that intervals at the same budget do not hide one another.
+            sizes = [budget["train_size"] * 1.02 ** (i - 1) for budget in encoder["budgets"]]
+            values = [100 * cell["value"] for cell in cells]
+            below = [100 * (cell["value"] - cell["low"]) for cell in cells]
+            above = [100 * (cell["high"] - cell["value"]) for cell in cells]
+            label = f"{encoder['name']}, {'pretrained' if variant == 'pretrained' else 'from scratch'}"
+            style = {"marker": marker, "linestyle": line, "fillstyle": fill, "color": f"C{i}", "capsize": 3}
+            axes.errorbar(sizes, values, yerr=[below, above], label=label, **style)
+    axes.set_xscale("log")
+    sizes = [budget["train_size"] for budget in record["encoders"][0]["budgets"]]
+    axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.minorticks_off()
+    axes.set_xlabel("labelled training examples")
+    axes.set_ylabel(f"test {figure} (%), 95% interval")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+
+
+def _draw_pretraining(axes, record: dict[str, Any]) -> None:
+    for i, (encoder, marker) in enumerate(zip(record["encoders"], MARKERS, strict=False)):
+        log = Path(encoder["folder"]) / "train_log.jsonl"
+        lines = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+        seconds = {line["step"]: line["seconds"] for line in lines if "seconds" in line}
+        points = [(seconds[line["step"]], line["validation_loss"]) for line in lines if line["step"] in seconds and "validation_loss" in line]
+        if points:
+            axes.plot(*zip(*points, strict=True), marker=marker, color=f"C{i}", label=encoder["name"])
+    axes.set_xlabel("seconds of pretraining")
+    axes.set_ylabel("held-out loss (nats; not comparable between objectives)")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
