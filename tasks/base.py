@@ -136,12 +136,12 @@ def finetune(task: Task, arguments: FinetuneArguments) -> dict[str, Any]:
 
     from toolkit.checkpoint import save_model
     from toolkit.data.treebank import take_subset
-    from toolkit.encoders import load_encoder
     from toolkit.results import RESULTS_FILE, Stopwatch, check_output_dir, create_output_dir, write_results
     from toolkit.training import make_accelerator, train
 
     output_dir = check_output_dir(arguments.output_dir, arguments.resume, arguments.overwrite_output_dir)
     accelerator = make_accelerator()
+    accelerator.wait_for_everyone()  # every process has looked at the folder before the main one writes to it
     stopwatch = Stopwatch()
     train_rows, validation_rows, test_rows = _load_splits(task, arguments)
     train_rows = take_subset(train_rows, arguments.train_size, arguments.subset_seed)
@@ -213,6 +213,7 @@ def finetune(task: Task, arguments: FinetuneArguments) -> dict[str, Any]:
         (output_dir / SEEN_FILE).write_text("\n".join(sorted(seen)) + "\n", encoding="utf-8")
         _write_predictions(output_dir / PREDICTIONS_FILE, task, rows_of[split], predictions)
         record = write_results(output_dir / RESULTS_FILE, stopwatch, **record)
+    accelerator.wait_for_everyone()
     return record
 
 
@@ -261,7 +262,6 @@ def load_predictor(task: Task, folder: str) -> Callable[[Any], list[Any]]:
     accelerator = make_accelerator()
     model, tokenizer = load_encoder(folder, task.model_class)
     model.to(accelerator.device).eval()
-
 
     def predictor(rows) -> list[Any]:
         features = encode(task, rows, tokenizer, model)

@@ -1,8 +1,8 @@
 """Compare encoders on a task at several label budgets: each pretrained one beside its scratch twin.
 
-A twin is the same network with new weights, trained for the same steps on the task alone. Either's learning rate is the
-one of the same short list that does best on validation data with the first seed. The gain is a paired bootstrap over the
-test items, seeds pooled.
+A twin is the same network with new weights, trained for the same steps on the task alone. Either's learning rate is
+the one of the same short list that does best on validation data with the first seed. The gain is a paired bootstrap
+over the test items, seeds pooled.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from typing import Any
 
 from tasks.base import PREDICTIONS_FILE, FinetuneArguments, Task, finetune
 from toolkit.encoders import SCRATCH
-from toolkit.results import RESULTS_FILE, Stopwatch, read_results, write_results
+from toolkit.results import RESULTS_FILE, Stopwatch, is_main_process, read_results, write_results
 
 PRETRAINED, FROM_SCRATCH = "pretrained", "scratch"
 NUM_SHOWN = 6  # test items that the report shows beside one another
@@ -55,25 +55,28 @@ def compare(
                 "name": name,
                 "folder": folder,
                 "parameters": budgets[0]["parameters"],
-                "pretraining": read_results(Path(folder)),
+                "pretraining": _pretraining(Path(folder)),
                 "budgets": budgets,
             }
         )
-    first = rows[0]["budgets"][0]
-    return write_results(
-        output_dir / RESULTS_FILE,
-        stopwatch,
-        task=task.name,
-        dataset=arguments.data,
-        split=first["split"],
-        n=first["n"],
-        figure=task.better,
-        seeds=list(seeds),
-        learning_rates=list(learning_rates),
-        encoders=rows,
-        examples=_examples(rows),
-        deterministic=arguments.max_minutes is None,
-    )
+    record = {
+        "task": task.name,
+        "dataset": arguments.data,
+        "split": rows[0]["budgets"][0]["split"],
+        "n": rows[0]["budgets"][0]["n"],
+        "figure": task.better,
+        "seeds": list(seeds),
+        "learning_rates": list(learning_rates),
+        "encoders": rows,
+        "examples": _examples(rows),
+        "deterministic": arguments.max_minutes is None,
+    }
+    return write_results(output_dir / RESULTS_FILE, stopwatch, **record) if is_main_process() else record
+
+
+def _pretraining(folder: Path) -> dict[str, Any] | None:
+    """The record of the pretraining; None of an encoder from elsewhere."""
+    return read_results(folder) if (folder / RESULTS_FILE).is_file() else None
 
 
 def _run_cell(
@@ -123,7 +126,8 @@ def _compare_cells(task: Task, pretrained: list[Path], scratch: list[Path]) -> d
 
 def _examples(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Test items on which the encoders, at the smallest budget, differ most: each with every encoder's answer."""
-    answers = {row["name"]: _read_lines(Path(row["budgets"][0][PRETRAINED]["folders"][0]) / PREDICTIONS_FILE) for row in rows}
+    folders = {row["name"]: Path(row["budgets"][0][PRETRAINED]["folders"][0]) for row in rows}
+    answers = {name: _read_lines(folder / PREDICTIONS_FILE) for name, folder in folders.items()}
     items = [
         {**lines[0], "predicted": {name: line["predicted"] for name, line in zip(answers, lines, strict=True)}}
         for lines in zip(*answers.values(), strict=True)

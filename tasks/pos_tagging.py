@@ -1,7 +1,7 @@
 """Part-of-speech tagging: one tag a word.
 
-An example: tokens ["The", "dog", "barks", "."], tags ["DET", "NOUN", "VERB", "PUNCT"]. The first piece of a word carries
-its tag. The figures are accuracy, accuracy on words that training lacks, F1 of each tag and their mean.
+An example: tokens ["The", "dog", "barks", "."], tags ["DET", "NOUN", "VERB", "PUNCT"]. The first piece of a word
+carries its tag. The figures are accuracy, accuracy on words that training lacks, F1 of each tag and their mean.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -33,7 +33,7 @@ class PosTagging(Task):
         return splits_of(source)
 
     def texts(self, rows) -> Iterable[str]:
-        return (" ".join(tokens) for tokens in rows["tokens"])
+        return [" ".join(tokens) for tokens in rows["tokens"]]
 
     def labels(self, rows) -> list[str]:
         return sorted({tag for tags in rows["tags"] for tag in tags})

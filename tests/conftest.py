@@ -1,4 +1,4 @@
-"""What the tests share: no network, caches of their own, and a tiny encoder of each family, made by the command line."""
+"""What the tests share: no network, caches of their own, and a tiny encoder of each family, from the command line."""
 
 import os
 import subprocess

@@ -54,7 +54,9 @@ def test_no_pickle_is_read_or_written():
         assert "torch.load(" not in text, path
 
 
-@pytest.mark.parametrize("module", ["toolkit", "toolkit.cli", "toolkit.pretraining", "tasks", "toolkit.commands.score"])
+@pytest.mark.parametrize(
+    "module", ["toolkit", "toolkit.cli", "toolkit.pretraining", "tasks", "toolkit.commands.score"]
+)
 def test_import_loads_nothing_heavy(module):
     code = f"import {module}, sys; print([m for m in ('torch', 'transformers', 'datasets') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)

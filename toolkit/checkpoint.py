@@ -87,7 +87,9 @@ def load_checkpoint(folder: Path, model, optimizer) -> TrainingState:
         state = TrainingState(**json.loads((folder / STATE_FILE).read_text()))
     except (OSError, ValueError, RuntimeError, TypeError) as error:
         first_line = str(error).splitlines()[0]
-        raise InputError(f"{folder}: cannot go on from this checkpoint ({first_line}); delete it to use the one before")
+        raise InputError(
+            f"{folder}: cannot go on from this checkpoint ({first_line}); delete it to use the one before"
+        ) from None
     restored: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():
         index, _, name = key.partition(".")

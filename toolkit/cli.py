@@ -13,7 +13,7 @@ import wrapt
 
 from toolkit.errors import InputError, Interrupted
 
-COMMANDS = ("quickstart", "tokenizer", "pretrain", "finetune", "score", "predict")
+COMMANDS = ("quickstart", "tokenizer", "pretrain", "finetune", "score", "predict", "compare")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -52,22 +52,28 @@ def parse_flags(
     }
     field_types = typing.get_type_hints(arguments_class)
     for field in sorted(fields, key=lambda field: field not in required):
-        help_text = " ".join(helps[field.name].split()).replace("%", "%%")
+        help_text = " ".join((helps[field.name] or "").split()).replace("%", "%%")
         is_positional = field.name in positionals
         options: dict[str, Any] = {"type": field_types[field.name], "help": help_text}
         if field in required:
             options |= {} if is_positional else {"required": True, "help": f"{help_text} (required)"}
         else:
-            default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
+            factory = field.default_factory
+            default = field.default if factory is dataclasses.MISSING else factory()
             shown = "" if default in (None, False, []) else f" (default: {default})"
             options |= {"default": default, "help": help_text + shown}
         if field_types[field.name] is bool:
             del options["type"]
             options["action"] = "store_true"
-        elif not is_positional and (plain := _plain_type(field_types[field.name])) in _METAVARS:
-            options["metavar"] = _METAVARS[plain]
-        if is_positional and typing.get_origin(field_types[field.name]) is list:
-            options |= {"nargs": "*", "type": typing.get_args(field_types[field.name])[0]}
+        else:
+            plain = _plain_type(field_types[field.name])
+            if typing.get_origin(plain) is list:
+                (plain,) = typing.get_args(plain)
+                options |= {"nargs": "*" if is_positional else "+", "type": plain}
+                if options.get("default"):
+                    options["help"] = f"{help_text} (default: {' '.join(map(str, default))})"
+            if not is_positional and plain in _METAVARS:
+                options["metavar"] = _METAVARS[plain]
         parser.add_argument(field.name if is_positional else f"--{field.name}", **options)
     parser.add_argument("--config", action="config", help="Read flags from a yaml file; flags given as well win.")
     try:

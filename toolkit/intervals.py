@@ -4,23 +4,23 @@ Efron (1979), "Bootstrap methods: another look at the jackknife", https://doi.or
 again are sentences, lines or batches, never single words, which depend on one another.
 """
 
-from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 NUM_RESAMPLES = 2000
 
 Interval = dict[str, float]  # value, low, high
-Ratio = tuple[Sequence[float], Sequence[float]]  # two numbers an item, such as right words and words of a sentence
+Ratio = tuple[ArrayLike, ArrayLike]  # two numbers an item, such as right words and words of a sentence
 
 
-def ratio_interval(numerators: Sequence[float], denominators: Sequence[float], seed: int = 0) -> Interval:
+def ratio_interval(numerators: ArrayLike, denominators: ArrayLike, seed: int = 0) -> Interval:
     """The ratio of two sums over items, such as right words over words."""
     return mean_ratio_interval([(numerators, denominators)], seed)
 
 
-def mean_ratio_interval(ratios: Sequence[Ratio], seed: int = 0) -> Interval:
+def mean_ratio_interval(ratios: list[Ratio], seed: int = 0) -> Interval:
     """The mean of several such ratios over the same items, such as the F1 of each tag."""
     values, resampled = zip(*(_resample(*ratio, seed) for ratio in ratios), strict=True)
     with np.errstate(invalid="ignore"):
@@ -29,10 +29,7 @@ def mean_ratio_interval(ratios: Sequence[Ratio], seed: int = 0) -> Interval:
 
 
 def paired_difference(
-    numerators: Sequence[Sequence[float]],
-    other_numerators: Sequence[Sequence[float]],
-    denominators: Sequence[float],
-    seed: int = 0,
+    numerators: ArrayLike, other_numerators: ArrayLike, denominators: ArrayLike, seed: int = 0
 ) -> Interval:
     """How much the first ratio is above the second on the same items.
 
@@ -42,9 +39,9 @@ def paired_difference(
     return ratio_interval(first - second, denominators, seed)
 
 
-def _resample(numerators: Sequence[float], denominators: Sequence[float], seed: int) -> tuple[float, np.ndarray]:
+def _resample(numerators: ArrayLike, denominators: ArrayLike, seed: int) -> tuple[float, np.ndarray]:
     """The ratio of the sums, and the same in each resample, not a number where nothing to divide by was drawn."""
-    sums = np.stack([numerators, denominators]).astype(np.float64)  # (2, items)
+    sums = np.stack([np.asarray(numerators), np.asarray(denominators)]).astype(np.float64)  # (2, items)
     drawn = _weights(sums.shape[1], seed) @ sums.T  # (NUM_RESAMPLES, 2)
     with np.errstate(invalid="ignore", divide="ignore"):
         return float(sums[0].sum() / sums[1].sum()), np.where(drawn[:, 1] > 0, drawn[:, 0] / drawn[:, 1], np.nan)

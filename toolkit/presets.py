@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from toolkit.errors import InputError
+from toolkit.tokenization import Kind
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Preset:
 
     config: Callable
     vocab_size: int
-    tokenizer_kind: str  # of `toolkit.tokenization`
+    tokenizer_kind: Kind
 
 
 def word2vec(hidden_size: int) -> Callable:

@@ -17,7 +17,7 @@ from toolkit.training_arguments import TrainingArguments
 @dataclass(kw_only=True)
 class CorpusArguments:
     corpus: str
-    """Text to pretrain on: a file, folder or glob of .txt, .jsonl, .csv or .parquet (also .gz), a Hub id, or 'sample'."""
+    """Text: a file, folder or glob of .txt, .jsonl, .csv or .parquet (also .gz), a Hub id, or 'sample'."""
     output_dir: str
     """Folder for the checkpoint, results.json and train_log.jsonl."""
     split: str | None = None
@@ -128,9 +128,9 @@ def pretrain_word2vec(arguments: Word2VecArguments) -> dict[str, Any]:
     import tempfile
 
     from toolkit.checkpoint import save_model
+    from toolkit.intervals import ratio_interval
     from toolkit.models.word2vec import Word2VecModel
     from toolkit.objectives.skip_gram import held_out_losses, train_word_vectors
-    from toolkit.intervals import ratio_interval
     from toolkit.tokenization import load_tokenizer, split_words, word_level_tokenizer
 
     run = _Run("word2vec", arguments)
@@ -320,7 +320,9 @@ class _Run:
         output_dir = self.create_output_dir()
         torch.manual_seed(self.arguments.seed)
         model = model_class(config)
-        self.say(f"training {self.arguments.preset}, {model.num_parameters():,} parameters, {len(train_rows):,} windows")
+        self.say(
+            f"training {self.arguments.preset}, {model.num_parameters():,} parameters, {len(train_rows):,} windows"
+        )
         result = train(
             model, train_rows, collate, self.arguments, output_dir, tokenizer=tokenizer, evaluate=evaluate, item=item
         )

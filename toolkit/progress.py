@@ -2,6 +2,7 @@
 
 import sys
 import time
+from typing import Any
 
 
 class Progress:
@@ -10,22 +11,16 @@ class Progress:
     def __init__(self, max_steps: int | None, max_minutes: float | None, enabled: bool = True):
         self.max_steps, self.max_minutes = max_steps, max_minutes
         self.enabled = enabled
-        self.on_terminal = sys.stderr.isatty()
-        self._bar = None
+        self.step, self.seconds = 0, 0.0
+        self._bar: Any = None
         self._last_line = time.monotonic()
 
     def __enter__(self) -> "Progress":
-        if self.enabled and self.on_terminal:
+        if self.enabled and sys.stderr.isatty():
             from tqdm import tqdm
 
-            by_steps = self.max_steps is not None and self.max_minutes is None
-            self._bar = tqdm(
-                total=self.max_steps if by_steps else round(60 * (self.max_minutes or 0)),
-                unit="step" if by_steps else "s",
-                leave=False,
-                dynamic_ncols=True,
-            )
-            self._by_steps = by_steps
+            total, unit = (round(60 * self.max_minutes), "s") if self.max_minutes else (self.max_steps, "step")
+            self._bar = tqdm(total=total, unit=unit, leave=False, dynamic_ncols=True)
         return self
 
     def __exit__(self, *exception) -> None:
@@ -33,28 +28,27 @@ class Progress:
             self._bar.close()
 
     def advance(self, step: int, seconds: float) -> None:
-        self._step, self._seconds = step, seconds
+        self.step, self.seconds = step, seconds
         if self._bar is not None:
-            self._bar.n = min(step if self._by_steps else round(seconds), self._bar.total)
-            self._bar.refresh()
+            self._bar.update(min(int(seconds) if self.max_minutes else step, self._bar.total) - self._bar.n)
 
     def show(self, step: int, figures: dict[str, float]) -> None:
         """Show the newest figures; outside a terminal not more often than every ten seconds."""
         if not self.enabled:
             return
-        words = [f"{name} {_rounded(value)}" for name, value in figures.items() if name not in ("seconds", "epoch")]
+        words = ", ".join(f"{name} {_rounded(figures[name])}" for name in figures if name not in ("seconds", "epoch"))
         if self._bar is not None:
-            self._bar.set_postfix_str(", ".join(words))
+            self._bar.set_postfix_str(words)
         elif time.monotonic() - self._last_line >= self.SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
             of = f" of {self.max_steps}" if self.max_steps else ""
-            print(f"  step {step}{of}, {', '.join(words)}, {self._time_left()} left", file=sys.stderr, flush=True)
+            print(f"  step {step}{of}, {words}, {self._time_left()} left", file=sys.stderr, flush=True)
 
     def _time_left(self) -> str:
-        shares = [self._step / self.max_steps] if self.max_steps else []
-        shares += [self._seconds / (60 * self.max_minutes)] if self.max_minutes else []
-        left = self._seconds * (1 / max(shares) - 1)
-        return f"{int(left // 60)}:{int(left % 60):02d}"
+        shares = [self.step / self.max_steps] if self.max_steps else []
+        shares += [self.seconds / (60 * self.max_minutes)] if self.max_minutes else []
+        minutes, seconds = divmod(int(self.seconds * (1 / max(shares) - 1)), 60)
+        return f"{minutes}:{seconds:02d}"
 
 
 def _rounded(value: float) -> str:

@@ -16,18 +16,15 @@ def table(record: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """The head and the rows of the one table: what each encoder cost and what it bought at each label budget."""
     head = ["encoder", "parameters", "pretraining s", "throughput", "peak memory MB"]
     for budget in record["encoders"][0]["budgets"]:
-        size = f"{budget['train_size']:,} examples"
+        size = f"{budget['train_size']:,} labels"
         head += [f"{record['figure']}, {size}", "from scratch", "gain over scratch"]
     rows = []
     for encoder in record["encoders"]:
-        pretraining = encoder["pretraining"]
-        row = [
-            encoder["name"],
-            f"{encoder['parameters']:,}",
-            f"{pretraining['seconds']:,.0f}",
-            f"{pretraining['throughput']:,.0f} {pretraining['throughput_unit']}",
-            f"{pretraining['peak_memory_mb']:,.0f}",
-        ]
+        cost = ["unknown"] * 3
+        if pretraining := encoder["pretraining"]:
+            throughput = f"{pretraining['throughput']:,.0f} {pretraining['throughput_unit']}"
+            cost = [f"{pretraining['seconds']:,.0f}", throughput, f"{pretraining['peak_memory_mb']:,.0f}"]
+        row = [encoder["name"], f"{encoder['parameters']:,}", *cost]
         for budget in encoder["budgets"]:
             row += [
                 _percent(budget["pretrained"][record["figure"]]),
@@ -47,7 +44,10 @@ def as_text(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """The table turned on its side, a column an encoder, which fits a terminal of 100 columns."""
     columns = [head, *rows]
     widths = [max(map(len, column)) for column in columns]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in zip(*columns)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        for line in zip(*columns, strict=True)
+    ]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
@@ -141,7 +141,11 @@ def _draw_pretraining(axes, record: dict[str, Any]) -> None:
         log = Path(encoder["folder"]) / "train_log.jsonl"
         lines = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
         seconds = {line["step"]: line["seconds"] for line in lines if "seconds" in line}
-        points = [(seconds[line["step"]], line["validation_loss"]) for line in lines if line["step"] in seconds and "validation_loss" in line]
+        points = [
+            (seconds[line["step"]], line["validation_loss"])
+            for line in lines
+            if line["step"] in seconds and "validation_loss" in line
+        ]
         if points:
             axes.plot(*zip(*points, strict=True), marker=marker, color=f"C{i}", label=encoder["name"])
     axes.set_xlabel("seconds of pretraining")

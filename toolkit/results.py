@@ -18,7 +18,7 @@ _TRACES_OF_A_RUN = (RESULTS_FILE, "train_log.jsonl", "tokenizer.json")
 
 
 def check_output_dir(output_dir: str | Path, resume: bool = False, overwrite: bool = False) -> Path:
-    """Raises `InputError` where the folder cannot take a run, or holds something that would be lost. Creates nothing."""
+    """Raises `InputError` where the folder cannot take a run, or something would be lost; creates nothing."""
     folder = Path(output_dir)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--output_dir {folder}: this is a file, expected a folder")
@@ -43,6 +43,11 @@ def create_output_dir(output_dir: str | Path, overwrite: bool = False) -> Path:
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def is_main_process() -> bool:
+    """Whether this process writes and prints, by what a launcher says; before any torch is loaded."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 class Stopwatch:
@@ -110,4 +115,3 @@ def read_results(folder: Path) -> dict[str, Any]:
         return json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{folder}: no {RESULTS_FILE} in this folder, expected a run of this toolkit") from None
-

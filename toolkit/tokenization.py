@@ -1,13 +1,15 @@
 """Train a tokenizer on text, or load one: always a plain `PreTrainedTokenizerFast`, its padding on the right.
 
 WordPiece is of Schuster & Nakajima (2012), BPE of Sennrich, Haddow & Birch (2016), https://arxiv.org/abs/1508.07909;
-`tokenizers` trains both. The kind `bytes` is for encoders that read the spelling of words: one piece a byte, `##` on each
-piece that continues its word. All kinds split text at white space and punctuation first, as BERT does.
+`tokenizers` trains both. The kind `bytes` is for encoders that read the spelling of words: one piece a byte, `##` on
+each piece that continues its word. All kinds split text at white space and punctuation first, as BERT does.
 """
 
+import json
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from toolkit.errors import InputError
 
@@ -19,7 +21,9 @@ SPECIAL_TOKENS = {
     "sep_token": "[SEP]",
     "mask_token": "[MASK]",
 }
+UNKNOWN = SPECIAL_TOKENS["unk_token"]
 CONTINUATION = "##"
+WITHOUT_LIMIT = int(1e30)  # what transformers takes for a model that reads texts of any length
 NUM_BYTES = 256
 FIRST_CONTINUATION_ID = len(SPECIAL_TOKENS) + NUM_BYTES  # of the kind `bytes`: a piece from here on continues a word
 
@@ -36,42 +40,78 @@ def train_tokenizer(
 ):
     """A `PreTrainedTokenizerFast` whose vocabulary has at most `vocab_size` entries, the special ones first.
 
-    `texts` is read once, as a stream. `bytes` has a fixed vocabulary and reads no text. Words seen fewer than
-    `min_frequency` times are left out of `word`, and merges seen fewer times out of `wordpiece` and `bpe`. A
-    `normalizer` of another tokenizer takes the place of lower-casing and stripping.
+    `texts` is read twice for `wordpiece` and `bpe`, so not a generator; once for `word`; not for `bytes`, which has a
+    fixed vocabulary. Words seen fewer than `min_frequency` times are left out of `word`, and merges seen fewer times
+    out of `wordpiece` and `bpe`. A `normalizer` of another tokenizer takes the place of lower-casing and stripping.
+    The same texts give the same tokenizer.
     """
-    from tokenizers import decoders, models, pre_tokenizers, trainers
+    from tokenizers import models, pre_tokenizers, trainers
 
-    special = list(SPECIAL_TOKENS.values())
-    unknown = SPECIAL_TOKENS["unk_token"]
     if kind not in get_args(Kind):
         raise InputError(f"--kind {kind}: expected one of {', '.join(get_args(Kind))}")
     if kind == "bytes":
-        tokenizer = _tokenizer(_byte_model(special, unknown), do_lower_case, strip_accents)
+        tokenizer = _tokenizer(_byte_model(), do_lower_case, strip_accents)
         byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence([tokenizer.pre_tokenizer, byte_level])
-        return _wrap(tokenizer, model_max_length)
+        return _wrap(tokenizer, WITHOUT_LIMIT)
 
-    smallest = len(special) + 1
+    smallest = len(SPECIAL_TOKENS) + 1
     if vocab_size < smallest:
-        raise InputError(f"--vocab_size {vocab_size}: expected at least {smallest}, {len(special)} are special tokens")
-    options = {"vocab_size": vocab_size, "min_frequency": min_frequency, "special_tokens": special}
-    if kind == "wordpiece":
-        model, decoder = models.WordPiece(unk_token=unknown), decoders.WordPiece(prefix=CONTINUATION)
-        trainer = trainers.WordPieceTrainer(continuing_subword_prefix=CONTINUATION, show_progress=False, **options)
-    elif kind == "bpe":
-        model = models.BPE(unk_token=unknown, continuing_subword_prefix=CONTINUATION)
-        decoder = decoders.WordPiece(prefix=CONTINUATION)
-        trainer = trainers.BpeTrainer(continuing_subword_prefix=CONTINUATION, show_progress=False, **options)
-    else:
-        model, decoder = models.WordLevel(unk_token=unknown), None
-        trainer = trainers.WordLevelTrainer(show_progress=False, **options)
-    tokenizer = _tokenizer(model, do_lower_case, strip_accents)
-    tokenizer.decoder = decoder
+        raise InputError(
+            f"--vocab_size {vocab_size}: expected at least {smallest}, {len(SPECIAL_TOKENS)} are special tokens"
+        )
+    blank = models.WordLevel(unk_token=UNKNOWN) if kind == "word" else _subword_model(kind)
+    tokenizer = _tokenizer(blank, do_lower_case, strip_accents)
     if normalizer is not None:
         tokenizer.normalizer = normalizer
-    tokenizer.train_from_iterator(texts, trainer)
-    return _wrap(tokenizer, model_max_length)
+    options: dict[str, Any] = {"vocab_size": vocab_size, "min_frequency": min_frequency, "show_progress": False}
+    if kind == "word":
+        special = list(SPECIAL_TOKENS.values())
+        tokenizer.train_from_iterator(texts, trainers.WordLevelTrainer(special_tokens=special, **options))
+        return _wrap(tokenizer, WITHOUT_LIMIT)
+    return _wrap(_train_subwords(tokenizer, kind, texts, options), model_max_length)
+
+
+def _train_subwords(tokenizer, kind: Kind, texts: Iterable[str], options: dict[str, Any]):
+    """Train `tokenizer` so that the same texts give the same vocabulary.
+
+    The library numbers the letters that continue a word in the order of a hash table, and the numbers decide between
+    merges of equal count (https://github.com/huggingface/tokenizers/issues/1794). Named as special tokens the letters
+    are numbered in our order; a model with the trained vocabulary then takes the place of the one with such tokens.
+    """
+    from tokenizers import Tokenizer, decoders, trainers
+
+    special = [*SPECIAL_TOKENS.values(), *(CONTINUATION + letter for letter in _continuing_letters(tokenizer, texts))]
+    trainer_class = trainers.WordPieceTrainer if kind == "wordpiece" else trainers.BpeTrainer
+    trained = Tokenizer.from_str(tokenizer.to_str())
+    trained.train_from_iterator(
+        texts, trainer_class(special_tokens=special, continuing_subword_prefix=CONTINUATION, **options)
+    )
+    model = json.loads(trained.to_str())["model"]
+    merges = [tuple(pair) for pair in model["merges"]] if kind == "bpe" else None
+    tokenizer.model = _subword_model(kind, model["vocab"], merges)
+    tokenizer.decoder = decoders.WordPiece(prefix=CONTINUATION)
+    return tokenizer
+
+
+def _continuing_letters(tokenizer, texts: Iterable[str]) -> list[str]:
+    """Every letter that follows another within a word of the texts, sorted."""
+    pairs: set[tuple[str, str]] = set()
+    for text in texts:
+        pairs.update(pairwise(text))
+    letters = set()
+    for pair in pairs:
+        words = tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str("".join(pair)))
+        letters |= {letter for word, _ in words for letter in word[1:]}
+    return sorted(letters)
+
+
+def _subword_model(kind: Kind, vocabulary: dict[str, int] | None = None, merges: list[tuple] | None = None):
+    from tokenizers import models
+
+    if kind == "wordpiece":
+        return models.WordPiece(vocabulary or {}, unk_token=UNKNOWN, continuing_subword_prefix=CONTINUATION)
+    return models.BPE(vocabulary or {}, merges or [], unk_token=UNKNOWN, continuing_subword_prefix=CONTINUATION)
 
 
 def word_level_tokenizer(words: Iterable[str], do_lower_case: bool = False, strip_accents: bool = False):
@@ -79,8 +119,8 @@ def word_level_tokenizer(words: Iterable[str], do_lower_case: bool = False, stri
     from tokenizers import models
 
     vocabulary = {token: i for i, token in enumerate([*SPECIAL_TOKENS.values(), *words])}
-    model = models.WordLevel(vocabulary, unk_token=SPECIAL_TOKENS["unk_token"])
-    return _wrap(_tokenizer(model, do_lower_case, strip_accents), model_max_length=512)
+    model = models.WordLevel(vocabulary, unk_token=UNKNOWN)
+    return _wrap(_tokenizer(model, do_lower_case, strip_accents), WITHOUT_LIMIT)
 
 
 def split_words(do_lower_case: bool = False, strip_accents: bool = False):
@@ -103,7 +143,9 @@ def load_tokenizer(folder: str | Path):
     if Path(folder).is_dir() and not any(
         (Path(folder) / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
     ):
-        raise InputError(f"{folder}: no tokenizer in this folder; make one with: toolkit tokenizer --output_dir {folder}")
+        raise InputError(
+            f"{folder}: no tokenizer in this folder; make one with: toolkit tokenizer --output_dir {folder}"
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
@@ -121,14 +163,13 @@ def is_byte_level(tokenizer) -> bool:
     )
 
 
-def _byte_model(special: list[str], unknown: str):
+def _byte_model():
     """BPE without merges over the 256 bytes, each as the start of a word and as its continuation."""
-    from tokenizers import models, pre_tokenizers
+    from tokenizers import pre_tokenizers
 
     characters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    pieces = [*special, *characters, *(CONTINUATION + character for character in characters)]
-    vocabulary = {piece: i for i, piece in enumerate(pieces)}
-    return models.BPE(vocabulary, merges=[], continuing_subword_prefix=CONTINUATION, unk_token=unknown)
+    pieces = [*SPECIAL_TOKENS.values(), *characters, *(CONTINUATION + character for character in characters)]
+    return _subword_model("bpe", {piece: i for i, piece in enumerate(pieces)})
 
 
 def _tokenizer(model, do_lower_case: bool, strip_accents: bool):

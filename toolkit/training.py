@@ -3,8 +3,8 @@
 Which examples a step takes, how they are masked and where dropout falls follows from the seed and the number of the
 step alone. That is what makes a run repeatable, resumable in seconds and the same however many processes share it.
 
-A batch is what a model's `forward` takes, plus two numbers that are taken out of it first: `num_targets`, what its loss
-is the mean over, and `num_items`, the tokens, words or images by which throughput is counted.
+A batch is what a model's `forward` takes, plus two numbers that are taken out of it first: `num_targets`, what its
+loss is the mean over, and `num_items`, the tokens, words or images by which throughput is counted.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,7 +43,7 @@ class Draw(NamedTuple):
 
     step: int
     epoch: int
-    index: int
+    example: int
     counts: bool = True  # False for an example that only keeps a process without any in step with the others
 
 
@@ -110,7 +110,7 @@ class ExampleStream:
 
 def seed_of(seed: int, draw: Draw) -> tuple[int, int, int]:
     """The seed for whatever is random about one example, for `numpy.random.default_rng`."""
-    return seed, draw.epoch, draw.index
+    return seed, draw.epoch, draw.example
 
 
 @dataclass(frozen=True)
@@ -164,9 +164,9 @@ class _AddressedRows:
         self.rows = rows
 
     def __getitems__(self, draws: list[Draw]) -> list[tuple[dict, Draw]]:
-        columns = self.rows[[draw.index for draw in draws]]
-        names = list(columns)
-        return [(dict(zip(names, values, strict=True)), draw) for *values, draw in zip(*columns.values(), draws)]
+        columns = self.rows[[draw.example for draw in draws]]
+        rows = ({name: values[i] for name, values in columns.items()} for i in range(len(draws)))
+        return list(zip(rows, draws, strict=True))
 
 
 def _collate_pairs(collate: Collate, pairs: list[tuple[dict, Draw]]) -> Batch:
@@ -180,7 +180,7 @@ def _collate_pairs(collate: Collate, pairs: list[tuple[dict, Draw]]) -> Batch:
 def _loader(rows, draws: Iterable[list[Draw]], collate: Collate, num_workers: int = 0) -> Iterator[Batch]:
     return iter(
         DataLoader(
-            _AddressedRows(rows),
+            _AddressedRows(rows),  # type: ignore[arg-type]
             batch_sampler=draws,
             collate_fn=partial(_collate_pairs, collate),
             num_workers=num_workers,
@@ -191,7 +191,7 @@ def _loader(rows, draws: Iterable[list[Draw]], collate: Collate, num_workers: in
 def _shares(draws: list[Draw], num_parts: int) -> list[list[Draw]]:
     """Cut a batch into parts of nearly equal size; one that would be empty gets an example that does not count."""
     bounds = np.linspace(0, len(draws), num_parts + 1).round().astype(int)
-    parts = [draws[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False)]
+    parts = [draws[start:stop] for start, stop in pairwise(bounds)]
     return [part or [draws[0]._replace(counts=False)] for part in parts]
 
 
@@ -296,7 +296,10 @@ def train(
                 if not math.isfinite(mean_loss):
                     raise InputError(f"the loss is {mean_loss} at step {state.step}; try a lower --learning_rate")
                 epoch = state.step * arguments.batch_size / len(rows)
-                rates = {"learning_rate": rate, f"{item}s_per_second": window.items / (time.monotonic() - window.start)}
+                rates = {
+                    "learning_rate": rate,
+                    f"{item}s_per_second": window.items / (time.monotonic() - window.start),
+                }
                 report(loss=mean_loss, epoch=epoch, seconds=seconds, **rates)
                 window = _Window()
             if evaluate is not None and _evaluation_is_due(arguments, state, progress):
@@ -344,7 +347,7 @@ def evaluation_batches(rows, collate: Collate, batch_size: int, accelerator: Acc
 
 @torch.no_grad()
 def held_out_losses(model, rows, collate: Collate, batch_size: int, accelerator: Accelerator) -> np.ndarray:
-    """(2, batches): the sum of the loss over the targets of each batch, and their number. The same on every process."""
+    """(2, batches): of each batch the sum of the loss over its targets, and their number; all processes get all."""
     sums = []
     for batch in evaluation_batches(rows, collate, batch_size, accelerator):
         num_targets = batch.pop("num_targets")

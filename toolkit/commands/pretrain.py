@@ -10,6 +10,7 @@ from typing import Any
 
 from toolkit.flags import parse_flags, parse_kind
 from toolkit.pretraining import PRETRAINING
+from toolkit.results import is_main_process
 
 
 def parse(arguments: list[str]) -> tuple[str, Any]:
@@ -20,7 +21,7 @@ def parse(arguments: list[str]) -> tuple[str, Any]:
 def run(parsed: tuple[str, Any]) -> None:
     method, arguments = parsed
     record = PRETRAINING[method][1](arguments)
-    if record:
+    if record and is_main_process():
         loss = record["metrics"]["loss"]
         print(
             f"{arguments.output_dir}: {record['parameters']:,} parameters, {record['training_seconds']:,.0f} s, "

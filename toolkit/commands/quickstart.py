@@ -7,15 +7,15 @@ toolkit quickstart --output_dir runs/first_look
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 from toolkit.flags import parse_flags
 
 LABEL_BUDGETS = (50, None)  # training sentences; None is all
 SEEDS = (0, 1, 2)
 LEARNING_RATES = (1e-3, 3e-3)
-FINETUNING = {"max_steps": 100, "batch_size": 16, "eval_steps": 25, "logging_steps": 25}
-PRETRAINING = {
+FINETUNING: dict[str, Any] = {"max_steps": 100, "batch_size": 16, "eval_steps": 25, "logging_steps": 25}
+PRETRAINING: dict[str, dict[str, Any]] = {
     "word2vec": {"preset": "word2vec-tiny", "min_count": 3, "num_train_epochs": 10, "workers": 1},
     "elmo": {"preset": "elmo-tiny", "max_steps": 500, "num_negatives": 1024, "logging_steps": 25},
     "bert": {"preset": "bert-tiny", "max_steps": 600, "logging_steps": 25},
@@ -46,26 +46,30 @@ def run(arguments: QuickstartArguments) -> None:
     def say(message: str) -> None:
         minutes, seconds = divmod(int(time.monotonic() - start), 60)
         print(f"[{minutes}:{seconds:02d}] {message}", file=sys.stderr, flush=True)
+
     check_output_dir(arguments.output_dir, overwrite=True)
     root = create_output_dir(arguments.output_dir, overwrite=True)
-    encoders = {}
+    encoders: dict[str, str] = {}
     for method, flags in PRETRAINING.items():
         say(f"pretraining {method} on the sample text ({len(encoders) + 1} of {len(PRETRAINING)})")
-        steps = {name: _share(flags[name], arguments.budget) for name in ("max_steps", "num_train_epochs") if name in flags}
+        steps = {
+            name: _share(flags[name], arguments.budget) for name in ("max_steps", "num_train_epochs") if name in flags
+        }
         encoders[method] = str(root / method)
-        pretrain(method, corpus="sample", output_dir=encoders[method], **{**flags, **steps})
+        pretrain(method, corpus="sample", output_dir=encoders[method], **(flags | steps))
     say("fine-tuning taggers on the sample treebank")
     finetuning = FINETUNING | {"max_steps": _share(FINETUNING["max_steps"], arguments.budget)}
     shared = FinetuneArguments(encoder="", data="sample", output_dir=str(root / "pos"), **finetuning)
     record = compare(TASKS["pos"], encoders, shared, LABEL_BUDGETS, SEEDS, LEARNING_RATES, say)
     page = root / "report.html"
-    report.write_html(record, page, "What pretraining bought: part-of-speech tagging", _notes(record))
+    notes = _notes(record)
+    report.write_html(record, page, "What pretraining bought: part-of-speech tagging", notes)
     say("done")
     print()
     print(report.as_text(*report.table(record)))
     print()
     print(f"accuracy in % on {record['n']} test sentences, mean of seeds {SEEDS}, 95% intervals; * excludes 0")
-    for note in _notes(record):
+    for note in notes:
         print(note)
     print(f"\nThe report, with plots and tagged sentences: {page}\n\nNext, on your own text and labels:\n")
     print("  toolkit pretrain elmo --corpus my_texts/ --output_dir runs/my_elmo --max_minutes 20")
@@ -78,18 +82,22 @@ def _share(steps: int, budget: float) -> int:
 
 
 def _notes(record: dict) -> list[str]:
-    """Why a pretrained encoder did not help, where one did not."""
-    from toolkit.report import is_significant
-
+    """Why a pretrained encoder did not help with the fewest labels, where one did not."""
     notes = []
     for encoder in record["encoders"]:
-        gain = encoder["budgets"][0]["gain"]
-        if not (is_significant(gain) and gain["value"] > 0):
-            loss = encoder["pretraining"]["metrics"]["loss"]["value"]
-            notes.append(
-                f"{encoder['name']} gained nothing certain at {encoder['budgets'][0]['train_size']} examples: "
-                f"{encoder['pretraining']['training_seconds']:.0f} s of pretraining brought its held-out loss to "
-                f"{loss:.2f} nats. It learns from 15% of the tokens of a step, where the others learn from all, and "
-                "needs more text and time than a quickstart has; see the README for a run of 20 minutes."
+        fewest = encoder["budgets"][0]
+        if fewest["gain"]["low"] > 0:
+            continue
+        pretraining = encoder["pretraining"]
+        notes.append(
+            f"{encoder['name']} gained nothing certain with {fewest['train_size']} examples: "
+            f"{pretraining['training_seconds']:.0f} s of pretraining brought its held-out loss to "
+            f"{pretraining['metrics']['loss']['value']:.2f} nats, too little to learn much beyond word frequencies. "
+            + (
+                "It learns from 15% of the tokens that it reads, the others from all. "
+                if encoder["name"] == "bert"
+                else ""
             )
+            + "Give it more text and minutes: toolkit pretrain --help."
+        )
     return notes

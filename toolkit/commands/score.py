@@ -4,12 +4,12 @@ toolkit score runs/tagger --data sample
 toolkit score runs/tagger --data UD_English-EWT/ --split validation --output_file scores.json
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from toolkit.flags import parse_flags
+from toolkit.results import is_main_process
 
 
 @dataclass
@@ -43,7 +43,7 @@ def run(arguments: ScoreArguments) -> None:
 
 def show(record: dict[str, Any]) -> None:
     """Print the figures of a record, one a line, on the main process."""
-    if os.environ.get("RANK", "0") != "0":
+    if not is_main_process():
         return
     print(f"{record['task']} on {record['dataset']} ({record['split']}, {record['n']:,} examples), 95% intervals:")
     for name, figure in record["metrics"].items():

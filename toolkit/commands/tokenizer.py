@@ -68,6 +68,6 @@ def run(arguments: TokenizerArguments) -> None:
     unknown = sum(ids.count(tokenizer.unk_token_id) for ids in pieces)
     num_pieces = sum(map(len, pieces))
     print(
-        f"{folder}: {len(tokenizer):,} entries; on the first {len(sample):,} lines {num_pieces / num_words:.2f} pieces a "
-        f"word, {unknown / num_pieces:.1%} unknown"
+        f"{folder}: {len(tokenizer):,} entries; on the first {len(sample):,} lines "
+        f"{num_pieces / num_words:.2f} pieces a word, {unknown / num_pieces:.1%} unknown"
     )

@@ -130,4 +130,6 @@ def choose_column(source: str, columns: list[str], flag: str, named: str | None,
     for name in usual:
         if name in columns:
             return name
-    raise InputError(f"{source}: none of the columns {', '.join(columns)} is called {' or '.join(usual)}, use --{flag}")
+    raise InputError(
+        f"{source}: none of the columns {', '.join(columns)} is called {' or '.join(usual)}, use --{flag}"
+    )

@@ -107,8 +107,10 @@ def _from_table(source: str, rows, tag_column: str | None, token_column: str | N
 
 
 def split_sentences(text: str) -> list[list[str]]:
-    """Plain text as lists of words: sentences by Punkt (Kiss & Strunk 2006, https://aclanthology.org/J06-4003), words as
-    English treebanks have them."""
+    """Plain text as lists of words, as English treebanks have them.
+
+    Sentences are found by Punkt (Kiss & Strunk 2006, https://aclanthology.org/J06-4003).
+    """
     from nltk.tokenize import NLTKWordTokenizer, PunktSentenceTokenizer
 
     sentences, words = PunktSentenceTokenizer(), NLTKWordTokenizer()

@@ -8,7 +8,7 @@ https://arxiv.org/abs/1412.2007.
 
 The input is a sequence of *pieces*, one a byte, as `toolkit tokenizer --kind bytes` makes them. A piece whose id is at
 least `config.first_continuation_id` continues the word before it. The model gathers the pieces into words, runs the
-language model over words, and hands every piece the state of its word, so that logits and offsets stay one row a piece.
+language model over words, and hands every piece the state of its word: logits and offsets stay one row a piece.
 
 Shape legend: B batch, P pieces, W words, D distinct words of the batch, L bytes of a word, H `hidden_size` of one
 direction, V output words.
@@ -80,7 +80,9 @@ class ElmoCharacterEncoder(nn.Module):
             nn.Conv1d(config.char_embedding_size, filters, width) for width, filters in config.char_filters
         )
         num_filters = sum(filters for _, filters in config.char_filters)
-        self.highways = nn.ModuleList(nn.Linear(num_filters, 2 * num_filters) for _ in range(config.num_highway_layers))
+        self.highways = nn.ModuleList(
+            nn.Linear(num_filters, 2 * num_filters) for _ in range(config.num_highway_layers)
+        )
         self.projection = nn.Linear(num_filters, config.hidden_size)
 
     def forward(self, spellings: torch.Tensor) -> torch.Tensor:
@@ -220,7 +222,7 @@ class ElmoModel(ElmoPreTrainedModel):
 
 
 class ElmoForPreTraining(ElmoPreTrainedModel):
-    """Predicts the next word from the forward state and the previous word from the backward state, with one softmax."""
+    """Predicts the next word from the forward state and the previous one from the backward state, with one softmax."""
 
     def __init__(self, config: ElmoConfig):
         super().__init__(config)

@@ -4,6 +4,7 @@ Mikolov, Sutskever, Chen, Corrado & Dean (2013), "Distributed representations of
 compositionality", https://arxiv.org/abs/1310.4546.
 """
 
+import contextlib
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -65,7 +66,7 @@ def train_word_vectors(
     model.build_vocab(corpus_file=str(sentences_file))
     if not len(model.wv):
         raise InputError(f"no word occurs {min_count} times in the corpus, lower --min_count")
-    try:
+    with contextlib.suppress(_OutOfTime):
         model.train(
             corpus_file=str(sentences_file),
             total_examples=model.corpus_count,
@@ -73,8 +74,6 @@ def train_word_vectors(
             epochs=epochs,
             callbacks=[deadline],
         )
-    except _OutOfTime:
-        pass
     return model, deadline.num_epochs
 
 

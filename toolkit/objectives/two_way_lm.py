@@ -1,6 +1,6 @@
 """Two-way language model: guess the next word from those before it, and the previous word from those after it.
 
-Peters et al. (2018), "Deep contextualized word representations", https://arxiv.org/abs/1802.05365. While training, each
+Peters et al. (2018), "Deep contextualized word representations", https://arxiv.org/abs/1802.05365. While training, a
 word competes with a sample of the vocabulary instead of all of it (Jean et al. 2015, https://arxiv.org/abs/1412.2007).
 """
 
@@ -34,7 +34,9 @@ class PredictNeighbours:
             "num_items": int(((labels != -100) & (labels != self.boundary_id)).sum()),
         }
         if self.num_negatives:
-            sample, log_counts = sample_negatives(self.output_vocab_size, self.num_negatives, (self.seed, draws[0].step))
+            sample, log_counts = sample_negatives(
+                self.output_vocab_size, self.num_negatives, (self.seed, draws[0].step)
+            )
             batch |= {"negatives": torch.from_numpy(sample), "negative_log_counts": torch.from_numpy(log_counts)}
         return batch
 
@@ -71,8 +73,7 @@ def windows(rows, tokenizer, target_tokenizer, max_words: int):
         texts = [text for text in batch["text"] if text.strip()]
         pieces = [token for line in _encode(tokenizer, texts) for token in [*line, tokenizer.sep_token_id]]
         labels = [word for line in _encode(target_tokenizer, texts) for word in [*line, target_tokenizer.sep_token_id]]
-        pieces, labels = np.asarray(pieces), np.asarray(labels)
-        starts = np.flatnonzero(pieces < FIRST_CONTINUATION_ID)
+        starts = np.flatnonzero(np.asarray(pieces) < FIRST_CONTINUATION_ID)
         assert len(starts) == len(labels), "both tokenizers split text into the same words"
         cuts = range(max_words - 1, len(labels), max_words - 1)
         return {

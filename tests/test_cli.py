@@ -1,0 +1,163 @@
+"""The command line as a user meets it: help that teaches, one line for every fault, nothing half-written."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import FAMILIES, REPOSITORY, run_toolkit
+
+from toolkit.cli import COMMANDS
+
+HELP = [["--help"], *([name, "--help"] for name in COMMANDS)]
+HELP += [["pretrain", family, "--help"] for family in FAMILIES] + [["finetune", "pos", "--help"]]
+
+
+@pytest.mark.parametrize("words", HELP, ids=" ".join)
+def test_help_is_quick_and_has_an_example(words):
+    fastest = float("inf")
+    for _ in range(3):  # the machine may be busy
+        start = time.monotonic()
+        done = run_toolkit(*words)
+        fastest = min(fastest, time.monotonic() - start)
+    assert done.returncode == 0, done.stderr
+    assert "examples:" in done.stdout
+    assert f"  toolkit {words[0] if words[0] != '--help' else 'pretrain'}" in done.stdout
+    assert fastest < 1
+
+
+def test_help_explains_every_flag():
+    done = run_toolkit("pretrain", "elmo", "--help")
+    lines = done.stdout.split("options:")[1].split("examples:")[0].splitlines()
+    starts = [i for i, line in enumerate(lines) if line.startswith("  --")]
+    for start, stop in zip(starts, [*starts[1:], len(lines)], strict=True):
+        assert len(" ".join(lines[start:stop]).split()) > 5, lines[start]
+
+
+def test_the_examples_of_the_help_parse(tmp_path):
+    """Each example is accepted by the parser of its command."""
+    import importlib
+    import shlex
+
+    for name in COMMANDS:
+        command = importlib.import_module(f"toolkit.commands.{name}")
+        for line in command.__doc__.splitlines()[1:]:
+            if line.startswith("toolkit "):
+                words = shlex.split(line.split(" < ")[0])
+                assert command.parse(words[2:]) is not None
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, encoders, taggers):
+    folder = tmp_path_factory.mktemp("files")
+    (folder / "empty.txt").write_text("")
+    (folder / "binary.txt").write_bytes(b"\x00\x01\x02" * 100)
+    (folder / "latin1.txt").write_bytes("ok\nseñor\n".encode("latin-1"))
+    (folder / "short.conllu").write_text("1\tdog\t_\tNOUN\n\n")
+    (folder / "other").mkdir()
+    (folder / "other" / "thesis.doc").write_text("precious")
+    (folder / "a_file").write_text("")
+    return folder, encoders, taggers
+
+
+PRETRAIN = ["pretrain", "bert", "--max_steps", "1", "--output_dir", "{out}", "--corpus"]
+FINETUNE = ["finetune", "pos", "--max_steps", "1", "--output_dir", "{out}", "--encoder"]
+FAULTS = {
+    "missing file": ([*PRETRAIN, "{files}/nope.txt"], "nope.txt: no such file"),
+    "empty file": ([*PRETRAIN, "{files}/empty.txt"], "empty.txt: the file is empty"),
+    "binary file": ([*PRETRAIN, "{files}/binary.txt"], "binary.txt: this is a binary file"),
+    "wrong encoding": ([*PRETRAIN, "{files}/latin1.txt"], "latin1.txt: line 2 is not UTF-8"),
+    "unknown format": ([*PRETRAIN, "{files}/a_file"], "cannot tell the format"),
+    "hub id offline": ([*PRETRAIN, "some/dataset"], "HF_HUB_OFFLINE"),
+    "unknown preset": ([*PRETRAIN, "sample", "--preset", "bert-huge"], "unknown preset 'bert-huge'"),
+    "preset of another family": ([*PRETRAIN, "sample", "--preset", "elmo-tiny"], "unknown preset 'elmo-tiny'"),
+    "negative budget": ([*PRETRAIN, "sample", "--max_minutes", "-3"], "--max_minutes -3.0: expected a number greater"),
+    "budget that is no number": ([*PRETRAIN, "sample", "--max_minutes", "soon"], "--max_minutes"),
+    "tokenizer of another kind": ([*PRETRAIN, "sample", "--tokenizer", "{elmo}"], "does not fit a BERT"),
+    "no tokenizer": ([*PRETRAIN, "sample", "--tokenizer", "{files}/other"], "no tokenizer in this folder"),
+    "too long windows": ([*PRETRAIN, "sample", "--max_length", "4000"], "--max_length 4000"),
+    "folder holds something else": (
+        ["pretrain", "bert", "--max_steps", "1", "--corpus", "sample", "--output_dir", "{files}/other"],
+        "the folder holds something else",
+    ),
+    "folder is a file": (
+        ["pretrain", "bert", "--max_steps", "1", "--corpus", "sample", "--output_dir", "{files}/a_file"],
+        "this is a file",
+    ),
+    "folder holds a run": (
+        ["pretrain", "bert", "--max_steps", "1", "--corpus", "sample", "--output_dir", "{bert}"],
+        "--overwrite_output_dir",
+    ),
+    "unknown command": (["pretain"], "unknown command 'pretain', expected one of quickstart"),
+    "unknown method": (["pretrain", "gpt"], "unknown method 'gpt', expected one of word2vec, elmo, bert"),
+    "unknown task": (["finetune", "parsing"], "unknown task 'parsing'"),
+    "unknown flag": ([*PRETRAIN, "sample", "--learning_rat", "1"], "--learning_rat"),
+    "missing flag": (["pretrain", "bert", "--corpus", "sample"], "output_dir"),
+    "unknown kind": (["tokenizer", "--corpus", "sample", "--output_dir", "{out}", "--kind", "morpheme"], "--kind"),
+    "tiny vocabulary": (
+        ["tokenizer", "--corpus", "sample", "--output_dir", "{out}", "--vocab_size", "3"],
+        "--vocab_size",
+    ),
+    "short line": ([*FINETUNE, "{bert}", "--data", "{files}/short.conllu"], "short.conllu: line 1 has 4 columns"),
+    "unknown tag column": ([*FINETUNE, "{bert}", "--data", "sample", "--tag_column", "Mood"], "--tag_column Mood"),
+    "too large a subset": ([*FINETUNE, "{bert}", "--data", "sample", "--train_size", "9999"], "--train_size 9999"),
+    "zero examples": ([*FINETUNE, "{bert}", "--data", "sample", "--train_size", "0"], "--train_size 0"),
+    "no such encoder": ([*FINETUNE, "{files}/nope", "--data", "sample"], "no such folder"),
+    "encoder without config": ([*FINETUNE, "{files}/other", "--data", "sample"], "no config.json"),
+    "encoder of the hub offline": ([*FINETUNE, "some/model", "--data", "sample"], "some/model"),
+    "unknown scratch preset": ([*FINETUNE, "scratch:bert-huge", "--data", "sample"], "no such folder or preset"),
+    "tokenizer too large": ([*FINETUNE, "{bert}", "--data", "sample", "--tokenizer", "{word2vec}"], "does not fit"),
+    "scoring an encoder": (["score", "{bert}", "--data", "sample"], "expected a fine-tuned checkpoint"),
+    "no such split": (["score", "{tagger}", "--data", "sample", "--split", "dev2"], "no split 'dev2'"),
+    "nothing to predict": (["predict", "{tagger}"], "there is no word to tag"),
+    "missing yaml": ([*PRETRAIN, "sample", "--config", "{files}/nope.yaml"], "nope.yaml"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_bad_input_ends_with_one_clear_line(fault, files, tmp_path):
+    folder, encoders, taggers = files
+    names = {"files": folder, "out": tmp_path / "out", "tagger": taggers["bert"], **encoders}
+    words, message = FAULTS[fault]
+    done = run_toolkit(*(word.format(**names) for word in words))
+    assert done.returncode == 2, done.stdout + done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("toolkit: error: ")
+    assert message in last
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+    assert (folder / "other" / "thesis.doc").read_text() == "precious"
+
+
+def test_yaml_gives_flags_and_flags_win(tmp_path, corpus):
+    config = tmp_path / "run.yaml"
+    config.write_text(f"corpus: {corpus}\nvocab_size: 300\nkind: bpe\ndo_lower_case: true\n")
+    done = run_toolkit("tokenizer", "--config", config, "--output_dir", tmp_path / "t", "--vocab_size", "400")
+    assert done.returncode == 0, done.stderr
+    assert "400 entries" in done.stdout
+    tokenizer = json.loads((tmp_path / "t" / "tokenizer.json").read_text())
+    assert tokenizer["model"]["type"] == "BPE"
+    assert tokenizer["normalizer"]["lowercase"] is True
+
+
+def test_overwriting_replaces_the_run(tmp_path, corpus):
+    flags = ["tokenizer", "--corpus", corpus, "--output_dir", tmp_path / "t", "--kind", "bytes"]
+    assert run_toolkit(*flags).returncode == 0
+    (tmp_path / "t" / "stray.txt").write_text("of the earlier run")
+    assert run_toolkit(*flags).returncode == 2
+    assert run_toolkit(*flags, "--overwrite_output_dir").returncode == 0
+    assert not (tmp_path / "t" / "stray.txt").exists()
+
+
+def test_a_closed_pipe_is_no_error(taggers):
+    command = f"{sys.executable} -m toolkit predict {taggers['word2vec']} 'A b c.' 'D e f.' | head -n 1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.stdout.count("\n") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_version():
+    from toolkit import __version__
+
+    assert run_toolkit("--version").stdout.strip() == f"toolkit {__version__}"

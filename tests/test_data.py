@@ -1,0 +1,201 @@
+"""Sources: every format gives the same text, every fault is named."""
+
+import gzip
+import json
+
+import datasets
+import pytest
+
+from toolkit.data.text import hold_out, load_text
+from toolkit.data.treebank import load_treebank, split_sentences, take_subset
+from toolkit.errors import InputError
+
+LINES = ["One small café.", "", "Two boats sail.", "Three."]
+
+CONLLU = """\
+# sent_id = 1
+# text = I didn't go to Łódź
+1\tI\tI\tPRON\tPRP\tNumber=Sing|Person=1\t4\tnsubj\t_\t_
+2-3\tdidn't\t_\t_\t_\t_\t_\t_\t_\t_
+2\tdid\tdo\tAUX\tVBD\t_\t4\taux\t_\t_
+3\tn't\tnot\tPART\tRB\t_\t4\tadvmod\t_\t_
+4\tgo\tgo\tVERB\tVB\t_\t0\troot\t_\t_
+4.1\twent\tgo\tVERB\t_\t_\t_\t_\t_\t_
+5\tto\tto\tADP\tIN\t_\t6\tcase\t_\t_
+6\tŁódź\tŁódź\tPROPN\tNNP\tNumber=Sing\t4\tobl\t_\tSpaceAfter=No|Lang=pl
+
+1\tStop\tstop\tVERB\tVB\t_\t0\troot\t_\t_
+"""
+
+
+def write_text_sources(folder):
+    (folder / "a.txt").write_text("\n".join(LINES), encoding="utf-8")
+    with gzip.open(folder / "a.txt.gz", "wt", encoding="utf-8") as file:
+        file.write("\n".join(LINES))
+    (folder / "a.jsonl").write_text("\n".join(json.dumps({"id": 1, "text": line}) for line in LINES), encoding="utf-8")
+    (folder / "a.csv").write_text("id,text\n" + "\n".join(f'1,"{line}"' for line in LINES), encoding="utf-8")
+    datasets.Dataset.from_dict({"text": LINES}).to_parquet(folder / "a.parquet")
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz", "a.jsonl", "a.csv", "a.parquet", "a.t?t"])
+def test_every_format_gives_the_same_lines(tmp_path, name):
+    write_text_sources(tmp_path)
+    assert [text or "" for text in load_text(str(tmp_path / name))["text"]] == LINES
+
+
+def test_folder_gives_the_files_of_the_split(tmp_path):
+    for split in ("train", "dev", "test"):
+        (tmp_path / f"en-{split}.txt").write_text(f"of {split}", encoding="utf-8")
+    assert load_text(str(tmp_path))["text"][:] == ["of train"]
+    assert load_text(str(tmp_path), "validation")["text"][:] == ["of dev"]
+    (tmp_path / "en-dev.txt").unlink()
+    with pytest.raises(InputError, match=r"no split 'validation' in this folder, found train, test"):
+        load_text(str(tmp_path), "validation")
+
+
+def test_folder_without_split_names_is_all_training(tmp_path):
+    (tmp_path / "contest.txt").write_text("a contest is no test", encoding="utf-8")
+    (tmp_path / "trains.txt").write_text("trains are no training", encoding="utf-8")
+    assert len(load_text(str(tmp_path))) == 2
+
+
+def test_a_changed_file_is_noticed(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("before")
+    assert load_text(str(path))["text"][:] == ["before"]
+    path.write_text("after it")
+    assert load_text(str(path))["text"][:] == ["after it"]
+
+
+def test_the_sample_holds_out_other_articles():
+    train, validation = (set(load_text("sample", split)["text"]) - {""} for split in ("train", "validation"))
+    assert sum(len(text.split()) for text in train) > 400_000
+    assert sum(len(text.split()) for text in validation) > 20_000
+    assert not train & validation
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"\n  \n\n", "only empty lines"),
+        (b"\x7fELF\x00\x01", "binary"),
+        ("first\nseñor".encode("latin-1"), r"line 2 is not UTF-8 \(byte 0xf1 at column 3\)"),
+    ],
+)
+def test_bad_text_is_named(tmp_path, content, message):
+    path = tmp_path / "bad.txt"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message) as error:
+        load_text(str(path))
+    assert "bad.txt" in str(error.value)
+
+
+def test_missing_column_lists_those_there_are(tmp_path):
+    write_text_sources(tmp_path)
+    with pytest.raises(InputError, match=r"no such column in .* found id, text"):
+        load_text(str(tmp_path / "a.csv"), text_column="body")
+    with pytest.raises(InputError, match="not text"):
+        load_text(str(tmp_path / "a.csv"), text_column="id")
+
+
+def test_held_out_lines_are_the_last_and_no_line_is_lost():
+    rows = datasets.Dataset.from_dict({"text": [str(i) for i in range(50)]})
+    train, validation = hold_out(rows, 0.1)
+    assert train["text"][:] + validation["text"][:] == rows["text"][:]
+    assert len(validation) == 5
+    with pytest.raises(InputError, match="1 lines, too few"):
+        hold_out(rows.select([0]), 0.1)
+
+
+def test_conllu_multiword_tokens_and_empty_nodes_are_no_words(tmp_path):
+    path = tmp_path / "test.conllu"
+    path.write_text(CONLLU, encoding="utf-8")
+    rows = load_treebank(str(path))
+    assert rows["tokens"][:] == [["I", "did", "n't", "go", "to", "Łódź"], ["Stop"]]
+    assert rows["tags"][0] == ["PRON", "AUX", "PART", "VERB", "ADP", "PROPN"]
+    with gzip.open(tmp_path / "test.conllu.gz", "wt", encoding="utf-8") as file:
+        file.write(CONLLU)
+    assert load_treebank(str(tmp_path / "test.conllu.gz"))[:] == rows[:]
+
+
+@pytest.mark.parametrize(
+    ("column", "tags"),
+    [
+        ("xpos", ["PRP", "VBD", "RB", "VB", "IN", "NNP"]),
+        ("Number", ["Sing", "_", "_", "_", "_", "Sing"]),
+        ("Lang", ["_", "_", "_", "_", "_", "pl"]),
+    ],
+)
+def test_any_column_or_key_can_be_the_tag(tmp_path, column, tags):
+    path = tmp_path / "a.conllu"
+    path.write_text(CONLLU, encoding="utf-8")
+    assert load_treebank(str(path), tag_column=column)["tags"][0] == tags
+
+
+def test_short_line_and_unknown_key_are_named(tmp_path):
+    path = tmp_path / "a.conllu"
+    path.write_text(CONLLU.replace("\t_\t4\taux\t_\t_", ""), encoding="utf-8")
+    with pytest.raises(InputError, match="line 5 has 5 columns"):
+        load_treebank(str(path))
+    path.write_text(CONLLU, encoding="utf-8")
+    with pytest.raises(InputError, match="--tag_column Nmber: no word of"):
+        load_treebank(str(path), tag_column="Nmber")
+
+
+def test_tables_of_tokens_and_tags_read_like_treebanks(tmp_path):
+    features = datasets.Features(
+        {
+            "tokens": datasets.List(datasets.Value("string")),
+            "upos": datasets.List(datasets.ClassLabel(names=["NOUN", "VERB"])),
+        }
+    )
+    rows = datasets.Dataset.from_dict({"tokens": [["dogs", "bark"]], "upos": [[0, 1]]}, features=features)
+    rows.to_json(tmp_path / "a.jsonl")
+    rows.to_parquet(tmp_path / "a.parquet")
+    assert load_treebank(str(tmp_path / "a.parquet"))[0] == {"tokens": ["dogs", "bark"], "tags": ["NOUN", "VERB"]}
+    assert load_treebank(str(tmp_path / "a.jsonl"))[0]["tags"] == ["0", "1"]
+
+
+def test_subsets_are_nested_seeded_and_bounded():
+    rows = datasets.Dataset.from_dict({"i": list(range(100))})
+    small, large = take_subset(rows, 10, seed=3)["i"][:], take_subset(rows, 50, seed=3)["i"][:]
+    assert large[:10] == small
+    assert take_subset(rows, 10, seed=4)["i"][:] != small
+    with pytest.raises(InputError, match="--train_size 101 is larger than the training data, which has 100"):
+        take_subset(rows, 101)
+
+
+def test_plain_text_is_split_as_treebanks_split_it():
+    assert split_sentences("Don't stop. It's 5%!\nYes") == [
+        ["Do", "n't", "stop", "."],
+        ["It", "'s", "5", "%", "!"],
+        ["Yes"],
+    ]
+
+
+def test_the_sample_treebank_is_sound():
+    universal = set("ADJ ADP ADV AUX CCONJ DET INTJ NOUN NUM PART PRON PROPN PUNCT SCONJ SYM VERB X".split())
+    splits = [load_treebank("sample", split) for split in ("train", "validation", "test")]
+    sentences = [tuple(tokens) for rows in splits for tokens in rows["tokens"]]
+    assert len(sentences) >= 120
+    assert len(set(sentences)) == len(sentences)
+    assert {tag for rows in splits for tags in rows["tags"] for tag in tags} == universal
+
+
+def test_the_sample_treebank_spells_its_text():
+    """`# text` is what the words and multiword tokens spell with SpaceAfter."""
+    from importlib.resources import files
+
+    for path in (files("toolkit.data") / "samples" / "treebank").iterdir():
+        for block in path.read_text(encoding="utf-8").strip().split("\n\n"):
+            lines = block.split("\n")
+            text = next(line.removeprefix("# text = ") for line in lines if line.startswith("# text"))
+            spelled, last_of_token = "", 0
+            for line in lines:
+                fields = line.split("\t")
+                if line.startswith("#") or ("-" not in fields[0] and int(fields[0]) <= last_of_token):
+                    continue
+                last_of_token = int(fields[0].split("-")[-1])
+                spelled += fields[1] + ("" if "SpaceAfter=No" in fields[9] else " ")
+            assert spelled.strip() == text

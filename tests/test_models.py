@@ -1,0 +1,275 @@
+"""The contract that every encoder keeps: one table, one set of tests. A class that the table lacks fails."""
+
+import importlib
+import inspect
+import pkgutil
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification, PreTrainedModel
+
+import toolkit.models
+from toolkit.models import bert, elmo, word2vec
+from toolkit.presets import PRESETS
+
+SMALL = {
+    "toolkit-word2vec": word2vec.Word2VecConfig(
+        vocab_size=600, hidden_size=16, classifier_hidden_size=8, num_labels=4
+    ),
+    "toolkit-elmo": elmo.ElmoConfig(
+        hidden_size=12, char_embedding_size=6, char_filters=[[1, 6], [3, 8]], output_vocab_size=50, num_labels=4
+    ),
+    "bert": PRESETS["bert-tiny"].config(600),
+}
+SMALL["bert"].num_labels = 4
+# Every class, with the configuration it is tried with. Abstract bases are left out by their names.
+MODELS: dict[type[PreTrainedModel], str] = {
+    word2vec.Word2VecModel: "toolkit-word2vec",
+    word2vec.Word2VecForTokenClassification: "toolkit-word2vec",
+    elmo.ElmoModel: "toolkit-elmo",
+    elmo.ElmoForPreTraining: "toolkit-elmo",
+    elmo.ElmoForTokenClassification: "toolkit-elmo",
+    bert.BertForMaskedLM: "bert",
+}
+all_models = pytest.mark.parametrize("model_class", MODELS, ids=lambda model_class: model_class.__name__)
+# [CLS], two words of several bytes, a word of one, [SEP]; then a shorter sentence with padding.
+INPUT_IDS = torch.tensor([[2, 70, 330, 331, 71, 332, 40, 3], [2, 71, 332, 3, 0, 0, 0, 0]])
+ATTENTION_MASK = (INPUT_IDS != 0).long()
+WORD_LABELS = torch.tensor([[-100, 9, 8, 7, 3], [-100, 8, 3, -100, -100]])
+
+
+def make(model_class: type[PreTrainedModel]) -> PreTrainedModel:
+    torch.manual_seed(0)
+    return model_class(SMALL[MODELS[model_class]]).eval()
+
+
+def labels_for(model_class: type[PreTrainedModel]) -> torch.Tensor:
+    if model_class is elmo.ElmoForPreTraining:
+        return WORD_LABELS
+    return torch.where(ATTENTION_MASK.bool(), INPUT_IDS % 4, -100)
+
+
+def outputs(model: PreTrainedModel, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> list[torch.Tensor]:
+    with torch.no_grad():
+        output = model(input_ids, attention_mask=attention_mask)
+    return [value for name, value in output.items() if isinstance(value, torch.Tensor) and value.is_floating_point()]
+
+
+def test_the_table_has_every_class():
+    found = set()
+    for info in pkgutil.iter_modules(toolkit.models.__path__):
+        module = importlib.import_module(f"toolkit.models.{info.name}")
+        for _, member in inspect.getmembers(module, inspect.isclass):
+            if issubclass(member, PreTrainedModel) and member.__module__ == module.__name__:
+                found.add(member)
+    assert {cls for cls in found if not cls.__name__.endswith("PreTrainedModel")} == set(MODELS)
+
+
+@all_models
+def test_one_step_of_training_then_save_and_load(model_class, tmp_path):
+    model = make(model_class).train()
+    if "For" in model_class.__name__:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        model(INPUT_IDS, attention_mask=ATTENTION_MASK, labels=labels_for(model_class)).loss.backward()
+        optimizer.step()
+    model.eval().save_pretrained(tmp_path)
+    loaded = model_class.from_pretrained(tmp_path).eval()
+    before, after = (outputs(m, INPUT_IDS, ATTENTION_MASK) for m in (model, loaded))
+    assert before
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert not (tmp_path / "pytorch_model.bin").exists()
+
+
+@pytest.mark.parametrize("family", SMALL)
+def test_every_parameter_gets_a_gradient_in_at_least_one_use(family):
+    with_gradient, without = set(), set()
+    tagger = AutoModelForTokenClassification.from_config(SMALL[family])
+    heads = [make(cls) for cls in MODELS if MODELS[cls] == family and "For" in cls.__name__]
+    for model in [*heads, tagger]:
+        model.train()
+        model(INPUT_IDS, attention_mask=ATTENTION_MASK, labels=labels_for(type(model))).loss.backward()
+        for name, parameter in model.named_parameters():
+            moved = parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)
+            (with_gradient if moved else without).add(name)
+    assert not without - with_gradient
+    assert with_gradient
+
+
+@all_models
+def test_a_sentence_alone_equals_the_same_in_a_padded_batch(model_class):
+    model = make(model_class)
+    length = int(ATTENTION_MASK[1].sum())
+    together = outputs(model, INPUT_IDS, ATTENTION_MASK)
+    alone = outputs(model, INPUT_IDS[1:, :length], ATTENTION_MASK[1:, :length])
+    for batch, single in zip(together, alone, strict=True):
+        width = single.shape[1]
+        assert torch.allclose(batch[1:, :width], single, atol=1e-5)
+
+
+@all_models
+def test_padding_is_told_from_the_ids_where_no_mask_is_given(model_class):
+    if MODELS[model_class] != "toolkit-elmo":
+        pytest.skip("only ELMo must know, since its backward layer starts at the end")
+    model = make(model_class)
+    with_mask, without = outputs(model, INPUT_IDS, ATTENTION_MASK), outputs(model, INPUT_IDS, None)
+    assert all(torch.equal(a, b) for a, b in zip(with_mask, without, strict=True))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_trains_one_step(preset):
+    config = PRESETS[preset].config(700)  # a small vocabulary, the rest as it is
+    config.num_labels = 4
+    torch.manual_seed(0)
+    model = AutoModelForTokenClassification.from_config(config)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    model.eval()
+    losses = []
+    for _ in range(3):
+        loss = model(INPUT_IDS, attention_mask=ATTENTION_MASK, labels=INPUT_IDS % 4).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("family", ["toolkit-word2vec", "toolkit-elmo"])
+def test_auto_classes_know_the_encoder(family, tmp_path):
+    base = next(cls for cls in MODELS if MODELS[cls] == family and cls.__name__.endswith("Model"))
+    make(base).save_pretrained(tmp_path)
+    assert type(AutoConfig.from_pretrained(tmp_path)) is type(SMALL[family])
+    assert type(AutoModel.from_pretrained(tmp_path)) is base
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import toolkit; from transformers import AutoConfig",
+        "from transformers import AutoConfig; import toolkit",
+        "import toolkit; from transformers import PreTrainedModel, AutoConfig",
+        "import toolkit; from transformers import pipeline, AutoConfig",
+        "from transformers import AutoModel, AutoConfig; import toolkit",
+    ],
+)
+def test_auto_classes_know_the_encoder_in_every_import_order(code):
+    import subprocess
+    import sys
+
+    from conftest import REPOSITORY
+
+    code += "; from transformers import AutoModel; config = AutoConfig.for_model('toolkit-word2vec', vocab_size=9)"
+    code += "; print(type(AutoModel.from_config(config)).__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.stdout.strip() == "Word2VecModel", done.stderr
+
+
+# ELMo
+
+
+def elmo_states(input_ids: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The forward and the backward states of the top layer: (words, H) each."""
+    with torch.no_grad():
+        states = make(elmo.ElmoModel)(torch.tensor([input_ids])).word_states[-1][0]
+    return states.chunk(2, dim=-1)
+
+
+def test_forward_states_do_not_see_later_words_nor_backward_states_earlier_ones():
+    forwards, backwards = elmo_states([2, 70, 330, 71, 331, 72, 3])
+    changed_forwards, changed_backwards = elmo_states([2, 70, 330, 71, 335, 72, 3])  # another third word
+    assert torch.equal(forwards[:2], changed_forwards[:2])
+    assert not torch.allclose(forwards[2:], changed_forwards[2:])
+    assert torch.equal(backwards[3:], changed_backwards[3:])
+    assert not torch.allclose(backwards[:3], changed_backwards[:3])
+
+
+def test_pieces_have_the_state_of_their_word_and_logits_are_one_row_a_piece():
+    model = make(elmo.ElmoForTokenClassification)
+    with torch.no_grad():
+        output = model(INPUT_IDS, attention_mask=ATTENTION_MASK, output_hidden_states=True)
+    assert output.logits.shape == (2, 8, 4)
+    assert torch.equal(output.logits[0, 1], output.logits[0, 3])
+    assert not torch.allclose(output.logits[0, 3], output.logits[0, 4])
+    assert [state.shape for state in output.hidden_states] == [(2, 8, 24)] * 3
+
+
+def test_a_word_has_the_same_characters_wherever_it_stands():
+    with torch.no_grad():
+        states = make(elmo.ElmoModel)(torch.tensor([[2, 70, 330, 71, 70, 330, 3]])).word_states[0][0]
+    assert torch.equal(states[1], states[3])
+    assert not torch.allclose(states[1], states[2])
+
+
+def test_two_layers_equal_torch_run_by_hand():
+    """The stacks against `nn.LSTM` applied word by word to one sentence."""
+    model = make(elmo.ElmoModel)
+    with torch.no_grad():
+        output = model(INPUT_IDS, attention_mask=ATTENTION_MASK)
+        words = output.word_states[0][1, :3, :12]  # the second sentence has three words
+        for layers, half, order in (
+            (model.forward_layers, slice(0, 12), [0, 1, 2]),
+            (model.backward_layers, slice(12, 24), [2, 1, 0]),
+        ):
+            states = words[order].unsqueeze(0)
+            for number, layer in enumerate(layers):
+                hidden = cell = torch.zeros(1, 1, 12)
+                new = []
+                for t in range(3):
+                    out, (hidden, cell) = layer(states[:, t : t + 1], (hidden, cell))
+                    new.append(out)
+                states = torch.cat(new, dim=1) + (states if number else 0)
+                expected = states[0][order]
+                assert torch.allclose(output.word_states[number + 1][1, :3, half], expected, atol=1e-6)
+
+
+def test_a_very_long_word_is_cut_not_refused():
+    model = make(elmo.ElmoModel)
+    limit = model.config.max_word_length
+    with torch.no_grad():
+        exact = model(torch.tensor([[2, 70] + [330] * (limit - 1) + [3]])).word_states[0]
+        longer = model(torch.tensor([[2, 70] + [330] * (limit + 500) + [3]])).word_states[0]
+    assert torch.equal(exact, longer)
+
+
+def test_scalar_mix_starts_as_the_mean_of_the_layers():
+    mix = elmo.ElmoScalarMix(3)
+    layers = tuple(torch.full((1, 2, 3), value) for value in (1.0, 2.0, 6.0))
+    assert torch.allclose(mix(layers), torch.full((1, 2, 3), 3.0))
+
+
+# BERT
+
+
+def test_loss_at_masked_positions_is_that_of_transformers():
+    import transformers
+
+    model = make(bert.BertForMaskedLM)
+    plain = transformers.BertForMaskedLM(model.config).eval()
+    plain.load_state_dict(model.state_dict())
+    labels = torch.full_like(INPUT_IDS, -100)
+    labels[0, 2], labels[1, 1] = 17, 18
+    with torch.no_grad():
+        ours = model(INPUT_IDS, attention_mask=ATTENTION_MASK, labels=labels)
+        theirs = plain(INPUT_IDS, attention_mask=ATTENTION_MASK, labels=labels)
+    assert ours.loss.item() == pytest.approx(theirs.loss.item(), rel=1e-6)
+    assert torch.allclose(ours.logits, theirs.logits[labels != -100], atol=1e-5)
+
+
+def test_transformers_opens_the_checkpoint_as_its_own(tmp_path):
+    import json
+
+    make(bert.BertForMaskedLM).save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["architectures"] == ["BertForMaskedLM"]
+
+
+# word2vec
+
+
+def test_tagger_sees_its_window_and_no_further():
+    model = make(word2vec.Word2VecForTokenClassification)
+    ids = torch.tensor([[10, 11, 12, 13, 14, 15, 16]])
+    changed = ids.clone()
+    changed[0, 0] = 99
+    with torch.no_grad():
+        difference = (model(ids).logits - model(changed).logits).abs().sum(dim=-1)[0]
+    assert (difference[:3] > 0).all()
+    assert (difference[3:] == 0).all()

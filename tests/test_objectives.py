@@ -1,0 +1,170 @@
+"""What pretraining predicts: masks, windows, negatives, and word2vec against gensim by hand."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from scipy.stats import binom
+from transformers import AutoModel, AutoTokenizer
+
+from toolkit.objectives import masked_lm, two_way_lm
+from toolkit.tokenization import train_tokenizer
+from toolkit.training import Draw
+
+TEXTS = ["The old man the boats.", "", "Time flies like an arrow, and fruit flies like a banana."] * 20
+
+
+def mask_tokens(vocab_size: int = 1000) -> masked_lm.MaskTokens:
+    return masked_lm.MaskTokens(0, 4, [0, 1, 2, 3, 4], vocab_size, seed=0)
+
+
+def test_masking_is_80_10_10():
+    ids = np.arange(5, 905)
+    collate = mask_tokens(vocab_size=100_000)
+    kept = masked = replaced = 0
+    for seed in range(40):
+        out, labels = collate.mask(ids, (seed,))
+        chosen = labels != -100
+        assert chosen.sum() == 135
+        assert (labels[chosen] == ids[chosen]).all()
+        assert (out[~chosen] == ids[~chosen]).all()
+        masked += (out[chosen] == 4).sum()
+        kept += (out[chosen] == ids[chosen]).sum()
+        replaced += ((out[chosen] != 4) & (out[chosen] != ids[chosen])).sum()
+    total = 40 * 135
+    for count, share in ((masked, 0.8), (kept, 0.1), (replaced, 0.1)):
+        low, high = binom.interval(0.9999, total, share)
+        assert low <= count <= high
+
+
+def test_special_tokens_are_never_masked_and_one_token_always_is():
+    for seed in range(50):
+        out, labels = mask_tokens().mask(np.array([2, 77, 3]), (seed,))
+        assert labels.tolist() == [-100, 77, -100]
+        assert out[0] == 2
+        assert out[2] == 3
+        assert out[1] not in (0, 1, 2, 3)
+
+
+def test_masks_depend_on_the_example_and_the_epoch_not_on_its_neighbours():
+    rows = [{"input_ids": list(range(5, 105))}, {"input_ids": list(range(5, 65))}]
+    collate = mask_tokens()
+    together = collate(rows, [Draw(3, 1, 7), Draw(3, 1, 8)])
+    alone = collate(rows[1:], [Draw(9, 1, 8)])
+    assert torch.equal(together["input_ids"][1, :60], alone["input_ids"][0])
+    assert torch.equal(together["labels"][1, 60:], torch.full((40,), -100))
+    assert together["attention_mask"].sum() == together["num_items"] == 160
+    assert together["num_targets"] == int((together["labels"] != -100).sum()) == 15 + 9
+    next_epoch = collate(rows[1:], [Draw(9, 2, 8)])
+    assert not torch.equal(next_epoch["labels"], alone["labels"])
+
+
+def test_masked_lm_windows_hold_every_token_once():
+    tokenizer = train_tokenizer(TEXTS, "wordpiece", vocab_size=100)
+    rows = masked_lm.windows(Dataset.from_dict({"text": TEXTS}), tokenizer, max_length=16)
+    assert max(map(len, rows["input_ids"])) == 16
+    assert all(ids[0] == tokenizer.cls_token_id for ids in rows["input_ids"])
+    joined = [token for ids in rows["input_ids"] for token in ids[1:]]
+    expected = [t for text in TEXTS if text for t in [*tokenizer(text, add_special_tokens=False)["input_ids"], 3]]
+    assert joined == expected
+
+
+def test_two_way_lm_windows_align_words_and_labels():
+    pieces, words = train_tokenizer((), "bytes"), train_tokenizer(TEXTS, "word", min_frequency=1)
+    rows = two_way_lm.windows(Dataset.from_dict({"text": TEXTS}), pieces, words, max_words=7)
+    spelled, labelled = [], []
+    for ids, labels in zip(rows["input_ids"], rows["labels"], strict=True):
+        assert labels[0] == -100
+        assert len(labels) <= 7
+        starts = [i for i, token in enumerate(ids) if token < 261]
+        assert len(starts) == len(labels)
+        for start, stop in zip(starts[1:], [*starts[2:], len(ids)], strict=True):
+            spelled.append("".join(pieces.convert_ids_to_tokens(ids[start:stop])).replace("##", ""))
+        labelled += words.convert_ids_to_tokens(labels[1:])
+    assert spelled == labelled
+    assert spelled[:7] == ["The", "old", "man", "the", "boats", ".", "[SEP]"]
+
+
+def test_two_way_lm_counts_what_is_predicted():
+    collate = two_way_lm.PredictNeighbours(0, boundary_id=3, output_vocab_size=50, seed=0, num_negatives=20)
+    rows = [{"input_ids": [2, 9, 300, 10], "labels": [-100, 7, 8]}, {"input_ids": [2, 9, 3], "labels": [-100, 7, 3]}]
+    batch = collate(rows, [Draw(4, 0, 0), Draw(4, 0, 1)])
+    # Forwards each label but the first of a row is predicted, backwards each but the last.
+    assert batch["num_targets"] == 4 + 2
+    assert batch["num_items"] == 3
+    assert len(set(batch["negatives"].tolist())) == 20
+    other_share_of_the_same_step = collate(rows[1:], [Draw(4, 0, 1)])
+    assert torch.equal(batch["negatives"], other_share_of_the_same_step["negatives"])
+    assert not torch.equal(batch["negatives"], collate(rows, [Draw(5, 0, 0), Draw(5, 0, 1)])["negatives"])
+
+
+def test_expected_counts_of_negatives_are_what_samples_show():
+    vocab_size, num_negatives, num_samples = 200, 40, 4000
+    seen = np.zeros(vocab_size)
+    expected = np.zeros(vocab_size)
+    for seed in range(num_samples):
+        sample, log_counts = two_way_lm.sample_negatives(vocab_size, num_negatives, (seed,))
+        seen[sample] += 1
+        expected += np.exp(log_counts)
+    assert seen.sum() == num_samples * num_negatives
+    assert np.abs(seen / num_samples - expected / num_samples).max() < 0.02
+
+
+def test_sampled_softmax_approaches_the_exact_one():
+    """With every word among the negatives, each expected once, the two losses are the same."""
+    from toolkit.models.elmo import ElmoConfig, ElmoForPreTraining
+
+    torch.manual_seed(0)
+    config = ElmoConfig(hidden_size=16, output_vocab_size=60, char_filters=[[1, 8], [2, 8]], hidden_dropout_prob=0.0)
+    model = ElmoForPreTraining(config)
+    ids = torch.tensor([[2, 20, 300, 21, 22, 3]])
+    labels = torch.tensor([[-100, 7, 8, 9, 3]])
+    exact = model(ids, labels=labels).loss
+    everything, no_correction = torch.arange(60), torch.zeros(60)
+    sampled = model(ids, labels=labels, negatives=everything, negative_log_counts=no_correction).loss
+    assert sampled.item() == pytest.approx(exact.item(), rel=1e-6)
+
+
+def test_word_vectors_equal_gensim_by_hand(corpus, tmp_path):
+    """The same text, settings, seed and one worker; the whole way through the command line and from_pretrained."""
+    from gensim.models import Word2Vec
+    from tokenizers import pre_tokenizers
+
+    from toolkit.cli import main
+
+    flags = ["--corpus", str(corpus), "--output_dir", str(tmp_path / "w"), "--preset", "word2vec-tiny"]
+    flags += ["--workers", "1", "--seed", "7", "--num_train_epochs", "3", "--validation_corpus", str(corpus)]
+    assert main(["pretrain", "word2vec", *flags]) == 0
+
+    split = pre_tokenizers.BertPreTokenizer()
+    lines = corpus.read_text(encoding="utf-8").splitlines()
+    by_hand_file = tmp_path / "by_hand.txt"
+    words_of_lines = [[word for word, _ in split.pre_tokenize_str(line)] for line in lines if line.strip()]
+    by_hand_file.write_text("\n".join(" ".join(words) for words in words_of_lines), encoding="utf-8")
+    by_hand = Word2Vec(
+        corpus_file=str(by_hand_file),
+        vector_size=64,
+        window=5,
+        negative=5,
+        min_count=5,
+        sg=1,
+        epochs=3,
+        seed=7,
+        workers=1,
+    )
+    model, tokenizer = AutoModel.from_pretrained(tmp_path / "w"), AutoTokenizer.from_pretrained(tmp_path / "w")
+    assert len(tokenizer) == len(by_hand.wv) + 5
+    ids = tokenizer.convert_tokens_to_ids(by_hand.wv.index_to_key)
+    with torch.no_grad():
+        vectors = model(torch.tensor([ids])).last_hidden_state[0].numpy()
+    assert np.array_equal(vectors, by_hand.wv.vectors)
+    unknown = model.embeddings.weight[tokenizer.unk_token_id].detach().numpy()
+    rarest = by_hand.wv.vectors[-(len(by_hand.wv) // 10) :]
+    assert np.allclose(unknown, rarest.mean(axis=0), atol=1e-6)
+    record = json.loads((tmp_path / "w" / "results.json").read_text())
+    assert record["deterministic"] is True
+    assert record["metrics"]["known_words"]["value"] == pytest.approx(
+        np.mean([word in by_hand.wv for words in words_of_lines for word in words])
+    )

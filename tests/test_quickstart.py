@@ -1,0 +1,102 @@
+"""The quickstart with a fiftieth of its steps: every part runs, and the page needs no other file."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from conftest import run_toolkit
+
+from toolkit import report
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("quickstart") / "run"
+    done = run_toolkit("quickstart", "--output_dir", folder, "--budget", "0.02")
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def test_table_and_next_commands_are_printed(quickstart):
+    folder, done = quickstart
+    for name in ("word2vec", "elmo", "bert", "parameters", "peak memory", "gain over scratch", "50 examples"):
+        assert name in done.stdout
+    assert len(re.findall(r"^  toolkit ", done.stdout, flags=re.MULTILINE)) == 3
+    assert str(folder / "report.html") in done.stdout
+    assert re.search(r"^\[\d:\d\d\] \d+/\d+ runs done", done.stderr, flags=re.MULTILINE)
+
+
+def test_figures_are_those_of_the_runs(quickstart):
+    folder, _ = quickstart
+    record = json.loads((folder / "pos" / "results.json").read_text())
+    assert [encoder["name"] for encoder in record["encoders"]] == ["word2vec", "elmo", "bert"]
+    for encoder in record["encoders"]:
+        assert encoder["budgets"][0]["train_size"] == 50
+        for budget in encoder["budgets"]:
+            by_seed = {}
+            for variant in ("pretrained", "scratch"):
+                results = [json.loads(Path(run, "results.json").read_text()) for run in budget[variant]["folders"]]
+                assert [result["seed"] for result in results] == [0, 1, 2]
+                assert len({result["num_steps"] for result in results}) == 1
+                by_seed[variant] = [result["metrics"]["accuracy"]["value"] for result in results]
+                assert budget[variant]["accuracy"]["value"] == pytest.approx(sum(by_seed[variant]) / 3)
+            gain = sum(by_seed["pretrained"]) / 3 - sum(by_seed["scratch"]) / 3
+            assert budget["gain"]["value"] == pytest.approx(gain)
+            assert budget["gain"]["low"] <= gain <= budget["gain"]["high"]
+
+
+def test_learning_rates_are_chosen_on_validation_data(quickstart):
+    folder, _ = quickstart
+    record = json.loads((folder / "pos" / "results.json").read_text())
+    for cell in (folder / "pos").glob("*/*-50"):
+        tried = [json.loads((run / "results.json").read_text()) for run in cell.glob("seed0-*")]
+        assert {run["arguments"]["learning_rate"] for run in tried} == set(record["learning_rates"])
+        best = max(run["validation_metrics"]["accuracy"]["value"] for run in tried)
+        encoder = next(e for e in record["encoders"] if e["name"] == cell.parent.name)
+        chosen = encoder["budgets"][0][cell.name.split("-")[0]]["learning_rate"]
+        of_chosen = next(run for run in tried if run["arguments"]["learning_rate"] == chosen)
+        assert of_chosen["validation_metrics"]["accuracy"]["value"] == best
+
+
+def test_the_page_stands_alone_and_shows_table_plots_and_sentences(quickstart):
+    folder, _ = quickstart
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    seen = []
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag, attributes):
+            seen.append(tag)
+            for name, value in attributes:
+                if name in ("src", "href", "xlink:href"):
+                    assert value.startswith("#"), value
+
+    Reader().feed(page)
+    assert seen.count("svg") == 2
+    assert seen.count("table") >= 1 + 6
+    assert "url(http" not in page
+    assert "<script" not in page
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("precious")
+    assert run_toolkit("quickstart", "--output_dir", tmp_path / "mine").returncode == 2
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "precious"
+
+
+def test_an_encoder_that_gained_nothing_is_explained():
+    from toolkit.commands.quickstart import _notes
+
+    def encoder(name: str, low: float, high: float) -> dict:
+        gain = {"value": (low + high) / 2, "low": low, "high": high}
+        budget = {"train_size": 50, "gain": gain}
+        figures = {"training_seconds": 60.0, "metrics": {"loss": {"value": 6.5}}}
+        return {"name": name, "budgets": [budget], "pretraining": figures}
+
+    record = {"encoders": [encoder("elmo", 0.01, 0.03), encoder("bert", -0.01, 0.02)]}
+    (note,) = _notes(record)
+    assert note.startswith("bert gained nothing certain at 50 examples")
+    assert "no difference" in report.conclusions(record)[1]
+    assert "pretraining helped" in report.conclusions(record)[0]

@@ -1,0 +1,107 @@
+"""Tokenizers: what they are trained on is what they say, and they survive a round trip through a folder."""
+
+import pytest
+from transformers import AutoTokenizer
+
+from toolkit.data.text import load_text
+from toolkit.errors import InputError
+from toolkit.tokenization import (
+    FIRST_CONTINUATION_ID,
+    is_byte_level,
+    load_tokenizer,
+    split_words,
+    train_tokenizer,
+    word_level_tokenizer,
+)
+
+KINDS = ("wordpiece", "bpe", "word", "bytes")
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[str]:
+    return load_text("sample")["text"][:300]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_round_trip_through_a_folder(texts, kind, tmp_path):
+    tokenizer = train_tokenizer(texts, kind, vocab_size=600)
+    tokenizer.save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    text = "Zorblified naïve cafés, isn't it? €5"
+    assert loaded(text)["input_ids"] == tokenizer(text)["input_ids"]
+    assert len(loaded) == (517 if kind == "bytes" else 600)
+    assert [loaded.pad_token_id, loaded.unk_token_id, loaded.cls_token_id] == [0, 1, 2]
+    assert loaded.convert_ids_to_tokens(loaded("a b")["input_ids"])[0] == "[CLS]"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_offsets_point_at_the_words(texts, kind):
+    text = "The Zorblifiers' naïve plan, 12.5%"
+    encoding = train_tokenizer(texts, kind, vocab_size=600)(text, return_offsets_mapping=True)
+    spans: dict[int, tuple[int, int]] = {}
+    for word, (start, end) in zip(encoding.word_ids(), encoding["offset_mapping"], strict=True):
+        if word is not None:
+            spans[word] = (min(start, spans.get(word, (start, end))[0]), end)
+    expected = ["The", "Zorblifiers", "'", "naïve", "plan", ",", "12", ".", "5", "%"]
+    assert [text[start:end] for start, end in spans.values()] == expected
+
+
+def test_wordpiece_equals_the_library(texts):
+    """The same entries as `tokenizers` gives by hand, whose numbering changes from run to run."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+    by_hand = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    by_hand.normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=False)
+    by_hand.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    trainer = trainers.WordPieceTrainer(vocab_size=900, min_frequency=2, special_tokens=special, show_progress=False)
+    by_hand.train_from_iterator(texts, trainer)
+    ours = train_tokenizer(texts, "wordpiece", vocab_size=900, do_lower_case=True)
+    different = set(ours.get_vocab()) ^ set(by_hand.get_vocab())
+    # Letters are the same; between the last merges, of equal count, the library's changing numbers decide.
+    assert len(different) < 0.02 * 900
+    assert all(len(entry.removeprefix("##")) > 1 for entry in different)
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe", "word"])
+def test_the_same_texts_give_the_same_tokenizer(texts, kind):
+    first, second = (train_tokenizer(texts, kind, vocab_size=900).backend_tokenizer.to_str() for _ in range(2))
+    assert first == second
+    assert "##" not in str(train_tokenizer(texts, kind, vocab_size=900).all_special_tokens)
+
+
+def test_bytes_mark_what_continues_a_word(texts):
+    tokenizer = train_tokenizer((), "bytes")
+    assert is_byte_level(tokenizer)
+    assert not is_byte_level(train_tokenizer(texts, "bpe", 517))
+    encoding = tokenizer("Né, so", add_special_tokens=False)
+    assert encoding.tokens() == ["N", "##Ã", "##©", ",", "s", "##o"]
+    continues = [token_id >= FIRST_CONTINUATION_ID for token_id in encoding["input_ids"]]
+    assert continues == [False, True, True, False, False, True]
+
+
+def test_every_character_has_bytes():
+    tokenizer = train_tokenizer((), "bytes")
+    ids = tokenizer("日本 🙂 ﷽ ß \u0301", add_special_tokens=False)["input_ids"]
+    assert tokenizer.unk_token_id not in ids
+
+
+def test_lower_case_and_accents_are_options(texts):
+    assert split_words()("Été IS") == ["Été", "IS"]
+    assert split_words(do_lower_case=True)("Été IS") == ["été", "is"]
+    stripped = train_tokenizer(["ete is"] * 3, "word", do_lower_case=True, strip_accents=True)
+    assert stripped.tokenize("Été IS") == ["ete", "is"]
+
+
+def test_words_are_sorted_by_frequency():
+    tokenizer = train_tokenizer(["b b b a a c"], "word", min_frequency=2)
+    assert tokenizer.convert_ids_to_tokens([5, 6]) == ["b", "a"]
+    assert tokenizer.tokenize("a c") == ["a", "[UNK]"]
+    assert word_level_tokenizer(["x", "y"]).convert_tokens_to_ids(["x", "y", "z"]) == [5, 6, 1]
+
+
+def test_a_folder_without_a_tokenizer_is_named(tmp_path):
+    with pytest.raises(InputError, match="no tokenizer in this folder"):
+        load_tokenizer(tmp_path)
+    with pytest.raises(InputError, match="at least 6"):
+        train_tokenizer(["a"], "wordpiece", vocab_size=5)

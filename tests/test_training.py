@@ -1,0 +1,276 @@
+"""The training loop: which examples it takes, how it weights them, how it ends, stops and goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY, run_toolkit
+from safetensors.torch import load_file
+
+from toolkit.errors import InputError
+from toolkit.training import Budget, ExampleStream, _shares, learning_rate_factor
+from toolkit.training_arguments import TrainingArguments
+
+
+@pytest.mark.parametrize("lengths", [None, list(range(23))])
+@pytest.mark.parametrize("batch_size", [1, 4, 23, 50])
+def test_every_example_comes_once_an_epoch(lengths, batch_size):
+    stream = ExampleStream(23, batch_size, seed=5, lengths=lengths)
+    draws = [draw for step in range(-(-69 // batch_size)) for draw in stream.draws(step)][:69]
+    for epoch in range(3):
+        part = draws[23 * epoch : 23 * (epoch + 1)]
+        assert {draw.epoch for draw in part} == {epoch}
+        assert Counter(draw.example for draw in part) == Counter(range(23))
+    assert [d.example for d in draws[:23]] != [d.example for d in draws[23:46]]
+
+
+def test_a_step_is_addressed_without_replaying_those_before_it():
+    stream, other = (ExampleStream(1000, 32, seed=1) for _ in range(2))
+    replayed = [stream.draws(step) for step in range(200)]
+    assert other.draws(150) == replayed[150]
+    assert ExampleStream(1000, 32, seed=2).draws(150) != replayed[150]
+
+
+def test_batches_of_similar_length():
+    lengths = np.random.default_rng(0).integers(1, 100, 3203)
+    spread = {}
+    for name, given in (("bucketed", lengths), ("plain", None)):
+        stream = ExampleStream(3203, 32, seed=0, lengths=given)
+        batches = [lengths[[d.example for d in stream.draws(step)]] for step in range(100, 200)]  # the second epoch
+        spread[name] = np.mean([batch.max() - batch.min() for batch in batches])
+    assert spread["bucketed"] < spread["plain"] / 10
+
+
+@pytest.mark.parametrize(("num_draws", "num_parts"), [(32, 4), (7, 4), (2, 4), (1, 3)])
+def test_parts_of_a_batch_count_each_example_once(num_draws, num_parts):
+    draws = ExampleStream(100, num_draws, seed=0).draws(0)
+    parts = _shares(draws, num_parts)
+    assert len(parts) == num_parts
+    assert all(parts)
+    assert [draw for part in parts for draw in part if draw.counts] == draws
+    sizes = [sum(draw.counts for draw in part) for part in parts]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_budget_of_epochs_ends_with_the_epoch():
+    budget = Budget.of(TrainingArguments(num_train_epochs=3, batch_size=10), num_examples=23)
+    assert budget.max_steps == 7
+    stream = ExampleStream(23, 10, 0, max_examples=budget.max_examples)
+    assert [len(stream.draws(step)) for step in range(7)] == [10] * 6 + [9]
+
+
+def test_the_first_limit_ends_the_run():
+    budget = Budget.of(TrainingArguments(max_steps=100, max_minutes=1.0), num_examples=5)
+    assert budget.progress(50, 6.0) == 0.5
+    assert budget.progress(1, 59.0) == pytest.approx(59 / 60)
+    assert budget.progress(1, 61.0) == 1.0
+    with pytest.raises(InputError, match="how long to train"):
+        Budget.of(TrainingArguments(), num_examples=5)
+
+
+def test_learning_rate_rises_then_falls_to_zero():
+    rates = [learning_rate_factor(progress, 0.2) for progress in (0.0, 0.1, 0.2, 0.6, 1.0)]
+    assert rates == pytest.approx([0.0, 0.5, 1.0, 0.5, 0.0])
+    assert learning_rate_factor(0.0, 0.0) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("max_steps", -1), ("max_minutes", 0), ("num_train_epochs", -0.5), ("batch_size", 0), ("warmup_ratio", 1.5)],
+)
+def test_impossible_settings_are_named(flag, value):
+    with pytest.raises(InputError, match=f"--{flag} {value}"):
+        TrainingArguments(**{flag: value})
+
+
+# Runs, through the command line
+
+
+def pretrain(method: str, corpus: Path, output_dir: Path, *flags: str, **options):
+    presets = {"bert": ["--vocab_size", "500"], "elmo": ["--vocab_size", "500", "--num_negatives", "64"]}
+    common = [
+        "--corpus",
+        str(corpus),
+        "--output_dir",
+        str(output_dir),
+        "--preset",
+        f"{method}-tiny",
+        "--max_length",
+        "24",
+    ]
+    done = run_toolkit("pretrain", method, *common, *presets[method], *flags, **options)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def losses(folder: Path) -> list[float]:
+    lines = [json.loads(line) for line in (folder / "train_log.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+# Losses of the first steps, at full precision; a change in any part of the way to them shows here.
+GOLDEN = {
+    "bert": [],
+    "elmo": [],
+}
+GOLDEN_WORD2VEC = 0.0
+
+
+@pytest.mark.parametrize("method", ["bert", "elmo"])
+def test_the_same_command_and_seed_give_the_same_bytes(method, corpus, tmp_path):
+    flags = ["--max_steps", "6", "--batch_size", "8", "--logging_steps", "1"]
+    for name in ("first", "second"):
+        pretrain(method, corpus, tmp_path / name, *flags)
+    pretrain(method, corpus, tmp_path / "other_seed", *flags, "--seed", "1")
+    first, second, other = (
+        (tmp_path / n / "model.safetensors").read_bytes() for n in ("first", "second", "other_seed")
+    )
+    assert first == second
+    assert first != other
+    assert losses(tmp_path / "first") == losses(tmp_path / "second")
+    assert losses(tmp_path / "first") == pytest.approx(GOLDEN[method], rel=1e-5)
+
+
+def test_a_run_in_the_same_process_after_another_gives_the_same_bytes(corpus, tmp_path):
+    from toolkit.pretraining import pretrain
+
+    flags = {"corpus": str(corpus), "preset": "bert-tiny", "vocab_size": 500, "max_steps": 4, "batch_size": 8}
+    for name in ("first", "second"):
+        pretrain("bert", output_dir=str(tmp_path / name), **flags)
+        torch.rand(17)  # whatever another run leaves of random state
+    first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("first", "second"))
+    assert first == second
+
+
+@pytest.mark.parametrize("method", ["bert", "elmo"])
+def test_processes_and_accumulation_share_one_global_batch(method, corpus, tmp_path, monkeypatch):
+    """One process with 32, two with 16 each, one with 8 four times: the same losses, dropout off."""
+    preset = {"bert": "hidden_dropout_prob=0, attention_probs_dropout_prob=0", "elmo": "hidden_dropout_prob=0"}[method]
+    script = tmp_path / "without_dropout.py"
+    script.write_text(
+        "import dataclasses, sys\n"
+        "from toolkit import presets\n"
+        f"name = '{method}-tiny'\n"
+        "old = presets.PRESETS[name]\n"
+        "def config(vocab_size):\n"
+        "    made = old.config(vocab_size)\n"
+        f"    made.update(dict({preset}))\n"
+        "    return made\n"
+        "presets.PRESETS[name] = dataclasses.replace(old, config=config)\n"
+        "from toolkit.cli import main\n"
+        "sys.exit(main())\n"
+    )
+    common = ["pretrain", method, "--corpus", str(corpus), "--preset", f"{method}-tiny", "--vocab_size", "500"]
+    common += ["--max_length", "24", "--max_steps", "20", "--batch_size", "32", "--logging_steps", "1"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    ways = {
+        "one": [sys.executable, str(script)],
+        "two": [*torchrun, str(script)],
+        "accumulated": [sys.executable, str(script)],
+    }
+    for name, launcher in ways.items():
+        flags = ["--gradient_accumulation_steps", "4"] if name == "accumulated" else []
+        command = [*launcher, *common, "--output_dir", str(tmp_path / name), *flags]
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=500)
+        assert done.returncode == 0, done.stderr
+    expected = losses(tmp_path / "one")
+    assert len(expected) == 20
+    assert expected[-1] < expected[0]
+    for name in ("two", "accumulated"):
+        assert losses(tmp_path / name) == pytest.approx(expected, abs=1e-5)
+    assert json.loads((tmp_path / "two" / "results.json").read_text())["num_steps"] == 20
+
+
+def test_resuming_equals_never_having_stopped(corpus, tmp_path):
+    flags = [
+        "--max_steps",
+        "12",
+        "--batch_size",
+        "8",
+        "--logging_steps",
+        "1",
+        "--save_steps",
+        "5",
+        "--eval_steps",
+        "4",
+    ]
+    pretrain("bert", corpus, tmp_path / "whole", *flags)
+    pretrain("bert", corpus, tmp_path / "stopped", *flags)
+    # As if killed after step 11: the last checkpoint is that of step 10, and what came after it is gone.
+    (tmp_path / "stopped" / "results.json").unlink()
+    done = pretrain("bert", corpus, tmp_path / "stopped", *flags, "--resume")
+    assert "resuming from" in done.stdout
+    assert "checkpoint-00000010" in done.stdout
+    whole, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "stopped"))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert losses(tmp_path / "whole") == losses(tmp_path / "stopped")
+    kept = sorted(path.name for path in (tmp_path / "whole").glob("checkpoint-*"))
+    assert kept == ["checkpoint-00000005", "checkpoint-00000010"]
+
+
+def test_nothing_to_resume_is_said(corpus, tmp_path):
+    done = pretrain("bert", corpus, tmp_path / "new", "--max_steps", "2", "--resume")
+    assert "nothing to resume" in done.stdout
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_a_checkpoint_and_says_how_to_go_on(number, exit_code, corpus, tmp_path):
+    folder = tmp_path / "run"
+    command = [
+        sys.executable,
+        "-m",
+        "toolkit",
+        "pretrain",
+        "bert",
+        "--corpus",
+        str(corpus),
+        "--output_dir",
+        str(folder),
+    ]
+    command += ["--preset", "bert-tiny", "--vocab_size", "500", "--max_steps", "100000", "--logging_steps", "1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY)
+    deadline = time.monotonic() + 120
+    log = folder / "train_log.jsonl"
+    while not (log.is_file() and log.read_text().count("\n") > 3) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(number)
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == exit_code
+    assert "--resume" in messages
+    assert "Traceback" not in messages
+    (checkpoint,) = folder.glob("checkpoint-*")
+    step = int(checkpoint.name.split("-")[1])
+    assert step == len(losses(folder))
+    assert {file.name for file in checkpoint.iterdir()} >= {
+        "model.safetensors",
+        "optimizer.safetensors",
+        "config.json",
+    }
+
+
+def test_minutes_end_the_run_and_are_recorded(corpus, tmp_path):
+    pretrain("bert", corpus, tmp_path / "a", "--max_minutes", "0.05", "--logging_steps", "1")
+    record = json.loads((tmp_path / "a" / "results.json").read_text())
+    lines = [json.loads(line) for line in (tmp_path / "a" / "train_log.jsonl").read_text().splitlines()]
+    rates = [line["learning_rate"] for line in lines if "loss" in line]
+    assert record["num_steps"] == len(rates) > 3
+    assert record["deterministic"] is False
+    assert rates[-1] < max(rates) / 3
+    assert 3 <= record["training_seconds"] < 20
+
+
+def test_a_launcher_that_started_too_few_processes_is_refused(corpus, tmp_path):
+    flags = ["--corpus", str(corpus), "--output_dir", str(tmp_path / "x"), "--max_steps", "1"]
+    done = run_toolkit("pretrain", "bert", *flags, ACCELERATE_NUM_PROCESSES="2")
+    assert done.returncode == 2
+    assert "torchrun --nproc_per_node 2" in done.stderr
+    assert not (tmp_path / "x").exists()

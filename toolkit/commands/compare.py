@@ -1,0 +1,84 @@
+"""Say in one table what pretraining bought: several encoders, each beside its scratch twin, at several label budgets.
+
+toolkit compare --task pos --encoders runs/word2vec runs/elmo runs/bert --data sample --output_dir runs/compare
+toolkit compare --encoders runs/elmo --data UD_English-EWT/ --train_sizes 100 500 all --seeds 3 --output_dir runs/ewt
+"""
+
+import sys
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Literal
+
+from tasks import TASKS, FinetuneArguments
+from toolkit.errors import InputError
+from toolkit.flags import parse_flags
+from toolkit.training_arguments import TrainingArguments
+
+
+@dataclass(kw_only=True)
+class CompareArguments(TrainingArguments):
+    encoders: list[str]
+    """Folders of pretrained encoders."""
+    data: str
+    """Labelled data: a folder with one file a split, a Hub id, or 'sample'."""
+    output_dir: str
+    """Folder for one folder a run, results.json and report.html."""
+    task: Literal["pos"] = "pos"
+    """The task."""
+    train_sizes: list[str] = field(default_factory=lambda: ["50", "all"])
+    """Label budgets: numbers of training examples, or 'all'."""
+    seeds: int = 3
+    """Fine-tune with this many seeds, from 0."""
+    learning_rates: list[float] = field(default_factory=lambda: [1e-3, 3e-3])
+    """Short list from which validation data chooses for each encoder, twin and budget."""
+    tag_column: str | None = None
+    """Column of the tags (default: upos)."""
+    token_column: str | None = None
+    """Column of a table that holds the words (default: tokens or words)."""
+    overwrite_output_dir: bool = False
+    """Replace an earlier comparison in the output folder."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for size in self.train_sizes:
+            if size != "all" and not (size.isdigit() and int(size) > 0):
+                raise InputError(f"--train_sizes {size}: expected a number greater than zero, or 'all'")
+        if self.seeds <= 0:
+            raise InputError(f"--seeds {self.seeds}: expected a number greater than zero")
+        names = [Path(encoder).name for encoder in self.encoders]
+        if len(set(names)) < len(names):
+            raise InputError(f"--encoders {' '.join(self.encoders)}: two folders have the same name")
+
+
+def parse(arguments: list[str]) -> CompareArguments:
+    return parse_flags(arguments, CompareArguments, "toolkit compare", __doc__)
+
+
+def run(arguments: CompareArguments) -> None:
+    from tasks.comparison import compare
+    from toolkit import report
+    from toolkit.encoders import load_config
+    from toolkit.results import check_output_dir, create_output_dir, is_main_process
+    from toolkit.training import make_accelerator
+
+    for encoder in arguments.encoders:
+        load_config(encoder)
+    root = check_output_dir(arguments.output_dir, overwrite=arguments.overwrite_output_dir)
+    make_accelerator().wait_for_everyone()  # every process has looked before the main one writes
+    if is_main_process():
+        create_output_dir(root, arguments.overwrite_output_dir)
+    shared = {f.name: getattr(arguments, f.name) for f in fields(FinetuneArguments) if hasattr(arguments, f.name)}
+    record = compare(
+        TASKS[arguments.task],
+        {Path(encoder).name: encoder for encoder in arguments.encoders},
+        FinetuneArguments(encoder="", **shared),
+        [None if size == "all" else int(size) for size in arguments.train_sizes],
+        range(arguments.seeds),
+        arguments.learning_rates,
+        say=lambda message: print(message, file=sys.stderr, flush=True) if is_main_process() else None,
+    )
+    if not is_main_process():
+        return
+    report.write_html(record, root / "report.html", f"What pretraining bought: {arguments.task} on {arguments.data}")
+    print(report.as_text(*report.table(record)))
+    print(*report.conclusions(record), f"The report, with plots: {root / 'report.html'}", sep="\n")
