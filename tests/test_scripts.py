@@ -10,7 +10,7 @@ from conftest import REPOSITORY
 
 TOOLKIT = {
     "one process": f"{sys.executable} -m toolkit",
-    "torchrun": f"{sys.executable} -m torch.distributed.run --nproc_per_node 2 --master_port 0 -m toolkit",
+    "torchrun": f"{sys.executable} -m torch.distributed.run --standalone --nproc_per_node 2 -m toolkit",
 }
 
 

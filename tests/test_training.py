@@ -29,7 +29,8 @@ def test_every_example_comes_once_an_epoch(lengths, batch_size):
         part = draws[23 * epoch : 23 * (epoch + 1)]
         assert {draw.epoch for draw in part} == {epoch}
         assert Counter(draw.example for draw in part) == Counter(range(23))
-    assert [d.example for d in draws[:23]] != [d.example for d in draws[23:46]]
+    if lengths is None or batch_size < 23:  # in one batch sorted by length the order is always the same
+        assert [d.example for d in draws[:23]] != [d.example for d in draws[23:46]]
 
 
 def test_a_step_is_addressed_without_replaying_those_before_it():
@@ -118,10 +119,23 @@ def losses(folder: Path) -> list[float]:
 
 # Losses of the first steps, at full precision; a change in any part of the way to them shows here.
 GOLDEN = {
-    "bert": [],
-    "elmo": [],
+    "bert": [
+        6.224875768025716,
+        6.260366439819336,
+        6.220935821533203,
+        6.165847142537435,
+        6.187086741129558,
+        6.175050735473633,
+    ],
+    "elmo": [
+        5.634076266818576,
+        5.422403293185764,
+        4.754391140407986,
+        4.739325857296043,
+        4.3769175211588545,
+        4.299586317274305,
+    ],
 }
-GOLDEN_WORD2VEC = 0.0
 
 
 @pytest.mark.parametrize("method", ["bert", "elmo"])
@@ -170,7 +184,7 @@ def test_processes_and_accumulation_share_one_global_batch(method, corpus, tmp_p
     )
     common = ["pretrain", method, "--corpus", str(corpus), "--preset", f"{method}-tiny", "--vocab_size", "500"]
     common += ["--max_length", "24", "--max_steps", "20", "--batch_size", "32", "--logging_steps", "1"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     ways = {
         "one": [sys.executable, str(script)],
         "two": [*torchrun, str(script)],

@@ -24,7 +24,8 @@ def mean_ratio_interval(ratios: list[Ratio], seed: int = 0) -> Interval:
     """The mean of several such ratios over the same items, such as the F1 of each tag."""
     values, resampled = zip(*(_resample(*ratio, seed) for ratio in ratios), strict=True)
     with np.errstate(invalid="ignore"):
-        low, high = np.nanpercentile(np.nanmean(resampled, axis=0), [2.5, 97.5])
+        means = np.nansum(resampled, axis=0) / np.sum(~np.isnan(resampled), axis=0)
+    low, high = np.nanpercentile(means, [2.5, 97.5])
     return {"value": float(np.mean(values)), "low": float(low), "high": float(high)}
 
 

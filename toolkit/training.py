@@ -371,7 +371,7 @@ def make_accelerator() -> Accelerator:
     Raises `InputError` where a launcher asked for more processes than were started.
     """
     asked = int(os.environ.get("ACCELERATE_NUM_PROCESSES", os.environ.get("WORLD_SIZE", "1")))
-    accelerator = Accelerator()
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available())  # else torchrun on CPUs goes unnoticed
     if asked > accelerator.num_processes:
         raise InputError(
             f"{asked} processes were asked for and {accelerator.num_processes} started; "
