@@ -21,7 +21,7 @@ def quickstart(tmp_path_factory):
 
 def test_table_and_next_commands_are_printed(quickstart):
     folder, done = quickstart
-    for name in ("word2vec", "elmo", "bert", "parameters", "peak memory", "gain over scratch", "50 examples"):
+    for name in ("word2vec", "elmo", "bert", "parameters", "peak memory", "gain over scratch", "50 labels"):
         assert name in done.stdout
     assert len(re.findall(r"^  toolkit ", done.stdout, flags=re.MULTILINE)) == 3
     assert str(folder / "report.html") in done.stdout
@@ -97,6 +97,6 @@ def test_an_encoder_that_gained_nothing_is_explained():
 
     record = {"encoders": [encoder("elmo", 0.01, 0.03), encoder("bert", -0.01, 0.02)]}
     (note,) = _notes(record)
-    assert note.startswith("bert gained nothing certain at 50 examples")
+    assert note.startswith("bert gained nothing certain with 50 examples")
     assert "no difference" in report.conclusions(record)[1]
     assert "pretraining helped" in report.conclusions(record)[0]
