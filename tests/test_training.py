@@ -149,6 +149,8 @@ def test_the_same_command_and_seed_give_the_same_bytes(method, corpus, tmp_path)
     )
     assert first == second
     assert first != other
+    modes = {path.stat().st_mode for path in (tmp_path / "first").iterdir() if path.is_file()}
+    assert len(modes) == 1  # weights are readable to whoever may read the rest
     assert losses(tmp_path / "first") == losses(tmp_path / "second")
     assert losses(tmp_path / "first") == pytest.approx(GOLDEN[method], rel=1e-5)
 

@@ -89,7 +89,7 @@ class ElmoArguments(TrainingArguments, CorpusArguments):
     def __post_init__(self):
         TrainingArguments.__post_init__(self)
         CorpusArguments.__post_init__(self)
-        _check_lengths(self, 3)
+        _check(self, 3)
 
 
 @dataclass(kw_only=True)
@@ -104,12 +104,14 @@ class BertArguments(TrainingArguments, CorpusArguments):
     def __post_init__(self):
         TrainingArguments.__post_init__(self)
         CorpusArguments.__post_init__(self)
-        _check_lengths(self, 8)
+        _check(self, 8)
 
 
-def _check_lengths(arguments: Any, shortest: int) -> None:
+def _check(arguments: Any, shortest: int) -> None:
     if arguments.max_length < shortest:
         raise InputError(f"--max_length {arguments.max_length}: expected at least {shortest}")
+    if arguments.max_steps is None and arguments.max_minutes is None and arguments.num_train_epochs is None:
+        arguments.num_train_epochs = 1.0
 
 
 def pretrain(method: str, **flags: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ class TrainingArguments:
     max_steps: int | None = None
     """End after this many optimiser steps."""
     num_train_epochs: float | None = None
-    """End after this many passes over the training data."""
+    """End after this many passes over the data (default without any limit: 1 to pretrain, 10 to fine-tune)."""
     max_minutes: float | None = None
     """End after this many minutes; the learning rate reaches zero then."""
     batch_size: int = 32
