@@ -59,7 +59,7 @@ def parse_flags(
             options |= {} if is_positional else {"required": True, "help": f"{help_text} (required)"}
         else:
             factory = field.default_factory
-            default = field.default if factory is dataclasses.MISSING else factory()
+            default: Any = field.default if factory is dataclasses.MISSING else factory()
             shown = "" if default in (None, False, []) else f" (default: {default})"
             options |= {"default": default, "help": help_text + shown}
         if field_types[field.name] is bool:

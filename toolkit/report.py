@@ -1,6 +1,5 @@
 """A comparison as a table for the terminal and as one self-contained HTML page, with plots."""
 
-import html
 import io
 import json
 from collections.abc import Callable, Sequence
@@ -40,15 +39,16 @@ def is_significant(gain: dict[str, float]) -> bool:
     return gain["low"] > 0 or gain["high"] < 0
 
 
-def as_text(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The table turned on its side, a column an encoder, which fits a terminal of 100 columns."""
-    columns = [head, *rows]
-    widths = [max(map(len, column)) for column in columns]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        for line in zip(*columns, strict=True)
-    ]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+def turned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
+    """The table on its side, a column an encoder, which fits terminals and pages."""
+    return list(zip(head, *rows, strict=True))
+
+
+def as_text(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of cells, the first line the head, with columns of equal width."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
+    return "\n".join([padded[0], "-" * len(padded[0]), *padded[1:]])
 
 
 def conclusions(record: dict[str, Any]) -> list[str]:
@@ -73,7 +73,7 @@ def write_html(record: dict[str, Any], path: Path, title: str, notes: Sequence[s
     from jinja2 import Environment
 
     template = (files("toolkit") / "report.html.jinja").read_text(encoding="utf-8")
-    head, rows = table(record)
+    head, *rows = turned(*table(record))
     page = (
         Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
         .from_string(template)
@@ -87,7 +87,6 @@ def write_html(record: dict[str, Any], path: Path, title: str, notes: Sequence[s
             examples=record["examples"],
             names=[encoder["name"] for encoder in record["encoders"]],
             record=record,
-            raw=html.escape(json.dumps({"command": record["command"], "versions": record["versions"]})),
         )
     )
     path.write_text(page, encoding="utf-8")
@@ -140,15 +139,10 @@ def _draw_pretraining(axes, record: dict[str, Any]) -> None:
     for i, (encoder, marker) in enumerate(zip(record["encoders"], MARKERS, strict=False)):
         log = Path(encoder["folder"]) / "train_log.jsonl"
         lines = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
-        seconds = {line["step"]: line["seconds"] for line in lines if "seconds" in line}
-        points = [
-            (seconds[line["step"]], line["validation_loss"])
-            for line in lines
-            if line["step"] in seconds and "validation_loss" in line
-        ]
+        points = [(line["seconds"], line["validation_loss"]) for line in lines if "validation_loss" in line]
         if points:
             axes.plot(*zip(*points, strict=True), marker=marker, color=f"C{i}", label=encoder["name"])
     axes.set_xlabel("seconds of pretraining")
-    axes.set_ylabel("held-out loss (nats; not comparable between objectives)")
+    axes.set_ylabel("held-out loss (nats)")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)

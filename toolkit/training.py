@@ -304,7 +304,7 @@ def train(
                 window = _Window()
             if evaluate is not None and _evaluation_is_due(arguments, state, progress):
                 figures = _evaluate(evaluate, model, accelerator)
-                report(**{f"validation_{name}": value for name, value in figures.items()})
+                report(seconds=seconds, **{f"validation_{name}": value for name, value in figures.items()})
                 if state.note_evaluation(figures, better) and is_main:
                     save_model(output_dir, model, tokenizer)
                 if state.num_without_gain == arguments.early_stopping_patience:

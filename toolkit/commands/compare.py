@@ -80,5 +80,5 @@ def run(arguments: CompareArguments) -> None:
     if not is_main_process():
         return
     report.write_html(record, root / "report.html", f"What pretraining bought: {arguments.task} on {arguments.data}")
-    print(report.as_text(*report.table(record)))
+    print(report.as_text(report.turned(*report.table(record))))
     print(*report.conclusions(record), f"The report, with plots: {root / 'report.html'}", sep="\n")

@@ -66,7 +66,7 @@ def run(arguments: QuickstartArguments) -> None:
     report.write_html(record, page, "What pretraining bought: part-of-speech tagging", notes)
     say("done")
     print()
-    print(report.as_text(*report.table(record)))
+    print(report.as_text(report.turned(*report.table(record))))
     print()
     print(f"accuracy in % on {record['n']} test sentences, mean of seeds {SEEDS}, 95% intervals; * excludes 0")
     for note in notes:
