@@ -61,3 +61,9 @@ def test_import_loads_nothing_heavy(module):
     code = f"import {module}, sys; print([m for m in ('torch', 'transformers', 'datasets') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_every_export_is_there():
+    import toolkit
+
+    assert all(getattr(toolkit, name) is not None for name in toolkit.__all__)

@@ -16,7 +16,7 @@ _EXPORTS = {
     "train": "toolkit.training",
     "load_text": "toolkit.data.text",
     "load_treebank": "toolkit.data.treebank",
-    "pretrain": "toolkit.objectives",
+    "pretrain": "toolkit.pretraining",
 }
 __all__ = ["__version__", *_EXPORTS]
 
