@@ -147,6 +147,14 @@ def test_overwriting_replaces_the_run(tmp_path, corpus):
     assert not (tmp_path / "t" / "stray.txt").exists()
 
 
+def test_a_folder_of_runs_is_not_taken_for_a_run(tmp_path, corpus):
+    flags = ["tokenizer", "--corpus", corpus, "--kind", "bytes", "--output_dir"]
+    assert run_toolkit(*flags, tmp_path / "runs" / "one").returncode == 0
+    assert run_toolkit(*flags, tmp_path / "runs", "--overwrite_output_dir").returncode == 2
+    assert run_toolkit("quickstart", "--output_dir", tmp_path / "runs").returncode == 2
+    assert (tmp_path / "runs" / "one" / "tokenizer.json").exists()
+
+
 def test_a_closed_pipe_is_no_error(taggers):
     command = f"{sys.executable} -m toolkit predict {taggers['word2vec']} 'A b c.' 'D e f.' | head -n 1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=REPOSITORY)

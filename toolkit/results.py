@@ -14,7 +14,7 @@ from toolkit.errors import InputError
 
 RESULTS_FILE = "results.json"
 VERSIONED = ("torch", "transformers", "datasets", "tokenizers", "accelerate", "gensim", "numpy")
-_TRACES_OF_A_RUN = (RESULTS_FILE, "train_log.jsonl", "tokenizer.json")
+_MARK = ".toolkit-run"  # in every folder made here; only such a folder is ever replaced
 
 
 def check_output_dir(output_dir: str | Path, resume: bool = False, overwrite: bool = False) -> Path:
@@ -26,7 +26,7 @@ def check_output_dir(output_dir: str | Path, resume: bool = False, overwrite: bo
     if not os.access(nearest, os.W_OK) or not nearest.is_dir():
         raise InputError(f"--output_dir {folder}: cannot be written to, {nearest} does not allow it")
     if folder.is_dir() and any(folder.iterdir()):
-        if not any(any(folder.glob(name)) or any(folder.glob(f"*/{name}")) for name in _TRACES_OF_A_RUN):
+        if not (folder / _MARK).exists():
             raise InputError(f"--output_dir {folder}: the folder holds something else, name an empty or a new one")
         if not resume and not overwrite:
             raise InputError(
@@ -42,6 +42,7 @@ def create_output_dir(output_dir: str | Path, overwrite: bool = False) -> Path:
     if overwrite and folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / _MARK).touch()
     return folder
 
 
