@@ -1,12 +1,55 @@
-"""Downstream tasks, one file each. Importing them loads no torch."""
+"""Downstream tasks, one file each. Importing them loads no torch.
 
-from tasks.base import FinetuneArguments, Task, finetune, load_predictor, score
+Pretrain, fine-tune, predict:
+
+>>> from tasks import finetune, predict
+>>> from toolkit import pretrain
+>>> _ = pretrain("elmo", corpus="sample", output_dir="runs/elmo", preset="elmo-tiny", max_steps=20)
+>>> record = finetune("pos", encoder="runs/elmo", data="sample", output_dir="runs/tagger", max_steps=60)
+>>> record["metrics"]["accuracy"]["value"] > 0.3
+True
+>>> (sentence,) = predict("runs/tagger", ["Unheard-of wugs frobnicate."])
+>>> sentence["tokens"]
+['Unheard-of', 'wugs', 'frobnicate', '.']
+>>> sentence["predicted"][-1]
+'PUNCT'
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from tasks.base import FinetuneArguments, Task, load_predictor, score
 from tasks.pos_tagging import PosTagging
+from tasks.text_classification import TextClassification
 from toolkit.errors import InputError
 
-TASKS: dict[str, Task] = {"pos": PosTagging()}
+TASKS: dict[str, Task] = {"pos": PosTagging(), "text": TextClassification()}
 
-__all__ = ["TASKS", "FinetuneArguments", "Task", "finetune", "load_predictor", "score", "task_of"]
+__all__ = ["TASKS", "FinetuneArguments", "Task", "finetune", "load_predictor", "predict", "score", "task_of"]
+
+
+def finetune(task: str, **flags: Any) -> dict[str, Any]:
+    """Fine-tune an encoder on the task `pos` or `text`; the flags are those of `toolkit finetune TASK --help`.
+
+    Leaves the checkpoint in `output_dir` and returns the record that stands in its `results.json`.
+    """
+    from tasks import base
+
+    if task not in TASKS:
+        raise InputError(f"unknown task '{task}', expected one of {', '.join(TASKS)}")
+    return base.finetune(TASKS[task], TASKS[task].arguments_class(**flags))
+
+
+def predict(folder: str, inputs: Sequence[str]) -> list[dict[str, Any]]:
+    """What a fine-tuned checkpoint says of texts, or of files as `toolkit predict` takes them.
+
+    One dictionary a sentence, with `tokens`, `predicted` and `probabilities`, or a text, with `text`, `predicted` and
+    `probability`.
+    """
+    task = task_of(folder)
+    rows = task.unlabelled(list(inputs))
+    predictions = load_predictor(task, folder)(rows)
+    return [task.as_json(row, prediction) for row, prediction in zip(rows, predictions, strict=True)]
 
 
 def task_of(folder: str) -> Task:

@@ -1,7 +1,13 @@
-"""What a task is, and how an encoder is fine-tuned and scored on it. Knows no task by name."""
+"""What a task is, and how an encoder is fine-tuned and scored on it. Knows no task by name.
+
+What may help with few labels, each by a flag: a slower pace for lower layers (Howard & Ruder 2018,
+https://arxiv.org/abs/1801.06146), a start with the head alone (Kumar, Raghunathan, Jones, Ma & Liang 2022,
+https://arxiv.org/abs/2202.10054), word dropout, and a learning rate chosen on validation data.
+"""
 
 import dataclasses
 import json
+import shutil
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -9,24 +15,71 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tasks.words import WordDropout
 from toolkit.errors import InputError
 from toolkit.training_arguments import TrainingArguments
 
 PREDICTIONS_FILE = "predictions.jsonl"
 SEEN_FILE = "seen_in_training.txt"
+CONFUSION_FILE = "confusion_matrix.png"
 VALIDATION_SHARE = 0.1  # of the training data, where a source has no validation split
 DEFAULT_EPOCHS, DEFAULT_MIN_STEPS = 10, 400
 PREDICTION_BATCH_SIZE = 32
+IGNORED = -100  # what stands for a label where there is none to learn
+
+
+@dataclass(kw_only=True)
+class FinetuneArguments(TrainingArguments):
+    encoder: str
+    """A checkpoint folder, a Hub id, or 'scratch:' and a preset or folder for the same network with new weights."""
+    data: str
+    """Labelled data: a file, a folder with one file a split, a Hub id, or 'sample'."""
+    output_dir: str
+    """Folder for the checkpoint, results.json, predictions.jsonl and train_log.jsonl."""
+    tokenizer: str | None = None
+    """Tokenizer of a scratch preset; by default one is trained on the training data."""
+    train_size: int | None = None
+    """Train on this many examples only."""
+    per_class: bool = False
+    """--train_size counts the examples of each class; a class that has fewer gives all."""
+    subset_seed: int = 0
+    """Seed of the choice of those examples; a larger choice holds every smaller one."""
+    freeze: bool = False
+    """Train the head only."""
+    probe_ratio: float = 0.0
+    """Share of the run in which the head is trained alone, before the encoder joins."""
+    layer_decay: float = 1.0
+    """Each layer of the encoder learns at this share of the rate of the one above it, the top one of the head's."""
+    word_dropout: float = 0.0
+    """Replace words of the training examples by the unknown word with this probability."""
+    learning_rates: list[float] | None = None
+    """Train once with each of these and keep what does best on validation data (instead of --learning_rate)."""
+    overwrite_output_dir: bool = False
+    """Replace an earlier run in the output folder."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.train_size is not None and self.train_size <= 0:
+            raise InputError(f"--train_size {self.train_size}: expected a number greater than zero")
+        for name in ("probe_ratio", "word_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"--{name} {getattr(self, name)}: expected a share from 0 to below 1")
+        if not 0 < self.layer_decay <= 1:
+            raise InputError(f"--layer_decay {self.layer_decay}: expected a share above 0, at most 1")
+        if any(rate <= 0 for rate in self.learning_rates or ()):
+            raise InputError(f"--learning_rates {min(self.learning_rates or ())}: expected numbers greater than zero")
 
 
 class Task(ABC):
     """From rows of data to rows of features, and from logits to figures.
 
-    A row of features has `input_ids`, `index`, the number of the row of data it was made from, and what `collate` and
-    `read` need.
+    A row of features has `input_ids`, `words`, the word of each piece or `NO_WORD`, `index` and `part`, the row of
+    data it was made from and which part of it, and what `collate` and `read` need.
     """
 
     name: str
+    arguments_class: type[FinetuneArguments]
+    columns: tuple[str, ...]  # the flags that name columns of the data
     model_class: str  # transformers' Auto class
     better: str  # the figure by which checkpoints are chosen
     item: str  # what throughput counts
@@ -52,20 +105,28 @@ class Task(ABC):
     def labels(self, rows) -> list[str]:
         """All labels in the rows, sorted."""
 
-    @abstractmethod
     def seen(self, rows) -> set[str]:
-        """What later counts as seen in training."""
+        """What later counts as seen in training, if that makes a difference."""
+        return set()
+
+    def config_fields(self, arguments: Any) -> dict[str, Any]:
+        """What the configuration of the model keeps of the arguments, besides the labels."""
+        return {}
+
+    def labels_of_rows(self, rows) -> list[str]:
+        """The label of each row. Raises `InputError` where a row has several."""
+        raise InputError(f"--per_class: an example of {self.name} has many labels, give --train_size alone")
 
     @abstractmethod
     def encode(self, rows, tokenizer, label2id: dict[str, int], max_length: int | None):
         """The rows of features, as a data set."""
 
     @abstractmethod
-    def collate(self, tokenizer) -> Callable:
+    def collate(self, rows: list[dict], pad_token_id: int) -> dict[str, Any]:
         """From rows of features to a batch, as `toolkit.training` wants it."""
 
     @abstractmethod
-    def read(self, features: list[dict], logits, id2label: dict[int, str]) -> list[Any]:
+    def read(self, features: list[dict], logits, model) -> list[Any]:
         """What the logits of a batch say, one prediction a row of features."""
 
     @abstractmethod
@@ -85,6 +146,10 @@ class Task(ABC):
         """A prediction beside what it is of, and beside the right answer where the row has it."""
 
     @abstractmethod
+    def answers(self, rows, predictions: list[Any]) -> tuple[list[str], list[str]]:
+        """All right labels, and beside them the predicted ones."""
+
+    @abstractmethod
     def hits(self, line: dict) -> tuple[int, int]:
         """Of what `as_json` gave for a row with the right answer: how many were right, of how many."""
 
@@ -93,49 +158,20 @@ class Task(ABC):
         """The same for people and spreadsheets."""
 
 
-@dataclass(kw_only=True)
-class FinetuneArguments(TrainingArguments):
-    encoder: str
-    """A checkpoint folder, a Hub id, or 'scratch:' and a preset or folder for the same network with new weights."""
-    data: str
-    """Labelled data: a file, a folder with one file a split, a Hub id, or 'sample'."""
-    output_dir: str
-    """Folder for the checkpoint, results.json, predictions.jsonl and train_log.jsonl."""
-    tokenizer: str | None = None
-    """Tokenizer of a scratch preset; by default one is trained on the training data."""
-    train_size: int | None = None
-    """Train on this many examples only."""
-    subset_seed: int = 0
-    """Seed of the choice of those examples; a larger choice holds every smaller one."""
-    freeze: bool = False
-    """Train the head only."""
-    tag_column: str | None = None
-    """Column of the tags: upos, xpos, or a key of FEATS or MISC such as Number (default: upos)."""
-    token_column: str | None = None
-    """Column of a table that holds the words (default: tokens or words)."""
-    overwrite_output_dir: bool = False
-    """Replace an earlier run in the output folder."""
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.train_size is not None and self.train_size <= 0:
-            raise InputError(f"--train_size {self.train_size}: expected a number greater than zero")
-
-    @property
-    def columns(self) -> dict[str, str | None]:
-        return {"tag_column": self.tag_column, "token_column": self.token_column}
-
-
 def finetune(task: Task, arguments: FinetuneArguments) -> dict[str, Any]:
     """Put the task's head on an encoder and train both; score the best weights on the test split.
 
     The best are those that do best on validation data. Where the data has no test split, the figures are of the
     validation split, and the record says so. Leaves a checkpoint in `output_dir`, returns its `results.json`.
     """
+    if arguments.learning_rates:
+        return _finetune_with_each_rate(task, arguments)
+
     import torch
 
     from toolkit.checkpoint import save_model
-    from toolkit.data.treebank import take_subset
+    from toolkit.data.source import take_subset
+    from toolkit.report import write_confusion_matrix
     from toolkit.results import RESULTS_FILE, Stopwatch, check_output_dir, create_output_dir, write_results
     from toolkit.training import make_accelerator, train
 
@@ -144,7 +180,8 @@ def finetune(task: Task, arguments: FinetuneArguments) -> dict[str, Any]:
     accelerator.wait_for_everyone()  # every process has looked at the folder before the main one writes to it
     stopwatch = Stopwatch()
     train_rows, validation_rows, test_rows = _load_splits(task, arguments)
-    train_rows = take_subset(train_rows, arguments.train_size, arguments.subset_seed)
+    labels_of_rows = task.labels_of_rows(train_rows) if arguments.per_class else None
+    train_rows = take_subset(train_rows, arguments.train_size, arguments.subset_seed, labels_of_rows)
     labels = task.labels(train_rows)
     if len(labels) < 2:
         raise InputError(f"{arguments.data}: the only label is {labels[0]}, expected two or more")
@@ -153,7 +190,8 @@ def finetune(task: Task, arguments: FinetuneArguments) -> dict[str, Any]:
     seen = task.seen(train_rows)
 
     torch.manual_seed(arguments.seed)
-    model, tokenizer = _load_encoder(task, arguments, train_rows, id2label=id2label, label2id=label2id)
+    config_fields = {"id2label": id2label, "label2id": label2id, **task.config_fields(arguments)}
+    model, tokenizer = _load_encoder(task, arguments, train_rows, **config_fields)
     if arguments.freeze:
         model.base_model.requires_grad_(False)
     features = {
@@ -172,7 +210,7 @@ def finetune(task: Task, arguments: FinetuneArguments) -> dict[str, Any]:
     result = train(
         model,
         features["train"],
-        task.collate(tokenizer),
+        _Collate(task, tokenizer, arguments),
         _with_default_budget(arguments, len(features["train"])),
         output_dir,
         tokenizer=tokenizer,
@@ -180,6 +218,7 @@ def finetune(task: Task, arguments: FinetuneArguments) -> dict[str, Any]:
         evaluate=evaluate,
         better=task.better,
         item=task.item,
+        pace=_pace(model, arguments),
     )
     model = type(model).from_pretrained(output_dir).to(accelerator.device).eval()
     scores, predictions = {}, []
@@ -210,8 +249,10 @@ def finetune(task: Task, arguments: FinetuneArguments) -> dict[str, Any]:
     }
     if accelerator.is_main_process:
         save_model(output_dir, model, tokenizer)
-        (output_dir / SEEN_FILE).write_text("\n".join(sorted(seen)) + "\n", encoding="utf-8")
+        if seen:
+            (output_dir / SEEN_FILE).write_text("\n".join(sorted(seen)) + "\n", encoding="utf-8")
         _write_predictions(output_dir / PREDICTIONS_FILE, task, rows_of[split], predictions)
+        write_confusion_matrix(output_dir / CONFUSION_FILE, *task.answers(rows_of[split], predictions))
         record = write_results(output_dir / RESULTS_FILE, stopwatch, **record)
     accelerator.wait_for_everyone()
     return record
@@ -222,6 +263,7 @@ def score(
 ) -> dict[str, Any]:
     """Score a fine-tuned checkpoint on labelled data; the record is also written to `output_file`."""
     from toolkit.encoders import load_encoder
+    from toolkit.report import write_confusion_matrix
     from toolkit.results import Stopwatch, write_results
     from toolkit.training import make_accelerator
 
@@ -251,7 +293,12 @@ def score(
         "throughput_unit": "examples/s",
         "deterministic": True,
     }
-    return write_results(output_file, stopwatch, **record) if accelerator.is_main_process else record
+    if accelerator.is_main_process:
+        write_confusion_matrix(
+            output_file.with_name(f"{output_file.stem}_{CONFUSION_FILE}"), *task.answers(rows, predictions)
+        )
+        record = write_results(output_file, stopwatch, **record)
+    return record
 
 
 def load_predictor(task: Task, folder: str) -> Callable[[Any], list[Any]]:
@@ -272,8 +319,11 @@ def load_predictor(task: Task, folder: str) -> Callable[[Any], list[Any]]:
 
 def encode(task: Task, rows, tokenizer, model):
     """The features of rows, none longer than the model and its tokenizer allow."""
-    limits = [tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", tokenizer.model_max_length)]
-    return task.encode(rows, tokenizer, model.config.label2id, min(limits))
+    from toolkit.tokenization import WITHOUT_LIMIT
+
+    limit = tokenizer.model_max_length
+    limit = min(limit, getattr(model.config, "max_position_embeddings", limit))
+    return task.encode(rows, tokenizer, model.config.label2id, limit if limit < WITHOUT_LIMIT else None)
 
 
 def predict(task: Task, model, tokenizer, features, batch_size: int, accelerator) -> list[Any]:
@@ -282,7 +332,7 @@ def predict(task: Task, model, tokenizer, features, batch_size: int, accelerator
 
     from toolkit.training import evaluation_batches, gather_objects
 
-    collate = task.collate(tokenizer)
+    collate = _Collate(task, tokenizer)
     lengths = [len(ids) for ids in features["input_ids"]]
     features = features.select(sorted(range(len(lengths)), key=lengths.__getitem__))  # little padding
 
@@ -294,7 +344,7 @@ def predict(task: Task, model, tokenizer, features, batch_size: int, accelerator
         for batch in evaluation_batches(features, collate_with_rows, batch_size, accelerator):
             rows = batch.pop("rows")
             inputs = {name: batch[name] for name in batch if name not in ("labels", "num_targets", "num_items")}
-            predictions = task.read(rows, model(**inputs).logits, model.config.id2label)
+            predictions = task.read(rows, model(**inputs).logits, model)
             mine += [(row["index"], row["part"], p) for row, p in zip(rows, predictions, strict=True)]
     parts: dict[int, list[Any]] = {}
     for index, _, prediction in sorted(gather_objects(accelerator, mine), key=lambda found: found[:2]):
@@ -310,9 +360,10 @@ def say(message: str, accelerator) -> None:
 def _load_splits(task: Task, arguments: FinetuneArguments):
     """Training, validation and test rows, the last None where there are none."""
     splits = task.splits(arguments.data)
-    train_rows = task.load(arguments.data, "train" if "train" in splits else None, arguments.columns)
+    columns = {name: getattr(arguments, name) for name in task.columns}
+    train_rows = task.load(arguments.data, "train" if "train" in splits else None, columns)
     if "validation" in splits:
-        validation_rows = task.load(arguments.data, "validation", arguments.columns)
+        validation_rows = task.load(arguments.data, "validation", columns)
     else:
         num_held_out = max(1, round(VALIDATION_SHARE * len(train_rows)))
         if num_held_out >= len(train_rows):
@@ -320,7 +371,7 @@ def _load_splits(task: Task, arguments: FinetuneArguments):
         shuffled = train_rows.shuffle(seed=arguments.subset_seed)
         validation_rows = shuffled.select(range(num_held_out))
         train_rows = shuffled.select(range(num_held_out, len(shuffled)))
-    test_rows = task.load(arguments.data, "test", arguments.columns) if "test" in splits else None
+    test_rows = task.load(arguments.data, "test", columns) if "test" in splits else None
     return train_rows, validation_rows, test_rows
 
 
@@ -340,6 +391,76 @@ def _load_encoder(task: Task, arguments: FinetuneArguments, train_rows, **config
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         return load_encoder(arguments.encoder, task.model_class, folder, **config_fields)
+
+
+@dataclass(frozen=True)
+class _Collate:
+    """Rows of features to a batch, for training with what `arguments` say of dropping words."""
+
+    task: Task
+    tokenizer: Any
+    arguments: FinetuneArguments | None = None
+
+    def __call__(self, rows: list[dict], draws) -> dict[str, Any]:
+        if self.arguments is not None and self.arguments.word_dropout:
+            drop_words = WordDropout(self.arguments.word_dropout, self.tokenizer.unk_token_id, self.arguments.seed)
+            rows = [drop_words(row, draw) for row, draw in zip(rows, draws, strict=True)]
+        return self.task.collate(rows, self.tokenizer.pad_token_id)
+
+
+def _pace(model, arguments: FinetuneArguments) -> Callable:
+    """How fast each parameter learns, by its name: the head at full rate from the start, then layer by layer."""
+    from toolkit.encoders import layers_below_head
+    from toolkit.training import Pace
+
+    depths = layers_below_head(model)
+
+    def pace(name: str) -> Pace:
+        depth = depths[name]
+        return Pace(arguments.layer_decay ** max(0, depth - 1), arguments.probe_ratio if depth else 0.0)
+
+    return pace
+
+
+def _finetune_with_each_rate(task: Task, arguments: FinetuneArguments) -> dict[str, Any]:
+    """One run in a folder for each rate; what the best one left moves up to `output_dir`."""
+    from toolkit.results import (
+        RESULTS_FILE,
+        check_output_dir,
+        create_output_dir,
+        is_main_process,
+        read_results,
+        write_json,
+    )
+    from toolkit.training import make_accelerator
+
+    output_dir = check_output_dir(arguments.output_dir, arguments.resume, arguments.overwrite_output_dir)
+    accelerator = make_accelerator()
+    accelerator.wait_for_everyone()
+    if is_main_process():
+        create_output_dir(output_dir, arguments.overwrite_output_dir and not arguments.resume)
+    accelerator.wait_for_everyone()
+    figures = {}
+    for rate in arguments.learning_rates or ():
+        folder = output_dir / f"lr-{rate:g}"
+        if not (arguments.resume and (folder / RESULTS_FILE).exists()):
+            one = dataclasses.replace(
+                arguments, learning_rates=None, learning_rate=rate, output_dir=str(folder), overwrite_output_dir=False
+            )
+            finetune(task, one)
+        accelerator.wait_for_everyone()
+        figures[rate] = read_results(folder)["validation_metrics"][task.better]["value"]
+        say(f"learning rate {rate:g}: {task.better} {figures[rate]:.4f} on validation data", accelerator)
+    best = max(figures, key=lambda rate: figures[rate])
+    record = read_results(output_dir / f"lr-{best:g}")
+    record["learning_rates_tried"] = {f"{rate:g}": value for rate, value in figures.items()}
+    if accelerator.is_main_process:
+        for file in (output_dir / f"lr-{best:g}").iterdir():
+            if file.is_file():
+                shutil.copy2(file, output_dir / file.name)
+        write_json(output_dir / RESULTS_FILE, record)
+    accelerator.wait_for_everyone()
+    return record
 
 
 def _with_default_budget(arguments: FinetuneArguments, num_examples: int) -> FinetuneArguments:

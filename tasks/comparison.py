@@ -44,12 +44,13 @@ def compare(
         for train_size in train_sizes:
             cells = {}
             for variant, encoder in ((PRETRAINED, folder), (FROM_SCRATCH, SCRATCH + folder)):
-                say(f"{num_done}/{num_runs} runs done; now {name}, {variant}, {train_size or 'all'} training examples")
+                budget = budget_name(train_size, arguments.per_class)
+                say(f"{num_done}/{num_runs} runs done; now {name}, {variant}, {budget}")
                 cell_dir = output_dir / name / f"{variant}-{train_size or 'all'}"
                 shared = dataclasses.replace(arguments, encoder=encoder, train_size=train_size)
                 cells[variant] = _run_cell(task, shared, cell_dir, seeds, learning_rates)
                 num_done += runs_a_cell
-            budgets.append(_compare_cells(task, **cells))
+            budgets.append({"name": budget, **_compare_cells(task, **cells)})
         rows.append(
             {
                 "name": name,
@@ -72,6 +73,12 @@ def compare(
         "deterministic": arguments.max_minutes is None,
     }
     return write_results(output_dir / RESULTS_FILE, stopwatch, **record) if is_main_process() else record
+
+
+def budget_name(train_size: int | None, per_class: bool) -> str:
+    if train_size is None:
+        return "all labels"
+    return f"{train_size:,} labels a class" if per_class else f"{train_size:,} labels"
 
 
 def _pretraining(folder: Path) -> dict[str, Any] | None:
@@ -133,7 +140,8 @@ def _examples(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for lines in zip(*answers.values(), strict=True)
     ]
     for item in items:
-        item.pop("probabilities", None)
+        for name in ("probabilities", "probability"):
+            item.pop(name, None)
     order = sorted(range(len(items)), key=lambda i: -len({json.dumps(p) for p in items[i]["predicted"].values()}))
     return [items[i] for i in order[:NUM_SHOWN]]
 

@@ -4,20 +4,33 @@ An example: tokens ["The", "dog", "barks", "."], tags ["DET", "NOUN", "VERB", "P
 carries its tag. The figures are accuracy, accuracy on words that training lacks, F1 of each tag and their mean.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
-from tasks.base import Task
-from toolkit.data.source import check_readable_text, suffix_of
+from tasks.base import IGNORED, FinetuneArguments, Task
+from tasks.words import NO_WORD, first_pieces, padded_pieces, words_of
+from toolkit.data.source import check_readable_text, splits_of, suffix_of
 from toolkit.errors import InputError
 
-IGNORED = -100
+
+@dataclass(kw_only=True)
+class PosArguments(FinetuneArguments):
+    head: Literal["linear", "crf"] = "linear"
+    """linear: each tag by itself; crf: the best sequence of tags (Lafferty, McCallum & Pereira 2001)."""
+    tag_column: str | None = None
+    """Column of the tags: upos, xpos, or a key of FEATS or MISC such as Number (default: upos)."""
+    token_column: str | None = None
+    """Column of a table that holds the words (default: tokens or words)."""
 
 
 class PosTagging(Task):
     name = "pos"
+    arguments_class = PosArguments
+    columns = ("tag_column", "token_column")
     model_class = "AutoModelForTokenClassification"
     better = "accuracy"
     item = "word"
@@ -28,9 +41,9 @@ class PosTagging(Task):
         return load_treebank(source, split, columns.get("tag_column"), columns.get("token_column"))
 
     def splits(self, source: str) -> list[str]:
-        from toolkit.data.treebank import splits_of
+        from toolkit.data.treebank import SUFFIXES
 
-        return splits_of(source)
+        return splits_of(source, SUFFIXES)
 
     def texts(self, rows) -> Iterable[str]:
         return [" ".join(tokens) for tokens in rows["tokens"]]
@@ -41,6 +54,9 @@ class PosTagging(Task):
     def seen(self, rows) -> set[str]:
         return {token for tokens in rows["tokens"] for token in tokens}
 
+    def config_fields(self, arguments: Any) -> dict[str, Any]:
+        return {"tagging_head": arguments.head}
+
     def encode(self, rows, tokenizer, label2id: dict[str, int], max_length: int | None):
         """Sentences too long for the encoder are cut into parts; a tag that training lacks is not trained on."""
         import datasets
@@ -49,13 +65,14 @@ class PosTagging(Task):
         all_tags = rows["tags"] if "tags" in rows.column_names else [None] * len(rows)
         for index, (tokens, tags) in enumerate(zip(rows["tokens"], all_tags, strict=True)):
             start = 0
-            for part, (ids, first_pieces) in enumerate(_pieces(tokens, tokenizer, max_length)):
-                labels = tags[start : start + len(first_pieces)] if tags else []
-                start += len(first_pieces)
+            for part, (ids, words) in enumerate(_pieces(tokens, tokenizer, max_length)):
+                num_words = len(first_pieces(words))
+                labels = tags[start : start + num_words] if tags else []
+                start += num_words
                 features.append(
                     {
                         "input_ids": ids,
-                        "first_pieces": first_pieces,
+                        "words": words,
                         "labels": [label2id.get(tag, IGNORED) for tag in labels],
                         "index": index,
                         "part": part,
@@ -63,37 +80,40 @@ class PosTagging(Task):
                 )
         return datasets.Dataset.from_list(features)
 
-    def collate(self, tokenizer) -> Callable:
+    def collate(self, rows: list[dict], pad_token_id: int) -> dict[str, Any]:
         import torch
 
-        def collate(rows: list[dict], draws) -> dict:
-            width = max(len(row["input_ids"]) for row in rows)
-            input_ids = np.full((len(rows), width), tokenizer.pad_token_id)
-            attention_mask = np.zeros((len(rows), width), dtype=np.int64)
-            labels = np.full((len(rows), width), IGNORED)
-            for i, row in enumerate(rows):
-                input_ids[i, : len(row["input_ids"])] = row["input_ids"]
-                attention_mask[i, : len(row["input_ids"])] = 1
-                if row["labels"]:
-                    labels[i, row["first_pieces"]] = row["labels"]
-            return {
-                "input_ids": torch.from_numpy(input_ids),
-                "attention_mask": torch.from_numpy(attention_mask),
-                "labels": torch.from_numpy(labels),
-                "num_targets": int((labels != IGNORED).sum()),
-                "num_items": sum(len(row["first_pieces"]) for row in rows),
-            }
+        input_ids, attention_mask = padded_pieces(rows, pad_token_id)
+        labels = np.full(input_ids.shape, IGNORED)
+        starts = [first_pieces(row["words"]) for row in rows]
+        for i, row in enumerate(rows):
+            if row["labels"]:
+                labels[i, starts[i]] = row["labels"]
+        return {
+            "input_ids": torch.from_numpy(input_ids),
+            "attention_mask": torch.from_numpy(attention_mask),
+            "labels": torch.from_numpy(labels),
+            "num_targets": int((labels != IGNORED).sum()),
+            "num_items": sum(map(len, starts)),
+        }
 
-        return collate
-
-    def read(self, features: list[dict], logits, id2label: dict[int, str]) -> list[list[tuple[str, float]]]:
+    def read(self, features: list[dict], logits, model) -> list[list[tuple[str, float]]]:
         """For each word its tag and the probability of it."""
-        predictions = []
-        for row, row_logits in zip(features, logits.softmax(dim=-1), strict=True):
-            probabilities, ids = row_logits[row["first_pieces"]].max(dim=-1)
-            pairs = zip(ids.tolist(), probabilities.tolist(), strict=True)
-            predictions.append([(id2label[label], probability) for label, probability in pairs])
-        return predictions
+        from torch.nn.utils.rnn import pad_sequence
+
+        starts = [first_pieces(row["words"]) for row in features]
+        emissions = [logits_of_row[of_row] for logits_of_row, of_row in zip(logits, starts, strict=True)]
+        if hasattr(model, "decode"):
+            mask = pad_sequence([e.new_ones(len(e), dtype=bool) for e in emissions], batch_first=True)
+            ids, probabilities = model.decode(pad_sequence(emissions, batch_first=True), mask)
+        else:
+            best = [e.softmax(dim=-1).max(dim=-1) for e in emissions]
+            ids, probabilities = [b.indices.tolist() for b in best], [b.values for b in best]
+        id2label = model.config.id2label
+        return [
+            [(id2label[label], probability) for label, probability in zip(row, of_row.tolist(), strict=False)]
+            for row, of_row in zip(ids, probabilities, strict=True)
+        ]
 
     def join(self, predictions: list[list[tuple[str, float]]]) -> list[tuple[str, float]]:
         return [word for part in predictions for word in part]
@@ -104,6 +124,9 @@ class PosTagging(Task):
         unseen = None if seen is None else [[token not in seen for token in tokens] for tokens in rows["tokens"]]
         tags = [[tag for tag, _ in words] for words in predictions]
         return Tagging(keep_in_memory=True).compute(predictions=tags, references=list(rows["tags"]), unseen=unseen)
+
+    def answers(self, rows, predictions) -> tuple[list[str], list[str]]:
+        return [tag for tags in rows["tags"] for tag in tags], [tag for words in predictions for tag, _ in words]
 
     def unlabelled(self, inputs: list[str]):
         """Text is split into words as treebanks of English split it: *don't* is *do* and *n't*."""
@@ -135,17 +158,15 @@ class PosTagging(Task):
 
     def as_text(self, row: dict, prediction: list[tuple[str, float]]) -> str:
         words = zip(row["tokens"], prediction, strict=True)
-        return "\n".join(f"{token}\t{tag}\t{probability:.4f}" for token, (tag, probability) in words)
+        return "".join(f"{token}\t{tag}\t{probability:.4f}\n" for token, (tag, probability) in words)
 
 
 def _pieces(tokens: list[str], tokenizer, max_length: int | None) -> Iterator[tuple[list[int], list[int]]]:
-    """The ids of a sentence and where each word's first piece is; halves of it where it is too long."""
+    """The ids of a sentence and the word of each; halves of it where it is too long."""
     encoding = tokenizer(tokens, is_split_into_words=True, verbose=False)
-    words = encoding.word_ids()
-    first_pieces = [i for i, word in enumerate(words) if word is not None and word != words[i - 1]]
-    if len(first_pieces) < len(tokens):
+    words = words_of(encoding)
+    if len(found := set(words) - {NO_WORD}) < len(tokens):
         # A word of invisible characters alone leaves no piece.
-        found = {words[i] for i in first_pieces}
         tokens = [token if i in found else tokenizer.unk_token for i, token in enumerate(tokens)]
         yield from _pieces(tokens, tokenizer, max_length)
     elif max_length is not None and len(words) > max_length and len(tokens) > 1:
@@ -153,4 +174,4 @@ def _pieces(tokens: list[str], tokenizer, max_length: int | None) -> Iterator[tu
         yield from _pieces(tokens[:half], tokenizer, max_length)
         yield from _pieces(tokens[half:], tokenizer, max_length)
     else:
-        yield encoding["input_ids"][:max_length], first_pieces
+        yield encoding["input_ids"][:max_length], words[:max_length]

@@ -6,8 +6,9 @@ import json
 import datasets
 import pytest
 
+from toolkit.data.source import take_subset
 from toolkit.data.text import hold_out, load_text
-from toolkit.data.treebank import load_treebank, split_sentences, take_subset
+from toolkit.data.treebank import load_treebank, split_sentences
 from toolkit.errors import InputError
 
 LINES = ["One small café.", "", "Two boats sail.", "Three."]

@@ -26,9 +26,11 @@ SMALL["bert"].num_labels = 4
 MODELS: dict[type[PreTrainedModel], str] = {
     word2vec.Word2VecModel: "toolkit-word2vec",
     word2vec.Word2VecForTokenClassification: "toolkit-word2vec",
+    word2vec.Word2VecForSequenceClassification: "toolkit-word2vec",
     elmo.ElmoModel: "toolkit-elmo",
     elmo.ElmoForPreTraining: "toolkit-elmo",
     elmo.ElmoForTokenClassification: "toolkit-elmo",
+    elmo.ElmoForSequenceClassification: "toolkit-elmo",
     bert.BertForMaskedLM: "bert",
 }
 all_models = pytest.mark.parametrize("model_class", MODELS, ids=lambda model_class: model_class.__name__)
@@ -46,6 +48,8 @@ def make(model_class: type[PreTrainedModel]) -> PreTrainedModel:
 def labels_for(model_class: type[PreTrainedModel]) -> torch.Tensor:
     if model_class is elmo.ElmoForPreTraining:
         return WORD_LABELS
+    if model_class.__name__.endswith("ForSequenceClassification"):
+        return torch.tensor([1, 3])
     return torch.where(ATTENTION_MASK.bool(), INPUT_IDS % 4, -100)
 
 

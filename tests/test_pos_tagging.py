@@ -7,8 +7,9 @@ import torch
 from conftest import FAMILIES, run_toolkit
 from transformers import AutoModel, AutoModelForTokenClassification, AutoTokenizer, pipeline
 
-from tasks import TASKS, FinetuneArguments, finetune, load_predictor
+from tasks import TASKS, finetune, load_predictor
 from tasks.pos_tagging import _pieces
+from tasks.words import first_pieces
 from toolkit.data.treebank import load_treebank
 from toolkit.errors import InputError
 from toolkit.tokenization import train_tokenizer
@@ -132,7 +133,7 @@ def test_the_tagger_uses_the_recurrent_layers_of_elmo(taggers, tmp_path):
 @families
 def test_a_frozen_encoder_stays_as_it_was(encoders, family, tmp_path):
     flags = {"encoder": str(encoders[family]), "data": "sample", "output_dir": str(tmp_path), "train_size": 20}
-    finetune(TASKS["pos"], FinetuneArguments(**flags, max_steps=4, freeze=True))
+    finetune("pos", **flags, max_steps=4, freeze=True)
     before = AutoModel.from_pretrained(encoders[family]).state_dict()
     after = AutoModelForTokenClassification.from_pretrained(tmp_path).base_model.state_dict()
     assert after
@@ -144,7 +145,7 @@ def test_scratch_is_the_same_network_with_other_weights(encoders, family, tmp_pa
     records = []
     for name, encoder in (("pretrained", encoders[family]), ("scratch", f"scratch:{encoders[family]}")):
         flags = {"encoder": str(encoder), "data": "sample", "output_dir": str(tmp_path / name), "train_size": 20}
-        records.append(finetune(TASKS["pos"], FinetuneArguments(**flags, max_steps=1, learning_rate=1e-9)))
+        records.append(finetune("pos", **flags, max_steps=1, learning_rate=1e-9))
     assert records[0]["parameters"] == records[1]["parameters"]
     pretrained, scratch = (
         AutoModelForTokenClassification.from_pretrained(tmp_path / name).base_model.state_dict()
@@ -159,7 +160,7 @@ def test_scratch_is_the_same_network_with_other_weights(encoders, family, tmp_pa
 @pytest.mark.parametrize("preset", ["word2vec-tiny", "elmo-tiny", "bert-tiny"])
 def test_scratch_preset_needs_nothing_but_the_data(preset, tmp_path):
     flags = {"encoder": f"scratch:{preset}", "data": "sample", "output_dir": str(tmp_path), "train_size": 20}
-    record = finetune(TASKS["pos"], FinetuneArguments(**flags, max_steps=2))
+    record = finetune("pos", **flags, max_steps=2)
     assert record["metrics"]["accuracy"]["value"] >= 0
 
 
@@ -180,17 +181,17 @@ def test_long_sentences_are_tagged_in_parts_and_no_word_is_lost():
     tokenizer = train_tokenizer((), "bytes")
     tokens = [f"word{i}" for i in range(50)]
     parts = list(_pieces(tokens, tokenizer, max_length=40))
-    assert sum(len(first_pieces) for _, first_pieces in parts) == 50
+    assert sum(len(first_pieces(words)) for _, words in parts) == 50
     assert all(len(ids) <= 40 for ids, _ in parts)
-    ids, first_pieces = next(iter(_pieces(["x" * 100], tokenizer, max_length=40)))
-    assert (len(ids), first_pieces) == (40, [1])
+    ids, words = next(iter(_pieces(["x" * 100], tokenizer, max_length=40)))
+    assert (len(ids), first_pieces(words)) == (40, [1])
 
 
 def test_a_word_of_invisible_characters_still_gets_a_tag():
     tokenizer = train_tokenizer((), "bytes")
-    ((ids, first_pieces),) = _pieces(["a", "\u200b\u0000", "b"], tokenizer, None)
-    assert len(first_pieces) == 3
-    assert ids[first_pieces[1]] == tokenizer.unk_token_id
+    ((ids, words),) = _pieces(["a", "\u200b\u0000", "b"], tokenizer, None)
+    assert len(first_pieces(words)) == 3
+    assert ids[first_pieces(words)[1]] == tokenizer.unk_token_id
 
 
 def test_a_tag_that_training_lacks_counts_as_wrong_not_as_an_error(encoders, tmp_path):
@@ -200,7 +201,7 @@ def test_a_tag_that_training_lacks_counts_as_wrong_not_as_an_error(encoders, tmp
         sentence = "".join(line.format(i + 1, word, tag) for i, (word, tag) in enumerate(zip("xy", tags, strict=True)))
         (tmp_path / "data" / f"{split}.conllu").write_text((sentence + "\n") * 4)
     flags = {"encoder": str(encoders["elmo"]), "data": str(tmp_path / "data"), "output_dir": str(tmp_path / "out")}
-    record = finetune(TASKS["pos"], FinetuneArguments(**flags, max_steps=30, learning_rate=1e-2, batch_size=4))
+    record = finetune("pos", **flags, max_steps=30, learning_rate=1e-2, batch_size=4)
     assert record["metrics"]["accuracy"]["value"] == pytest.approx(0.5)
     assert record["metrics"]["f1_C"]["value"] == 0
 

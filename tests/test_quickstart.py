@@ -91,12 +91,12 @@ def test_an_encoder_that_gained_nothing_is_explained():
 
     def encoder(name: str, low: float, high: float) -> dict:
         gain = {"value": (low + high) / 2, "low": low, "high": high}
-        budget = {"train_size": 50, "gain": gain}
+        budget = {"name": "50 labels", "gain": gain}
         figures = {"training_seconds": 60.0, "metrics": {"loss": {"value": 6.5}}}
         return {"name": name, "budgets": [budget], "pretraining": figures}
 
     record = {"encoders": [encoder("elmo", 0.01, 0.03), encoder("bert", -0.01, 0.02)]}
     (note,) = _notes(record)
-    assert note.startswith("bert gained nothing certain with 50 examples")
+    assert note.startswith("bert gained nothing certain with 50 labels")
     assert "no difference" in report.conclusions(record)[1]
     assert "pretraining helped" in report.conclusions(record)[0]

@@ -290,3 +290,70 @@ def test_a_launcher_that_started_too_few_processes_is_refused(corpus, tmp_path):
     assert done.returncode == 2
     assert "torchrun --nproc_per_node 2" in done.stderr
     assert not (tmp_path / "x").exists()
+
+
+def test_a_late_start_leaves_the_encoder_as_it_was_until_then(encoders, tmp_path):
+    flags = ["--encoder", encoders["bert"], "--data", "sample", "--output_dir", tmp_path / "out", "--max_steps", "10"]
+    done = run_toolkit("finetune", "pos", *flags, "--probe_ratio", "0.99", "--train_size", "20")
+    assert done.returncode == 0, done.stderr
+    before, after = (load_file(folder / "model.safetensors") for folder in (encoders["bert"], tmp_path / "out"))
+    shared = [name for name in after if name in before]
+    assert len(shared) > 20
+    assert all(torch.equal(before[name], after[name]) for name in shared)
+    assert after["classifier.weight"].abs().max() > 0
+
+
+def test_the_schedule_of_a_late_start_is_the_usual_one_in_what_is_left():
+    assert learning_rate_factor(0.5, 0.1, start=0.5) == 0
+    assert learning_rate_factor(0.49, 0.1, start=0.5) == 0
+    assert learning_rate_factor(0.55, 0.1, start=0.5) == pytest.approx(1.0)
+    assert learning_rate_factor(0.75, 0.1, start=0.5) == pytest.approx(learning_rate_factor(0.5, 0.1))
+
+
+def test_lower_layers_learn_slower(encoders):
+    from tasks.base import FinetuneArguments, _pace
+    from toolkit.encoders import load_encoder
+
+    arguments = FinetuneArguments(encoder="", data="", output_dir="", layer_decay=0.5, probe_ratio=0.2)
+    expected = {
+        "bert": {
+            "classifier.weight": (1.0, 0.0),
+            "bert.encoder.layer.1.output.dense.weight": (1.0, 0.2),
+            "bert.encoder.layer.0.output.dense.weight": (0.5, 0.2),
+            "bert.embeddings.word_embeddings.weight": (0.25, 0.2),
+        },
+        "elmo": {
+            "classifier.weight": (1.0, 0.0),
+            "scalar_mix.weights": (1.0, 0.0),
+            "elmo.backward_layers.1.weight_hh_l0": (1.0, 0.2),
+            "elmo.forward_layers.0.weight_hh_l0": (0.5, 0.2),
+            "elmo.character_encoder.convolutions.1.weight": (0.25, 0.2),
+        },
+        "word2vec": {"window.window.weight": (1.0, 0.0), "word2vec.embeddings.weight": (1.0, 0.2)},
+    }
+    for family, names in expected.items():
+        model, _ = load_encoder(str(encoders[family]), "AutoModelForTokenClassification", num_labels=3)
+        pace = _pace(model, arguments)
+        assert {name: tuple(pace(name)) for name in names} == names
+
+
+def test_word_dropout_replaces_whole_words_and_only_the_share_asked_for():
+    from tasks.words import NO_WORD, WordDropout, first_pieces
+    from toolkit.training import Draw
+
+    words = [NO_WORD, *(word for word in range(2000) for _ in range(1 + word % 3)), NO_WORD]
+    row = {"input_ids": [2, *range(10, 10 + len(words) - 2), 3], "words": words, "labels": list(range(2000))}
+    dropped = WordDropout(0.2, unk_token_id=1, seed=0)(row, Draw(0, 0, 7))
+    assert dropped == WordDropout(0.2, 1, 0)(row, Draw(3, 0, 7)), "the same in the same epoch"
+    assert dropped != WordDropout(0.2, 1, 0)(row, Draw(0, 1, 7)), "another in another"
+    assert len(first_pieces(dropped["words"])) == 2000
+    unknown = [word for piece, word in zip(dropped["input_ids"], dropped["words"], strict=True) if piece == 1]
+    assert len(unknown) == len(set(unknown))
+    assert 0.17 < len(unknown) / 2000 < 0.23
+    kept = {word: [] for word in range(2000)}
+    for piece, word in zip(dropped["input_ids"][1:-1], dropped["words"][1:-1], strict=True):
+        kept[word].append(piece)
+    for word in set(range(2000)) - set(unknown):
+        assert len(kept[word]) == 1 + word % 3
+    assert dropped["input_ids"][0] == 2
+    assert dropped["input_ids"][-1] == 3

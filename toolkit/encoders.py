@@ -1,14 +1,17 @@
 """Take an encoder by name: a folder, a Hub id, or `scratch:` and a preset or folder for random weights."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 from toolkit.errors import InputError
 
 SCRATCH = "scratch:"
+_POOLER = ".pooler."
+_LAYER = re.compile(r"(layers?|blocks?|stages?|h)\.(\d+)\.")
 
 
-def load_config(name: str, **fields: Any):
+def load_config(name: str):
     """The configuration in a folder or on the Hub. Raises `InputError`."""
     from transformers import AutoConfig
 
@@ -18,7 +21,7 @@ def load_config(name: str, **fields: Any):
     elif name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise InputError(f"{name}: no such folder, expected a checkpoint or a Hub id like org/name")
     try:
-        return AutoConfig.from_pretrained(name, **fields)
+        return AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise InputError(f"{name}: {_explain(error)}") from None
 
@@ -47,26 +50,47 @@ def load_encoder(name: str, model_class: str, tokenizer_name: str | None = None,
             raise InputError(f"--encoder {name}: give a --tokenizer too")
         tokenizer = load_tokenizer(tokenizer_name)
         config = PRESETS[source].config(len(tokenizer))
-        for field, value in config_fields.items():
-            setattr(config, field, value)
     else:
-        config = load_config(source, **config_fields)
+        config = load_config(source)
         tokenizer = load_tokenizer(tokenizer_name or source)
+    for field, value in config_fields.items():
+        setattr(config, field, value)
     if len(tokenizer) > getattr(config, "vocab_size", len(tokenizer)):
         raise InputError(
             f"{tokenizer_name or source}: the tokenizer has {len(tokenizer)} entries and does not fit the encoder "
             f"{source}, which has {config.vocab_size}; give the one that it was pretrained with"
         )
     try:
+        if getattr(config, "tagging_head", None) == "crf":
+            from toolkit.models.crf import with_crf
+
+            auto_class = with_crf(auto_class._model_mapping[type(config)])
         if is_scratch:
-            return auto_class.from_config(config), tokenizer
+            build = getattr(auto_class, "from_config", auto_class)
+            return build(config), tokenizer
         model, loading = auto_class.from_pretrained(source, config=config, output_loading_info=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"{name}: {_explain(error)}") from None
-    missing = [key for key in loading["missing_keys"] if key.startswith(f"{model.base_model_prefix}.")]
+    missing = [
+        key
+        for key in loading["missing_keys"]
+        if key.startswith(f"{model.base_model_prefix}.") and _POOLER not in key  # pretraining leaves it untrained
+    ]
     if missing:
         raise InputError(f"{name}: the weights of {missing[0]} and {len(missing) - 1} others are not in it")
     return model, tokenizer
+
+
+def layers_below_head(model) -> dict[str, int]:
+    """How deep the parameter of each name lies: 0 the head, 1 the top layer of the encoder, then the embeddings."""
+    prefix = f"{model.base_model_prefix}."
+    heights = {}
+    for name, _ in model.named_parameters():
+        if name.startswith(prefix) and _POOLER not in name:
+            layer = _LAYER.search(name)
+            heights[name] = int(layer[2]) + 1 if layer else 0
+    top = max(heights.values(), default=0) + 1
+    return {name: top - heights.get(name, top) for name, _ in model.named_parameters()}
 
 
 def _explain(error: BaseException) -> str:

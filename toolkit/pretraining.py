@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from toolkit.data.text import hold_out, load_text, spread
 from toolkit.errors import InputError
 from toolkit.training_arguments import TrainingArguments
+
+OUTPUT_WORDS = "output_words"  # the tokenizer of the words that an ELMo predicts, in its folder
 
 
 @dataclass(kw_only=True)
@@ -219,7 +222,7 @@ def pretrain_elmo(arguments: ElmoArguments) -> dict[str, Any]:
     config = run.preset.config(len(words))
     record = run.train(config, ElmoForPreTraining, tokenizer, *rows, sampled, exact, item="word")
     if run.is_main:
-        words.save_pretrained(Path(arguments.output_dir) / "output_words")
+        words.save_pretrained(Path(arguments.output_dir) / OUTPUT_WORDS)
     return record
 
 
@@ -268,7 +271,6 @@ class _Run:
     VALIDATION_BATCH_SIZE = 16
 
     def __init__(self, method: str, arguments: Any):
-        from toolkit.data.text import hold_out, load_text
         from toolkit.presets import get_preset
         from toolkit.results import Stopwatch, check_output_dir
         from toolkit.training import make_accelerator
@@ -303,7 +305,7 @@ class _Run:
         self.say("tokenizing")
         with self.accelerator.main_process_first():
             train_rows, validation_rows = windows(self.train_rows), windows(self.validation_rows)
-        return train_rows, _spread(validation_rows, 8 * self.VALIDATION_WINDOWS)
+        return train_rows, spread(validation_rows, 8 * self.VALIDATION_WINDOWS)
 
     def train(self, config, model_class, tokenizer, train_rows, validation_rows, collate, exact_collate, item):
         """Train a model made from `config`, score the best weights on the held-out text, return the record."""
@@ -316,7 +318,7 @@ class _Run:
             return held_out_losses(model, rows, exact_collate, self.VALIDATION_BATCH_SIZE, accelerator)
 
         def evaluate(accelerator) -> dict[str, float]:
-            sums, counts = losses(model, _spread(validation_rows, self.VALIDATION_WINDOWS), accelerator)
+            sums, counts = losses(model, spread(validation_rows, self.VALIDATION_WINDOWS), accelerator)
             return {"loss": float(sums.sum() / counts.sum())}
 
         output_dir = self.create_output_dir()
@@ -357,8 +359,3 @@ class _Run:
         if self.is_main:
             record = write_results(Path(self.arguments.output_dir) / RESULTS_FILE, self.stopwatch, **record)
         return record
-
-
-def _spread(rows, size: int):
-    """At most `size` rows, evenly spaced over all of them."""
-    return rows.select(range(0, len(rows), -(-len(rows) // size)))

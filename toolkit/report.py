@@ -15,8 +15,7 @@ def table(record: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """The head and the rows of the one table: what each encoder cost and what it bought at each label budget."""
     head = ["encoder", "parameters", "pretraining s", "throughput", "peak memory MB"]
     for budget in record["encoders"][0]["budgets"]:
-        size = f"{budget['train_size']:,} labels"
-        head += [f"{record['figure']}, {size}", "from scratch", "gain over scratch"]
+        head += [f"{record['figure']}, {budget['name']}", "from scratch", "gain over scratch"]
     rows = []
     for encoder in record["encoders"]:
         cost = ["unknown"] * 3
@@ -56,7 +55,7 @@ def conclusions(record: dict[str, Any]) -> list[str]:
     sentences = []
     for encoder in record["encoders"]:
         for budget in encoder["budgets"]:
-            gain, size = budget["gain"], budget["train_size"]
+            gain = budget["gain"]
             points = f"{100 * gain['value']:+.1f} points [{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}]"
             if gain["low"] > 0:
                 verdict = "pretraining helped"
@@ -64,7 +63,7 @@ def conclusions(record: dict[str, Any]) -> list[str]:
                 verdict = "pretraining did harm"
             else:
                 verdict = "no difference that these test items can tell from chance"
-            sentences.append(f"{encoder['name']} with {size:,} examples: {verdict}, {points}.")
+            sentences.append(f"{encoder['name']} with {budget['name']}: {verdict}, {points}.")
     return sentences
 
 
@@ -90,6 +89,35 @@ def write_html(record: dict[str, Any], path: Path, title: str, notes: Sequence[s
         )
     )
     path.write_text(page, encoding="utf-8")
+
+
+def write_confusion_matrix(path: Path, right: Sequence[str], predicted: Sequence[str]) -> None:
+    """A picture: a row a right label, a column a predicted one, shaded by the share of the row."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import numpy as np
+    from matplotlib import pyplot
+
+    labels = sorted({*right, *predicted})
+    place = {label: i for i, label in enumerate(labels)}
+    counts = np.zeros((len(labels), len(labels)), dtype=int)
+    np.add.at(counts, ([place[label] for label in right], [place[label] for label in predicted]), 1)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    size = 2 + 0.42 * len(labels)
+    figure, axes = pyplot.subplots(figsize=(size + 0.8, size), layout="constrained")
+    image = axes.imshow(shares, cmap="Greys", vmin=0, vmax=1)
+    axes.set_xticks(range(len(labels)), labels, rotation=90)
+    axes.set_yticks(range(len(labels)), labels)
+    for row, column in zip(*np.nonzero(counts), strict=True):
+        colour = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, counts[row, column], ha="center", va="center", color=colour, fontsize=7)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("right")
+    axes.set_title(f"accuracy {np.trace(counts) / counts.sum():.1%} of {counts.sum():,}")
+    figure.colorbar(image, ax=axes, label="share of the right label", shrink=0.8)
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
 
 
 def _percent(interval: dict[str, float], signed: bool = False) -> str:

@@ -142,8 +142,16 @@ class Budget:
         return min(1.0, max(shares))
 
 
-def learning_rate_factor(progress: float, warmup_ratio: float) -> float:
-    """Linear from 0 to 1 within the warm-up, then linear to 0 at the end."""
+class Pace(NamedTuple):
+    """How fast a parameter learns: its share of the learning rate, and the share of the run that it first sits out."""
+
+    scale: float = 1.0
+    start: float = 0.0
+
+
+def learning_rate_factor(progress: float, warmup_ratio: float, start: float = 0.0) -> float:
+    """0 until `start`, linear from 0 to 1 within the warm-up of what is left, then linear to 0 at the end."""
+    progress = max(0.0, progress - start) / (1 - start)
     if progress < warmup_ratio:
         return progress / warmup_ratio
     return (1 - progress) / (1 - warmup_ratio)
@@ -207,6 +215,7 @@ def train(
     evaluate: Callable[[Accelerator], dict[str, float]] | None = None,
     better: str = "loss",
     item: str = "token",
+    pace: Callable[[str], Pace] = lambda name: Pace(),
 ) -> TrainingResult:
     """Train `model` and leave it, with its tokenizer, in `output_dir`.
 
@@ -218,6 +227,7 @@ def train(
         evaluate: gives figures; the weights that do best by the figure `better` are kept. A figure called `loss` is
             better when lower, any other when higher. Without it the last weights are kept.
         item: what throughput counts, for the log.
+        pace: how fast the parameter of a name learns.
 
     Raises `InputError` where there is nothing to train on or the loss is no number, `Interrupted` after a signal.
     """
@@ -229,7 +239,7 @@ def train(
     budget = Budget.of(arguments, len(rows))
     stream = ExampleStream(len(rows), arguments.batch_size, arguments.seed, lengths, budget.max_examples)
     model.to(accelerator.device)
-    optimizer = torch.optim.AdamW(_parameter_groups(model, arguments.weight_decay), lr=0.0, fused=True)
+    optimizer = torch.optim.AdamW(_parameter_groups(model, arguments.weight_decay, pace), lr=0.0, fused=True)
     state = _restore(arguments, output_dir, model, optimizer, accelerator)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     log_path = output_dir / LOG_FILE if is_main else Path(os.devnull)
@@ -265,9 +275,9 @@ def train(
 
         wrapped.train()
         while progress < 1:
-            rate = arguments.learning_rate * learning_rate_factor(progress, arguments.warmup_ratio)
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                factor = learning_rate_factor(progress, arguments.warmup_ratio, group["start"])
+                group["lr"] = arguments.learning_rate * group["scale"] * factor
             _seed_dropout(arguments.seed, state.step, accelerator.process_index)
 
             # Count the targets of the whole batch first, then weight each part's mean by its share of them.
@@ -297,7 +307,7 @@ def train(
                     raise InputError(f"the loss is {mean_loss} at step {state.step}; try a lower --learning_rate")
                 epoch = state.step * arguments.batch_size / len(rows)
                 rates = {
-                    "learning_rate": rate,
+                    "learning_rate": max(group["lr"] for group in optimizer.param_groups),
                     f"{item}s_per_second": window.items / (time.monotonic() - window.start),
                 }
                 report(loss=mean_loss, epoch=epoch, seconds=seconds, **rates)
@@ -437,12 +447,15 @@ def _seed_dropout(*address: int) -> None:
     torch.manual_seed(int(np.random.SeedSequence(address).generate_state(1, np.uint64)[0]))
 
 
-def _parameter_groups(model, weight_decay: float) -> list[dict]:
-    """Weight decay for matrices, none for biases, norms and other vectors."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+def _parameter_groups(model, weight_decay: float, pace: Callable[[str], Pace]) -> list[dict]:
+    """Parameters of one pace; weight decay for matrices, none for biases, norms and other vectors."""
+    groups: dict[tuple, list] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((*pace(name), weight_decay if parameter.ndim >= 2 else 0.0), []).append(parameter)
     return [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+        {"params": parameters, "scale": scale, "start": start, "weight_decay": decay}
+        for (scale, start, decay), parameters in groups.items()
     ]
 
 

@@ -2,6 +2,7 @@
 
 toolkit compare --task pos --encoders runs/word2vec runs/elmo runs/bert --data sample --output_dir runs/compare
 toolkit compare --encoders runs/elmo --data UD_English-EWT/ --train_sizes 100 500 all --seeds 3 --output_dir runs/ewt
+toolkit compare --task text --encoders runs/elmo --data trec/ --train_sizes 10 all --per_class --output_dir runs/trec
 """
 
 import sys
@@ -23,18 +24,34 @@ class CompareArguments(TrainingArguments):
     """Labelled data: a folder with one file a split, a Hub id, or 'sample'."""
     output_dir: str
     """Folder for one folder a run, results.json and report.html."""
-    task: Literal["pos"] = "pos"
-    """The task."""
+    task: Literal["pos", "text"] = "pos"
+    """pos: tags of words; text: labels of texts."""
     train_sizes: list[str] = field(default_factory=lambda: ["50", "all"])
     """Label budgets: numbers of training examples, or 'all'."""
+    per_class: bool = False
+    """The numbers count examples of each class; a class that has fewer gives all."""
     seeds: int = 3
     """Fine-tune with this many seeds, from 0."""
     learning_rates: list[float] = field(default_factory=lambda: [1e-3, 3e-3])
     """Short list from which validation data chooses for each encoder, twin and budget."""
+    head: Literal["linear", "crf"] = "linear"
+    """Head of pos taggers."""
+    freeze: bool = False
+    """Train the heads only."""
+    probe_ratio: float = FinetuneArguments.probe_ratio
+    """Share of each run in which the head is trained alone."""
+    layer_decay: float = FinetuneArguments.layer_decay
+    """Each layer learns at this share of the rate of the one above it."""
+    word_dropout: float = FinetuneArguments.word_dropout
+    """Replace words of the training examples by the unknown word with this probability."""
     tag_column: str | None = None
     """Column of the tags (default: upos)."""
     token_column: str | None = None
     """Column of a table that holds the words (default: tokens or words)."""
+    text_column: str | None = None
+    """Column of a table that holds the text (default: text, sentence, content or document)."""
+    label_column: str | None = None
+    """Column of a table that holds the label (default: label, labels, category or class)."""
     overwrite_output_dir: bool = False
     """Replace an earlier comparison in the output folder."""
 
@@ -67,11 +84,13 @@ def run(arguments: CompareArguments) -> None:
     make_accelerator().wait_for_everyone()  # every process has looked before the main one writes
     if is_main_process():
         create_output_dir(root, arguments.overwrite_output_dir)
-    shared = {f.name: getattr(arguments, f.name) for f in fields(FinetuneArguments) if hasattr(arguments, f.name)}
+    task = TASKS[arguments.task]
+    given = {f.name: getattr(arguments, f.name) for f in fields(task.arguments_class) if hasattr(arguments, f.name)}
+    shared = given | {"learning_rates": None}
     record = compare(
-        TASKS[arguments.task],
+        task,
         {Path(encoder).name: encoder for encoder in arguments.encoders},
-        FinetuneArguments(encoder="", **shared),
+        task.arguments_class(encoder="", **shared),
         [None if size == "all" else int(size) for size in arguments.train_sizes],
         range(arguments.seeds),
         arguments.learning_rates,

@@ -1,21 +1,24 @@
-"""Put a task's head on an encoder and train it on labelled data: pos.
+"""Put a task's head on an encoder and train it on labelled data: pos (tags of words) or text (labels of texts).
 
 toolkit finetune pos --encoder runs/elmo --data sample --output_dir runs/tagger
 toolkit finetune pos --encoder scratch:runs/elmo --data sample --train_size 50 --output_dir runs/tagger_scratch
 toolkit finetune pos --encoder runs/bert --data UD_Finnish-TDT/ --output_dir runs/number --tag_column Number
-toolkit finetune pos --encoder scratch:bert-tiny --data sample --output_dir runs/from_nothing
+toolkit finetune pos --encoder runs/bert --data sample --output_dir runs/crf_tagger --head crf
+toolkit finetune text --encoder runs/elmo --data reviews.csv --output_dir runs/reviews --learning_rates 1e-3 3e-3
+toolkit finetune text --encoder scratch:bert-tiny --data sample --train_size 10 --per_class --output_dir runs/genres
 """
 
-from tasks import TASKS, FinetuneArguments, finetune
+from tasks import TASKS, FinetuneArguments
 from toolkit.flags import parse_flags, parse_kind
 
 
 def parse(arguments: list[str]) -> tuple[str, FinetuneArguments]:
     task, flags = parse_kind(arguments, "toolkit finetune", "TASK", list(TASKS), __doc__)
-    return task, parse_flags(flags, FinetuneArguments, f"toolkit finetune {task}", __doc__)
+    return task, parse_flags(flags, TASKS[task].arguments_class, f"toolkit finetune {task}", __doc__)
 
 
 def run(parsed: tuple[str, FinetuneArguments]) -> None:
+    from tasks.base import finetune
     from toolkit.commands.score import show
 
     name, arguments = parsed

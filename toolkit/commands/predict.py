@@ -1,8 +1,9 @@
-"""Label new text with a fine-tuned checkpoint; one word a line with its tag and the probability of it.
+"""Label new text with a fine-tuned checkpoint: words with tags, or texts with labels, each with its probability.
 
 toolkit predict runs/tagger 'The old man the boats.'
 toolkit predict runs/tagger < sentences.txt > tagged.tsv
 toolkit predict runs/tagger test.conllu --output_format jsonl
+toolkit predict runs/reviews 'a gem of a film' new_reviews.csv
 """
 
 import json
@@ -21,7 +22,8 @@ class PredictArguments:
     inputs: list[str] = field(default_factory=list)
     """Texts, or files of text or of the task's data; without any, text from standard input, a sentence a line."""
     output_format: Literal["tsv", "jsonl"] = "tsv"
-    """tsv: word, tag and probability, a blank line between sentences; jsonl: a sentence a line."""
+    """tsv: word, tag and probability, a blank line between sentences, or label, probability and text; jsonl: a
+    sentence or text a line."""
 
 
 def parse(arguments: list[str]) -> PredictArguments:
@@ -40,4 +42,4 @@ def run(arguments: PredictArguments) -> None:
         if arguments.output_format == "jsonl":
             print(json.dumps(task.as_json(row, prediction), ensure_ascii=False))
         else:
-            print(task.as_text(row, prediction), end="\n\n")
+            print(task.as_text(row, prediction))

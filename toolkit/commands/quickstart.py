@@ -35,7 +35,7 @@ def parse(arguments: list[str]) -> QuickstartArguments:
 
 
 def run(arguments: QuickstartArguments) -> None:
-    from tasks import TASKS, FinetuneArguments
+    from tasks import TASKS
     from tasks.comparison import compare
     from toolkit import report
     from toolkit.pretraining import pretrain
@@ -59,7 +59,7 @@ def run(arguments: QuickstartArguments) -> None:
         pretrain(method, corpus="sample", output_dir=encoders[method], **(flags | steps))
     say("fine-tuning taggers on the sample treebank")
     finetuning = FINETUNING | {"max_steps": _share(FINETUNING["max_steps"], arguments.budget)}
-    shared = FinetuneArguments(encoder="", data="sample", output_dir=str(root / "pos"), **finetuning)
+    shared = TASKS["pos"].arguments_class(encoder="", data="sample", output_dir=str(root / "pos"), **finetuning)
     record = compare(TASKS["pos"], encoders, shared, LABEL_BUDGETS, SEEDS, LEARNING_RATES, say)
     page = root / "report.html"
     notes = _notes(record)
@@ -90,7 +90,7 @@ def _notes(record: dict) -> list[str]:
             continue
         pretraining = encoder["pretraining"]
         notes.append(
-            f"{encoder['name']} gained nothing certain with {fewest['train_size']} examples: "
+            f"{encoder['name']} gained nothing certain with {fewest['name']}: "
             f"{pretraining['training_seconds']:.0f} s of pretraining brought its held-out loss to "
             f"{pretraining['metrics']['loss']['value']:.2f} nats, too little to learn much beyond word frequencies. "
             + (

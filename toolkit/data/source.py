@@ -1,12 +1,16 @@
 """Find what the user named: a file, a folder, a glob, a data set of the Hub, or `sample`."""
 
 import glob
+import random
 import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from toolkit.errors import InputError
 
 SAMPLE = "sample"
+SAMPLE_TREEBANK = Path(__file__).parent / "samples" / "treebank"
 TABLE_BUILDERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 # What files of a split are called, in the order in which they are looked for.
 SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "dev"), "test": ("test",)}
@@ -61,8 +65,43 @@ def files_of_split(source: str, files: list[Path], split: str) -> list[Path]:
 
 
 def _files_named(files: list[Path], patterns: tuple[str, ...]) -> list[Path]:
-    pattern = re.compile(rf"(^|[^a-z])({'|'.join(patterns)})([^a-z]|$)")
-    return [file for file in files if pattern.search(file.name.lower())]
+    return [file for file in files if _names_one_of(file.name, patterns)]
+
+
+def _names_one_of(name: str, patterns: tuple[str, ...]) -> bool:
+    return re.search(rf"(^|[^a-z])({'|'.join(patterns)})([^a-z]|$)", name.lower()) is not None
+
+
+def splits_of(source: str, suffixes: set[str]) -> list[str]:
+    """The splits that a folder has files for; of a single file or the Hub it is not known before loading."""
+    if source == SAMPLE:
+        return list(SPLIT_NAMES)
+    if not Path(source).expanduser().is_dir():
+        return []
+    found = []
+    for split in SPLIT_NAMES:
+        try:
+            find_files(source, suffixes, split)
+        except InputError:
+            continue
+        found.append(split)
+    return found
+
+
+def find_class_folders(source: str, suffixes: set[str]) -> dict[str, list[tuple[Path, str]]]:
+    """For each split the files that stand in folders called like their label: (file, label).
+
+    The folders are `LABEL/` or `SPLIT/LABEL/`; without splits all belong to `train`. Empty where there are none.
+    """
+    root = Path(source).expanduser()
+    found: dict[str, list[tuple[Path, str]]] = {}
+    for file in sorted(root.rglob("*")) if root.is_dir() else []:
+        *folders, _ = file.relative_to(root).parts
+        if folders and file.is_file() and suffix_of(file) in suffixes:
+            splits = [s for s, names in SPLIT_NAMES.items() if _names_one_of(folders[0], names)]
+            split = splits[0] if len(folders) > 1 and splits else "train"
+            found.setdefault(split, []).append((file, folders[-1]))
+    return found
 
 
 def check_readable_text(path: Path) -> None:
@@ -133,3 +172,25 @@ def choose_column(source: str, columns: list[str], flag: str, named: str | None,
     raise InputError(
         f"{source}: none of the columns {', '.join(columns)} is called {' or '.join(usual)}, use --{flag}"
     )
+
+
+def take_subset(rows, size: int | None, seed: int = 0, labels: Sequence[str] | None = None):
+    """The first `size` rows of a shuffle that depends on `seed` alone: a larger subset holds every smaller one.
+
+    With `labels`, one a row, the first `size` rows of each label, or all that it has.
+    """
+    if size is None:
+        return rows
+    if labels is None and size > len(rows):
+        raise InputError(f"--train_size {size} is larger than the training data, which has {len(rows)} examples")
+    order = list(range(len(rows)))
+    random.Random(seed).shuffle(order)
+    if labels is None:
+        return rows.select(order[:size])
+    counts: Counter[str] = Counter()
+    chosen = []
+    for row in order:
+        if counts[labels[row]] < size:
+            counts[labels[row]] += 1
+            chosen.append(row)
+    return rows.select(chosen)

@@ -1,4 +1,5 @@
-"""Text to pretrain on: one row a line, empty rows between documents, memory-mapped in Arrow."""
+"""Text to pretrain on: one row a line, empty rows between documents, memory-mapped in Arrow. Labelled texts: one row a
+text, with its label."""
 
 import bz2
 import re
@@ -10,6 +11,7 @@ from toolkit.errors import InputError
 
 SUFFIXES = {".txt", *sources.TABLE_BUILDERS}
 USUAL_COLUMNS = ("text", "sentence", "content", "document")
+USUAL_LABEL_COLUMNS = ("label", "labels", "category", "class")
 
 
 def load_text(source: str, split: str | None = None, text_column: str | None = None):
@@ -21,6 +23,8 @@ def load_text(source: str, split: str | None = None, text_column: str | None = N
     import datasets
 
     if source == sources.SAMPLE:
+        if split not in (None, "train", "validation"):
+            raise InputError(f"{source}: no split '{split}' of this text, expected train or validation")
         rows = datasets.Dataset.from_generator(_sample_lines, gen_kwargs={"split": split or "train"})
     else:
         files = sources.find_files(source, SUFFIXES, split)
@@ -48,12 +52,58 @@ def _load_plain(source: str, files: list[Path]):
     return datasets.load_dataset("text", data_files=[str(file) for file in files], split="train")
 
 
+def load_labelled_text(
+    source: str, split: str | None = None, text_column: str | None = None, label_column: str | None = None
+):
+    """A `datasets.Dataset` with the columns `text` and `label`, a string.
+
+    `source` is a file, folder or glob of `.jsonl`, `.csv` or `.parquet` with labels that are `ClassLabel`, strings or
+    whole numbers, a folder with one folder of `.txt` files a label, a Hub id, or `sample`: sentences of the sample
+    treebank with their genre. Raises `InputError` where it is missing, malformed, or a text has no label.
+    """
+    import datasets
+
+    if source == sources.SAMPLE:
+        return datasets.Dataset.from_list(list(_sample_genres(split or "train")))
+    if folders := sources.find_class_folders(source, {".txt"}):
+        split = split or "train"
+        if split not in folders:
+            raise InputError(f"{source}: no split '{split}' in this folder, found {', '.join(folders)}")
+        for file, _ in folders[split]:
+            sources.check_readable_text(file)
+        texts = [file.read_text(encoding="utf-8").strip() for file, _ in folders[split]]
+        return datasets.Dataset.from_dict({"text": texts, "label": [label for _, label in folders[split]]})
+    rows = sources.load_table(source, sources.find_files(source, set(sources.TABLE_BUILDERS), split), split)
+    text = sources.choose_column(source, rows.column_names, "text_column", text_column, USUAL_COLUMNS)
+    label = sources.choose_column(source, rows.column_names, "label_column", label_column, USUAL_LABEL_COLUMNS)
+    kind, names = rows.features[label].dtype, getattr(rows.features[label], "names", None)
+    if not names and not (kind in ("string", "large_string", "bool") or "int" in kind):
+        raise InputError(f"{source}: the column '{label}' holds {kind}, expected labels: strings or whole numbers")
+    values = rows[label][:]
+    for column, found in ((label, values), (text, rows[text][:])):
+        if None in found:
+            raise InputError(f"{source}: row {found.index(None) + 1} has no {column}")
+    labels = [names[value] if names else str(value) for value in values]
+    return datasets.Dataset.from_dict({"text": rows[text][:], "label": labels})
+
+
+def splits_of_labelled_text(source: str) -> list[str]:
+    """The splits that a folder has; of a single file or the Hub it is not known before loading."""
+    found = sources.find_class_folders(source, {".txt"})
+    return [s for s in sources.SPLIT_NAMES if s in found] or sources.splits_of(source, set(sources.TABLE_BUILDERS))
+
+
 def hold_out(rows, fraction: float):
     """Split off the last `fraction` of the lines, at least one: (train, validation)."""
     num_held_out = max(1, round(len(rows) * fraction))
     if num_held_out >= len(rows):
         raise InputError(f"the corpus has {len(rows)} lines, too few to hold out {num_held_out} for validation")
     return rows.select(range(len(rows) - num_held_out)), rows.select(range(len(rows) - num_held_out, len(rows)))
+
+
+def spread(rows, size: int | None):
+    """At most `size` rows, evenly spaced over all of them; all where `size` is None."""
+    return rows if size is None else rows.select(range(0, len(rows), -(-len(rows) // size)))
 
 
 # The sample: English Wikipedia and news that gensim installs with itself.
@@ -82,3 +132,14 @@ def _paragraphs(article: str) -> Iterator[str]:
         line = re.sub(r"\s+", " ", line.replace("'''", "").replace("''", "")).strip()
         if len(line.split()) >= 8 and line[0] not in "=*#:;|!{}<" and line[-1] in '.!?"':
             yield line
+
+
+def _sample_genres(split: str) -> Iterator[dict[str, str]]:
+    (file,) = sources.find_files(str(sources.SAMPLE_TREEBANK), {".conllu"}, split) or []
+    values = {}
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if line.startswith("# "):
+            name, _, value = line[2:].partition(" = ")
+            values[name] = value
+        elif not line:
+            yield {"text": values["text"], "label": values["genre"]}

@@ -5,9 +5,7 @@ The format is https://universaldependencies.org/format.html. Words are the lines
 """
 
 import gzip
-import random
 from collections.abc import Iterator
-from importlib.resources import files as package_files
 from pathlib import Path
 
 from toolkit.data import source as sources
@@ -74,7 +72,7 @@ def load_treebank(
     import datasets
 
     if source == sources.SAMPLE:
-        source = str(package_files("toolkit.data") / "samples" / "treebank")
+        source = str(sources.SAMPLE_TREEBANK)
     files = sources.find_files(source, SUFFIXES, split)
     if files is None or any(sources.suffix_of(file) != ".conllu" for file in files):
         rows = sources.load_table(source, files, split)
@@ -121,30 +119,3 @@ def split_sentences(text: str) -> list[list[str]]:
             spans = words.span_tokenize(sentence)
             found.append([sentence[begin:stop] for begin, stop in spans])
     return [tokens for tokens in found if tokens]
-
-
-def splits_of(source: str) -> list[str]:
-    """The splits that a folder has files for; of a single file or the Hub it is not known before loading."""
-    if source == sources.SAMPLE:
-        return list(sources.SPLIT_NAMES)
-    if not Path(source).expanduser().is_dir():
-        return []
-    found = []
-    for split in sources.SPLIT_NAMES:
-        try:
-            sources.find_files(source, SUFFIXES, split)
-        except InputError:
-            continue
-        found.append(split)
-    return found
-
-
-def take_subset(rows, size: int | None, seed: int = 0):
-    """The first `size` rows of a shuffle that depends on `seed` alone: a larger subset holds every smaller one."""
-    if size is None:
-        return rows
-    if size > len(rows):
-        raise InputError(f"--train_size {size} is larger than the training data, which has {len(rows)} examples")
-    order = list(range(len(rows)))
-    random.Random(seed).shuffle(order)
-    return rows.select(order[:size])

@@ -6,18 +6,16 @@
 
 def register() -> None:
     """Add every encoder of this package to transformers' `AutoConfig`, `AutoModel` and `AutoModelFor…`."""
-    from transformers import AutoConfig, AutoModel, AutoModelForPreTraining, AutoModelForTokenClassification
+    import transformers
 
     from toolkit.models import elmo, word2vec
 
-    for config, model in (
-        (word2vec.Word2VecConfig, word2vec.Word2VecModel),
-        (elmo.ElmoConfig, elmo.ElmoModel),
+    for module, config, names in (
+        (word2vec, word2vec.Word2VecConfig, "Model ForTokenClassification ForSequenceClassification"),
+        (elmo, elmo.ElmoConfig, "Model ForPreTraining ForTokenClassification ForSequenceClassification"),
     ):
-        AutoConfig.register(config.model_type, config, exist_ok=True)
-        AutoModel.register(config, model, exist_ok=True)
-    AutoModelForPreTraining.register(elmo.ElmoConfig, elmo.ElmoForPreTraining, exist_ok=True)
-    AutoModelForTokenClassification.register(
-        word2vec.Word2VecConfig, word2vec.Word2VecForTokenClassification, exist_ok=True
-    )
-    AutoModelForTokenClassification.register(elmo.ElmoConfig, elmo.ElmoForTokenClassification, exist_ok=True)
+        transformers.AutoConfig.register(config.model_type, config, exist_ok=True)
+        family = config.__name__.removesuffix("Config")
+        for name in names.split():
+            auto_class = getattr(transformers, f"AutoModel{name.removeprefix('Model')}")
+            auto_class.register(config, getattr(module, family + name), exist_ok=True)

@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
-from transformers.modeling_outputs import BaseModelOutput, TokenClassifierOutput
+from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput, TokenClassifierOutput
 from transformers.utils import ModelOutput
 
 
@@ -325,6 +325,41 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
         logits = _gather_rows(word_logits, outputs.word_index)
         loss = None if labels is None else F.cross_entropy(logits.flatten(0, 1), labels.flatten())
         output = TokenClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
+        return output if return_dict is not False else output.to_tuple()
+
+
+class ElmoForSequenceClassification(ElmoPreTrainedModel):
+    """A linear layer on the mean and the maximum over words of the scalar mix of the layers.
+
+    Pooled as in Howard & Ruder (2018), https://arxiv.org/abs/1801.06146.
+    """
+
+    def __init__(self, config: ElmoConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.elmo = ElmoModel(config)
+        self.scalar_mix = ElmoScalarMix(config.num_hidden_layers + 1)
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.classifier = nn.Linear(4 * config.hidden_size, config.num_labels)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        **kwargs,
+    ) -> SequenceClassifierOutput:
+        """`labels` (B,); logits (B, num_labels)."""
+        outputs = self.elmo(input_ids, attention_mask, output_hidden_states=output_hidden_states)
+        states, inside = self.scalar_mix(outputs.word_states), outputs.word_mask.unsqueeze(-1)  # (B, W, 2H), (B, W, 1)
+        mean = (states * inside).sum(dim=1) / inside.sum(dim=1)
+        maximum = states.masked_fill(~inside, float("-inf")).amax(dim=1)
+        logits = self.classifier(self.dropout(torch.cat([mean, maximum], dim=-1)))  # (B, num_labels)
+        loss = None if labels is None else F.cross_entropy(logits, labels)
+        output = SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
         return output if return_dict is not False else output.to_tuple()
 
 

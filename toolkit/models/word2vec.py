@@ -2,8 +2,10 @@
 
 Mikolov, Chen, Corrado & Dean (2013), "Efficient estimation of word representations in vector space",
 https://arxiv.org/abs/1301.3781. gensim trains the vectors (`toolkit.objectives.skip_gram`); this file holds them. The
-tagger reads a window of neighbours, as in Collobert, Weston, Bottou, Karlen, Kavukcuoglu & Kuksa (2011), "Natural
+heads read windows of neighbours, as in Collobert, Weston, Bottou, Karlen, Kavukcuoglu & Kuksa (2011), "Natural
 language processing (almost) from scratch", https://arxiv.org/abs/1103.0398: a vector alone does not know its context.
+To classify a text, the largest value of each feature over all windows counts: Kim (2014), "Convolutional neural
+networks for sentence classification", https://arxiv.org/abs/1408.5882.
 
 Shape legend: B batch, T tokens, H `hidden_size`.
 """
@@ -13,17 +15,17 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
-from transformers.modeling_outputs import BaseModelOutput, TokenClassifierOutput
+from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput, TokenClassifierOutput
 
 
 class Word2VecConfig(PreTrainedConfig):
-    """Sizes of a table of word vectors, and of the tagger's window on it."""
+    """Sizes of a table of word vectors, and of the heads' window on it."""
 
     model_type = "toolkit-word2vec"
 
     vocab_size: int = 30000
     hidden_size: int = 100
-    classifier_window: int = 5  # words that the tagger sees, an odd number, the tagged one in the middle
+    classifier_window: int = 5  # words that a head sees at a time, an odd number, the tagged one in the middle
     classifier_hidden_size: int = 128
     classifier_dropout: float = 0.3
     pad_token_id: int | None = 0
@@ -92,17 +94,30 @@ class Word2VecModel(Word2VecPreTrainedModel):
         return output if return_dict is not False else output.to_tuple()
 
 
+class Word2VecWindow(nn.Module):
+    """From the vector of each word and its neighbours to features of the word: window, hidden layer."""
+
+    def __init__(self, config: Word2VecConfig):
+        super().__init__()
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.window = nn.Conv1d(
+            config.hidden_size, config.classifier_hidden_size, config.classifier_window, padding="same"
+        )
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """(B, T, H) -> (B, T, classifier_hidden_size), none below zero."""
+        states = self.dropout(states).transpose(1, 2)  # (B, H, T)
+        return self.dropout(F.relu(self.window(states)).transpose(1, 2))
+
+
 class Word2VecForTokenClassification(Word2VecPreTrainedModel):
-    """Tags a word from the vectors of the words around it: window, hidden layer, linear layer."""
+    """Tags a word from the vectors of the words around it."""
 
     def __init__(self, config: Word2VecConfig):
         super().__init__(config)
         self.num_labels = config.num_labels
         self.word2vec = Word2VecModel(config)
-        self.dropout = nn.Dropout(config.classifier_dropout)
-        self.window = nn.Conv1d(
-            config.hidden_size, config.classifier_hidden_size, config.classifier_window, padding="same"
-        )
+        self.window = Word2VecWindow(config)
         self.classifier = nn.Linear(config.classifier_hidden_size, config.num_labels)
         self.post_init()
 
@@ -117,9 +132,38 @@ class Word2VecForTokenClassification(Word2VecPreTrainedModel):
     ) -> TokenClassifierOutput:
         """`labels` (B, T), -100 where a word has none; logits (B, T, num_labels)."""
         outputs = self.word2vec(input_ids, attention_mask, output_hidden_states=output_hidden_states)
-        states = self.dropout(outputs.last_hidden_state).transpose(1, 2)  # (B, H, T)
-        states = F.relu(self.window(states)).transpose(1, 2)  # (B, T, classifier_hidden_size)
-        logits = self.classifier(self.dropout(states))
+        logits = self.classifier(self.window(outputs.last_hidden_state))
         loss = None if labels is None else F.cross_entropy(logits.flatten(0, 1), labels.flatten())
         output = TokenClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
+        return output if return_dict is not False else output.to_tuple()
+
+
+class Word2VecForSequenceClassification(Word2VecPreTrainedModel):
+    """Classifies a text by the strongest response of each feature to any of its windows."""
+
+    def __init__(self, config: Word2VecConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.word2vec = Word2VecModel(config)
+        self.window = Word2VecWindow(config)
+        self.classifier = nn.Linear(config.classifier_hidden_size, config.num_labels)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        **kwargs,
+    ) -> SequenceClassifierOutput:
+        """`labels` (B,); logits (B, num_labels)."""
+        outputs = self.word2vec(input_ids, attention_mask, output_hidden_states=output_hidden_states)
+        features = self.window(outputs.last_hidden_state)  # (B, T, classifier_hidden_size)
+        if attention_mask is not None:
+            features = features * attention_mask.unsqueeze(-1)  # no feature is below zero: padding never wins
+        logits = self.classifier(features.amax(dim=1))
+        loss = None if labels is None else F.cross_entropy(logits, labels)
+        output = SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
         return output if return_dict is not False else output.to_tuple()
