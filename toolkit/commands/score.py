@@ -1,13 +1,19 @@
-"""Score a fine-tuned checkpoint on labelled data.
+"""Score a fine-tuned checkpoint on labelled data, or an encoder before any task on text or sets of words.
 
 toolkit score runs/tagger --data sample
 toolkit score runs/tagger --data UD_English-EWT/ --split validation --output_file scores.json
+toolkit score runs/elmo --data text:sample
+toolkit score runs/bert --data 'text:texts/*.txt' --max_examples 500
+toolkit score runs/word2vec --data wordsim353
+toolkit score runs/bert --data analogies --layer 1
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from toolkit.data.source import SAMPLE
+from toolkit.errors import InputError
 from toolkit.flags import parse_flags
 from toolkit.results import is_main_process
 
@@ -15,17 +21,31 @@ from toolkit.results import is_main_process
 @dataclass
 class ScoreArguments:
     folder: str
-    """Folder or Hub id of a fine-tuned checkpoint."""
+    """Folder or Hub id of a fine-tuned checkpoint, or of an encoder."""
     data: str
-    """Labelled data: a file, a folder with one file a split, a Hub id, or 'sample'."""
+    """Labelled data: a file, a folder with one file a split, a Hub id, or 'sample'. For an encoder: text:SRC, its
+    perplexity (ELMo) or pseudo-perplexity (BERT) on text; wordsim353, simlex999 or analogies, its word vectors."""
     split: str | None = None
-    """Split of a folder or Hub data set (default: test)."""
+    """Split of a folder or Hub data set (default: test; of text: validation)."""
     output_file: str | None = None
     """Where to write the record (default: score.json in the checkpoint's folder)."""
     tag_column: str | None = None
     """Column of the tags (default: upos)."""
     token_column: str | None = None
     """Column of a table that holds the words (default: tokens or words)."""
+    text_column: str | None = None
+    """Column of a table that holds the text (default: text, sentence, content or document)."""
+    label_column: str | None = None
+    """Column of a table that holds the label (default: label, labels, category or class)."""
+    max_examples: int | None = None
+    """With text:SRC, score at most this many lines (BERT) or windows (ELMo), evenly spread: pseudo-perplexity is slow,
+    since each token of a line is masked on its own."""
+    layer: int | None = None
+    """With a set of words, the layer that gives the vectors: 0 the embeddings, -1 the top (default: -1)."""
+
+    def __post_init__(self):
+        if self.max_examples is not None and self.max_examples <= 0:
+            raise InputError(f"--max_examples {self.max_examples}: expected a number greater than zero")
 
 
 def parse(arguments: list[str]) -> ScoreArguments:
@@ -34,11 +54,24 @@ def parse(arguments: list[str]) -> ScoreArguments:
 
 def run(arguments: ScoreArguments) -> None:
     from tasks import score, task_of
+    from toolkit.intrinsic import TEXT, WORD_SETS, score_text, score_words
 
-    columns = {"tag_column": arguments.tag_column, "token_column": arguments.token_column}
-    folder = arguments.folder
+    folder, data = arguments.folder, arguments.data
     output_file = Path(arguments.output_file or (Path(folder) if Path(folder).is_dir() else Path()) / "score.json")
-    show(score(task_of(folder), folder, arguments.data, arguments.split, columns, output_file))
+    for flag, fits in (("max_examples", data.startswith(TEXT)), ("layer", data in WORD_SETS)):
+        if getattr(arguments, flag) is not None and not fits:
+            raise InputError(f"--{flag} {getattr(arguments, flag)}: does not go with --data {data}")
+    if data.startswith(TEXT):
+        source, split, column = data.removeprefix(TEXT), arguments.split, arguments.text_column
+        show(score_text(folder, source, output_file, split, column, arguments.max_examples))
+    elif data in WORD_SETS:
+        show(score_words(folder, data, output_file, arguments.layer))
+    elif data.isalnum() and data != SAMPLE and not Path(data).exists():
+        raise InputError(f"--data {data}: no such file or folder, nor {SAMPLE}, {', '.join(WORD_SETS)} or text:SRC")
+    else:
+        task = task_of(folder)
+        columns = {name: getattr(arguments, name) for name in task.columns}
+        show(score(task, folder, data, arguments.split, columns, output_file))
 
 
 def show(record: dict[str, Any]) -> None:
