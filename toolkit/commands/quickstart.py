@@ -13,12 +13,12 @@ from toolkit.flags import parse_flags
 
 LABEL_BUDGETS = (50, None)  # training sentences; None is all
 SEEDS = (0, 1, 2)
-LEARNING_RATES = (1e-3, 3e-3, 1e-2)
-FINETUNING: dict[str, Any] = {"max_steps": 150, "batch_size": 16, "eval_steps": 50, "logging_steps": 25}
+LEARNING_RATES = (1e-3, 1e-2)
+FINETUNING: dict[str, Any] = {"max_steps": 100, "batch_size": 16, "eval_steps": 25, "logging_steps": 25}
 PRETRAINING: dict[str, dict[str, Any]] = {
     "word2vec": {"preset": "word2vec-tiny", "min_count": 3, "num_train_epochs": 10, "workers": 1},
-    "elmo": {"preset": "elmo-tiny", "max_steps": 500, "num_negatives": 1024, "logging_steps": 25},
-    "bert": {"preset": "bert-tiny", "max_steps": 600, "logging_steps": 25},
+    "elmo": {"preset": "elmo-tiny", "max_steps": 400, "num_negatives": 1024, "logging_steps": 25},
+    "bert": {"preset": "bert-tiny", "max_steps": 450, "logging_steps": 25},
 }
 
 
