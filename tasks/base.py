@@ -83,6 +83,7 @@ class Task(ABC):
     model_class: str  # transformers' Auto class
     better: str  # the figure by which checkpoints are chosen
     item: str  # what throughput counts
+    baseline_name: str
 
     @property
     def head(self) -> str:
@@ -138,6 +139,10 @@ class Task(ABC):
         """Each figure with its interval."""
 
     @abstractmethod
+    def baseline(self, train_rows, rows) -> list[Any]:
+        """The predictions for `rows` of the usual method without a network, trained on `train_rows`."""
+
+    @abstractmethod
     def unlabelled(self, inputs: list[str]):
         """A data set of rows to label: of texts, and of files of text or of the task's data. Raises `InputError`."""
 
@@ -170,7 +175,6 @@ def finetune(task: Task, arguments: FinetuneArguments) -> dict[str, Any]:
     import torch
 
     from toolkit.checkpoint import save_model
-    from toolkit.data.source import take_subset
     from toolkit.report import write_confusion_matrix
     from toolkit.results import RESULTS_FILE, Stopwatch, check_output_dir, create_output_dir, write_results
     from toolkit.training import make_accelerator, train
@@ -179,9 +183,7 @@ def finetune(task: Task, arguments: FinetuneArguments) -> dict[str, Any]:
     accelerator = make_accelerator()
     accelerator.wait_for_everyone()  # every process has looked at the folder before the main one writes to it
     stopwatch = Stopwatch()
-    train_rows, validation_rows, test_rows = _load_splits(task, arguments)
-    labels_of_rows = task.labels_of_rows(train_rows) if arguments.per_class else None
-    train_rows = take_subset(train_rows, arguments.train_size, arguments.subset_seed, labels_of_rows)
+    train_rows, validation_rows, test_rows = load_splits(task, arguments)
     labels = task.labels(train_rows)
     if len(labels) < 2:
         raise InputError(f"{arguments.data}: the only label is {labels[0]}, expected two or more")
@@ -357,8 +359,10 @@ def say(message: str, accelerator) -> None:
         print(message, file=sys.stderr, flush=True)
 
 
-def _load_splits(task: Task, arguments: FinetuneArguments):
-    """Training, validation and test rows, the last None where there are none."""
+def load_splits(task: Task, arguments: FinetuneArguments):
+    """Training rows, as many as `arguments` say, validation rows, and test rows, None where there are none."""
+    from toolkit.data.source import take_subset
+
     splits = task.splits(arguments.data)
     columns = {name: getattr(arguments, name) for name in task.columns}
     train_rows = task.load(arguments.data, "train" if "train" in splits else None, columns)
@@ -372,6 +376,8 @@ def _load_splits(task: Task, arguments: FinetuneArguments):
         validation_rows = shuffled.select(range(num_held_out))
         train_rows = shuffled.select(range(num_held_out, len(shuffled)))
     test_rows = task.load(arguments.data, "test", columns) if "test" in splits else None
+    labels = task.labels_of_rows(train_rows) if arguments.per_class else None
+    train_rows = take_subset(train_rows, arguments.train_size, arguments.subset_seed, labels)
     return train_rows, validation_rows, test_rows
 
 

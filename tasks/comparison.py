@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.base import PREDICTIONS_FILE, FinetuneArguments, Task, finetune
+from tasks.base import PREDICTIONS_FILE, FinetuneArguments, Task, finetune, load_splits
 from toolkit.encoders import SCRATCH
 from toolkit.results import RESULTS_FILE, Stopwatch, is_main_process, read_results, write_results
 
@@ -27,17 +27,20 @@ def compare(
     seeds: Sequence[int],
     learning_rates: Sequence[float],
     say=print,
+    with_baseline: bool = False,
 ) -> dict[str, Any]:
     """Fine-tune every encoder, by its name and folder, and its twin, at each size with each seed.
 
-    `arguments` hold what all runs share; their `output_dir` receives one folder a run and `results.json`, the record
-    that is returned and that `toolkit.report` draws.
+    With a baseline, the task's usual method without a network learns from the same examples. `arguments` hold what all
+    runs share; their `output_dir` receives one folder a run and `results.json`, the record that is returned and that
+    `toolkit.report` draws.
     """
     output_dir = Path(arguments.output_dir)
     stopwatch = Stopwatch()
     runs_a_cell = len(learning_rates) + len(seeds) - 1
     num_runs = len(encoders) * 2 * len(train_sizes) * runs_a_cell
     num_done = 0
+    baseline = run_baseline(task, arguments, train_sizes, say) if with_baseline and is_main_process() else None
     rows = []
     for name, folder in encoders.items():
         budgets = []
@@ -69,6 +72,7 @@ def compare(
         "seeds": list(seeds),
         "learning_rates": list(learning_rates),
         "encoders": rows,
+        "baseline": baseline,
         "examples": _examples(rows),
         "deterministic": arguments.max_minutes is None,
     }
@@ -99,6 +103,25 @@ def _run_cell(
     tried = {learning_rate: run(seeds[0], learning_rate) for learning_rate in learning_rates}
     best = max(tried, key=lambda learning_rate: tried[learning_rate][0])
     return [tried[best][1], *(run(seed, best)[1] for seed in seeds[1:])]
+
+
+def run_baseline(task: Task, arguments: FinetuneArguments, train_sizes: Sequence[int | None], say) -> dict[str, Any]:
+    """What the task's usual method without a network makes of each label budget: figure, interval and seconds."""
+    from toolkit.intervals import ratio_interval
+
+    budgets = []
+    for train_size in train_sizes:
+        say(f"{task.baseline_name}, {budget_name(train_size, arguments.per_class)}")
+        train_rows, validation_rows, test_rows = load_splits(
+            task, dataclasses.replace(arguments, train_size=train_size)
+        )
+        rows, stopwatch = test_rows or validation_rows, Stopwatch()
+        predictions = task.baseline(train_rows, rows)
+        seconds = stopwatch.seconds
+        hits = [task.hits(task.as_json(row, p)) for row, p in zip(rows, predictions, strict=True)]
+        figure = ratio_interval([right for right, _ in hits], [total for _, total in hits])
+        budgets.append({"train_size": len(train_rows), task.better: figure, "seconds": seconds})
+    return {"name": task.baseline_name, "budgets": budgets}
 
 
 def _compare_cells(task: Task, pretrained: list[Path], scratch: list[Path]) -> dict[str, Any]:

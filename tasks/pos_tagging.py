@@ -34,6 +34,7 @@ class PosTagging(Task):
     model_class = "AutoModelForTokenClassification"
     better = "accuracy"
     item = "word"
+    baseline_name = "CRF"
 
     def load(self, source: str, split: str | None, columns: dict[str, str | None]):
         from toolkit.data.treebank import load_treebank
@@ -127,6 +128,12 @@ class PosTagging(Task):
 
     def answers(self, rows, predictions) -> tuple[list[str], list[str]]:
         return [tag for tags in rows["tags"] for tag in tags], [tag for words in predictions for tag, _ in words]
+
+    def baseline(self, train_rows, rows) -> list[list[tuple[str, float]]]:
+        from tasks.baselines import crf_tags
+
+        predicted = crf_tags(train_rows["tokens"], train_rows["tags"], rows["tokens"])
+        return [[(tag, 1.0) for tag in tags] for tags in predicted]
 
     def unlabelled(self, inputs: list[str]):
         """Text is split into words as treebanks of English split it: *don't* is *do* and *n't*."""

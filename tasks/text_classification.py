@@ -30,6 +30,7 @@ class TextClassification(Task):
     model_class = "AutoModelForSequenceClassification"
     better = "accuracy"
     item = "text"
+    baseline_name = "TF-IDF + logistic regression"
 
     def load(self, source: str, split: str | None, columns: dict[str, str | None]):
         from toolkit.data.text import load_labelled_text
@@ -101,6 +102,11 @@ class TextClassification(Task):
 
     def answers(self, rows, predictions) -> tuple[list[str], list[str]]:
         return rows["label"][:], [label for label, _ in predictions]
+
+    def baseline(self, train_rows, rows) -> list[tuple[str, float]]:
+        from tasks.baselines import tfidf_labels
+
+        return [(label, 1.0) for label in tfidf_labels(train_rows["text"][:], train_rows["label"][:], rows["text"][:])]
 
     def unlabelled(self, inputs: list[str]):
         """Each text is one to classify; of a file of text each line, of a table each row."""

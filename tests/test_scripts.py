@@ -32,6 +32,18 @@ def test_recipes_run(way, corpus, tmp_path):
     record = json.loads((tmp_path / "pos" / "results.json").read_text())
     assert [encoder["name"] for encoder in record["encoders"]] == ["bert", "elmo", "word2vec"]
     assert record["seeds"] == [0, 1]
+    done = run("transfer_text.sh", tmp_path / "encoders", "sample", tmp_path / "text", *flags, "--baseline")
+    assert "TF-IDF + logistic regression" in done.stdout
+
+
+@pytest.mark.slow
+def test_word_vectors_of_three_seeds_are_scored(corpus, tmp_path):
+    environment = {**os.environ, "TOOLKIT": TOOLKIT["one process"], "PYTHONPATH": str(REPOSITORY)}
+    command = [REPOSITORY / "scripts" / "word_vectors.sh", corpus, tmp_path / "vectors", "--num_train_epochs", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=REPOSITORY, timeout=1500)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = [json.loads(path.read_text()) for path in (tmp_path / "vectors").glob("seed?/simlex999.json")]
+    assert len({record["metrics"]["spearman"]["value"] for record in found}) == 3
 
 
 def test_recipes_explain_themselves():

@@ -21,7 +21,7 @@ def classifiers(encoders, tmp_path_factory):
     """A classifier of two genres of the sample on each of `encoders`."""
     root = tmp_path_factory.mktemp("classifiers")
     (root / "data").mkdir()
-    for split in ("train", "test"):
+    for split in ("train", "validation", "test"):
         rows = load_labelled_text("sample", split).filter(lambda row: row["label"] in ("questions", "instructions"))
         rows.to_json(root / "data" / f"{split}.jsonl")
     for family, encoder in encoders.items():

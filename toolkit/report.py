@@ -30,6 +30,11 @@ def table(record: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
                 _percent(budget["gain"], signed=True) + (" *" if is_significant(budget["gain"]) else ""),
             ]
         rows.append(row)
+    if baseline := record.get("baseline"):
+        row = [baseline["name"], "", "", "", ""]
+        for budget in baseline["budgets"]:
+            row += [_percent(budget[record["figure"]]), "", ""]
+        rows.append(row)
     return head, rows
 
 
@@ -153,6 +158,10 @@ def _draw_learning_curves(axes, record: dict[str, Any]) -> None:
             label = f"{encoder['name']}, {'pretrained' if variant == 'pretrained' else 'from scratch'}"
             style = {"marker": marker, "linestyle": line, "fillstyle": fill, "color": f"C{i}", "capsize": 3}
             axes.errorbar(sizes, values, yerr=[below, above], label=label, **style)
+    if baseline := record.get("baseline"):
+        sizes = [budget["train_size"] for budget in baseline["budgets"]]
+        values = [100 * budget[figure]["value"] for budget in baseline["budgets"]]
+        axes.plot(sizes, values, marker="x", linestyle="--", color="black", label=baseline["name"])
     axes.set_xscale("log")
     sizes = [budget["train_size"] for budget in record["encoders"][0]["budgets"]]
     axes.set_xticks(sizes, [str(size) for size in sizes])

@@ -34,6 +34,8 @@ class CompareArguments(TrainingArguments):
     """Fine-tune with this many seeds, from 0."""
     learning_rates: list[float] = field(default_factory=lambda: [1e-3, 3e-3])
     """Short list from which validation data chooses for each encoder, twin and budget."""
+    baseline: bool = False
+    """Also train the usual method without a network: a CRF for pos, TF-IDF and logistic regression for text."""
     head: Literal["linear", "crf"] = "linear"
     """Head of pos taggers."""
     freeze: bool = False
@@ -94,6 +96,7 @@ def run(arguments: CompareArguments) -> None:
         [None if size == "all" else int(size) for size in arguments.train_sizes],
         range(arguments.seeds),
         arguments.learning_rates,
+        with_baseline=arguments.baseline,
         say=lambda message: print(message, file=sys.stderr, flush=True) if is_main_process() else None,
     )
     if not is_main_process():

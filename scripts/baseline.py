@@ -1,0 +1,21 @@
+#!/usr/bin/env python
+"""The usual method without a network, at several label budgets: what `toolkit compare --baseline` shows, alone.
+
+python scripts/baseline.py pos sample runs/crf.json 50 all
+python scripts/baseline.py pos UD_English-EWT/ docs/results/ewt_crf.json 100 500 2000 all   (a minute)
+"""
+
+import sys
+from pathlib import Path
+
+from tasks import TASKS
+from tasks.comparison import run_baseline
+from toolkit.results import Stopwatch, write_results
+
+name, data, output_file, *sizes = sys.argv[1:]
+task, stopwatch = TASKS[name], Stopwatch()
+arguments = task.arguments_class(encoder="", data=data, output_dir="")
+baseline = run_baseline(task, arguments, [None if size == "all" else int(size) for size in sizes], print)
+for budget in baseline["budgets"]:
+    print(f"{budget['train_size']:>8,} examples  {budget[task.better]}  {budget['seconds']:.0f} s")
+write_results(Path(output_file), stopwatch, task=name, dataset=data, split="test", baseline=baseline)

@@ -1,0 +1,88 @@
+"""`toolkit compare` as a user runs it: text with so many labels a class, a tagger with a CRF, and their baselines."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+from conftest import REPOSITORY, run_toolkit
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+
+from tasks.baselines import _shape
+from toolkit.data.text import load_labelled_text
+
+FLAGS = ["--max_steps", "6", "--batch_size", "8", "--seeds", "1", "--learning_rates", "1e-3"]
+
+
+@pytest.fixture(scope="module")
+def of_text(encoders, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compare") / "text"
+    flags = ["--encoders", encoders["word2vec"], "--data", "sample", "--output_dir", folder, "--baseline"]
+    done = run_toolkit("compare", "--task", "text", *flags, "--train_sizes", "3", "all", "--per_class", *FLAGS)
+    assert done.returncode == 0, done.stderr
+    return json.loads((folder / "results.json").read_text()), done.stdout, folder
+
+
+def test_budgets_a_class_are_named_and_taken(of_text):
+    record, printed, folder = of_text
+    small, whole = record["encoders"][0]["budgets"]
+    labels = Counter(load_labelled_text("sample", "train")["label"])
+    assert small["train_size"] == 3 * len(labels)
+    assert whole["train_size"] == sum(labels.values())
+    assert "3 labels a class" in printed
+    assert "all labels" in printed
+    assert (folder / "report.html").read_text().count('class="sentence"') == 6
+
+
+def test_the_baseline_is_logistic_regression_on_the_same_examples(of_text):
+    record, printed, _ = of_text
+    train, test = load_labelled_text("sample", "train"), load_labelled_text("sample", "test")
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\w+|[^\w\s]")
+    classifier = LogisticRegression(C=10, max_iter=1000).fit(vectorizer.fit_transform(train["text"]), train["label"])
+    accuracy = classifier.score(vectorizer.transform(test["text"]), test["label"])
+    assert record["baseline"]["budgets"][1]["accuracy"]["value"] == pytest.approx(accuracy)
+    assert record["baseline"]["budgets"][0]["train_size"] == 3 * len(set(train["label"]))
+    assert "TF-IDF + logistic regression" in printed
+
+
+def test_a_tagger_stands_beside_the_crf_on_hand_made_features(encoders, tmp_path):
+    flags = ["--encoders", encoders["word2vec"], "--data", "sample", "--output_dir", tmp_path / "out", "--baseline"]
+    done = run_toolkit("compare", *flags, "--train_sizes", "50", "all", "--head", "crf", *FLAGS)
+    assert done.returncode == 0, done.stderr
+    baseline = json.loads((tmp_path / "out" / "results.json").read_text())["baseline"]
+    few, whole = (budget["accuracy"]["value"] for budget in baseline["budgets"])
+    assert 0.6 < few < whole < 0.95
+    run = next((tmp_path / "out").glob("word2vec/pretrained-50/*/config.json"))
+    assert json.loads(run.read_text())["tagging_head"] == "crf"
+
+
+@pytest.mark.parametrize(("word", "shape"), [("McCoy-7", "XxXx-d"), ("2.5", "d.d"), ("the", "x"), ("", "")])
+def test_shapes_of_words(word, shape):
+    assert _shape(word) == shape
+
+
+def test_a_figure_in_no_record_is_found(tmp_path):
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "docs" / "results").mkdir(parents=True)
+    script = (REPOSITORY / "scripts" / "check_numbers.py").read_text(encoding="utf-8")
+    (tmp_path / "scripts" / "check_numbers.py").write_text(script, encoding="utf-8")
+    gain = {"value": 0.0404, "low": 0.0374, "high": 0.0434}
+    (tmp_path / "docs" / "results" / "a.json").write_text(json.dumps({"gain": gain, "parameters": 12345}))
+
+    def check(readme: str) -> subprocess.CompletedProcess:
+        (tmp_path / "README.md").write_text(readme)
+        command = [sys.executable, tmp_path / "scripts" / "check_numbers.py"]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    assert check("a gain of **+4.0** [+3.7, +4.3]\n\n| parameters | 12,345 |\n").returncode == 0
+    for wrong in ("a gain of +4.1 [+3.7, +4.3]", "a gain of +4.0 [+3.7, +4.4]", "| parameters | 12,346 |"):
+        done = check(f"fine\n{wrong}\n")
+        assert done.returncode == 1, wrong
+        assert "README.md:2:" in done.stdout
+
+
+def test_the_figures_of_this_project_are_in_its_records():
+    done = subprocess.run([sys.executable, "scripts/check_numbers.py"], capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stdout
