@@ -47,9 +47,10 @@ class FinetuneArguments(TrainingArguments):
     freeze: bool = False
     """Train the head only."""
     probe_ratio: float = 0.0
-    """Share of the run in which the head is trained alone, before the encoder joins."""
+    """Share of the run in which the head is trained alone, before a pretrained encoder joins."""
     layer_decay: float = 1.0
-    """Each layer of the encoder learns at this share of the rate of the one above it, the top one of the head's."""
+    """Each layer of a pretrained encoder learns at this share of the rate of the one above it, the top one at the rate
+    of the head."""
     word_dropout: float = 0.0
     """Replace words of the training examples by the unknown word with this probability."""
     learning_rates: list[float] | None = None
@@ -194,6 +195,8 @@ def finetune(task: Task, arguments: FinetuneArguments) -> dict[str, Any]:
     torch.manual_seed(arguments.seed)
     config_fields = {"id2label": id2label, "label2id": label2id, **task.config_fields(arguments)}
     model, tokenizer = _load_encoder(task, arguments, train_rows, **config_fields)
+    if arguments.word_dropout and tokenizer.unk_token_id is None:
+        raise InputError(f"--word_dropout: the tokenizer of {arguments.encoder} has no unknown word")
     if arguments.freeze:
         model.base_model.requires_grad_(False)
     features = {
@@ -415,14 +418,18 @@ class _Collate:
 
 
 def _pace(model, arguments: FinetuneArguments) -> Callable:
-    """How fast each parameter learns, by its name: the head at full rate from the start, then layer by layer."""
-    from toolkit.encoders import layers_below_head
+    """How fast each parameter learns, by its name: the head at full rate from the start, then layer by layer.
+
+    A scratch encoder has nothing to be careful with: all of it learns at full rate, or the comparison would be unfair.
+    """
+    from toolkit.encoders import SCRATCH, layers_below_head
     from toolkit.training import Pace
 
     depths = layers_below_head(model)
+    is_scratch = arguments.encoder.startswith(SCRATCH)
 
     def pace(name: str) -> Pace:
-        depth = depths[name]
+        depth = 0 if is_scratch else depths[name]
         return Pace(arguments.layer_decay ** max(0, depth - 1), arguments.probe_ratio if depth else 0.0)
 
     return pace

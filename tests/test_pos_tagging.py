@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from conftest import FAMILIES, run_toolkit
+from datasets import Dataset
 from transformers import AutoModel, AutoModelForTokenClassification, AutoTokenizer, pipeline
 
 from tasks import TASKS, finetune, load_predictor
@@ -211,3 +212,14 @@ def test_a_folder_that_is_no_tagger_is_refused(encoders):
 
     with pytest.raises(InputError, match="expected a fine-tuned checkpoint"):
         task_of(str(encoders["bert"]))
+
+
+def test_a_bert_is_given_no_more_pieces_than_it_was_pretrained_on(encoders, tmp_path):
+    """A sentence of 200 words is tagged in parts of at most 128 pieces, each word once."""
+    tokenizer = AutoTokenizer.from_pretrained(encoders["bert"])
+    assert tokenizer.model_max_length == 128
+    rows = Dataset.from_dict({"tokens": [["word"] * 200]})
+    features = TASKS["pos"].encode(rows, tokenizer, {}, tokenizer.model_max_length)
+    assert max(map(len, features["input_ids"])) <= 128
+    assert len(features) > 1
+    assert sum(len(first_pieces(row)) for row in features["words"]) == 200

@@ -73,8 +73,8 @@ def test_the_page_stands_alone_and_shows_table_plots_and_sentences(quickstart):
                     assert value.startswith("#"), value
 
     Reader().feed(page)
-    assert seen.count("svg") == 2
-    assert seen.count("table") >= 1 + 6
+    assert seen.count("svg") == 3
+    assert seen.count("table") == 2 * (1 + 6)
     assert "url(http" not in page
     assert "<script" not in page
 

@@ -1,5 +1,6 @@
 """The training loop: which examples it takes, how it weights them, how it ends, stops and goes on."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -335,6 +336,8 @@ def test_lower_layers_learn_slower(encoders):
         model, _ = load_encoder(str(encoders[family]), "AutoModelForTokenClassification", num_labels=3)
         pace = _pace(model, arguments)
         assert {name: tuple(pace(name)) for name in names} == names
+        of_scratch = _pace(model, dataclasses.replace(arguments, encoder=f"scratch:{encoders[family]}"))
+        assert {tuple(of_scratch(name)) for name in names} == {(1.0, 0.0)}
 
 
 def test_word_dropout_replaces_whole_words_and_only_the_share_asked_for():

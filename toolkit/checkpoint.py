@@ -1,6 +1,7 @@
 """Folders with weights: written aside, then renamed, so that one that is there is whole. No pickle anywhere."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -32,14 +33,17 @@ class TrainingState:
     num_without_gain: int = 0
 
     def note_evaluation(self, figures: dict[str, float], better: str) -> bool:
-        """Whether this is the best so far by the figure `better`, of which more is better unless it is a loss."""
+        """Whether nothing so far was better by the figure `better`, of which more is better unless it is a loss.
+
+        Of equals the later weights are kept, which have learned longer; with little validation data many are equal.
+        """
         sign = -1 if better == "loss" else 1
-        is_best = self.best is None or sign * figures[better] > sign * self.best[better]
+        gain = math.inf if self.best is None else sign * (figures[better] - self.best[better])
         self.num_evaluations += 1
-        self.num_without_gain = 0 if is_best else self.num_without_gain + 1
-        if is_best:
+        self.num_without_gain = 0 if gain > 0 else self.num_without_gain + 1
+        if gain >= 0:
             self.best = figures
-        return is_best
+        return gain >= 0
 
 
 def save_model(folder: Path, model, tokenizer=None) -> None:

@@ -250,6 +250,7 @@ def pretrain_bert(arguments: BertArguments) -> dict[str, Any]:
         raise InputError(
             f"--max_length {arguments.max_length}: {arguments.preset} has {config.max_position_embeddings} positions"
         )
+    tokenizer.model_max_length = arguments.max_length  # positions after it are never trained
     rows = run.prepare(lambda rows: masked_lm.windows(rows, tokenizer, arguments.max_length))
     collate = masked_lm.MaskTokens(
         tokenizer.pad_token_id, tokenizer.mask_token_id, tokenizer.all_special_ids, len(tokenizer), arguments.seed

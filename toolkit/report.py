@@ -72,25 +72,32 @@ def conclusions(record: dict[str, Any]) -> list[str]:
     return sentences
 
 
-def write_html(record: dict[str, Any], path: Path, title: str, notes: Sequence[str] = ()) -> None:
-    """One page without any other file: table, learning curves, what pretraining cost, some items side by side."""
+def write_html(comparisons: dict[str, dict[str, Any]], path: Path, title: str, notes: Sequence[str] = ()) -> None:
+    """One page without any other file. For each comparison, by its heading: table, learning curves, some items side by
+    side; and what pretraining cost."""
     from jinja2 import Environment
 
     template = (files("toolkit") / "report.html.jinja").read_text(encoding="utf-8")
-    head, *rows = turned(*table(record))
+    sections = [
+        {
+            "heading": heading,
+            "record": record,
+            "table": turned(*table(record)),
+            "conclusions": conclusions(record),
+            "curves": _svg(lambda axes, record=record: _draw_learning_curves(axes, record)),
+        }
+        for heading, record in comparisons.items()
+    ]
+    first = next(iter(comparisons.values()))
     page = (
         Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
         .from_string(template)
         .render(
             title=title,
-            head=head,
-            rows=rows,
-            notes=[*conclusions(record), *notes],
-            curves=_svg(lambda axes: _draw_learning_curves(axes, record)),
-            losses=_svg(lambda axes: _draw_pretraining(axes, record)),
-            examples=record["examples"],
-            names=[encoder["name"] for encoder in record["encoders"]],
-            record=record,
+            sections=sections,
+            notes=notes,
+            losses=_svg(lambda axes: _draw_pretraining(axes, first)),
+            names=[encoder["name"] for encoder in first["encoders"]],
         )
     )
     path.write_text(page, encoding="utf-8")

@@ -41,9 +41,9 @@ class CompareArguments(TrainingArguments):
     freeze: bool = False
     """Train the heads only."""
     probe_ratio: float = FinetuneArguments.probe_ratio
-    """Share of each run in which the head is trained alone."""
+    """Share of each run in which the head is trained alone, before a pretrained encoder joins."""
     layer_decay: float = FinetuneArguments.layer_decay
-    """Each layer learns at this share of the rate of the one above it."""
+    """Each layer of a pretrained encoder learns at this share of the rate of the one above it."""
     word_dropout: float = FinetuneArguments.word_dropout
     """Replace words of the training examples by the unknown word with this probability."""
     tag_column: str | None = None
@@ -101,6 +101,7 @@ def run(arguments: CompareArguments) -> None:
     )
     if not is_main_process():
         return
-    report.write_html(record, root / "report.html", f"What pretraining bought: {arguments.task} on {arguments.data}")
+    heading = f"{arguments.task} on {arguments.data}"
+    report.write_html({heading: record}, root / "report.html", f"What pretraining bought: {heading}")
     print(report.as_text(report.turned(*report.table(record))))
     print(*report.conclusions(record), f"The report, with plots: {root / 'report.html'}", sep="\n")

@@ -1,4 +1,4 @@
-"""See in minutes what pretraining buys: three encoders, one small corpus, one tagger, one table.
+"""See in minutes what pretraining buys: three encoders, one small corpus, two tasks, a table of each.
 
 toolkit quickstart
 toolkit quickstart --output_dir runs/first_look
@@ -14,6 +14,7 @@ from toolkit.flags import parse_flags
 LABEL_BUDGETS = (50, None)  # training sentences; None is all
 SEEDS = (0, 1, 2)
 LEARNING_RATES = (1e-3, 1e-2)
+TEXT_LEARNING_RATES = (3e-3,)
 FINETUNING: dict[str, Any] = {"max_steps": 100, "batch_size": 16, "eval_steps": 25, "logging_steps": 25}
 PRETRAINING: dict[str, dict[str, Any]] = {
     "word2vec": {"preset": "word2vec-tiny", "min_count": 3, "num_train_epochs": 10, "workers": 1},
@@ -61,14 +62,18 @@ def run(arguments: QuickstartArguments) -> None:
     finetuning = FINETUNING | {"max_steps": _share(FINETUNING["max_steps"], arguments.budget)}
     shared = TASKS["pos"].arguments_class(encoder="", data="sample", output_dir=str(root / "pos"), **finetuning)
     record = compare(TASKS["pos"], encoders, shared, LABEL_BUDGETS, SEEDS, LEARNING_RATES, say)
+    say("fine-tuning classifiers of the sample's genres")
+    shared = TASKS["text"].arguments_class(encoder="", data="sample", output_dir=str(root / "text"), **finetuning)
+    genres = compare(TASKS["text"], encoders, shared, LABEL_BUDGETS[-1:], SEEDS, TEXT_LEARNING_RATES, say)
     page = root / "report.html"
     notes = _notes(record)
-    report.write_html(record, page, "What pretraining bought: part-of-speech tagging", notes)
+    comparisons = {"Part-of-speech tagging": record, "The genre of a sentence": genres}
+    report.write_html(comparisons, page, "What pretraining bought", notes)
     say("done")
-    print()
-    print(report.as_text(report.turned(*report.table(record))))
-    print()
-    print(f"accuracy in % on {record['n']} test sentences, mean of seeds {SEEDS}, 95% intervals; * excludes 0")
+    for heading, comparison in comparisons.items():
+        print(f"\n{heading}\n")
+        print(report.as_text(report.turned(*report.table(comparison))))
+    print(f"\naccuracy in % on {record['n']} test sentences, mean of seeds {SEEDS}, 95% intervals; * excludes 0")
     for note in notes:
         print(note)
     print(f"\nThe report, with plots and tagged sentences: {page}\n\nNext, on your own text and labels:\n")
