@@ -86,6 +86,12 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     assert (tmp_path / "mine" / "notes.txt").read_text() == "precious"
 
 
+def test_a_bound_that_rounding_moved_off_zero_excludes_nothing():
+    assert not report.is_significant({"value": 0.06, "low": 3.7e-18, "high": 0.12})
+    assert report.is_significant({"value": 0.06, "low": 0.001, "high": 0.12})
+    assert report.is_significant({"value": -0.06, "low": -0.1, "high": -0.001})
+
+
 def test_an_encoder_that_gained_nothing_is_explained():
     from toolkit.commands.quickstart import _notes
 

@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+ROUNDING = 1e-9
 # Black-and-white print keeps encoders apart by marker, and pretrained from scratch by line.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
@@ -39,8 +40,8 @@ def table(record: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def is_significant(gain: dict[str, float]) -> bool:
-    """Whether the interval of the gain excludes 0."""
-    return gain["low"] > 0 or gain["high"] < 0
+    """Whether the interval of the gain excludes 0; a bound that rounding moved off 0 does not."""
+    return gain["low"] > ROUNDING or gain["high"] < -ROUNDING
 
 
 def turned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
@@ -62,12 +63,9 @@ def conclusions(record: dict[str, Any]) -> list[str]:
         for budget in encoder["budgets"]:
             gain = budget["gain"]
             points = f"{100 * gain['value']:+.1f} points [{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}]"
-            if gain["low"] > 0:
-                verdict = "pretraining helped"
-            elif gain["high"] < 0:
-                verdict = "pretraining did harm"
-            else:
-                verdict = "no difference that these test items can tell from chance"
+            verdict = "no difference that these test items can tell from chance"
+            if is_significant(gain):
+                verdict = "pretraining helped" if gain["value"] > 0 else "pretraining did harm"
             sentences.append(f"{encoder['name']} with {budget['name']}: {verdict}, {points}.")
     return sentences
 
@@ -84,7 +82,7 @@ def write_html(comparisons: dict[str, dict[str, Any]], path: Path, title: str, n
             "record": record,
             "table": turned(*table(record)),
             "conclusions": conclusions(record),
-            "curves": _svg(lambda axes, record=record: _draw_learning_curves(axes, record)),
+            "curves": _svg(_draw_learning_curves, record),
         }
         for heading, record in comparisons.items()
     ]
@@ -96,7 +94,7 @@ def write_html(comparisons: dict[str, dict[str, Any]], path: Path, title: str, n
             title=title,
             sections=sections,
             notes=notes,
-            losses=_svg(lambda axes: _draw_pretraining(axes, first)),
+            losses=_svg(_draw_pretraining, first),
             names=[encoder["name"] for encoder in first["encoders"]],
         )
     )
@@ -137,7 +135,7 @@ def _percent(interval: dict[str, float], signed: bool = False) -> str:
     return f"{value} [{low}, {high}]"
 
 
-def _svg(draw: Callable[[Any], None]) -> str:
+def _svg(draw: Callable[[Any, dict[str, Any]], None], record: dict[str, Any]) -> str:
     import matplotlib
 
     matplotlib.use("svg")
@@ -145,7 +143,7 @@ def _svg(draw: Callable[[Any], None]) -> str:
 
     with pyplot.rc_context({"svg.hashsalt": "toolkit", "font.size": 10, "svg.fonttype": "none"}):
         figure, axes = pyplot.subplots(figsize=(6.4, 4), layout="constrained")
-        draw(axes)
+        draw(axes, record)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
         pyplot.close(figure)

@@ -88,10 +88,12 @@ def _share(steps: int, budget: float) -> int:
 
 def _notes(record: dict) -> list[str]:
     """Why a pretrained encoder did not help with the fewest labels, where one did not."""
+    from toolkit.report import is_significant
+
     notes = []
     for encoder in record["encoders"]:
         fewest = encoder["budgets"][0]
-        if fewest["gain"]["low"] > 0:
+        if is_significant(fewest["gain"]) and fewest["gain"]["value"] > 0:
             continue
         pretraining = encoder["pretraining"]
         notes.append(
