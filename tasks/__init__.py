@@ -21,6 +21,7 @@ from typing import Any
 from tasks.base import FinetuneArguments, Task, load_predictor, score
 from tasks.pos_tagging import PosTagging
 from tasks.text_classification import TextClassification
+from toolkit.data.source import find_inputs
 from toolkit.errors import InputError
 
 TASKS: dict[str, Task] = {"pos": PosTagging(), "text": TextClassification()}
@@ -47,7 +48,7 @@ def predict(folder: str, inputs: Sequence[str]) -> list[dict[str, Any]]:
     `probability`.
     """
     task = task_of(folder)
-    rows = task.unlabelled(list(inputs))
+    rows = task.unlabelled(find_inputs(inputs))
     predictions = load_predictor(task, folder)(rows)
     return [task.as_json(row, prediction) for row, prediction in zip(rows, predictions, strict=True)]
 

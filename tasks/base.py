@@ -10,7 +10,7 @@ import json
 import shutil
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ SEEN_FILE = "seen_in_training.txt"
 CONFUSION_FILE = "confusion_matrix.png"
 VALIDATION_SHARE = 0.1  # of the training data, where a source has no validation split
 DEFAULT_EPOCHS, DEFAULT_MIN_STEPS = 10, 400
-PREDICTION_BATCH_SIZE = 32
+NUM_EVALUATIONS = 5  # while training: one on much validation data takes as long as many steps
+PREDICTION_BATCH_SIZE = 128
 IGNORED = -100  # what stands for a label where there is none to learn
 
 
@@ -46,11 +47,11 @@ class FinetuneArguments(TrainingArguments):
     """Seed of the choice of those examples; a larger choice holds every smaller one."""
     freeze: bool = False
     """Train the head only."""
-    probe_ratio: float = 0.0
+    probe_ratio: float = 0.1
     """Share of the run in which the head is trained alone, before a pretrained encoder joins."""
-    layer_decay: float = 1.0
-    """Each layer of a pretrained encoder learns at this share of the rate of the one above it, the top one at the rate
-    of the head."""
+    bottom_rate: float = 0.25
+    """Share of the learning rate at which the lowest layer of a pretrained encoder learns; those above it follow in
+    equal ratios up to the top layer, which learns at the rate of the head."""
     word_dropout: float = 0.0
     """Replace words of the training examples by the unknown word with this probability."""
     learning_rates: list[float] | None = None
@@ -62,11 +63,13 @@ class FinetuneArguments(TrainingArguments):
         super().__post_init__()
         if self.train_size is not None and self.train_size <= 0:
             raise InputError(f"--train_size {self.train_size}: expected a number greater than zero")
+        if self.subset_seed < 0:
+            raise InputError(f"--subset_seed {self.subset_seed}: expected zero or more")
         for name in ("probe_ratio", "word_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"--{name} {getattr(self, name)}: expected a share from 0 to below 1")
-        if not 0 < self.layer_decay <= 1:
-            raise InputError(f"--layer_decay {self.layer_decay}: expected a share above 0, at most 1")
+        if not 0 < self.bottom_rate <= 1:
+            raise InputError(f"--bottom_rate {self.bottom_rate}: expected a share above 0, at most 1")
         if any(rate <= 0 for rate in self.learning_rates or ()):
             raise InputError(f"--learning_rates {min(self.learning_rates or ())}: expected numbers greater than zero")
 
@@ -144,8 +147,11 @@ class Task(ABC):
         """The predictions for `rows` of the usual method without a network, trained on `train_rows`."""
 
     @abstractmethod
-    def unlabelled(self, inputs: list[str]):
-        """A data set of rows to label: of texts, and of files of text or of the task's data. Raises `InputError`."""
+    def unlabelled(self, inputs: Sequence[str | Path]):
+        """A data set of rows to label: of texts, and of paths of files of text or of the task's data.
+
+        Raises `InputError`.
+        """
 
     @abstractmethod
     def as_json(self, row: dict, prediction: Any) -> dict:
@@ -168,8 +174,13 @@ def finetune(task: Task, arguments: FinetuneArguments) -> dict[str, Any]:
     """Put the task's head on an encoder and train both; score the best weights on the test split.
 
     The best are those that do best on validation data. Where the data has no test split, the figures are of the
-    validation split, and the record says so. Leaves a checkpoint in `output_dir`, returns its `results.json`.
+    validation split, and the record says so. Leaves a checkpoint in `output_dir`, returns its `results.json`; with
+    `resume` that of a run which stands there finished.
     """
+    from toolkit.results import finished_run
+
+    if (record := finished_run(arguments)) is not None:
+        return record
     if arguments.learning_rates:
         return _finetune_with_each_rate(task, arguments)
 
@@ -198,7 +209,7 @@ def finetune(task: Task, arguments: FinetuneArguments) -> dict[str, Any]:
     if arguments.word_dropout and tokenizer.unk_token_id is None:
         raise InputError(f"--word_dropout: the tokenizer of {arguments.encoder} has no unknown word")
     if arguments.freeze:
-        model.base_model.requires_grad_(False)
+        _freeze_encoder(model)
     features = {
         name: encode(task, rows, tokenizer, model)
         for name, rows in (("train", train_rows), ("validation", validation_rows), ("test", test_rows))
@@ -223,6 +234,7 @@ def finetune(task: Task, arguments: FinetuneArguments) -> dict[str, Any]:
         evaluate=evaluate,
         better=task.better,
         item=task.item,
+        num_evaluations=NUM_EVALUATIONS,
         pace=_pace(model, arguments),
     )
     model = type(model).from_pretrained(output_dir).to(accelerator.device).eval()
@@ -417,6 +429,15 @@ class _Collate:
         return self.task.collate(rows, self.tokenizer.pad_token_id)
 
 
+def _freeze_encoder(model) -> None:
+    """All but the head, to which a pooler belongs that pretraining did not train."""
+    from toolkit.encoders import layers_below_head
+
+    depths = layers_below_head(model)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(depths[name] == 0)
+
+
 def _pace(model, arguments: FinetuneArguments) -> Callable:
     """How fast each parameter learns, by its name: the head at full rate from the start, then layer by layer.
 
@@ -427,10 +448,13 @@ def _pace(model, arguments: FinetuneArguments) -> Callable:
 
     depths = layers_below_head(model)
     is_scratch = arguments.encoder.startswith(SCRATCH)
+    steps_down = max(1, max(depths.values()) - 1)  # from the top layer of the encoder to the lowest
 
     def pace(name: str) -> Pace:
         depth = 0 if is_scratch else depths[name]
-        return Pace(arguments.layer_decay ** max(0, depth - 1), arguments.probe_ratio if depth else 0.0)
+        if depth == 0:
+            return Pace()
+        return Pace(arguments.bottom_rate ** ((depth - 1) / steps_down), arguments.probe_ratio)
 
     return pace
 
@@ -448,6 +472,7 @@ def _finetune_with_each_rate(task: Task, arguments: FinetuneArguments) -> dict[s
     from toolkit.training import make_accelerator
 
     output_dir = check_output_dir(arguments.output_dir, arguments.resume, arguments.overwrite_output_dir)
+    load_splits(task, arguments)  # an earlier run must not go before the data is known to be sound
     accelerator = make_accelerator()
     accelerator.wait_for_everyone()
     if is_main_process():
@@ -456,16 +481,15 @@ def _finetune_with_each_rate(task: Task, arguments: FinetuneArguments) -> dict[s
     figures = {}
     for rate in arguments.learning_rates or ():
         folder = output_dir / f"lr-{rate:g}"
-        if not (arguments.resume and (folder / RESULTS_FILE).exists()):
-            one = dataclasses.replace(
-                arguments, learning_rates=None, learning_rate=rate, output_dir=str(folder), overwrite_output_dir=False
-            )
-            finetune(task, one)
-        accelerator.wait_for_everyone()
-        figures[rate] = read_results(folder)["validation_metrics"][task.better]["value"]
+        one = dataclasses.replace(
+            arguments, learning_rates=None, learning_rate=rate, output_dir=str(folder), overwrite_output_dir=False
+        )
+        figures[rate] = finetune(task, one)["validation_metrics"][task.better]["value"]
         say(f"learning rate {rate:g}: {task.better} {figures[rate]:.4f} on validation data", accelerator)
     best = max(figures, key=lambda rate: figures[rate])
     record = read_results(output_dir / f"lr-{best:g}")
+    record["arguments"] = dataclasses.asdict(arguments)
+    record["learning_rate"] = best
     record["learning_rates_tried"] = {f"{rate:g}": value for rate, value in figures.items()}
     if accelerator.is_main_process:
         for file in (output_dir / f"lr-{best:g}").iterdir():

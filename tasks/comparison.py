@@ -9,7 +9,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tasks.base import PREDICTIONS_FILE, FinetuneArguments, Task, finetune, load_splits
 from toolkit.encoders import SCRATCH
@@ -33,7 +33,7 @@ def compare(
 
     With a baseline, the task's usual method without a network learns from the same examples. `arguments` hold what all
     runs share; their `output_dir` receives one folder a run and `results.json`, the record that is returned and that
-    `toolkit.report` draws.
+    `toolkit.report` draws. With their `resume`, runs that an earlier comparison there has finished are not made again.
     """
     output_dir = Path(arguments.output_dir)
     stopwatch = Stopwatch()
@@ -50,7 +50,9 @@ def compare(
                 budget = budget_name(train_size, arguments.per_class)
                 say(f"{num_done}/{num_runs} runs done; now {name}, {variant}, {budget}")
                 cell_dir = output_dir / name / f"{variant}-{train_size or 'all'}"
-                shared = dataclasses.replace(arguments, encoder=encoder, train_size=train_size)
+                # A frozen twin would be random features: it learns as a whole.
+                freeze = arguments.freeze and variant == PRETRAINED
+                shared = dataclasses.replace(arguments, encoder=encoder, train_size=train_size, freeze=freeze)
                 cells[variant] = _run_cell(task, shared, cell_dir, seeds, learning_rates)
                 num_done += runs_a_cell
             budgets.append({"name": budget, **_compare_cells(task, **cells)})
@@ -63,9 +65,23 @@ def compare(
                 "budgets": budgets,
             }
         )
+    figures = {
+        f"{row['name']}, {variant}, {budget['name']}": budget[variant]
+        for row in rows
+        for budget in row["budgets"]
+        for variant in (PRETRAINED, FROM_SCRATCH)
+    }
+    num_steps = sum(figure["num_steps"] for figure in figures.values())
     record = {
         "task": task.name,
         "dataset": arguments.data,
+        "metrics": {name: figure[task.better] for name, figure in figures.items()},
+        "encoder": list(encoders.values()),
+        "seed": seeds[0],
+        "num_steps": num_steps,
+        "parameters": sum(row["parameters"] for row in rows),
+        "throughput": num_steps / stopwatch.seconds,
+        "throughput_unit": "steps/s",
         "split": rows[0]["budgets"][0]["split"],
         "n": rows[0]["budgets"][0]["n"],
         "figure": task.better,
@@ -90,10 +106,15 @@ def _pretraining(folder: Path) -> dict[str, Any] | None:
     return read_results(folder) if (folder / RESULTS_FILE).is_file() else None
 
 
+class _Cell(NamedTuple):
+    folders: list[Path]  # of the runs, one a seed
+    tried: dict[str, float]  # for each learning rate what it reached on validation data
+
+
 def _run_cell(
     task: Task, arguments: FinetuneArguments, folder: Path, seeds: Sequence[int], learning_rates: Sequence[float]
-) -> list[Path]:
-    """One folder a seed, all with the learning rate that is best on validation data with the first seed."""
+) -> _Cell:
+    """One run a seed, all with the learning rate that is best on validation data with the first seed."""
 
     def run(seed: int, learning_rate: float) -> tuple[float, Path]:
         output_dir = folder / f"seed{seed}-lr{learning_rate:g}"
@@ -102,7 +123,8 @@ def _run_cell(
 
     tried = {learning_rate: run(seeds[0], learning_rate) for learning_rate in learning_rates}
     best = max(tried, key=lambda learning_rate: tried[learning_rate][0])
-    return [tried[best][1], *(run(seed, best)[1] for seed in seeds[1:])]
+    folders = [tried[best][1], *(run(seed, best)[1] for seed in seeds[1:])]
+    return _Cell(folders, {f"{rate:g}": score for rate, (score, _) in tried.items()})
 
 
 def run_baseline(task: Task, arguments: FinetuneArguments, train_sizes: Sequence[int | None], say) -> dict[str, Any]:
@@ -124,13 +146,13 @@ def run_baseline(task: Task, arguments: FinetuneArguments, train_sizes: Sequence
     return {"name": task.baseline_name, "budgets": budgets}
 
 
-def _compare_cells(task: Task, pretrained: list[Path], scratch: list[Path]) -> dict[str, Any]:
+def _compare_cells(task: Task, pretrained: _Cell, scratch: _Cell) -> dict[str, Any]:
     from toolkit.intervals import paired_difference, ratio_interval
 
-    record = read_results(pretrained[0])
+    record = read_results(pretrained.folders[0])
     hits = {}
     cells = {}
-    for variant, folders in ((PRETRAINED, pretrained), (FROM_SCRATCH, scratch)):
+    for variant, (folders, tried) in ((PRETRAINED, pretrained), (FROM_SCRATCH, scratch)):
         counts = [[task.hits(line) for line in _read_lines(folder / PREDICTIONS_FILE)] for folder in folders]
         hits[variant] = [[hit for hit, _ in items] for items in counts]
         totals = [total for _, total in counts[0]]
@@ -140,7 +162,9 @@ def _compare_cells(task: Task, pretrained: list[Path], scratch: list[Path]) -> d
             task.better: ratio_interval(mean_hits, totals),
             "by_seed": [result["metrics"][task.better]["value"] for result in results],
             "learning_rate": results[0]["arguments"]["learning_rate"],
+            "learning_rates_tried": tried,
             "seconds": sum(result["seconds"] for result in results) / len(results),
+            "num_steps": sum(result["num_steps"] for result in results),
             "folders": [str(folder) for folder in folders],
         }
     return {
@@ -170,4 +194,5 @@ def _examples(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    with open(path, encoding="utf-8") as file:  # not splitlines: a text may hold other ends of lines
+        return [json.loads(line) for line in file]

@@ -4,7 +4,7 @@ An example: tokens ["The", "dog", "barks", "."], tags ["DET", "NOUN", "VERB", "P
 carries its tag. The figures are accuracy, accuracy on words that training lacks, F1 of each tag and their mean.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +13,7 @@ import numpy as np
 
 from tasks.base import IGNORED, FinetuneArguments, Task
 from tasks.words import NO_WORD, first_pieces, padded_pieces, words_of
-from toolkit.data.source import check_readable_text, splits_of, suffix_of
+from toolkit.data.source import read_text, splits_of, suffix_of
 from toolkit.errors import InputError
 
 
@@ -135,22 +135,18 @@ class PosTagging(Task):
         predicted = crf_tags(train_rows["tokens"], train_rows["tags"], rows["tokens"])
         return [[(tag, 1.0) for tag in tags] for tags in predicted]
 
-    def unlabelled(self, inputs: list[str]):
+    def unlabelled(self, inputs: Sequence[str | Path]):
         """Text is split into words as treebanks of English split it: *don't* is *do* and *n't*."""
         import datasets
 
-        from toolkit.data.treebank import SUFFIXES, load_treebank, split_sentences
+        from toolkit.data.treebank import SUFFIXES, load_sentences, split_sentences
 
         sentences = []
-        for text in inputs:
-            path = Path(text)
-            if len(text) < 1000 and path.is_file():
-                if suffix_of(path) in SUFFIXES:
-                    sentences += load_treebank(text)["tokens"]
-                    continue
-                check_readable_text(path)
-                text = path.read_text(encoding="utf-8")
-            sentences += split_sentences(text)
+        for found in inputs:
+            if isinstance(found, Path) and suffix_of(found) in SUFFIXES:
+                sentences += load_sentences(str(found))
+            else:
+                sentences += split_sentences(read_text(found) if isinstance(found, Path) else found)
         if not sentences:
             raise InputError("there is no word to tag")
         return datasets.Dataset.from_dict({"tokens": sentences})

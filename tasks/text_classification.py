@@ -4,14 +4,14 @@ An example: text "How far is it from Denver to Aspen ?", label "NUM". The figure
 their mean.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tasks.base import IGNORED, FinetuneArguments, Task
 from tasks.words import padded_pieces, words_of
-from toolkit.data.source import TABLE_BUILDERS, check_readable_text, suffix_of
+from toolkit.data.source import TABLE_BUILDERS, read_text, suffix_of
 from toolkit.errors import InputError
 
 
@@ -108,22 +108,20 @@ class TextClassification(Task):
 
         return [(label, 1.0) for label in tfidf_labels(train_rows["text"][:], train_rows["label"][:], rows["text"][:])]
 
-    def unlabelled(self, inputs: list[str]):
+    def unlabelled(self, inputs: Sequence[str | Path]):
         """Each text is one to classify; of a file of text each line, of a table each row."""
         import datasets
 
-        texts = []
-        for text in inputs:
-            path = Path(text)
-            if len(text) >= 1000 or not path.is_file():
-                texts.append(text)
-            elif suffix_of(path) in TABLE_BUILDERS:
-                from toolkit.data.text import load_text
+        from toolkit.data.text import load_text
 
-                texts += load_text(text)["text"][:]
+        texts: list[str] = []
+        for found in inputs:
+            if isinstance(found, str):
+                texts.append(found)
+            elif suffix_of(found) in TABLE_BUILDERS:
+                texts += load_text(str(found))["text"][:]
             else:
-                check_readable_text(path)
-                texts += path.read_text(encoding="utf-8").splitlines()
+                texts += read_text(found).splitlines()
         texts = [text for text in texts if text.strip()]
         if not texts:
             raise InputError("there is no text to classify")

@@ -1,16 +1,18 @@
 """The command line as a user meets it: help that teaches, one line for every fault, nothing half-written."""
 
 import json
+import shutil
 import subprocess
 import sys
 
 import pytest
 from conftest import FAMILIES, REPOSITORY, run_toolkit
 
+from tasks import TASKS
 from toolkit.cli import COMMANDS
 
 HELP = [["--help"], *([name, "--help"] for name in COMMANDS)]
-HELP += [["pretrain", family, "--help"] for family in FAMILIES] + [["finetune", "pos", "--help"]]
+HELP += [["pretrain", family, "--help"] for family in FAMILIES] + [["finetune", task, "--help"] for task in TASKS]
 
 
 @pytest.mark.parametrize("words", HELP, ids=" ".join)
@@ -52,6 +54,10 @@ def files(tmp_path_factory, encoders, taggers):
     (folder / "binary.txt").write_bytes(b"\x00\x01\x02" * 100)
     (folder / "latin1.txt").write_bytes("ok\nseñor\n".encode("latin-1"))
     (folder / "short.conllu").write_text("1\tdog\t_\tNOUN\n\n")
+    (folder / "greek.txt").write_text("Ελληνικά\nκείμενα\n" * 200, encoding="utf-8")
+    shutil.copytree(encoders["bert"], folder / "torn")
+    with open(folder / "torn" / "model.safetensors", "r+b") as file:
+        file.truncate(5000)
     (folder / "other").mkdir()
     (folder / "other" / "thesis.doc").write_text("precious")
     (folder / "a_file").write_text("")
@@ -60,6 +66,7 @@ def files(tmp_path_factory, encoders, taggers):
 
 PRETRAIN = ["pretrain", "bert", "--max_steps", "1", "--output_dir", "{out}", "--corpus"]
 FINETUNE = ["finetune", "pos", "--max_steps", "1", "--output_dir", "{out}", "--encoder"]
+COMPARE = ["compare", "--encoders", "{bert}", "--data", "sample", "--output_dir", "{out}"]
 FAULTS = {
     "missing file": ([*PRETRAIN, "{files}/nope.txt"], "nope.txt: no such file"),
     "empty file": ([*PRETRAIN, "{files}/empty.txt"], "empty.txt: the file is empty"),
@@ -107,6 +114,20 @@ FAULTS = {
     "tokenizer too large": ([*FINETUNE, "{bert}", "--data", "sample", "--tokenizer", "{word2vec}"], "does not fit"),
     "scoring an encoder": (["score", "{bert}", "--data", "sample"], "expected a fine-tuned checkpoint"),
     "no such split": (["score", "{tagger}", "--data", "sample", "--split", "dev2"], "no split 'dev2'"),
+    "score to nowhere": (["score", "{tagger}", "--data", "sample", "--output_file", "{out}/s.json"], "--output_file"),
+    "torn weights": ([*FINETUNE, "{files}/torn", "--data", "sample"], "torn: "),
+    "no negatives": (
+        ["pretrain", "elmo", "--corpus", "sample", "--output_dir", "{out}", "--num_negatives", "0"],
+        "--num_negatives 0",
+    ),
+    "quickstart of nothing": (["quickstart", "--output_dir", "{out}", "--budget", "-1"], "--budget -1"),
+    "only unknown letters": (
+        [*PRETRAIN, "{files}/greek.txt", "--tokenizer", "{bert}"],
+        "no word that the tokenizer knows",
+    ),
+    "too large a subset to compare": ([*COMPARE, "--train_sizes", "9999"], "--train_size 9999"),
+    "columns of another task": ([*COMPARE, "--task", "text", "--head", "crf"], "--head crf: does not go with"),
+    "rates of a comparison": ([*COMPARE, "--learning_rate", "1e-3"], "--learning_rate"),
     "nothing to predict": (["predict", "{tagger}"], "there is no word to tag"),
     "missing yaml": ([*PRETRAIN, "sample", "--config", "{files}/nope.yaml"], "nope.yaml"),
 }
@@ -145,6 +166,36 @@ def test_overwriting_replaces_the_run(tmp_path, corpus):
     assert run_toolkit(*flags).returncode == 2
     assert run_toolkit(*flags, "--overwrite_output_dir").returncode == 0
     assert not (tmp_path / "t" / "stray.txt").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["compare", "--encoders", "{bert}", "--data", "{files}/short.conllu"],
+        [
+            "finetune",
+            "pos",
+            "--encoder",
+            "{bert}",
+            "--data",
+            "{files}/short.conllu",
+            "--learning_rates",
+            "1e-3",
+            "1e-2",
+        ],
+    ],
+    ids=lambda words: words[0],
+)
+def test_bad_data_does_not_cost_an_earlier_run(command, files, tmp_path):
+    folder, encoders, _ = files
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".toolkit-run").touch()
+    (tmp_path / "out" / "results.json").write_text("{}")
+    words = [word.format(files=folder, **encoders) for word in command]
+    done = run_toolkit(*words, "--output_dir", tmp_path / "out", "--overwrite_output_dir")
+    assert done.returncode == 2
+    assert "short.conllu" in done.stderr
+    assert (tmp_path / "out" / "results.json").read_text() == "{}"
 
 
 def test_a_folder_of_runs_is_not_taken_for_a_run(tmp_path, corpus):

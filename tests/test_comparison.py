@@ -11,6 +11,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from tasks.baselines import _shape
+from tasks.comparison import _read_lines
 from toolkit.data.text import load_labelled_text
 
 FLAGS = ["--max_steps", "6", "--batch_size", "8", "--seeds", "1", "--learning_rates", "1e-3"]
@@ -58,6 +59,40 @@ def test_a_tagger_stands_beside_the_crf_on_hand_made_features(encoders, tmp_path
     assert json.loads(run.read_text())["tagging_head"] == "crf"
 
 
+def test_a_stopped_comparison_goes_on_where_it_was(encoders, tmp_path):
+    folder = tmp_path / "out"
+    flags = ["compare", "--encoders", encoders["word2vec"], "--data", "sample", "--output_dir", folder, *FLAGS]
+    flags += ["--train_sizes", "20", "40"]
+    assert run_toolkit(*flags).returncode == 0
+    whole = json.loads((folder / "results.json").read_text())
+    # As if stopped in the last run.
+    runs = sorted(folder.glob("word2vec/*/*/results.json"), key=lambda path: path.stat().st_mtime_ns)
+    assert len(runs) == 4
+    times = [path.stat().st_mtime_ns for path in runs]
+    for path in (folder / "results.json", runs[-1]):
+        path.unlink()
+    refused = run_toolkit(*flags)
+    assert refused.returncode == 2
+    assert "--resume" in refused.stderr
+    refused = run_toolkit(*flags, "--resume", "--word_dropout", "0.5")
+    assert refused.returncode == 2
+    assert "made with --word_dropout 0.0, not 0.5" in refused.stderr
+    assert not (folder / "results.json").exists()
+    done = run_toolkit(*flags, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert [path.stat().st_mtime_ns for path in runs[:-1]] == times[:-1]
+    budgets, resumed = (
+        [(b["pretrained"]["accuracy"], b["scratch"]["accuracy"], b["gain"]) for b in record["encoders"][0]["budgets"]]
+        for record in (whole, json.loads((folder / "results.json").read_text()))
+    )
+    assert resumed == budgets
+
+
+def test_a_line_of_json_may_hold_other_ends_of_lines(tmp_path):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "a\u2028b\x85c"}, ensure_ascii=False) + "\n{}\n", "utf-8")
+    assert _read_lines(tmp_path / "a.jsonl") == [{"text": "a\u2028b\x85c"}, {}]
+
+
 @pytest.mark.parametrize(("word", "shape"), [("McCoy-7", "XxXx-d"), ("2.5", "d.d"), ("the", "x"), ("", "")])
 def test_shapes_of_words(word, shape):
     assert _shape(word) == shape
@@ -70,9 +105,10 @@ def test_a_figure_in_no_record_is_found(tmp_path):
     (tmp_path / "scripts" / "check_numbers.py").write_text(script, encoding="utf-8")
     gain = {"value": 0.0404, "low": 0.0374, "high": 0.0434}
     (tmp_path / "docs" / "results" / "a.json").write_text(json.dumps({"gain": gain, "parameters": 12345}))
+    (tmp_path / "docs" / "results" / "b.json").write_text(json.dumps({"parameters": 777}))
 
     def check(readme: str) -> subprocess.CompletedProcess:
-        (tmp_path / "README.md").write_text(readme)
+        (tmp_path / "README.md").write_text(f"# Title <!-- figures of a.json -->\n{readme}")
         command = [sys.executable, tmp_path / "scripts" / "check_numbers.py"]
         return subprocess.run(command, capture_output=True, text=True)
 
@@ -80,7 +116,9 @@ def test_a_figure_in_no_record_is_found(tmp_path):
     for wrong in ("a gain of +4.1 [+3.7, +4.3]", "a gain of +4.0 [+3.7, +4.4]", "| parameters | 12,346 |"):
         done = check(f"fine\n{wrong}\n")
         assert done.returncode == 1, wrong
-        assert "README.md:2:" in done.stdout
+        assert "README.md:3:" in done.stdout
+    assert check("| parameters | 777 |\n").returncode == 1, "it is in another record"
+    assert check("| parameters | 12,345 |\n## Next\n| parameters | 12,345 |\n").returncode == 1, "a new section"
 
 
 def test_the_figures_of_this_project_are_in_its_records():

@@ -73,6 +73,14 @@ def test_the_field_travels_with_the_weights_and_the_rest_opens_without_it(model,
         assert torch.equal(plain(INPUT_IDS).logits, model(INPUT_IDS).logits)
 
 
+def test_a_tagger_with_a_field_is_an_encoder_like_others_and_trains_in_bfloat16(encoders, tmp_path):
+    flags = {"data": "sample", "max_steps": 4, "batch_size": 8, "train_size": 20}
+    finetune("pos", encoder=str(encoders["elmo"]), output_dir=str(tmp_path / "crf"), head="crf", bf16=True, **flags)
+    finetune("text", encoder=str(tmp_path / "crf"), output_dir=str(tmp_path / "text"), **flags)
+    model, _ = load_encoder(str(tmp_path / "text"), "AutoModelForSequenceClassification")
+    assert not any(name.startswith("crf.") for name, _ in model.named_parameters())
+
+
 @pytest.mark.parametrize("family", ["elmo", "bert"])
 def test_a_crf_folder_predicts_the_same_in_a_fresh_process(encoders, family, tmp_path):
     flags = {"encoder": str(encoders[family]), "data": "sample", "output_dir": str(tmp_path / "crf"), "head": "crf"}

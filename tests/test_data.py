@@ -6,9 +6,9 @@ import json
 import datasets
 import pytest
 
-from toolkit.data.source import take_subset
+from toolkit.data.source import splits_of, take_subset
 from toolkit.data.text import hold_out, load_text
-from toolkit.data.treebank import load_treebank, split_sentences
+from toolkit.data.treebank import load_sentences, load_treebank, split_sentences
 from toolkit.errors import InputError
 
 LINES = ["One small café.", "", "Two boats sail.", "Three."]
@@ -35,13 +35,17 @@ def write_text_sources(folder):
         file.write("\n".join(LINES))
     (folder / "a.jsonl").write_text("\n".join(json.dumps({"id": 1, "text": line}) for line in LINES), encoding="utf-8")
     (folder / "a.csv").write_text("id,text\n" + "\n".join(f'1,"{line}"' for line in LINES), encoding="utf-8")
+    for name in ("a.jsonl", "a.csv"):
+        (folder / f"{name}.gz").write_bytes(gzip.compress((folder / name).read_bytes()))
     datasets.Dataset.from_dict({"text": LINES}).to_parquet(folder / "a.parquet")
 
 
-@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz", "a.jsonl", "a.csv", "a.parquet", "a.t?t"])
+@pytest.mark.parametrize(
+    "name", ["a.txt", "a.txt.gz", "a.jsonl", "a.jsonl.gz", "a.csv", "a.csv.gz", "a.parquet", "a.t?t"]
+)
 def test_every_format_gives_the_same_lines(tmp_path, name):
     write_text_sources(tmp_path)
-    assert [text or "" for text in load_text(str(tmp_path / name))["text"]] == LINES
+    assert load_text(str(tmp_path / name))["text"][:] == LINES
 
 
 def test_folder_gives_the_files_of_the_split(tmp_path):
@@ -52,6 +56,17 @@ def test_folder_gives_the_files_of_the_split(tmp_path):
     (tmp_path / "en-dev.txt").unlink()
     with pytest.raises(InputError, match=r"no split 'validation' in this folder, found train, test"):
         load_text(str(tmp_path), "validation")
+
+
+def test_folders_of_splits_are_kept_apart(tmp_path):
+    for split in ("train", "validation", "test"):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "en_test_bank.conllu").write_text(CONLLU.replace("Stop", split), encoding="utf-8")
+        (tmp_path / split / "texts.txt").write_text(f"of {split}", encoding="utf-8")
+    assert load_text(str(tmp_path))["text"][:] == ["of train"]
+    for split in ("train", "validation", "test"):
+        assert load_treebank(str(tmp_path), split)["tokens"][1] == [split]
+    assert splits_of(str(tmp_path), {".conllu"}) == ["train", "validation", "test"]
 
 
 def test_folder_without_split_names_is_all_training(tmp_path):
@@ -158,6 +173,37 @@ def test_tables_of_tokens_and_tags_read_like_treebanks(tmp_path):
     assert load_treebank(str(tmp_path / "a.jsonl"))[0]["tags"] == ["0", "1"]
 
 
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"tokens": ["dogs", "bark"], "tags": ["NOUN", None]}, "row 2 has a word without a tag"),
+        ({"tokens": ["dogs", "bark"], "tags": ["NOUN"]}, "row 2 has 2 tokens and 1 tags"),
+    ],
+)
+def test_a_faulty_row_of_a_table_is_named(tmp_path, row, message):
+    good = {"tokens": ["stop"], "tags": ["VERB"]}
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, [good, row])))
+    with pytest.raises(InputError, match=message):
+        load_treebank(str(tmp_path / "a.jsonl"))
+
+
+def test_sentences_without_words_are_left_out_and_text_is_no_list_of_words(tmp_path):
+    rows = [{"tokens": [], "tags": []}, {"tokens": ["stop"], "tags": ["VERB"]}]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert load_treebank(str(tmp_path / "a.jsonl"))["tokens"][:] == [["stop"]]
+    for column in ("tokens", "tags"):
+        (tmp_path / "b.jsonl").write_text(json.dumps(rows[1] | {column: "stop"}))
+        with pytest.raises(InputError, match=f"the column '{column}' holds .*expected lists of"):
+            load_treebank(str(tmp_path / "b.jsonl"))
+
+
+def test_words_are_read_where_there_are_no_tags(tmp_path):
+    (tmp_path / "a.conllu").write_text(CONLLU.replace("PRON", "_").replace("VERB", "_"), encoding="utf-8")
+    assert load_sentences(str(tmp_path / "a.conllu"))[1] == ["Stop"]
+    (tmp_path / "a.jsonl").write_text(json.dumps({"words": ["Stop", "!"]}))
+    assert load_sentences(str(tmp_path / "a.jsonl")) == [["Stop", "!"]]
+
+
 def test_subsets_are_nested_seeded_and_bounded():
     rows = datasets.Dataset.from_dict({"i": list(range(100))})
     small, large = take_subset(rows, 10, seed=3)["i"][:], take_subset(rows, 50, seed=3)["i"][:]
@@ -179,7 +225,8 @@ def test_the_sample_treebank_is_sound():
     universal = set("ADJ ADP ADV AUX CCONJ DET INTJ NOUN NUM PART PRON PROPN PUNCT SCONJ SYM VERB X".split())
     splits = [load_treebank("sample", split) for split in ("train", "validation", "test")]
     sentences = [tuple(tokens) for rows in splits for tokens in rows["tokens"]]
-    assert len(sentences) >= 120
+    assert [len(rows) for rows in splits] == [241, 56, 133]
+    assert sum(map(len, sentences)) == 7147
     assert len(set(sentences)) == len(sentences)
     assert {tag for rows in splits for tags in rows["tags"] for tag in tags} == universal
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
+from toolkit import intervals
 from toolkit.intervals import mean_ratio_interval, paired_difference, ratio_interval
 
 
@@ -39,3 +40,11 @@ def test_no_gain_between_equals():
 def test_mean_of_ratios_ignores_a_tag_that_a_resample_lacks():
     interval = mean_ratio_interval([([1, 1, 1, 1], [1, 1, 1, 1]), ([0, 0, 0, 2], [0, 0, 0, 2])])
     assert interval == {"value": 1.0, "low": 1.0, "high": 1.0}
+
+
+def test_many_items_are_drawn_in_blocks_with_the_same_result(monkeypatch):
+    right, words = [1, 2, 3, 0, 5], [4, 4, 4, 4, 6]
+    at_once = ratio_interval(right, words)
+    monkeypatch.setattr(intervals, "MOST_WEIGHTS", 700)
+    assert [len(block) for block in intervals._weights(5, 0)] == [140] * 14 + [40]
+    assert ratio_interval(right, words) == at_once

@@ -50,6 +50,20 @@ def test_special_tokens_are_never_masked_and_one_token_always_is():
         assert out[1] not in (0, 1, 2, 3)
 
 
+@pytest.mark.parametrize("blank", [[""] * 1500, ["", "  "]])
+def test_blank_lines_and_lines_of_unknown_letters_leave_no_window(blank):
+    pieces = train_tokenizer(TEXTS, "wordpiece", 200)
+    words, byte_pieces = train_tokenizer(TEXTS, "word", 50), train_tokenizer((), "bytes")
+    rows = Dataset.from_dict({"text": [*blank, "Ελληνικά", *blank, "The old man", *blank]})
+    whole = masked_lm.windows(rows, pieces, 8)["input_ids"][:]
+    assert whole
+    assert all(set(window) - set(pieces.all_special_ids) for window in whole), "every window has a target"
+    of_words = two_way_lm.windows(rows, byte_pieces, words, 8)
+    assert sum(len(labels) for labels in of_words["labels"]) > 4
+    assert len(two_way_lm.windows(Dataset.from_dict({"text": blank}), byte_pieces, words, 8)) == 0
+    assert len(masked_lm.windows(Dataset.from_dict({"text": [*blank, "Ελληνικά"]}), pieces, 8)) == 0
+
+
 def test_masks_depend_on_the_example_and_the_epoch_not_on_its_neighbours():
     rows = [{"input_ids": list(range(5, 105))}, {"input_ids": list(range(5, 65))}]
     collate = mask_tokens()

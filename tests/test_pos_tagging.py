@@ -1,5 +1,6 @@
 """The tagger, from data to predictions, on each family of encoders."""
 
+import gzip
 import json
 
 import pytest
@@ -8,7 +9,7 @@ from conftest import FAMILIES, run_toolkit
 from datasets import Dataset
 from transformers import AutoModel, AutoModelForTokenClassification, AutoTokenizer, pipeline
 
-from tasks import TASKS, finetune, load_predictor
+from tasks import TASKS, finetune, load_predictor, predict
 from tasks.pos_tagging import _pieces
 from tasks.words import first_pieces
 from toolkit.data.treebank import load_treebank
@@ -81,6 +82,18 @@ def test_predict_reads_files_and_writes_jsonl(taggers, tmp_path):
     assert all(len(line["predicted"]) == len(line["tokens"]) == len(line["probabilities"]) for line in lines)
 
 
+def test_predict_takes_long_texts_compressed_files_and_treebanks_without_tags(taggers, tmp_path, monkeypatch):
+    long = " ".join(["boats"] * 60)
+    (tmp_path / "a.conllu").write_text("1\tBoats\t_\t_\t_\t_\t_\t_\t_\t_\n\n")
+    with gzip.open(tmp_path / "a.txt.gz", "wt", encoding="utf-8") as file:
+        file.write("We sail.")
+    monkeypatch.chdir(tmp_path)
+    found = predict(str(taggers["word2vec"]), [long, "a.conllu", "a.txt.gz"])
+    assert [row["tokens"] for row in found] == [["boats"] * 60, ["Boats"], ["We", "sail", "."]]
+    done = run_toolkit("predict", taggers["word2vec"], stdin="a.conllu\n", cwd=tmp_path)
+    assert done.stdout.startswith("a.conllu\t"), "standard input holds texts, not names of files"
+
+
 @families
 def test_the_pipeline_of_transformers_gives_right_offsets_on_unseen_words(taggers, family):
     tagger = pipeline("token-classification", model=str(taggers[family]), aggregation_strategy="none")
@@ -90,7 +103,6 @@ def test_the_pipeline_of_transformers_gives_right_offsets_on_unseen_words(tagger
         piece = UNSEEN[row["start"] : row["end"]]
         assert piece
         assert not piece.isspace()
-    starts = {row["start"] for row in rows}
     starts = {row["start"] for row in rows}
     for word in ("The", "zorblifiers", "frobnicated", "wugs", "!") if family != "word2vec" else ("The", "!"):
         assert UNSEEN.index(word) in starts

@@ -118,7 +118,7 @@ def test_a_list_of_learning_rates_keeps_what_validation_data_likes_best(encoders
     tried = record["learning_rates_tried"]
     assert list(tried) == ["1e-06", "0.003"]
     assert tried["0.003"] > tried["1e-06"]
-    assert record["arguments"]["learning_rate"] == 3e-3
+    assert record["learning_rate"] == 3e-3
     assert json.loads((tmp_path / "out" / "results.json").read_text())["learning_rates_tried"] == tried
     assert predict(str(tmp_path / "out"), ["Who?"])[0]["predicted"]
 

@@ -129,12 +129,12 @@ GOLDEN = {
         6.175050735473633,
     ],
     "elmo": [
-        5.634076266818576,
-        5.422403293185764,
-        4.754391140407986,
-        4.739325857296043,
-        4.3769175211588545,
-        4.299586317274305,
+        5.6359581841362845,
+        5.42887200249566,
+        4.715782335069444,
+        4.676114635307248,
+        4.3186048719618055,
+        4.279422675238715,
     ],
 }
 
@@ -154,6 +154,18 @@ def test_the_same_command_and_seed_give_the_same_bytes(method, corpus, tmp_path)
     assert len(modes) == 1  # weights are readable to whoever may read the rest
     assert losses(tmp_path / "first") == losses(tmp_path / "second")
     assert losses(tmp_path / "first") == pytest.approx(GOLDEN[method], rel=1e-5)
+
+
+@pytest.mark.parametrize("method", ["bert", "elmo"])
+def test_bfloat16_trains_nearly_the_same_and_keeps_float32_weights(method, corpus, tmp_path):
+    pretrain(
+        method, corpus, tmp_path / "out", "--max_steps", "6", "--batch_size", "8", "--logging_steps", "1", "--bf16"
+    )
+    found = losses(tmp_path / "out")
+    assert found == pytest.approx(GOLDEN[method], rel=0.01)
+    assert found != pytest.approx(GOLDEN[method], rel=1e-5), "products were rounded"
+    weights = load_file(tmp_path / "out" / "model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
 
 
 def test_a_run_in_the_same_process_after_another_gives_the_same_bytes(corpus, tmp_path):
@@ -234,6 +246,28 @@ def test_resuming_equals_never_having_stopped(corpus, tmp_path):
     assert kept == ["checkpoint-00000005", "checkpoint-00000010"]
 
 
+def test_every_pretraining_leaves_a_log(encoders):
+    for folder in encoders.values():
+        lines = [json.loads(line) for line in (folder / "train_log.jsonl").read_text().splitlines()]
+        steps = [line["step"] for line in lines]
+        assert steps == sorted(steps)
+        assert steps[-1] == json.loads((folder / "results.json").read_text())["num_steps"]
+        assert any(line.get("words_per_second", line.get("tokens_per_second", 0)) > 0 for line in lines)
+
+
+def test_a_finished_run_is_not_touched_by_resuming_it(corpus, tmp_path):
+    flags = ["--max_steps", "3", "--batch_size", "8", "--logging_steps", "1"]
+    pretrain("bert", corpus, tmp_path / "out", *flags)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}
+    pretrain("bert", corpus, tmp_path / "out", *flags, "--resume")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()} == before
+    same = ["--preset", "bert-tiny", "--max_length", "24", "--vocab_size", "500", "--batch_size", "8"]
+    longer = ["--max_steps", "9", "--logging_steps", "1", "--resume", "--output_dir", tmp_path / "out"]
+    done = run_toolkit("pretrain", "bert", "--corpus", corpus, *same, *longer)
+    assert done.returncode == 2
+    assert "is finished and was made with --max_steps 3, not 9" in done.stderr
+
+
 def test_nothing_to_resume_is_said(corpus, tmp_path):
     done = pretrain("bert", corpus, tmp_path / "new", "--max_steps", "2", "--resume")
     assert "nothing to resume" in done.stdout
@@ -287,10 +321,34 @@ def test_minutes_end_the_run_and_are_recorded(corpus, tmp_path):
 
 def test_a_launcher_that_started_too_few_processes_is_refused(corpus, tmp_path):
     flags = ["--corpus", str(corpus), "--output_dir", str(tmp_path / "x"), "--max_steps", "1"]
-    done = run_toolkit("pretrain", "bert", *flags, ACCELERATE_NUM_PROCESSES="2")
-    assert done.returncode == 2
-    assert "torchrun --nproc_per_node 2" in done.stderr
+    launcher = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--mixed_precision", "no", "-m")
+    done = run_toolkit("pretrain", "bert", *flags, launcher=launcher)
+    assert done.returncode != 0
+    assert "toolkit: error: the launcher asked for more processes than the 1 that it started" in done.stderr
+    assert "torchrun --nproc_per_node" in done.stderr
     assert not (tmp_path / "x").exists()
+    done = run_toolkit("pretrain", "bert", *flags, launcher=[*launcher[:4], "1", *launcher[5:]])
+    assert done.returncode == 0, done.stderr
+
+
+def test_fine_tuning_twice_gives_the_same_bytes(encoders, tmp_path):
+    flags = ["--encoder", encoders["elmo"], "--data", "sample", "--max_steps", "6", "--train_size", "20"]
+    flags += ["--word_dropout", "0.1", "--seed", "3"]
+    for name in ("first", "second"):
+        done = run_toolkit("finetune", "pos", *flags, "--output_dir", tmp_path / name)
+        assert done.returncode == 0, done.stderr
+    first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("first", "second"))
+    assert first == second
+
+
+@pytest.mark.parametrize(("task", "head"), [("pos", {"classifier"}), ("text", {"classifier", "bert.pooler.dense"})])
+def test_freezing_trains_the_head_alone(task, head, encoders, tmp_path):
+    flags = ["--encoder", encoders["bert"], "--data", "sample", "--output_dir", tmp_path / "out", "--max_steps", "4"]
+    done = run_toolkit("finetune", task, *flags, "--freeze", "--train_size", "40")
+    assert done.returncode == 0, done.stderr
+    before, after = (load_file(folder / "model.safetensors") for folder in (encoders["bert"], tmp_path / "out"))
+    moved = {name for name in after if name not in before or not torch.equal(before[name], after[name])}
+    assert {name.rpartition(".")[0] for name in moved} == head
 
 
 def test_a_late_start_leaves_the_encoder_as_it_was_until_then(encoders, tmp_path):
@@ -315,7 +373,7 @@ def test_lower_layers_learn_slower(encoders):
     from tasks.base import FinetuneArguments, _pace
     from toolkit.encoders import load_encoder
 
-    arguments = FinetuneArguments(encoder="", data="", output_dir="", layer_decay=0.5, probe_ratio=0.2)
+    arguments = FinetuneArguments(encoder="", data="", output_dir="", bottom_rate=0.25, probe_ratio=0.2)
     expected = {
         "bert": {
             "classifier.weight": (1.0, 0.0),

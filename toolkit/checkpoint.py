@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from toolkit.errors import InputError
@@ -89,7 +90,7 @@ def load_checkpoint(folder: Path, model, optimizer) -> TrainingState:
         model.load_state_dict(type(model).from_pretrained(folder, local_files_only=True).state_dict())
         tensors = load_file(folder / OPTIMIZER_FILE)
         state = TrainingState(**json.loads((folder / STATE_FILE).read_text()))
-    except (OSError, ValueError, RuntimeError, TypeError) as error:
+    except (OSError, ValueError, RuntimeError, TypeError, SafetensorError) as error:
         first_line = str(error).splitlines()[0]
         raise InputError(
             f"{folder}: cannot go on from this checkpoint ({first_line}); delete it to use the one before"

@@ -8,7 +8,7 @@ from toolkit.errors import InputError
 
 SCRATCH = "scratch:"
 _POOLER = ".pooler."
-_LAYER = re.compile(r"(layers?|blocks?|stages?|h)\.(\d+)\.")
+_LAYER = re.compile(r"(?:^|\.|_)(layers?|blocks?|stages?|h)\.(\d+)\.")
 
 
 def load_config(name: str):
@@ -36,6 +36,7 @@ def load_encoder(name: str, model_class: str, tokenizer_name: str | None = None,
     Raises `InputError` where nothing can be loaded, weights are missing, or the tokenizer does not fit the model.
     """
     import transformers
+    from safetensors import SafetensorError
 
     from toolkit.presets import PRESETS
     from toolkit.tokenization import load_tokenizer
@@ -61,19 +62,26 @@ def load_encoder(name: str, model_class: str, tokenizer_name: str | None = None,
             f"{source}, which has {config.vocab_size}; give the one that it was pretrained with"
         )
     try:
-        if getattr(config, "tagging_head", None) == "crf":
+        if model_class == "AutoModelForTokenClassification" and getattr(config, "tagging_head", None) == "crf":
             from toolkit.models.crf import with_crf
 
             auto_class = with_crf(auto_class._model_mapping[type(config)])
         if is_scratch:
             build = getattr(auto_class, "from_config", auto_class)
             return build(config), tokenizer
-        model, loading = auto_class.from_pretrained(source, config=config, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError) as error:
+        model, loading = auto_class.from_pretrained(
+            source,
+            config=config,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # the head of another task
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{name}: {_explain(error)}") from None
+    except KeyError:
+        raise InputError(f"{name}: {type(config).__name__} has no {model_class.removeprefix('AutoModel')}") from None
     missing = [
         key
-        for key in loading["missing_keys"]
+        for key in [*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])]
         if key.startswith(f"{model.base_model_prefix}.") and _POOLER not in key  # pretraining leaves it untrained
     ]
     if missing:

@@ -10,4 +10,5 @@ class Interrupted(Exception):
 
     def __init__(self, message: str, signal_number: int):
         super().__init__(message)
+        self.signal_number = signal_number
         self.exit_code = 128 + signal_number  # what a shell and a scheduler expect

@@ -17,7 +17,8 @@ def parse_flags(
 ) -> Any:
     """An instance of the dataclass `arguments_class` from the words of a command line.
 
-    Fields named in `positionals` are given without a flag, those that are true or false by their flag alone.
+    Fields named in `positionals` are given without a flag, those that are true or false by their flag alone, and those
+    with `init=False` not at all.
     `--config FILE` reads fields from a yaml file. `--help` prints `documentation`, its first line above the flags and
     the rest as examples below them, and exits. Raises `InputError`.
     """
@@ -32,7 +33,7 @@ def parse_flags(
             return action.help
 
     summary, _, examples = documentation.partition("\n")
-    fields = dataclasses.fields(arguments_class)
+    fields = [field for field in dataclasses.fields(arguments_class) if field.init]
     required = [f for f in fields if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING]
     usage = [f.name.upper() if f.name in positionals else f"--{f.name} {f.name.upper()}" for f in required]
     parser = jsonargparse.ArgumentParser(

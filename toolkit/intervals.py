@@ -4,12 +4,14 @@ Efron (1979), "Bootstrap methods: another look at the jackknife", https://doi.or
 again are sentences, lines or batches, never single words, which depend on one another.
 """
 
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 NUM_RESAMPLES = 2000
+MOST_WEIGHTS = 10_000_000  # of one block, 80 MB
 
 Interval = dict[str, float]  # value, low, high
 Ratio = tuple[ArrayLike, ArrayLike]  # two numbers an item, such as right words and words of a sentence
@@ -43,13 +45,25 @@ def paired_difference(
 def _resample(numerators: ArrayLike, denominators: ArrayLike, seed: int) -> tuple[float, np.ndarray]:
     """The ratio of the sums, and the same in each resample, not a number where nothing to divide by was drawn."""
     sums = np.stack([np.asarray(numerators), np.asarray(denominators)]).astype(np.float64)  # (2, items)
-    drawn = _weights(sums.shape[1], seed) @ sums.T  # (NUM_RESAMPLES, 2)
+    drawn = np.concatenate([weights @ sums.T for weights in _weights(sums.shape[1], seed)])  # (NUM_RESAMPLES, 2)
     with np.errstate(invalid="ignore", divide="ignore"):
         return float(sums[0].sum() / sums[1].sum()), np.where(drawn[:, 1] > 0, drawn[:, 0] / drawn[:, 1], np.nan)
 
 
+def _weights(num_items: int, seed: int) -> Iterable[np.ndarray]:
+    """How often each item was drawn, (resamples, num_items), in blocks; of many items they are not kept in memory."""
+    blocks = _kept_weights if NUM_RESAMPLES * num_items <= MOST_WEIGHTS else _draw_weights
+    return blocks(num_items, seed)
+
+
 @lru_cache(maxsize=4)
-def _weights(num_items: int, seed: int) -> np.ndarray:
-    """(NUM_RESAMPLES, num_items): how often each item was drawn."""
+def _kept_weights(num_items: int, seed: int) -> list[np.ndarray]:
+    return list(_draw_weights(num_items, seed))
+
+
+def _draw_weights(num_items: int, seed: int) -> Iterator[np.ndarray]:
     rng = np.random.default_rng(seed)
-    return rng.multinomial(num_items, np.full(num_items, 1 / num_items), size=NUM_RESAMPLES).astype(np.float32)
+    shares = np.full(num_items, 1 / num_items)
+    block = max(1, MOST_WEIGHTS // num_items)
+    for start in range(0, NUM_RESAMPLES, block):
+        yield rng.multinomial(num_items, shares, size=min(block, NUM_RESAMPLES - start)).astype(np.float64)

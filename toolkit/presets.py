@@ -1,6 +1,7 @@
 """Named sizes of encoders. A preset is a function from the size of the vocabulary to a configuration.
 
-tiny trains in a minute on two CPU cores, mini in half an hour, small wants a GPU or a night, base a GPU.
+tiny, mini and small run on two CPU cores, where a minute is well spent on tiny, twenty on mini, hours on small; base
+wants a GPU.
 The BERT sizes are those of Turc, Chang, Lee & Toutanova (2019), https://arxiv.org/abs/1908.08962.
 """
 
@@ -64,8 +65,8 @@ PRESETS: dict[str, Preset] = {
     "word2vec-small": Preset(word2vec(200), 200_000, "word"),
     "word2vec-base": Preset(word2vec(300), 1_000_000, "word"),
     "elmo-tiny": Preset(elmo(128, [[1, 16], [2, 32], [3, 48], [4, 64]]), 10_000, "bytes"),
-    "elmo-mini": Preset(elmo(256, [[1, 16], [2, 32], [3, 64], [4, 96], [5, 128]]), 30_000, "bytes"),
-    "elmo-small": Preset(elmo(512, [[1, 32], [2, 32], [3, 64], [4, 128], [5, 256]]), 50_000, "bytes"),
+    "elmo-mini": Preset(elmo(256, [[1, 32], [2, 64], [3, 96], [4, 128], [5, 160], [6, 192]]), 30_000, "bytes"),
+    "elmo-small": Preset(elmo(512, [[1, 32], [2, 64], [3, 128], [4, 192], [5, 256], [6, 256]]), 50_000, "bytes"),
     "elmo-base": Preset(elmo(1024, [[1, 32], [2, 32], [3, 64], [4, 128], [5, 256], [6, 512]], 2), 200_000, "bytes"),
     "bert-tiny": Preset(bert(2, 128), 4_096, "wordpiece"),
     "bert-mini": Preset(bert(4, 256), 8_192, "wordpiece"),

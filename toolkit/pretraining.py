@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -74,6 +75,8 @@ class Word2VecArguments(CorpusArguments):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"--{name} {value}: expected a number greater than zero")
+        if self.seed < 0:
+            raise InputError(f"--seed {self.seed}: expected zero or more")
 
 
 @dataclass(kw_only=True)
@@ -93,6 +96,8 @@ class ElmoArguments(TrainingArguments, CorpusArguments):
         TrainingArguments.__post_init__(self)
         CorpusArguments.__post_init__(self)
         _check(self, 3)
+        if self.num_negatives <= 0:
+            raise InputError(f"--num_negatives {self.num_negatives}: expected a number greater than zero")
 
 
 @dataclass(kw_only=True)
@@ -120,12 +125,21 @@ def _check(arguments: Any, shortest: int) -> None:
 def pretrain(method: str, **flags: Any) -> dict[str, Any]:
     """Pretrain `word2vec`, `elmo` or `bert`; the flags are those of `toolkit pretrain METHOD --help`.
 
-    Leaves the checkpoint in `output_dir` and returns the record that stands in its `results.json`.
+    Leaves the checkpoint in `output_dir` and returns the record that stands in its `results.json`; with `resume` that
+    of a run which stands there finished.
     """
     if method not in PRETRAINING:
         raise InputError(f"unknown method '{method}', expected one of {', '.join(PRETRAINING)}")
-    arguments_class, run = PRETRAINING[method]
-    return run(arguments_class(**flags))
+    return run(method, PRETRAINING[method][0](**flags))
+
+
+def run(method: str, arguments: Any) -> dict[str, Any]:
+    """The same, from the dataclass of the flags."""
+    from toolkit.results import finished_run
+
+    if hasattr(arguments, "resume") and (record := finished_run(arguments)) is not None:
+        return record
+    return PRETRAINING[method][1](arguments)
 
 
 def pretrain_word2vec(arguments: Word2VecArguments) -> dict[str, Any]:
@@ -136,6 +150,7 @@ def pretrain_word2vec(arguments: Word2VecArguments) -> dict[str, Any]:
     from toolkit.intervals import ratio_interval
     from toolkit.models.word2vec import Word2VecModel
     from toolkit.objectives.skip_gram import held_out_losses, train_word_vectors
+    from toolkit.results import LOG_FILE
     from toolkit.tokenization import load_tokenizer, split_words, word_level_tokenizer
 
     run = _Run("word2vec", arguments)
@@ -156,6 +171,13 @@ def pretrain_word2vec(arguments: Word2VecArguments) -> dict[str, Any]:
                     num_words += len(words)
         run.say(f"training on {num_words:,} words with {arguments.workers} workers")
         start = run.stopwatch.seconds
+        log = []
+
+        def on_epoch_end(num_epochs: int, seconds: float) -> None:
+            speed = num_words * num_epochs / seconds
+            log.append({"step": num_epochs, "epoch": num_epochs, "seconds": seconds, "words_per_second": speed})
+            run.say(f"epoch {num_epochs} of {arguments.num_train_epochs}, {speed:,.0f} words/s")
+
         vectors, num_epochs = train_word_vectors(
             sentences_file,
             vector_size=run.preset.config(1).hidden_size,
@@ -168,16 +190,19 @@ def pretrain_word2vec(arguments: Word2VecArguments) -> dict[str, Any]:
             workers=arguments.workers,
             seed=arguments.seed,
             max_minutes=arguments.max_minutes,
+            on_epoch_end=on_epoch_end,
         )
         seconds = run.stopwatch.seconds - start
     if tokenizer is None:
         tokenizer = word_level_tokenizer(vectors.wv.index_to_key, arguments.do_lower_case)
     model = Word2VecModel.from_word_vectors(run.preset.config(len(tokenizer)), vectors.wv, tokenizer.get_vocab())
-    save_model(run.create_output_dir(), model, tokenizer)
     lines = [words for text in run.validation_rows["text"] if (words := split(text))]
     lengths = [len(words) for words in lines]
     known = [sum(word in vectors.wv for word in words) for words in lines]
     loss_sums, pair_counts = held_out_losses(vectors, lines, arguments.seed)
+    output_dir = run.create_output_dir()
+    save_model(output_dir, model, tokenizer)
+    (output_dir / LOG_FILE).write_text("".join(json.dumps(line) + "\n" for line in log), encoding="utf-8")
     return run.write(
         model,
         metrics={
@@ -306,6 +331,9 @@ class _Run:
         self.say("tokenizing")
         with self.accelerator.main_process_first():
             train_rows, validation_rows = windows(self.train_rows), windows(self.validation_rows)
+        for rows, what in ((train_rows, "text to train on"), (validation_rows, "held-out text")):
+            if len(rows) == 0:
+                raise InputError(f"the {what} has no word that the tokenizer knows; give more, or --validation_corpus")
         return train_rows, spread(validation_rows, 8 * self.VALIDATION_WINDOWS)
 
     def train(self, config, model_class, tokenizer, train_rows, validation_rows, collate, exact_collate, item):

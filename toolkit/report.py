@@ -7,6 +7,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from toolkit.results import LOG_FILE
+
 ROUNDING = 1e-9
 # Black-and-white print keeps encoders apart by marker, and pretrained from scratch by line.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -179,7 +181,7 @@ def _draw_learning_curves(axes, record: dict[str, Any]) -> None:
 
 def _draw_pretraining(axes, record: dict[str, Any]) -> None:
     for i, (encoder, marker) in enumerate(zip(record["encoders"], MARKERS, strict=False)):
-        log = Path(encoder["folder"]) / "train_log.jsonl"
+        log = Path(encoder["folder"]) / LOG_FILE
         lines = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
         points = [(line["seconds"], line["validation_loss"]) for line in lines if "validation_loss" in line]
         if points:

@@ -1,5 +1,6 @@
 """What every run leaves behind: `results.json`, and the folder it stands in."""
 
+import dataclasses
 import json
 import os
 import platform
@@ -13,6 +14,7 @@ from typing import Any
 from toolkit.errors import InputError
 
 RESULTS_FILE = "results.json"
+LOG_FILE = "train_log.jsonl"
 VERSIONED = ("torch", "transformers", "datasets", "tokenizers", "accelerate", "gensim", "numpy")
 _MARK = ".toolkit-run"  # in every folder made here; only such a folder is ever replaced
 
@@ -34,6 +36,25 @@ def check_output_dir(output_dir: str | Path, resume: bool = False, overwrite: bo
                 "--overwrite_output_dir to replace it, or name another"
             )
     return folder
+
+
+def finished_run(arguments: Any) -> dict[str, Any] | None:
+    """The record of a run that stands finished in the folder that is to be resumed; None where there is none.
+
+    `arguments` is the dataclass of the run's flags. Raises `InputError` where the finished run had others.
+    """
+    folder = Path(arguments.output_dir)
+    if not (arguments.resume and (folder / RESULTS_FILE).is_file()):
+        return None
+    record = read_results(folder)
+    for field in dataclasses.fields(arguments):
+        asked, made_with = getattr(arguments, field.name), record["arguments"].get(field.name, field.default)
+        if field.name not in ("output_dir", "resume", "overwrite_output_dir") and asked != made_with:
+            raise InputError(
+                f"--resume: the run in {folder} is finished and was made with --{field.name} {made_with}, "
+                f"not {asked}; name another --output_dir"
+            )
+    return record
 
 
 def create_output_dir(output_dir: str | Path, overwrite: bool = False) -> Path:

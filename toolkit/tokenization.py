@@ -72,6 +72,12 @@ def train_tokenizer(
     return _wrap(_train_subwords(tokenizer, kind, texts, options), model_max_length)
 
 
+def encode_lines(tokenizer, lines: list[str]) -> list[list[int]]:
+    """The pieces of each line that is not blank, without special ones around it."""
+    lines = [line for line in lines if line.strip()]
+    return tokenizer(lines, add_special_tokens=False, verbose=False)["input_ids"] if lines else []
+
+
 def _train_subwords(tokenizer, kind: Kind, texts: Iterable[str], options: dict[str, Any]):
     """Train `tokenizer` so that the same texts give the same vocabulary.
 

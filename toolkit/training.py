@@ -30,10 +30,8 @@ from torch.utils.data import DataLoader
 from toolkit.checkpoint import TrainingState, list_checkpoints, load_checkpoint, save_checkpoint, save_model
 from toolkit.errors import InputError, Interrupted
 from toolkit.progress import Progress
+from toolkit.results import LOG_FILE
 from toolkit.training_arguments import TrainingArguments
-
-LOG_FILE = "train_log.jsonl"
-NUM_EVALUATIONS = 10  # a run, where --eval_steps does not say
 
 Batch = dict[str, Any]
 
@@ -215,6 +213,7 @@ def train(
     evaluate: Callable[[Accelerator], dict[str, float]] | None = None,
     better: str = "loss",
     item: str = "token",
+    num_evaluations: int = 10,
     pace: Callable[[str], Pace] = lambda name: Pace(),
 ) -> TrainingResult:
     """Train `model` and leave it, with its tokenizer, in `output_dir`.
@@ -227,6 +226,7 @@ def train(
         evaluate: gives figures; the weights that do best by the figure `better` are kept. A figure called `loss` is
             better when lower, any other when higher. Without it the last weights are kept.
         item: what throughput counts, for the log.
+        num_evaluations: in the run, where `arguments.eval_steps` does not say.
         pace: how fast the parameter of a name learns.
 
     Raises `InputError` where there is nothing to train on or the loss is no number, `Interrupted` after a signal.
@@ -249,6 +249,7 @@ def train(
         if state.step == 0:
             save_model(output_dir, model, tokenizer)  # a run killed at any moment leaves a loadable folder
 
+    precision = torch.autocast(accelerator.device.type, torch.bfloat16, enabled=arguments.bf16)
     num_parts = arguments.gradient_accumulation_steps
     mine = slice(accelerator.process_index * num_parts, (accelerator.process_index + 1) * num_parts)
 
@@ -286,7 +287,8 @@ def train(
             num_targets, step_items = _sum_over_processes(accelerator, *map(sum, zip(*counts, strict=True)))
             for i, (part, (part_targets, _)) in enumerate(zip(parts, counts, strict=True), start=1):
                 with contextlib.nullcontext() if i == num_parts else accelerator.no_sync(wrapped):
-                    loss = wrapped(**send_to_device(part, accelerator.device)).loss
+                    with precision:
+                        loss = wrapped(**send_to_device(part, accelerator.device)).loss
                     # Processes average their gradients, hence their number.
                     accelerator.backward(loss * (part_targets * accelerator.num_processes / num_targets))
                 window.loss += loss.detach().float() * part_targets
@@ -312,8 +314,9 @@ def train(
                 }
                 report(loss=mean_loss, epoch=epoch, seconds=seconds, **rates)
                 window = _Window()
-            if evaluate is not None and _evaluation_is_due(arguments, state, progress):
-                figures = _evaluate(evaluate, model, accelerator)
+            if evaluate is not None and _evaluation_is_due(arguments, state, progress, num_evaluations):
+                with precision:
+                    figures = _evaluate(evaluate, model, accelerator)
                 report(seconds=seconds, **{f"validation_{name}": value for name, value in figures.items()})
                 if state.note_evaluation(figures, better) and is_main:
                     save_model(output_dir, model, tokenizer)
@@ -337,7 +340,7 @@ def train(
         num_steps=state.step,
         seconds=seconds,
         throughput=num_items / max(seconds - resumed_at, 1e-9),
-        deterministic=arguments.max_minutes is None,
+        deterministic=arguments.max_minutes is None and accelerator.device.type == "cpu",
     )
 
 
@@ -345,14 +348,18 @@ EVALUATION_EPOCH = 2**31  # masks of held-out text are seeded as of an epoch tha
 
 
 def evaluation_batches(rows, collate: Collate, batch_size: int, accelerator: Accelerator) -> Iterator[Batch]:
-    """This process's batches of every row once, in order; processes take turns by batch."""
+    """This process's batches of every row once, in order; processes take turns by batch. What in a batch is no tensor
+    stays as it is."""
     starts = range(accelerator.process_index * batch_size, len(rows), accelerator.num_processes * batch_size)
     draws = (
         [Draw(0, EVALUATION_EPOCH, index) for index in range(start, min(start + batch_size, len(rows)))]
         for start in starts
     )
     for batch in _loader(rows, draws, collate):
-        yield send_to_device(batch, accelerator.device)
+        yield {
+            name: send_to_device(value, accelerator.device) if isinstance(value, torch.Tensor) else value
+            for name, value in batch.items()
+        }
 
 
 @torch.no_grad()
@@ -380,12 +387,13 @@ def make_accelerator() -> Accelerator:
 
     Raises `InputError` where a launcher asked for more processes than were started.
     """
-    asked = int(os.environ.get("ACCELERATE_NUM_PROCESSES", os.environ.get("WORLD_SIZE", "1")))
     accelerator = Accelerator(cpu=not torch.accelerator.is_available())  # else torchrun on CPUs goes unnoticed
-    if asked > accelerator.num_processes:
+    # On CPUs `accelerate launch` says where its processes should meet, then starts one and not how many it should be.
+    is_alone = {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= os.environ.keys() and "WORLD_SIZE" not in os.environ
+    if is_alone or int(os.environ.get("WORLD_SIZE", "1")) > accelerator.num_processes:
         raise InputError(
-            f"{asked} processes were asked for and {accelerator.num_processes} started; "
-            f"on CPUs start them with: torchrun --nproc_per_node {asked} -m toolkit …"
+            f"the launcher asked for more processes than the {accelerator.num_processes} that it started; "
+            "on CPUs start N of them with: torchrun --nproc_per_node N -m toolkit …"
         )
     return accelerator
 
@@ -459,12 +467,14 @@ def _parameter_groups(model, weight_decay: float, pace: Callable[[str], Pace]) -
     ]
 
 
-def _evaluation_is_due(arguments: TrainingArguments, state: TrainingState, progress: float) -> bool:
+def _evaluation_is_due(
+    arguments: TrainingArguments, state: TrainingState, progress: float, num_evaluations: int
+) -> bool:
     if progress >= 1:
         return True
     if arguments.eval_steps is not None:
         return state.step % arguments.eval_steps == 0
-    return progress * NUM_EVALUATIONS >= state.num_evaluations + 1
+    return progress * num_evaluations >= state.num_evaluations + 1
 
 
 def _sum_over_processes(accelerator: Accelerator, *numbers: float) -> list[float]:

@@ -10,7 +10,8 @@ class TrainingArguments:
     max_steps: int | None = None
     """End after this many optimiser steps."""
     num_train_epochs: float | None = None
-    """End after this many passes over the data (default without any limit: 1 to pretrain, 10 to fine-tune)."""
+    """End after this many passes over the data (default without any limit: 1 to pretrain, 10 to fine-tune, and there
+    at least 400 steps)."""
     max_minutes: float | None = None
     """End after this many minutes; the learning rate reaches zero then."""
     batch_size: int = 32
@@ -25,10 +26,12 @@ class TrainingArguments:
     """Weight decay of AdamW, for matrices only."""
     max_grad_norm: float = 1.0
     """Clip the norm of the gradient to this."""
+    bf16: bool = False
+    """Multiply matrices in bfloat16, on GPUs and on CPUs that know it; weights stay float32."""
     seed: int = 0
     """Seed of initial weights, data order, masks and dropout."""
     eval_steps: int | None = None
-    """Evaluate every so many steps; by default ten times a run."""
+    """Evaluate every so many steps (default: ten times a run to pretrain, five to fine-tune)."""
     early_stopping_patience: int | None = None
     """End when this many evaluations in a row brought nothing better."""
     save_steps: int | None = None

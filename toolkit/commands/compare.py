@@ -6,7 +6,7 @@ toolkit compare --task text --encoders runs/elmo --data trec/ --train_sizes 10 a
 """
 
 import sys
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +14,8 @@ from tasks import TASKS, FinetuneArguments
 from toolkit.errors import InputError
 from toolkit.flags import parse_flags
 from toolkit.training_arguments import TrainingArguments
+
+TASK_FLAGS = {"pos": ("head", "tag_column", "token_column"), "text": ("text_column", "label_column")}
 
 
 @dataclass(kw_only=True)
@@ -26,6 +28,8 @@ class CompareArguments(TrainingArguments):
     """Folder for one folder a run, results.json and report.html."""
     task: Literal["pos", "text"] = "pos"
     """pos: tags of words; text: labels of texts."""
+    seed: int = field(init=False, default=0)  # from --seeds
+    learning_rate: float = field(init=False, default=TrainingArguments.learning_rate)  # from --learning_rates
     train_sizes: list[str] = field(default_factory=lambda: ["50", "all"])
     """Label budgets: numbers of training examples, or 'all'."""
     per_class: bool = False
@@ -42,8 +46,8 @@ class CompareArguments(TrainingArguments):
     """Train the heads only."""
     probe_ratio: float = FinetuneArguments.probe_ratio
     """Share of each run in which the head is trained alone, before a pretrained encoder joins."""
-    layer_decay: float = FinetuneArguments.layer_decay
-    """Each layer of a pretrained encoder learns at this share of the rate of the one above it."""
+    bottom_rate: float = FinetuneArguments.bottom_rate
+    """Share of the learning rate at which the lowest layer of a pretrained encoder learns."""
     word_dropout: float = FinetuneArguments.word_dropout
     """Replace words of the training examples by the unknown word with this probability."""
     tag_column: str | None = None
@@ -54,6 +58,8 @@ class CompareArguments(TrainingArguments):
     """Column of a table that holds the text (default: text, sentence, content or document)."""
     label_column: str | None = None
     """Column of a table that holds the label (default: label, labels, category or class)."""
+    resume: bool = False
+    """Go on with a comparison that was stopped; runs that are finished stay as they are."""
     overwrite_output_dir: bool = False
     """Replace an earlier comparison in the output folder."""
 
@@ -64,6 +70,9 @@ class CompareArguments(TrainingArguments):
                 raise InputError(f"--train_sizes {size}: expected a number greater than zero, or 'all'")
         if self.seeds <= 0:
             raise InputError(f"--seeds {self.seeds}: expected a number greater than zero")
+        for name in TASK_FLAGS[{"pos": "text", "text": "pos"}[self.task]]:
+            if getattr(self, name) != getattr(CompareArguments, name):
+                raise InputError(f"--{name} {getattr(self, name)}: does not go with --task {self.task}")
         names = [Path(encoder).name for encoder in self.encoders]
         if len(set(names)) < len(names):
             raise InputError(f"--encoders {' '.join(self.encoders)}: two folders have the same name")
@@ -74,6 +83,7 @@ def parse(arguments: list[str]) -> CompareArguments:
 
 
 def run(arguments: CompareArguments) -> None:
+    from tasks.base import load_splits
     from tasks.comparison import compare
     from toolkit import report
     from toolkit.encoders import load_config
@@ -82,18 +92,20 @@ def run(arguments: CompareArguments) -> None:
 
     for encoder in arguments.encoders:
         load_config(encoder)
-    root = check_output_dir(arguments.output_dir, overwrite=arguments.overwrite_output_dir)
-    make_accelerator().wait_for_everyone()  # every process has looked before the main one writes
-    if is_main_process():
-        create_output_dir(root, arguments.overwrite_output_dir)
+    root = check_output_dir(arguments.output_dir, arguments.resume, arguments.overwrite_output_dir)
     task = TASKS[arguments.task]
     given = {f.name: getattr(arguments, f.name) for f in fields(task.arguments_class) if hasattr(arguments, f.name)}
-    shared = given | {"learning_rates": None}
+    shared = task.arguments_class(encoder="", **(given | {"learning_rates": None, "overwrite_output_dir": False}))
+    train_sizes = [None if size == "all" else int(size) for size in arguments.train_sizes]
+    load_splits(task, replace(shared, train_size=max((size for size in train_sizes if size), default=None)))
+    make_accelerator().wait_for_everyone()  # every process has looked before the main one writes
+    if is_main_process():
+        create_output_dir(root, arguments.overwrite_output_dir and not arguments.resume)
     record = compare(
         task,
         {Path(encoder).name: encoder for encoder in arguments.encoders},
-        task.arguments_class(encoder="", **shared),
-        [None if size == "all" else int(size) for size in arguments.train_sizes],
+        shared,
+        train_sizes,
         range(arguments.seeds),
         arguments.learning_rates,
         with_baseline=arguments.baseline,

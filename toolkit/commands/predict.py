@@ -11,6 +11,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import Literal
 
+from toolkit.data.source import find_inputs
 from toolkit.errors import InputError
 from toolkit.flags import parse_flags
 
@@ -36,7 +37,7 @@ def run(arguments: PredictArguments) -> None:
     task = task_of(arguments.folder)
     if not arguments.inputs and sys.stdin.isatty():
         raise InputError("nothing to label: give texts, files, or text on standard input")
-    rows = task.unlabelled(arguments.inputs or [line for line in sys.stdin.read().splitlines() if line.strip()])
+    rows = task.unlabelled(find_inputs(arguments.inputs) or [line.rstrip("\n") for line in sys.stdin if line.strip()])
     predictor = load_predictor(task, arguments.folder)
     for row, prediction in zip(rows, predictor(rows), strict=True):
         if arguments.output_format == "jsonl":

@@ -8,19 +8,19 @@ torchrun --nproc_per_node 2 -m toolkit pretrain bert --corpus sample --output_di
 
 from typing import Any
 
+from toolkit import pretraining
 from toolkit.flags import parse_flags, parse_kind
-from toolkit.pretraining import PRETRAINING
 from toolkit.results import is_main_process
 
 
 def parse(arguments: list[str]) -> tuple[str, Any]:
-    method, flags = parse_kind(arguments, "toolkit pretrain", "METHOD", list(PRETRAINING), __doc__)
-    return method, parse_flags(flags, PRETRAINING[method][0], f"toolkit pretrain {method}", __doc__)
+    method, flags = parse_kind(arguments, "toolkit pretrain", "METHOD", list(pretraining.PRETRAINING), __doc__)
+    return method, parse_flags(flags, pretraining.PRETRAINING[method][0], f"toolkit pretrain {method}", __doc__)
 
 
 def run(parsed: tuple[str, Any]) -> None:
     method, arguments = parsed
-    record = PRETRAINING[method][1](arguments)
+    record = pretraining.run(method, arguments)
     if record and is_main_process():
         loss = record["metrics"]["loss"]
         print(

@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from toolkit.errors import InputError, Interrupted
 from toolkit.flags import parse_flags
 
 LABEL_BUDGETS = (50, None)  # training sentences; None is all
@@ -30,12 +31,25 @@ class QuickstartArguments:
     budget: float = 1.0
     """Share of the usual steps, for a quick look at how it works; below 1 the figures mean nothing."""
 
+    def __post_init__(self):
+        if not self.budget > 0:
+            raise InputError(f"--budget {self.budget}: expected a number greater than zero")
+
 
 def parse(arguments: list[str]) -> QuickstartArguments:
     return parse_flags(arguments, QuickstartArguments, "toolkit quickstart", __doc__)
 
 
 def run(arguments: QuickstartArguments) -> None:
+    try:
+        _run(arguments)
+    except Interrupted as interruption:
+        raise Interrupted(
+            "stopped; the quickstart starts anew when it is run again", interruption.signal_number
+        ) from None
+
+
+def _run(arguments: QuickstartArguments) -> None:
     from tasks import TASKS
     from tasks.comparison import compare
     from toolkit import report

@@ -8,6 +8,7 @@ toolkit score runs/word2vec --data wordsim353
 toolkit score runs/bert --data analogies --layer 1
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,8 @@ def run(arguments: ScoreArguments) -> None:
 
     folder, data = arguments.folder, arguments.data
     output_file = Path(arguments.output_file or (Path(folder) if Path(folder).is_dir() else Path()) / "score.json")
+    if not output_file.parent.is_dir() or not os.access(output_file.parent, os.W_OK):
+        raise InputError(f"--output_file {output_file}: {output_file.parent} is no folder that can be written to")
     for flag, fits in (("max_examples", data.startswith(TEXT)), ("layer", data in WORD_SETS)):
         if getattr(arguments, flag) is not None and not fits:
             raise InputError(f"--{flag} {getattr(arguments, flag)}: does not go with --data {data}")

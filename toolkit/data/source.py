@@ -1,11 +1,15 @@
 """Find what the user named: a file, a folder, a glob, a data set of the Hub, or `sample`."""
 
 import glob
+import gzip
+import os
 import random
 import re
+import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO
 
 from toolkit.errors import InputError
 
@@ -26,7 +30,8 @@ def suffix_of(path: Path) -> str:
 def find_files(source: str, suffixes: set[str], split: str | None) -> list[Path] | None:
     """The files behind a source, sorted; None where `source` is a Hub id.
 
-    Of a folder those files are taken whose names say `split`; where no name says any split, all belong to `train`.
+    Of a folder those files are taken whose names, or the names of their folders, say `split`; where no name says any
+    split, all belong to `train`.
     Raises `InputError` where nothing is found.
     """
     expected = ", ".join(sorted(suffixes))
@@ -55,29 +60,31 @@ def _known(path: Path, suffixes: set[str], expected: str) -> Path:
 
 
 def files_of_split(source: str, files: list[Path], split: str) -> list[Path]:
-    named = {name: _files_named(files, patterns) for name, patterns in SPLIT_NAMES.items()}
-    if not any(named.values()):
-        named["train"] = files
-    if split not in named or not named[split]:
-        found = ", ".join(name for name, members in named.items() if members)
+    root = Path(source).expanduser()
+    splits = {file: _split_of(file.relative_to(root).parts) for file in files}
+    if not any(splits.values()):
+        splits = dict.fromkeys(files, "train")
+    if split not in splits.values():
+        found = ", ".join(name for name in SPLIT_NAMES if name in splits.values())
         raise InputError(f"{source}: no split '{split}' in this folder, found {found}")
-    return named[split]
+    return [file for file in files if splits[file] == split]
 
 
-def _files_named(files: list[Path], patterns: tuple[str, ...]) -> list[Path]:
-    return [file for file in files if _names_one_of(file.name, patterns)]
-
-
-def _names_one_of(name: str, patterns: tuple[str, ...]) -> bool:
-    return re.search(rf"(^|[^a-z])({'|'.join(patterns)})([^a-z]|$)", name.lower()) is not None
+def _split_of(names: Sequence[str]) -> str | None:
+    """The split that the first of the names which says any says: of `train/test_drive.txt` it is train."""
+    for name in names:
+        for split, patterns in SPLIT_NAMES.items():
+            if re.search(rf"(^|[^a-z])({'|'.join(patterns)})([^a-z]|$)", name.lower()):
+                return split
+    return None
 
 
 def splits_of(source: str, suffixes: set[str]) -> list[str]:
-    """The splits that a folder has files for; of a single file or the Hub it is not known before loading."""
+    """The splits that a folder has files for, or a data set of the Hub; none of a single file or a pattern."""
     if source == SAMPLE:
         return list(SPLIT_NAMES)
     if not Path(source).expanduser().is_dir():
-        return []
+        return _splits_of_hub(source) if find_files(source, suffixes, None) is None else []
     found = []
     for split in SPLIT_NAMES:
         try:
@@ -98,16 +105,30 @@ def find_class_folders(source: str, suffixes: set[str]) -> dict[str, list[tuple[
     for file in sorted(root.rglob("*")) if root.is_dir() else []:
         *folders, _ = file.relative_to(root).parts
         if folders and file.is_file() and suffix_of(file) in suffixes:
-            splits = [s for s, names in SPLIT_NAMES.items() if _names_one_of(folders[0], names)]
-            split = splits[0] if len(folders) > 1 and splits else "train"
-            found.setdefault(split, []).append((file, folders[-1]))
+            split = _split_of(folders[:1]) if len(folders) > 1 else None
+            found.setdefault(split or "train", []).append((file, folders[-1]))
     return found
+
+
+def find_inputs(words: Sequence[str]) -> list[str | Path]:
+    """What a user gave to label: a path where a word names a file, else the word itself, a text."""
+    return [Path(word) if os.path.isfile(word) else word for word in words]
+
+
+def open_text(path: Path) -> IO[str]:
+    """A text file, decompressed where it ends in `.gz`."""
+    return gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8")
+
+
+def read_text(path: Path) -> str:
+    """All of a text file. Raises `InputError` like `check_readable_text`."""
+    check_readable_text(path)
+    with open_text(path) as file:
+        return file.read()
 
 
 def check_readable_text(path: Path) -> None:
     """Raises `InputError` where a text file is empty, binary or not UTF-8; names the line."""
-    import gzip
-
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
             start = file.read(8192)
@@ -124,33 +145,48 @@ def check_readable_text(path: Path) -> None:
                         f"{path}: line {number} is not UTF-8 (byte 0x{error.object[error.start]:02x} at column "
                         f"{error.start + 1}); convert it, for example: iconv -f LATIN1 -t UTF-8"
                     ) from None
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
 
 
 def load_table(source: str, files: list[Path] | None, split: str | None):
     """The rows of jsonl, csv or parquet files, or of a Hub data set (`files` None), as a `datasets.Dataset`."""
     import datasets
-    from datasets.exceptions import DatasetGenerationError
+
+    if files is None:
+        name, _, config = source.partition(":")
+        return _ask(source, datasets.load_dataset, name, config or None, split=split or "train")
+    builders = {TABLE_BUILDERS[suffix_of(file)] for file in files}
+    if len(builders) > 1:
+        raise InputError(f"{source}: files of several formats, expected one of {', '.join(TABLE_BUILDERS)}")
+    for file in files:
+        if suffix_of(file) != ".parquet":
+            check_readable_text(file)
+    names = [str(file) for file in files]
+    return _ask(source, datasets.load_dataset, builders.pop(), data_files=names, split="train")
+
+
+def _splits_of_hub(source: str) -> list[str]:
+    import datasets
+
+    name, _, config = source.partition(":")
+    found = _ask(source, datasets.get_dataset_split_names, name, config or None)
+    return [split for split in SPLIT_NAMES if split in found]
+
+
+def _ask(source: str, load: Callable, *arguments, **flags):
+    """What a function of `datasets` gives. Raises `InputError` where it cannot read the source."""
+    from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     try:
-        if files is None:
-            name, _, config = source.partition(":")
-            return datasets.load_dataset(name, config or None, split=split or "train")
-        builders = {TABLE_BUILDERS[suffix_of(file)] for file in files}
-        if len(builders) > 1:
-            raise InputError(f"{source}: files of several formats, expected one of {', '.join(TABLE_BUILDERS)}")
-        for file in files:
-            if suffix_of(file) != ".parquet":
-                check_readable_text(file)
-        return datasets.load_dataset(builders.pop(), data_files=[str(file) for file in files], split="train")
+        return load(*arguments, **flags)
     except (OfflineModeIsEnabled, ConnectionError, HfHubHTTPError) as error:
         raise InputError(
             f"{source}: not a local file, and the Hub cannot be asked for it ({_first_line(error)}); "
             "check the path, HF_ENDPOINT and HF_HUB_OFFLINE"
         ) from None
-    except (DatasetGenerationError, datasets.exceptions.DatasetNotFoundError, FileNotFoundError) as error:
+    except (DatasetGenerationError, DatasetNotFoundError, FileNotFoundError) as error:
         raise InputError(f"{source}: cannot be read ({_first_line(error.__cause__ or error)})") from None
     except ValueError as error:
         raise InputError(f"{source}: {_first_line(error)}") from None

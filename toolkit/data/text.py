@@ -37,6 +37,8 @@ def load_text(source: str, split: str | None = None, text_column: str | None = N
             rows = rows if column == "text" else rows.rename_column(column, "text")
             if rows.features["text"].dtype not in ("string", "large_string"):
                 raise InputError(f"{source}: the column '{column}' holds {rows.features['text'].dtype}, not text")
+    if rows.data.column("text").null_count:  # an empty cell of a table
+        rows = rows.map(lambda batch: {"text": [text or "" for text in batch["text"]]}, batched=True)
     if not any(text and not text.isspace() for text in rows["text"]):
         raise InputError(f"{source}: there is no text in it, only empty lines")
     return rows
@@ -69,9 +71,7 @@ def load_labelled_text(
         split = split or "train"
         if split not in folders:
             raise InputError(f"{source}: no split '{split}' in this folder, found {', '.join(folders)}")
-        for file, _ in folders[split]:
-            sources.check_readable_text(file)
-        texts = [file.read_text(encoding="utf-8").strip() for file, _ in folders[split]]
+        texts = [sources.read_text(file).strip() for file, _ in folders[split]]
         return datasets.Dataset.from_dict({"text": texts, "label": [label for _, label in folders[split]]})
     rows = sources.load_table(source, sources.find_files(source, set(sources.TABLE_BUILDERS), split), split)
     text = sources.choose_column(source, rows.column_names, "text_column", text_column, USUAL_COLUMNS)
@@ -88,7 +88,7 @@ def load_labelled_text(
 
 
 def splits_of_labelled_text(source: str) -> list[str]:
-    """The splits that a folder has; of a single file or the Hub it is not known before loading."""
+    """The splits that a folder or a data set of the Hub has; none of a single file or a pattern."""
     found = sources.find_class_folders(source, {".txt"})
     return [s for s in sources.SPLIT_NAMES if s in found] or sources.splits_of(source, set(sources.TABLE_BUILDERS))
 
@@ -103,7 +103,7 @@ def hold_out(rows, fraction: float):
 
 def spread(rows, size: int | None):
     """At most `size` rows, evenly spaced over all of them; all where `size` is None."""
-    return rows if size is None else rows.select(range(0, len(rows), -(-len(rows) // size)))
+    return rows if size is None else rows.select(range(0, len(rows), max(1, -(-len(rows) // size))))
 
 
 # The sample: English Wikipedia and news that gensim installs with itself.

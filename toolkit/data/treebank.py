@@ -4,7 +4,6 @@ The format is https://universaldependencies.org/format.html. Words are the lines
 (`1-2`) is a spelling of the words after it, an empty node (`8.1`) is not spelled at all; neither is a word.
 """
 
-import gzip
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,10 +23,9 @@ def read_conllu(path: Path, tag_column: str = "upos") -> Iterator[dict[str, list
     """
     sources.check_readable_text(path)
     name = tag_column.lower()
-    open_text = gzip.open if path.suffix == ".gz" else open
     tokens: list[str] = []
     tags: list[str] = []
-    with open_text(path, "rt", encoding="utf-8") as file:
+    with sources.open_text(path) as file:
         for number, line in enumerate(file, start=1):
             line = line.rstrip("\r\n")
             if not line.strip():
@@ -78,9 +76,7 @@ def load_treebank(
         rows = sources.load_table(source, files, split)
         return _from_table(source, rows, tag_column, token_column)
     tag_column = tag_column or "upos"
-    sentences = [sentence for file in files for sentence in read_conllu(file, tag_column)]
-    if not sentences:
-        raise InputError(f"{source}: there is no sentence in it")
+    sentences = _read_sentences(source, files, tag_column)
     if all(tag == NO_VALUE for sentence in sentences for tag in sentence["tags"]):
         raise InputError(
             f"--tag_column {tag_column}: no word of {source} has it; it is one of {', '.join(COLUMNS[3:5])} "
@@ -89,19 +85,51 @@ def load_treebank(
     return datasets.Dataset.from_list(sentences)
 
 
+def load_sentences(source: str) -> list[list[str]]:
+    """The words alone of a treebank without splits: tags may be lacking. Raises `InputError`."""
+    files = sources.find_files(source, SUFFIXES, None)
+    if files is not None and all(sources.suffix_of(file) == ".conllu" for file in files):
+        return [sentence["tokens"] for sentence in _read_sentences(source, files, "upos")]
+    rows = sources.load_table(source, files, None)
+    return [tokens for tokens in rows[_token_column(source, rows, None)] if tokens]
+
+
+def _read_sentences(source: str, files: list[Path], tag_column: str) -> list[dict[str, list[str]]]:
+    sentences = [sentence for file in files for sentence in read_conllu(file, tag_column)]
+    if not sentences:
+        raise InputError(f"{source}: there is no sentence in it")
+    return sentences
+
+
+def _token_column(source: str, rows, named: str | None) -> str:
+    column = sources.choose_column(source, rows.column_names, "token_column", named, ("tokens", "words"))
+    kind = getattr(getattr(rows.features[column], "feature", None), "dtype", rows.features[column])
+    if kind not in ("string", "large_string"):
+        raise InputError(f"{source}: the column '{column}' holds {kind}, expected lists of words")
+    return column
+
+
 def _from_table(source: str, rows, tag_column: str | None, token_column: str | None):
-    tokens = sources.choose_column(source, rows.column_names, "token_column", token_column, ("tokens", "words"))
+    tokens = _token_column(source, rows, token_column)
     usual = ("tags", "upos", "pos_tags", "pos", "ner_tags", "labels")
     tags = sources.choose_column(source, rows.column_names, "tag_column", tag_column, usual)
-    names = getattr(getattr(rows.features[tags], "feature", None), "names", None)
+    kind = getattr(rows.features[tags], "feature", None)
+    if kind is None:
+        raise InputError(f"{source}: the column '{tags}' holds {rows.features[tags].dtype}, expected lists of tags")
+    names = getattr(kind, "names", None)
 
-    def as_strings(row):
-        values = [names[value] if names else str(value) for value in row[tags]]
-        if len(values) != len(row[tokens]):
-            raise InputError(f"{source}: a sentence has {len(row[tokens])} tokens and {len(values)} tags")
-        return {"tokens": row[tokens], "tags": values}
+    def as_strings(row, index: int):
+        if None in (values := row[tags] or []):
+            raise InputError(f"{source}: row {index + 1} has a word without a tag")
+        if len(values) != len(row[tokens] or []):
+            raise InputError(f"{source}: row {index + 1} has {len(row[tokens] or [])} tokens and {len(values)} tags")
+        return {"tokens": row[tokens] or [], "tags": [names[value] if names else str(value) for value in values]}
 
-    return rows.map(as_strings, remove_columns=rows.column_names)
+    sentences = rows.map(as_strings, with_indices=True, remove_columns=rows.column_names)
+    sentences = sentences.filter(lambda row: len(row["tokens"]) > 0)
+    if len(sentences) == 0:
+        raise InputError(f"{source}: there is no sentence in it")
+    return sentences
 
 
 def split_sentences(text: str) -> list[list[str]]:

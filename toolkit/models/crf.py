@@ -42,7 +42,7 @@ def with_crf(model_class: type[PreTrainedModel]) -> type[PreTrainedModel]:
         def forward(self, *args, labels: torch.Tensor | None = None, **kwargs):
             output = super().forward(*args, **kwargs)
             if labels is not None:
-                output.loss = -self.crf(*_words(output.logits, labels), reduction="token_mean")
+                output.loss = -self.crf(*_words(output.logits.float(), labels), reduction="token_mean")
             return output
 
         def decode(self, emissions: torch.Tensor, mask: torch.Tensor) -> tuple[list[list[int]], torch.Tensor]:
@@ -50,6 +50,7 @@ def with_crf(model_class: type[PreTrainedModel]) -> type[PreTrainedModel]:
 
             `emissions` (B, W, L) and `mask` (B, W) are of words, not of pieces.
             """
+            emissions = emissions.float()
             best = self.crf.decode(emissions, mask)
             with torch.inference_mode(False), torch.enable_grad():
                 emissions, mask = emissions.detach().clone().requires_grad_(), mask.clone()

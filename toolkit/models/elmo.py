@@ -46,7 +46,7 @@ class ElmoConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         if self.char_filters is None:
-            self.char_filters = [[1, 16], [2, 32], [3, 64], [4, 96], [5, 128]]
+            self.char_filters = [[1, 32], [2, 64], [3, 96], [4, 128], [5, 160], [6, 192]]
         super().__post_init__(**kwargs)
 
 
@@ -75,7 +75,8 @@ class ElmoCharacterEncoder(nn.Module):
 
     def __init__(self, config: ElmoConfig):
         super().__init__()
-        self.embeddings = nn.Embedding(config.vocab_size, config.char_embedding_size, padding_idx=config.pad_token_id)
+        self.pad_token_id = config.pad_token_id
+        self.embeddings = nn.Embedding(config.vocab_size, config.char_embedding_size)
         self.convolutions = nn.ModuleList(
             nn.Conv1d(config.char_embedding_size, filters, width) for width, filters in config.char_filters
         )
@@ -87,13 +88,16 @@ class ElmoCharacterEncoder(nn.Module):
 
     def forward(self, spellings: torch.Tensor) -> torch.Tensor:
         """`spellings` (D, L): piece ids, padded with `pad_token_id`. Returns (D, H)."""
-        bytes_embedded = self.embeddings(spellings).transpose(1, 2)  # (D, char_embedding_size, L)
-        inside = (spellings != self.embeddings.padding_idx).unsqueeze(1)  # (D, 1, L)
+        # Padded on the right only: a window may run over the end of the word, which padding marks, but it never starts
+        # there, so that the width of the batch does not show in the vector.
+        length = spellings.shape[1]
+        widest = max(convolution.kernel_size[0] for convolution in self.convolutions)
+        padded = F.pad(spellings, (0, widest - 1), value=self.pad_token_id)
+        embedded = self.embeddings(padded).transpose(1, 2)  # (D, char_embedding_size, L + widest - 1)
+        inside = (spellings != self.pad_token_id).unsqueeze(1)  # (D, 1, L)
         pooled = []
         for convolution in self.convolutions:
-            # Padded on the right only: a window may run over the end of the word, where embeddings are zero, but it
-            # never starts there, so that the width of the batch does not show in the vector.
-            windows = convolution(F.pad(bytes_embedded, (0, convolution.kernel_size[0] - 1)))
+            windows = convolution(embedded[:, :, : length + convolution.kernel_size[0] - 1])  # (D, filters, L)
             pooled.append((F.relu(windows) * inside).amax(dim=-1))
         states = torch.cat(pooled, dim=-1)  # (D, filters)
         for highway in self.highways:
@@ -123,7 +127,6 @@ class ElmoPreTrainedModel(PreTrainedModel):
                         init.ones_(parameter[parameter.shape[0] // 4 : parameter.shape[0] // 2])
         elif isinstance(module, ElmoCharacterEncoder):
             init.normal_(module.embeddings.weight, std=0.5)
-            init.zeros_(module.embeddings.weight[module.embeddings.padding_idx])
             for layer in [*module.convolutions, *module.highways, module.projection]:
                 init.kaiming_uniform_(layer.weight, nonlinearity="relu")
                 init.zeros_(layer.bias)
@@ -280,8 +283,9 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
         offsets = self.output_bias(words).squeeze(-1) - log_counts[words]
         num_targets = len(targets)
         target_logits = (states * embeddings[:num_targets]).sum(dim=-1) + offsets[:num_targets]  # (N,)
-        logits = torch.addmm(offsets[num_targets:], states, embeddings[num_targets:].T)  # (N, K)
-        logits = logits.masked_fill(targets.unsqueeze(1) == negatives, float("-inf"))
+        # Only the product may be of low precision: bfloat16 would round the offsets and the sum over the words.
+        logits = (states @ embeddings[num_targets:].T).float().add_(offsets[num_targets:])  # (N, K)
+        logits.masked_fill_(targets.unsqueeze(1) == negatives, float("-inf"))
         return (torch.logaddexp(logits.logsumexp(dim=-1), target_logits) - target_logits).mean()
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from toolkit.tokenization import encode_lines
 from toolkit.training import Batch, Draw, seed_of
 
 MASKED_SHARE = 0.15
@@ -57,13 +58,16 @@ class MaskTokens:
 
 
 def windows(rows, tokenizer, max_length: int):
-    """Lines joined with [SEP] and cut into `[CLS] … ` of `max_length` tokens: a data set with `input_ids`."""
+    """Lines joined with [SEP] and cut into `[CLS] … ` of `max_length` tokens: a data set with `input_ids`.
+
+    A window without any token that can be a target is left out.
+    """
+    special = set(tokenizer.all_special_ids)
 
     def cut(batch: dict[str, list[str]]) -> dict[str, list]:
-        lines = tokenizer([text for text in batch["text"] if text.strip()], add_special_tokens=False, verbose=False)
-        ids = [token for line in lines["input_ids"] for token in [*line, tokenizer.sep_token_id]]
+        ids = [token for line in encode_lines(tokenizer, batch["text"]) for token in [*line, tokenizer.sep_token_id]]
         starts = range(0, len(ids), max_length - 1)
         pieces = [[tokenizer.cls_token_id, *ids[start : start + max_length - 1]] for start in starts]
-        return {"input_ids": [piece for piece in pieces if len(piece) > 2]}
+        return {"input_ids": [piece for piece in pieces if not special.issuperset(piece)]}
 
     return rows.map(cut, batched=True, remove_columns=rows.column_names, desc="tokenizing")

@@ -6,7 +6,7 @@ compositionality", https://arxiv.org/abs/1310.4546.
 
 import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -31,11 +31,13 @@ def train_word_vectors(
     workers: int,
     seed: int,
     max_minutes: float | None = None,
+    on_epoch_end: Callable[[int, float], None] = lambda num_epochs, seconds: None,
 ):
     """A `gensim.models.Word2Vec` trained on a file with one sentence a line, its words separated by spaces.
 
     Equal to what gensim gives by hand with the same settings, bit for bit with one worker. With `max_minutes` training
-    ends after the first epoch that ends later than that. Returns the model and the number of epochs trained.
+    ends after the first epoch that ends later than that. `on_epoch_end` is told the epochs and seconds so far. Returns
+    the model and the number of epochs trained.
     """
     from gensim.models import Word2Vec
     from gensim.models.callbacks import CallbackAny2Vec
@@ -47,7 +49,9 @@ def train_word_vectors(
 
         def on_epoch_end(self, model) -> None:
             self.num_epochs += 1
-            if max_minutes is not None and time.monotonic() - self.start > 60 * max_minutes:
+            seconds = time.monotonic() - self.start
+            on_epoch_end(self.num_epochs, seconds)
+            if max_minutes is not None and seconds > 60 * max_minutes:
                 raise _OutOfTime
 
     deadline = Deadline()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from toolkit.tokenization import FIRST_CONTINUATION_ID
+from toolkit.tokenization import FIRST_CONTINUATION_ID, encode_lines
 from toolkit.training import Batch, Draw
 
 
@@ -70,9 +70,12 @@ def windows(rows, tokenizer, target_tokenizer, max_words: int):
     output word a word of the input, none for [CLS]."""
 
     def cut(batch: dict[str, list[str]]) -> dict[str, list]:
-        texts = [text for text in batch["text"] if text.strip()]
-        pieces = [token for line in _encode(tokenizer, texts) for token in [*line, tokenizer.sep_token_id]]
-        labels = [word for line in _encode(target_tokenizer, texts) for word in [*line, target_tokenizer.sep_token_id]]
+        pieces, labels = (
+            [token for line in encode_lines(of, batch["text"]) for token in [*line, of.sep_token_id]]
+            for of in (tokenizer, target_tokenizer)
+        )
+        if not pieces:
+            return {"input_ids": [], "labels": []}
         starts = np.flatnonzero(np.asarray(pieces) < FIRST_CONTINUATION_ID)
         assert len(starts) == len(labels), "both tokenizers split text into the same words"
         cuts = range(max_words - 1, len(labels), max_words - 1)
@@ -82,10 +85,6 @@ def windows(rows, tokenizer, target_tokenizer, max_words: int):
         }
 
     return rows.map(cut, batched=True, remove_columns=rows.column_names, desc="tokenizing")
-
-
-def _encode(tokenizer, texts: list[str]) -> list[list[int]]:
-    return tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
 
 
 def _padded(sequences: list[list[int]], value: int) -> np.ndarray:
