@@ -15,7 +15,7 @@ from toolkit.errors import InputError
 from toolkit.flags import parse_flags
 from toolkit.training_arguments import TrainingArguments
 
-TASK_FLAGS = {"pos": ("head", "tag_column", "token_column"), "text": ("text_column", "label_column")}
+FLAGS_OF_TASK = {"pos": ("head", "tag_column", "token_column"), "text": ("text_column", "label_column")}
 
 
 @dataclass(kw_only=True)
@@ -70,9 +70,10 @@ class CompareArguments(TrainingArguments):
                 raise InputError(f"--train_sizes {size}: expected a number greater than zero, or 'all'")
         if self.seeds <= 0:
             raise InputError(f"--seeds {self.seeds}: expected a number greater than zero")
-        for name in TASK_FLAGS[{"pos": "text", "text": "pos"}[self.task]]:
-            if getattr(self, name) != getattr(CompareArguments, name):
-                raise InputError(f"--{name} {getattr(self, name)}: does not go with --task {self.task}")
+        for task, names in FLAGS_OF_TASK.items():
+            for name in names:
+                if task != self.task and getattr(self, name) != getattr(CompareArguments, name):
+                    raise InputError(f"--{name} {getattr(self, name)}: does not go with --task {self.task}")
         names = [Path(encoder).name for encoder in self.encoders]
         if len(set(names)) < len(names):
             raise InputError(f"--encoders {' '.join(self.encoders)}: two folders have the same name")
