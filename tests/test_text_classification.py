@@ -25,7 +25,7 @@ def classifiers(encoders, tmp_path_factory):
         rows = load_labelled_text("sample", split).filter(lambda row: row["label"] in ("questions", "instructions"))
         rows.to_json(root / "data" / f"{split}.jsonl")
     for family, encoder in encoders.items():
-        flags = ["--encoder", encoder, "--data", root / "data", "--output_dir", root / family, "--max_steps", "60"]
+        flags = ["--encoder", encoder, "--data", root / "data", "--output_dir", root / family, "--max_steps", "120"]
         done = run_toolkit("finetune", "text", *flags, "--batch_size", "16", "--learning_rate", "3e-3")
         assert done.returncode == 0, done.stderr
     return {family: root / family for family in FAMILIES}
