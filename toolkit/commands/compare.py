@@ -70,8 +70,8 @@ class CompareArguments(TrainingArguments):
                 raise InputError(f"--train_sizes {size}: expected a number greater than zero, or 'all'")
         if self.seeds <= 0:
             raise InputError(f"--seeds {self.seeds}: expected a number greater than zero")
-        for task, names in FLAGS_OF_TASK.items():
-            for name in names:
+        for task, flags in FLAGS_OF_TASK.items():
+            for name in flags:
                 if task != self.task and getattr(self, name) != getattr(CompareArguments, name):
                     raise InputError(f"--{name} {getattr(self, name)}: does not go with --task {self.task}")
         names = [Path(encoder).name for encoder in self.encoders]
