@@ -1,6 +1,7 @@
 """The conditional random field on a tagger, against sums over all paths by hand."""
 
 import itertools
+import json
 import math
 
 import numpy as np
@@ -12,6 +13,7 @@ from transformers import AutoModelForTokenClassification
 
 from tasks import finetune, predict
 from toolkit.encoders import load_encoder
+from toolkit.errors import InputError
 from toolkit.models import elmo
 from toolkit.models.crf import with_crf
 
@@ -79,6 +81,12 @@ def test_a_tagger_with_a_field_is_an_encoder_like_others_and_trains_in_bfloat16(
     finetune("text", encoder=str(tmp_path / "crf"), output_dir=str(tmp_path / "text"), **flags)
     model, _ = load_encoder(str(tmp_path / "text"), "AutoModelForSequenceClassification")
     assert not any(name.startswith("crf.") for name, _ in model.named_parameters())
+    # Labels that the weights do not fit are a fault where no new ones were asked for.
+    config = json.loads((tmp_path / "text" / "config.json").read_text())
+    config |= {"id2label": {"0": "a", "1": "b"}, "label2id": {"a": 0, "b": 1}}
+    (tmp_path / "text" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="text: "):
+        load_encoder(str(tmp_path / "text"), "AutoModelForSequenceClassification")
 
 
 @pytest.mark.parametrize("family", ["elmo", "bert"])

@@ -73,7 +73,7 @@ def load_encoder(name: str, model_class: str, tokenizer_name: str | None = None,
             source,
             config=config,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # the head of another task
+            ignore_mismatched_sizes=bool(config_fields),  # other labels: the head of another task gives way
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{name}: {_explain(error)}") from None
