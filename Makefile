@@ -15,7 +15,7 @@ quickstart: venv ## pretrain three encoders on the sample and see what it bought
 	$(BIN)/toolkit quickstart --output_dir runs/quickstart
 
 test: venv ## the tests, a quarter of an hour on two cores at most
-	$(BIN)/python -m pytest -m 'not slow'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
 
 test-slow: venv ## the long tests, with the data shelf in TOOLKIT_DATA
 	$(BIN)/python -m pytest -m slow

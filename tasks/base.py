@@ -358,11 +358,13 @@ def predict(task: Task, model, tokenizer, features, batch_size: int, accelerator
 
     mine = []
     with torch.inference_mode():
-        for batch in evaluation_batches(features, collate_with_rows, batch_size, accelerator):
+        for batch in evaluation_batches(features, collate_with_rows, batch_size, accelerator, in_step=True):
             rows = batch.pop("rows")
             inputs = {name: batch[name] for name in batch if name not in ("labels", "num_targets", "num_items")}
-            predictions = task.read(rows, model(**inputs).logits, model)
-            mine += [(row["index"], row["part"], p) for row, p in zip(rows, predictions, strict=True)]
+            logits = model(**inputs).logits
+            if batch["num_items"]:
+                predictions = task.read(rows, logits, model)
+                mine += [(row["index"], row["part"], p) for row, p in zip(rows, predictions, strict=True)]
     parts: dict[int, list[Any]] = {}
     for index, _, prediction in sorted(gather_objects(accelerator, mine), key=lambda found: found[:2]):
         parts.setdefault(index, []).append(prediction)

@@ -1,30 +1,33 @@
-"""Folders with weights: written aside, then renamed, so that one that is there is whole. No pickle anywhere."""
+"""Folders with weights: written aside, synced, then renamed, so that what is there is whole. No pickle anywhere."""
 
+import contextlib
+import hashlib
 import json
 import math
 import os
 import re
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from toolkit.errors import InputError
+from toolkit.errors import InputError, RunFailed
 
 STATE_FILE = "training_state.json"
 OPTIMIZER_FILE = "optimizer.safetensors"
-NUM_KEPT = 2
+MANIFEST_FILE = "manifest.json"  # size and SHA-256 of every other file of a checkpoint
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
 @dataclass
 class TrainingState:
-    """What, besides weights and optimiser, a run needs to go on. Order of data, masks and dropout follow from seed
-    and step, so that no random state is kept."""
+    """What, besides weights and optimiser, a run needs to go on. Order of data, masks, dropout and learning rate
+    follow from seed and step, so that no random state is kept."""
 
     step: int = 0
     seconds: float = 0.0
@@ -32,6 +35,10 @@ class TrainingState:
     best: dict[str, float] | None = None  # all figures of the best evaluation
     num_evaluations: int = 0
     num_without_gain: int = 0
+    window_loss: float = 0.0  # since the last line of the log, summed over targets
+    window_targets: float = 0.0
+    loss_scale: dict[str, float] = field(default_factory=dict)  # of float16
+    order: dict[str, int] = field(default_factory=dict)  # what the order of the data follows from
 
     def note_evaluation(self, figures: dict[str, float], better: str) -> bool:
         """Whether nothing so far was better by the figure `better`, of which more is better unless it is a loss.
@@ -47,36 +54,53 @@ class TrainingState:
         return gain >= 0
 
 
-def save_model(folder: Path, model, tokenizer=None) -> None:
-    """Write `model` and `tokenizer` in Hugging Face format. Files that were there are replaced, weights last."""
-    aside = folder / ".partial"
-    shutil.rmtree(aside, ignore_errors=True)
-    _write(aside, model, tokenizer)
-    for file in sorted(aside.iterdir(), key=lambda file: file.suffix == ".safetensors"):
-        os.replace(file, folder / file.name)
-    aside.rmdir()
+def save_model(folder: Path, model, tokenizer=None, *, writes: bool = True) -> None:
+    """Write `model` and `tokenizer` in Hugging Face format. Files that were there are replaced, weights last.
+
+    Where processes share the parameters of a model out among them, all of them must call this, one of them writing.
+    """
+    weights = _whole(model.state_dict())
+    if not writes:
+        return
+    with _aside(folder, folder / ".partial") as aside:
+        _write(aside, model, tokenizer, weights)
+        for file in sorted(aside.iterdir(), key=lambda file: file.suffix == ".safetensors"):
+            os.replace(file, folder / file.name)
+        aside.rmdir()
 
 
-def save_checkpoint(output_dir: Path, model, tokenizer, optimizer, state: TrainingState) -> Path:
-    """Write `checkpoint-STEP`, complete enough to go on from; all but the newest `NUM_KEPT` are deleted."""
+def save_checkpoint(
+    output_dir: Path, model, tokenizer, optimizer, state: TrainingState, num_kept: int = 2, *, writes: bool = True
+) -> None:
+    """Write `checkpoint-STEP`, complete enough to go on from, and delete all but the newest `num_kept` before it.
+
+    Raises `RunFailed` where it cannot be written; what was there before then stays. `writes` as in `save_model`.
+    """
+    weights = _whole(model.state_dict())
+    moments = _whole(
+        {
+            f"{index}.{name}": value
+            for index, values in optimizer.state_dict()["state"].items()
+            for name, value in values.items()
+        }
+    )
+    if not writes:
+        return
     folder = output_dir / f"checkpoint-{state.step:08d}"
-    aside = output_dir / f".{folder.name}.partial"
-    shutil.rmtree(aside, ignore_errors=True)
-    _write(aside, model, tokenizer)
-    tensors = {
-        f"{index}.{name}": value
-        for index, values in optimizer.state_dict()["state"].items()
-        for name, value in values.items()
-    }
-    save_file(tensors, aside / OPTIMIZER_FILE)
-    (aside / STATE_FILE).write_text(json.dumps(asdict(state), indent=2))
-    _sync(aside)
-    if folder.exists():
-        shutil.rmtree(folder)
-    os.replace(aside, folder)
-    for old in list_checkpoints(output_dir)[:-NUM_KEPT]:
+    with _aside(folder, output_dir / f".{folder.name}.partial") as aside:
+        _write(aside, model, tokenizer, weights)
+        save_file(moments, aside / OPTIMIZER_FILE)
+        (aside / STATE_FILE).write_text(json.dumps(asdict(state), indent=2))
+        files = {path.name: {"size": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(aside.iterdir())}
+        (aside / MANIFEST_FILE).write_text(json.dumps(files, indent=2))
+        _sync(aside)
+        if folder.exists():  # a damaged one, gone back behind
+            shutil.rmtree(folder)
+        os.replace(aside, folder)
+        _sync(output_dir)
+    older = [path for path in list_checkpoints(output_dir) if path.name <= folder.name]
+    for old in older[:-num_kept]:
         shutil.rmtree(old)
-    return folder
 
 
 def list_checkpoints(output_dir: Path) -> list[Path]:
@@ -84,39 +108,126 @@ def list_checkpoints(output_dir: Path) -> list[Path]:
     return sorted(path for path in output_dir.glob("checkpoint-*") if _CHECKPOINT.fullmatch(path.name))
 
 
-def load_checkpoint(folder: Path, model, optimizer) -> TrainingState:
-    """Put weights and optimiser back to where they were when `folder` was saved."""
+def newest_checkpoint(output_dir: Path, say: Callable[[str], None]) -> Path | None:
+    """The newest checkpoint that is whole; `say` is told of damaged ones. None where there is none at all.
+
+    Raises `InputError` where every one is damaged.
+    """
+    checkpoints = list_checkpoints(output_dir)
+    for folder in reversed(checkpoints):
+        fault = find_fault(folder)
+        if fault is None:
+            return folder
+        say(f"{folder} is damaged: {fault}; going back to the one before")
+    if checkpoints:
+        raise InputError(f"{output_dir}: no checkpoint in it is whole; start anew with --overwrite_output_dir")
+    return None
+
+
+def find_fault(folder: Path) -> str | None:
+    """In what the files of a checkpoint differ from its manifest."""
     try:
-        model.load_state_dict(type(model).from_pretrained(folder, local_files_only=True).state_dict())
-        tensors = load_file(folder / OPTIMIZER_FILE)
-        state = TrainingState(**json.loads((folder / STATE_FILE).read_text()))
-    except (OSError, ValueError, RuntimeError, TypeError, SafetensorError) as error:
-        first_line = str(error).splitlines()[0]
-        raise InputError(
-            f"{folder}: cannot go on from this checkpoint ({first_line}); delete it to use the one before"
-        ) from None
+        files = json.loads((folder / MANIFEST_FILE).read_text())
+        for name, expected in files.items():
+            size = (folder / name).stat().st_size
+            if size != expected["size"]:
+                return f"{name} has {size:,} bytes instead of {expected['size']:,}"
+            if _sha256(folder / name) != expected["sha256"]:
+                return f"{name} is not what was written"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        return f"it cannot be read ({error})"
+    return None
+
+
+def load_state(folder: Path) -> TrainingState:
+    return TrainingState(**json.loads((folder / STATE_FILE).read_text()))
+
+
+def load_weights(folder: Path, model) -> None:
+    """Put the weights back to where they were; before they are shared out to processes."""
+    model.load_state_dict(type(model).from_pretrained(folder, local_files_only=True).state_dict())
+
+
+def load_optimizer(folder: Path, optimizer) -> None:
+    """Put the optimiser back to where it was; after its parameters were shared out, if they are."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     restored: dict[int, dict[str, torch.Tensor]] = {}
-    for key, value in tensors.items():
+    for key, value in load_file(folder / OPTIMIZER_FILE).items():
         index, _, name = key.partition(".")
+        if name != "step":
+            value = _like(parameters[int(index)], value)
         restored.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": restored, "param_groups": optimizer.state_dict()["param_groups"]})
-    return state
 
 
-def _write(folder: Path, model, tokenizer) -> None:
-    folder.mkdir(parents=True)
-    model.save_pretrained(folder)
+def _whole(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors that processes share out among them, as every one of them has them when put together."""
+    if not torch.distributed.is_initialized():
+        return tensors
+    from torch.distributed.tensor import DTensor
+
+    whole, tied = {}, {}
+    for name, value in tensors.items():
+        whole[name] = value.full_tensor() if isinstance(value, DTensor) else value
+        if isinstance(value, DTensor) and (part := value.to_local()).numel() > 0:
+            whole[name] = tied.setdefault((part.data_ptr(), value.shape), whole[name])  # tied ones stay one
+    return whole
+
+
+def _like(parameter: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """`value` shared out among processes as `parameter` is."""
+    if not torch.distributed.is_initialized():
+        return value
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    if not isinstance(parameter, DTensor):
+        return value
+    return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
+
+
+@contextlib.contextmanager
+def _aside(target: Path, aside: Path) -> Iterator[Path]:
+    """A new folder for what becomes `target`. Where that fails nothing of it stays, and what went wrong is said.
+
+    The folder of the run is not made again: one that vanished is a disk that went away, or somebody's wish.
+    """
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        aside.mkdir()
+        yield aside
+    except Exception as error:  # safetensors and tokenizers hide the system's errors in their own
+        shutil.rmtree(aside, ignore_errors=True)
+        if not isinstance(error, OSError | SafetensorError) and "os error" not in str(error):
+            raise
+        whole = list_checkpoints(aside.parent)
+        rest = f"whole is {whole[-1]}, from which --resume goes on" if whole else "there is no checkpoint before it"
+        raise RunFailed(f"cannot save {target}: {error}; {rest}") from error
+
+
+def _write(folder: Path, model, tokenizer, weights: dict[str, torch.Tensor]) -> None:
+    model.save_pretrained(folder, state_dict=weights)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
-    for weights in folder.glob("*.safetensors"):  # safetensors lets the owner alone read them
-        shutil.copymode(folder / "config.json", weights)
+    for file in folder.glob("*.safetensors"):  # safetensors lets the owner alone read them
+        shutil.copymode(folder / "config.json", file)
     _sync(folder)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _sync(folder: Path) -> None:
     for path in [*folder.iterdir(), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        if path.is_file() or path == folder:
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)

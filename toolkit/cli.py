@@ -1,4 +1,4 @@
-"""The command line: finds the command, parses its flags, turns bad input into one line and exit code 2.
+"""The command line: finds the command, parses its flags, turns bad input into one line.
 
 A command is a module of `toolkit.commands` with a docstring, whose first line is its help and whose rest is examples,
 `parse(arguments)` from the words after the command to what `run` takes, and `run`.
@@ -11,13 +11,14 @@ from collections.abc import Sequence
 
 import wrapt
 
-from toolkit.errors import InputError, Interrupted
+from toolkit.errors import InputError, Interrupted, RunFailed
 
 COMMANDS = ("quickstart", "tokenizer", "pretrain", "finetune", "score", "predict", "compare")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0, 2 after bad input, 128 and the signal's number after a signal."""
+    """Returns the exit code: 0, 2 after bad input, 1 after a failure outside, 128 and the signal's number after a
+    signal."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
@@ -35,9 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parsed = command.parse(arguments[1:])
         _quieten_libraries()
         command.run(parsed)
-    except InputError as error:
+    except (InputError, RunFailed) as error:
         print(f"toolkit: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, InputError) else 1
     except Interrupted as interruption:
         print(f"toolkit: {interruption}", file=sys.stderr)
         return interruption.exit_code

@@ -1,8 +1,13 @@
-"""What the user can put right: shown as one line, exit code 2, no traceback."""
+"""What ends a command early: each is shown as one line, without a traceback."""
 
 
 class InputError(ValueError):
-    """Bad input: a file, a flag, a folder. The message names it, says what was expected and what to do."""
+    """Bad input: a file, a flag, a folder. The message names it, says what was expected, what to do. Exit code 2."""
+
+
+class RunFailed(Exception):
+    """Something outside failed: a disk, a process. What was saved before is whole, the message names it. Exit code 1,
+    by which a scheduler may try again."""
 
 
 class Interrupted(Exception):

@@ -170,6 +170,8 @@ def pretrain_word2vec(arguments: Word2VecArguments) -> dict[str, Any]:
                     print(*words, file=file)
                     num_words += len(words)
         run.say(f"training on {num_words:,} words with {arguments.workers} workers")
+        if run.accelerator.num_processes > 1:
+            run.say("these are threads of the main process; gensim has no use for the other processes")
         start = run.stopwatch.seconds
         log = []
 

@@ -8,9 +8,11 @@ loss is the mean over, and `num_items`, the tokens, words or images by which thr
 """
 
 import contextlib
+import dataclasses
 import json
 import math
 import os
+import re
 import signal
 import threading
 import time
@@ -24,16 +26,30 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import send_to_device
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, send_to_device
 from torch.utils.data import DataLoader
+from transformers.modeling_layers import GradientCheckpointingLayer
 
-from toolkit.checkpoint import TrainingState, list_checkpoints, load_checkpoint, save_checkpoint, save_model
-from toolkit.errors import InputError, Interrupted
+from toolkit.checkpoint import (
+    TrainingState,
+    list_checkpoints,
+    load_optimizer,
+    load_state,
+    load_weights,
+    newest_checkpoint,
+    save_checkpoint,
+    save_model,
+)
+from toolkit.errors import InputError, Interrupted, RunFailed
 from toolkit.progress import Progress
 from toolkit.results import LOG_FILE
 from toolkit.training_arguments import TrainingArguments
 
 Batch = dict[str, Any]
+
+SAVE_SECONDS = 600  # between checkpoints, where no flag says how many steps
+SIGNALS = [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)]  # the last is SLURM's warning
+WORKER_GRACE_SECONDS = 60
 
 
 class Draw(NamedTuple):
@@ -190,8 +206,16 @@ def _loader(rows, draws: Iterable[list[Draw]], collate: Collate, num_workers: in
             batch_sampler=draws,
             collate_fn=partial(_collate_pairs, collate),
             num_workers=num_workers,
+            worker_init_fn=_outlive_signals,
         )
     )
+
+
+def _outlive_signals(worker: int) -> None:
+    """Signals reach a whole job: a worker goes on until the training process has finished its step and saved."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(WORKER_GRACE_SECONDS))
 
 
 def _shares(draws: list[Draw], num_parts: int) -> list[list[Draw]]:
@@ -233,23 +257,44 @@ def train(
     """
     if len(rows) == 0:
         raise InputError("there is no example to train on")
-    accelerator = make_accelerator()
-    is_main = accelerator.is_main_process
     output_dir = Path(output_dir)
+    accelerator = make_accelerator(arguments.report_to, output_dir)
+    is_main = accelerator.is_main_process
     budget = Budget.of(arguments, len(rows))
     stream = ExampleStream(len(rows), arguments.batch_size, arguments.seed, lengths, budget.max_examples)
     model.to(accelerator.device)
+    if arguments.gradient_checkpointing:
+        if not model.supports_gradient_checkpointing:
+            raise InputError(f"--gradient_checkpointing: {type(model).__name__} cannot do it")
+        model.gradient_checkpointing_enable()
+    order = {"num_examples": len(rows), "batch_size": arguments.batch_size, "seed": arguments.seed}
+    state, checkpoint = _find_checkpoint(arguments, output_dir, order, accelerator)
+    if checkpoint is not None:
+        load_weights(checkpoint, model)
+    if accelerator.is_fsdp2:
+        _share_out(model, accelerator.state.fsdp_plugin)
     optimizer = torch.optim.AdamW(_parameter_groups(model, arguments.weight_decay, pace), lr=0.0, fused=True)
-    state = _restore(arguments, output_dir, model, optimizer, accelerator)
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        _adapt_to_deepspeed(accelerator, arguments)
+    elif arguments.fp16:
+        accelerator.scaler = torch.amp.GradScaler(accelerator.device.type)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
+    if checkpoint is not None:
+        load_optimizer(checkpoint, optimizer)
+    if accelerator.scaler is not None and state.loss_scale:
+        accelerator.scaler.load_state_dict(state.loss_scale)
+    if arguments.torch_compile:
+        model.compile()
     log_path = output_dir / LOG_FILE if is_main else Path(os.devnull)
     if is_main:
         output_dir.mkdir(parents=True, exist_ok=True)
         _truncate(log_path, state.log_bytes)
-        if state.step == 0:
-            save_model(output_dir, model, tokenizer)  # a run killed at any moment leaves a loadable folder
+    if state.step == 0:
+        save_model(output_dir, model, tokenizer, writes=is_main)  # killed at any moment it leaves a loadable folder
 
-    precision = torch.autocast(accelerator.device.type, torch.bfloat16, enabled=arguments.bf16)
+    dtype = torch.bfloat16 if arguments.bf16 else torch.float16
+    precision = torch.autocast(accelerator.device.type, dtype, enabled=arguments.bf16 or arguments.fp16)
+    can_resume = accelerator.distributed_type != DistributedType.DEEPSPEED
     num_parts = arguments.gradient_accumulation_steps
     mine = slice(accelerator.process_index * num_parts, (accelerator.process_index + 1) * num_parts)
 
@@ -259,19 +304,22 @@ def train(
             step += 1
 
     batches = _loader(rows, my_draws(state.step), collate, arguments.dataloader_num_workers)
-    resumed_at = seconds = state.seconds
+    resumed_at = seconds = saved_at = state.seconds
     start = time.monotonic() - resumed_at
     progress = budget.progress(state.step, seconds)
     num_items = 0
-    window = _Window()
+    window = _Window(state.window_loss if is_main else 0.0, state.window_targets)
     with (
         _Signals() as signals,
         open(log_path, "a", encoding="utf-8") as log,
         Progress(budget.max_steps, budget.max_minutes, enabled=is_main) as progress_bar,
+        _failures_explained(output_dir),
+        _tracking(accelerator, arguments, output_dir),
     ):
 
         def report(**figures) -> None:
             print(json.dumps({"step": state.step, **figures}), file=log, flush=True)
+            accelerator.log(figures, step=state.step)
             progress_bar.show(state.step, figures)
 
         wrapped.train()
@@ -318,23 +366,26 @@ def train(
                 with precision:
                     figures = _evaluate(evaluate, model, accelerator)
                 report(seconds=seconds, **{f"validation_{name}": value for name, value in figures.items()})
-                if state.note_evaluation(figures, better) and is_main:
-                    save_model(output_dir, model, tokenizer)
+                if state.note_evaluation(figures, better):
+                    save_model(output_dir, model, tokenizer, writes=is_main)
                 if state.num_without_gain == arguments.early_stopping_patience:
                     break
-            if signal_number or (arguments.save_steps and state.step % arguments.save_steps == 0):
-                state.seconds, state.log_bytes = seconds, log.tell()
+            if _save_is_due(arguments, state, seconds - saved_at, signal_number) and can_resume:
                 if is_main:
-                    save_checkpoint(output_dir, model, tokenizer, optimizer, state)
+                    os.fsync(log.fileno())  # before a checkpoint that counts on it
+                state.seconds, state.log_bytes, saved_at = seconds, log.tell(), seconds
+                state.window_loss, state.window_targets = window.loss_sum(accelerator), window.targets
+                state.loss_scale = {} if accelerator.scaler is None else accelerator.scaler.state_dict()
+                state.order = order
+                num_kept = arguments.save_total_limit
+                save_checkpoint(output_dir, model, tokenizer, optimizer, state, num_kept, writes=is_main)
             if signal_number:
                 name = signal.Signals(signal_number).name
-                raise Interrupted(
-                    f"stopped by {name} after step {state.step}, saved in {output_dir}; "
-                    "go on with the same command and --resume",
-                    signal_number,
-                )
-    if evaluate is None and is_main:
-        save_model(output_dir, model, tokenizer)
+                how = "go on with the same command and --resume" if can_resume else "DeepSpeed cannot go on"
+                message = f"stopped by {name} after step {state.step}, saved in {output_dir}; {how}"
+                raise Interrupted(message, signal_number)
+    if evaluate is None:
+        save_model(output_dir, model, tokenizer, writes=is_main)
     accelerator.wait_for_everyone()
     return TrainingResult(
         num_steps=state.step,
@@ -347,15 +398,25 @@ def train(
 EVALUATION_EPOCH = 2**31  # masks of held-out text are seeded as of an epoch that training never reaches
 
 
-def evaluation_batches(rows, collate: Collate, batch_size: int, accelerator: Accelerator) -> Iterator[Batch]:
+def evaluation_batches(
+    rows, collate: Collate, batch_size: int, accelerator: Accelerator, in_step: bool = False
+) -> Iterator[Batch]:
     """This process's batches of every row once, in order; processes take turns by batch. What in a batch is no tensor
-    stays as it is."""
-    starts = range(accelerator.process_index * batch_size, len(rows), accelerator.num_processes * batch_size)
-    draws = (
-        [Draw(0, EVALUATION_EPOCH, index) for index in range(start, min(start + batch_size, len(rows)))]
-        for start in starts
-    )
-    for batch in _loader(rows, draws, collate):
+    stays as it is.
+
+    With `in_step` all processes get equally many batches, of which the last may not count: its `num_items` is 0.
+    Processes that share the parameters of a model out among them can only compute together.
+    """
+
+    def draws() -> Iterator[list[Draw]]:
+        for start in range(0, len(rows), accelerator.num_processes * batch_size):
+            start += accelerator.process_index * batch_size
+            if start < len(rows):
+                yield [Draw(0, EVALUATION_EPOCH, index) for index in range(start, min(start + batch_size, len(rows)))]
+            elif in_step:
+                yield [Draw(0, EVALUATION_EPOCH, 0, counts=False)]
+
+    for batch in _loader(rows, draws(), collate):
         yield {
             name: send_to_device(value, accelerator.device) if isinstance(value, torch.Tensor) else value
             for name, value in batch.items()
@@ -366,10 +427,11 @@ def evaluation_batches(rows, collate: Collate, batch_size: int, accelerator: Acc
 def held_out_losses(model, rows, collate: Collate, batch_size: int, accelerator: Accelerator) -> np.ndarray:
     """(2, batches): of each batch the sum of the loss over its targets, and their number; all processes get all."""
     sums = []
-    for batch in evaluation_batches(rows, collate, batch_size, accelerator):
-        num_targets = batch.pop("num_targets")
-        batch.pop("num_items")
-        sums.append((float(model(**batch).loss) * num_targets, num_targets))
+    for batch in evaluation_batches(rows, collate, batch_size, accelerator, in_step=True):
+        num_targets, num_items = batch.pop("num_targets"), batch.pop("num_items")
+        loss = float(model(**batch).loss)
+        if num_items:
+            sums.append((loss * num_targets, num_targets))
     return np.array(gather_objects(accelerator, sums), dtype=np.float64).T
 
 
@@ -382,12 +444,17 @@ def gather_objects(accelerator: Accelerator, mine: list) -> list:
     return gather_object(mine)
 
 
-def make_accelerator() -> Accelerator:
-    """Devices, processes and precision as the launcher says.
+def make_accelerator(tracker: str | None = None, output_dir: Path | None = None) -> Accelerator:
+    """Devices and processes as the launcher says; `tracker` is one of accelerate's.
 
     Raises `InputError` where a launcher asked for more processes than were started.
     """
-    accelerator = Accelerator(cpu=not torch.accelerator.is_available())  # else torchrun on CPUs goes unnoticed
+    is_cpu = not torch.accelerator.is_available()  # unless told, accelerate takes torchrun on CPUs for one process
+    accelerator = Accelerator(cpu=is_cpu, log_with=tracker, project_dir=output_dir)
+    if is_cpu and accelerator.num_processes > 1 and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+        # accelerate thinks of GPUs alone here; torch shares parameters out over gloo as well.
+        accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
+        accelerator.state.distributed_type = DistributedType.FSDP
     # On CPUs `accelerate launch` says where its processes should meet, then starts one and not how many it should be.
     is_alone = {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= os.environ.keys() and "WORLD_SIZE" not in os.environ
     if is_alone or int(os.environ.get("WORLD_SIZE", "1")) > accelerator.num_processes:
@@ -415,12 +482,15 @@ class _Window:
     items: float = 0.0
     start: float = field(default_factory=time.monotonic)
 
+    def loss_sum(self, accelerator: Accelerator) -> float:
+        return _sum_over_processes(accelerator, float(self.loss))[0]
+
     def mean_loss(self, accelerator: Accelerator) -> float:
-        return _sum_over_processes(accelerator, float(self.loss))[0] / self.targets
+        return self.loss_sum(accelerator) / self.targets
 
 
 class _Signals:
-    """Notes the first SIGINT or SIGTERM, so that the step can be finished; a second one is obeyed at once."""
+    """Notes the first of `SIGNALS`, so that the step can be finished. A Ctrl-C after it is obeyed at once."""
 
     def __init__(self):
         self.number = 0
@@ -428,27 +498,106 @@ class _Signals:
 
     def __enter__(self) -> "_Signals":
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+            self._previous = {number: signal.signal(number, self._note) for number in set(SIGNALS)}
         return self
 
     def _note(self, number: int, frame) -> None:
-        self.number = number
-        self.__exit__()
+        self.number = self.number or number
+        signal.signal(signal.SIGINT, self._previous[signal.SIGINT])
 
     def __exit__(self, *exception) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
 
-def _restore(arguments: TrainingArguments, output_dir: Path, model, optimizer, accelerator) -> TrainingState:
+def _find_checkpoint(
+    arguments: TrainingArguments, output_dir: Path, order: dict[str, int], accelerator: Accelerator
+) -> tuple[TrainingState, Path | None]:
+    """Where to go on, and the checkpoint with the weights; at the start, and none, where nothing was saved.
+
+    Raises `InputError` where no checkpoint is whole, or the data would come in another order.
+    """
     if not arguments.resume:
-        return TrainingState()
-    checkpoints = list_checkpoints(output_dir)
-    if not checkpoints:
+        return TrainingState(), None
+    checkpoint = newest_checkpoint(output_dir, accelerator.print)
+    accelerator.wait_for_everyone()  # none is written before all processes have looked
+    if checkpoint is None:
         accelerator.print(f"nothing to resume in {output_dir}, starting")
-        return TrainingState()
-    accelerator.print(f"resuming from {checkpoints[-1]}")
-    return load_checkpoint(checkpoints[-1], model, optimizer)
+        return TrainingState(), None
+    state = load_state(checkpoint)
+    for name, value in order.items():
+        if state.order[name] != value:
+            raise InputError(
+                f"--resume: {checkpoint} was made with {name} {state.order[name]:,}, not {value:,}, by which the data "
+                "would come in another order; repeat the command that made it, or start anew with "
+                "--overwrite_output_dir"
+            )
+    accelerator.print(f"resuming from {checkpoint}")
+    return state, checkpoint
+
+
+def _adapt_to_deepspeed(accelerator: Accelerator, arguments: TrainingArguments) -> None:
+    """Raises `InputError` for flags whose work DeepSpeed takes over, or that need its state, which is not saved."""
+    for name in ("bf16", "fp16", "torch_compile", "resume", "save_steps"):
+        if getattr(arguments, name):
+            raise InputError(f"--{name}: not with DeepSpeed; set precision in its configuration, or resume with FSDP2")
+    if arguments.gradient_accumulation_steps > 1:
+        raise InputError(f"--gradient_accumulation_steps {arguments.gradient_accumulation_steps}: not with DeepSpeed")
+    share = max(1, arguments.batch_size // accelerator.num_processes)
+    accelerator.state.deepspeed_plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = share
+
+
+def _share_out(model, plugin: FullyShardedDataParallelPlugin) -> None:
+    """Give each process a part of every parameter (FSDP2). A layer is gathered at once, and so is all that is in none.
+
+    accelerate would do it at `prepare`, but not with the output bias of a BERT, which two modules hold in common.
+    """
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    policies = {
+        "mp_policy": plugin.mixed_precision_policy or MixedPrecisionPolicy(),
+        "offload_policy": plugin.cpu_offload,
+    }
+    for layer in model.modules():
+        if isinstance(layer, GradientCheckpointingLayer):
+            fully_shard(layer, reshard_after_forward=plugin.reshard_after_forward, **policies)
+    fully_shard(model, **policies)
+    plugin.auto_wrap_policy = None  # nothing is left for accelerate to do
+
+
+@contextlib.contextmanager
+def _failures_explained(output_dir: Path) -> Iterator[None]:
+    """Turns the end of a process that this one cannot go on without into a `RunFailed`."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" in str(error):
+            what = "a process that prepares batches died, often for want of memory: try fewer --dataloader_num_workers"
+        elif re.search(r"gloo|NCCL|closed by peer|reset by peer", str(error), re.IGNORECASE):
+            what = "another process of this run is gone"
+        else:
+            raise
+        checkpoints = list_checkpoints(output_dir)
+        rest = f"--resume goes on from {checkpoints[-1]}" if checkpoints else "there is no checkpoint yet"
+        raise RunFailed(f"{what}; {rest} ({str(error).splitlines()[0]})") from error
+
+
+@contextlib.contextmanager
+def _tracking(accelerator: Accelerator, arguments: TrainingArguments, output_dir: Path) -> Iterator[None]:
+    """What is logged goes to the tracker that `arguments` name, if they do, under the name of the folder."""
+    if arguments.report_to is not None:
+        os.environ.setdefault("WANDB_MODE", "offline")
+        flags = {
+            name: value
+            for name, value in dataclasses.asdict(arguments).items()
+            if isinstance(value, int | float | str)
+        }
+        accelerator.init_trackers(output_dir.absolute().name, config=flags)
+    try:
+        yield
+    finally:
+        for tracker in accelerator.trackers:  # accelerate's end_training would end the processes' group as well
+            tracker.finish()
 
 
 def _seed_dropout(*address: int) -> None:
@@ -477,6 +626,13 @@ def _evaluation_is_due(
     return progress * num_evaluations >= state.num_evaluations + 1
 
 
+def _save_is_due(arguments: TrainingArguments, state: TrainingState, seconds: float, signal_number: int) -> bool:
+    """`seconds` since the last checkpoint."""
+    if arguments.save_steps is None:
+        return seconds >= SAVE_SECONDS or signal_number > 0
+    return state.step % arguments.save_steps == 0 or signal_number > 0
+
+
 def _sum_over_processes(accelerator: Accelerator, *numbers: float) -> list[float]:
     if accelerator.num_processes == 1:
         return list(numbers)
@@ -495,4 +651,4 @@ def _agree(accelerator: Accelerator, seconds: float, signal_number: int) -> tupl
 
 def _truncate(path: Path, size: int) -> None:
     with open(path, "ab") as file:
-        file.truncate(size)
+        file.truncate(min(size, file.tell()))

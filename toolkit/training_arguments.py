@@ -1,6 +1,8 @@
 """How long and how fast to train: the flags that every trainable thing shares. Loads no torch."""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Literal
 
 from toolkit.errors import InputError
 
@@ -28,6 +30,12 @@ class TrainingArguments:
     """Clip the norm of the gradient to this."""
     bf16: bool = False
     """Multiply matrices in bfloat16, on GPUs and on CPUs that know it; weights stay float32."""
+    fp16: bool = False
+    """The same in float16, for GPUs without bfloat16; the loss is scaled so that small gradients are not lost."""
+    gradient_checkpointing: bool = False
+    """Save memory: compute activations a second time instead of keeping them (BERT)."""
+    torch_compile: bool = False
+    """Compile the model with torch.compile: slow to start, then faster, mostly on GPUs."""
     seed: int = 0
     """Seed of initial weights, data order, masks and dropout."""
     eval_steps: int | None = None
@@ -35,18 +43,22 @@ class TrainingArguments:
     early_stopping_patience: int | None = None
     """End when this many evaluations in a row brought nothing better."""
     save_steps: int | None = None
-    """Save a checkpoint to resume from every so many steps."""
+    """Save a checkpoint to resume from every so many steps (default: every ten minutes)."""
+    save_total_limit: int = 2
+    """Keep this many checkpoints, the newest; the best weights stand in the output folder itself."""
     logging_steps: int = 10
     """Write a line to train_log.jsonl every so many steps."""
     dataloader_num_workers: int = 0
     """Processes that prepare batches; 0 prepares them in the training process."""
     resume: bool = False
-    """Go on from the newest checkpoint in the output folder."""
+    """Go on from the newest whole checkpoint in the output folder."""
+    report_to: Literal["trackio", "tensorboard", "wandb"] | None = None
+    """Show the log in this tracker as well, which must be installed; nothing is sent unless you log in to it."""
 
     def __post_init__(self):
         for name in (
             "max_steps num_train_epochs max_minutes batch_size gradient_accumulation_steps learning_rate eval_steps "
-            "early_stopping_patience save_steps logging_steps max_grad_norm"
+            "early_stopping_patience save_steps save_total_limit logging_steps max_grad_norm"
         ).split():
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -56,3 +68,7 @@ class TrainingArguments:
                 raise InputError(f"--{name} {getattr(self, name)}: expected zero or more")
         if not 0 <= self.warmup_ratio < 1:
             raise InputError(f"--warmup_ratio {self.warmup_ratio}: expected a share from 0 to below 1")
+        if self.bf16 and self.fp16:
+            raise InputError("--bf16 --fp16: expected one of them")
+        if self.report_to is not None and find_spec(self.report_to) is None:
+            raise InputError(f"--report_to {self.report_to}: not installed, try: pip install {self.report_to}")

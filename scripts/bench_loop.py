@@ -1,0 +1,77 @@
+#!/usr/bin/env python
+"""Steps a second of the toolkit's training loop, beside a bare PyTorch loop on the same model and batches.
+
+    python scripts/bench_loop.py [ROUNDS]
+
+A bert-mini on the sample text, windows of 128 tokens, batch 8. The toolkit's loop logs every ten steps and saves three
+checkpoints a run; the bare loop does neither. Both read the same windows through the same collator and a DataLoader,
+clip the gradient and step a fused AdamW. Record: docs/results/bench_loop.json.
+"""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from alternation import alternate, write
+from torch.utils.data import DataLoader
+
+from toolkit.data.text import load_text
+from toolkit.models.bert import BertForMaskedLM
+from toolkit.objectives.masked_lm import MaskTokens, windows
+from toolkit.presets import get_preset
+from toolkit.tokenization import train_tokenizer
+from toolkit.training import ExampleStream, train
+from toolkit.training_arguments import TrainingArguments
+
+STEPS, BATCH_SIZE, PRESET = 60, 8, get_preset("bert-mini")
+
+texts = load_text("sample")
+tokenizer = train_tokenizer(texts["text"], "wordpiece", PRESET.vocab_size)
+rows = windows(texts, tokenizer, 128)
+collate = MaskTokens(
+    tokenizer.pad_token_id, tokenizer.mask_token_id, tokenizer.all_special_ids, len(tokenizer), seed=0
+)
+
+
+def new_model():
+    torch.manual_seed(0)
+    return BertForMaskedLM(PRESET.config(len(tokenizer))).train()
+
+
+def ours() -> float:
+    model = new_model()
+    arguments = TrainingArguments(max_steps=STEPS, batch_size=BATCH_SIZE, save_steps=STEPS // 3)
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        train(model, rows, collate, arguments, Path(folder), tokenizer=tokenizer)
+        return STEPS / (time.perf_counter() - start)
+
+
+def bare() -> float:
+    model = new_model()
+    stream = ExampleStream(len(rows), BATCH_SIZE, seed=0)
+    batches = [stream.draws(step) for step in range(STEPS)]
+    draw_of = {draw.example: draw for batch in batches for draw in batch}
+    start = time.perf_counter()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01, fused=True)
+    loader = DataLoader(
+        list(zip(rows[list(draw_of)]["input_ids"], draw_of.values(), strict=True)),
+        batch_size=BATCH_SIZE,
+        collate_fn=lambda pairs: collate([{"input_ids": ids} for ids, _ in pairs], [draw for _, draw in pairs]),
+    )
+    for batch in loader:
+        batch.pop("num_targets"), batch.pop("num_items")
+        loss = model(**batch).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    return STEPS / (time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    ours(), bare()  # both warm
+    write("bench_loop", {"unit": "steps/s", "steps": STEPS} | alternate({"toolkit": ours, "bare loop": bare}, rounds))

@@ -1,0 +1,101 @@
+#!/usr/bin/env python
+"""Seconds to the end of the first step, of a new run and of one that goes on at 90% of a long epoch.
+
+    python scripts/bench_resume.py [ROUNDS]
+
+A bert-tiny on the sample text, windows of 16 tokens, batch 8, some 5,000 steps an epoch; the toolkit's `train` and
+`transformers.Trainer` on the same windows. Both first train up to 90% of the epoch and save there; then, in turns, one
+step from nothing and one step from that checkpoint, each until the weights are saved. Record:
+docs/results/bench_resume.json.
+"""
+
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from alternation import alternate, write
+from transformers import DataCollatorForLanguageModeling, Trainer
+from transformers import TrainingArguments as TrainerArguments
+
+from toolkit.data.text import load_text
+from toolkit.models.bert import BertForMaskedLM
+from toolkit.objectives.masked_lm import MaskTokens, windows
+from toolkit.presets import get_preset
+from toolkit.tokenization import train_tokenizer
+from toolkit.training import train
+from toolkit.training_arguments import TrainingArguments
+
+BATCH_SIZE, PRESET = 8, get_preset("bert-tiny")
+
+texts = load_text("sample")
+tokenizer = train_tokenizer(texts["text"], "wordpiece", PRESET.vocab_size)
+rows = windows(texts, tokenizer, 16)
+steps = round(0.9 * len(rows) / BATCH_SIZE)
+
+
+def new_model():
+    torch.manual_seed(0)
+    return BertForMaskedLM(PRESET.config(len(tokenizer)))
+
+
+def ours(folder: Path, max_steps: int, resume: bool) -> float:
+    model = new_model()
+    collate = MaskTokens(
+        tokenizer.pad_token_id, tokenizer.mask_token_id, tokenizer.all_special_ids, len(tokenizer), seed=0
+    )
+    arguments = TrainingArguments(max_steps=max_steps, batch_size=BATCH_SIZE, save_steps=steps, resume=resume)
+    start = time.perf_counter()
+    train(model, rows, collate, arguments, folder, tokenizer=tokenizer)
+    return time.perf_counter() - start
+
+
+def trainer(folder: Path, max_steps: int, resume: bool) -> float:
+    model = new_model()
+    arguments = TrainerArguments(
+        str(folder),
+        max_steps=max_steps,
+        per_device_train_batch_size=BATCH_SIZE,
+        save_steps=steps,
+        logging_steps=10,
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=not torch.cuda.is_available(),
+    )
+    collator = DataCollatorForLanguageModeling(tokenizer)
+    peer = Trainer(model, arguments, train_dataset=rows, data_collator=collator)
+    start = time.perf_counter()
+    peer.train(resume_from_checkpoint=resume)
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    with tempfile.TemporaryDirectory() as root:
+        places = {"toolkit": Path(root) / "toolkit", "Trainer": Path(root) / "trainer"}
+        ways = {"toolkit": ours, "Trainer": trainer}
+        for name, way in ways.items():
+            print(f"{name}: {steps} steps first, {way(places[name], steps, False):.0f} s", flush=True)
+
+        def one_step(name: str, resume: bool) -> float:
+            folder = Path(root) / "once"
+            if resume:
+                shutil.copytree(places[name], folder)
+            seconds = ways[name](folder, steps + 1 if resume else 1, resume)
+            shutil.rmtree(folder)
+            return seconds
+
+        found = alternate(
+            {
+                "toolkit, resumed": lambda: one_step("toolkit", True),
+                "Trainer, started": lambda: one_step("Trainer", False),
+                "Trainer, resumed": lambda: one_step("Trainer", True),
+                "toolkit, started": lambda: one_step("toolkit", False),
+            },
+            rounds,
+        )
+    medians = found["medians"]
+    found["Trainer, resumed to started"] = medians["Trainer, resumed"] / medians["Trainer, started"]
+    write("bench_resume", {"unit": "s", "steps before": steps, "examples": len(rows)} | found)

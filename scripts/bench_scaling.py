@@ -1,0 +1,126 @@
+#!/usr/bin/env python
+"""What docs/scaling.md is made from: efficiency of two processes, bytes sent a step, and speed of what feeds a run.
+
+    python scripts/bench_scaling.py [ROUNDS]
+
+Efficiency: tokens or words a second of `torchrun --nproc_per_node 2 -m toolkit pretrain …` over those of one process,
+one thread a process, once with twice the batch (each process has as much to do as before), once with the same batch;
+and of two processes that do not know of each other, which says what the machine itself gives for its second core.
+Record: docs/results/bench_scaling.json.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from alternation import alternate, write
+
+STEPS, BATCH_SIZE = 30, {"bert-mini": 8, "elmo-mini": 32}
+SIZES = ("tiny", "mini", "small", "base")
+
+
+def pretraining(preset: str, folder: Path, num_processes: int, batch_size: int) -> subprocess.Popen:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"] if num_processes > 1 else []
+    command = [sys.executable, *launcher, "-m", "toolkit", "pretrain", preset.partition("-")[0], "--corpus", "sample"]
+    command += ["--preset", preset, "--output_dir", str(folder), "--max_steps", str(STEPS), "--eval_steps", str(STEPS)]
+    command += ["--batch_size", str(batch_size), "--logging_steps", "10"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def throughput(run: subprocess.Popen, folder: Path) -> float:
+    """Items a second between the first and the last line of the log, which leaves start and evaluation out."""
+    _, messages = run.communicate()
+    assert run.returncode == 0, messages
+    lines = [json.loads(line) for line in (folder / "train_log.jsonl").read_text().splitlines()]
+    rates = [value for line in lines for name, value in line.items() if name.endswith("s_per_second")]
+    return float(np.median(rates[1:]))
+
+
+def run_once(preset: str, num_processes: int, batch_size: int) -> float:
+    with tempfile.TemporaryDirectory() as root:
+        return throughput(pretraining(preset, Path(root) / "run", num_processes, batch_size), Path(root) / "run")
+
+
+def run_two_apart(preset: str, batch_size: int) -> float:
+    with tempfile.TemporaryDirectory() as root:
+        folders = [Path(root) / name for name in ("a", "b")]
+        runs = [pretraining(preset, folder, 1, batch_size) for folder in folders]
+        return sum(throughput(run, folder) for run, folder in zip(runs, folders, strict=True))
+
+
+def efficiency(preset: str, rounds: int) -> dict:
+    batch_size = BATCH_SIZE[preset]
+    return alternate(
+        {
+            "two processes, twice the batch": lambda: run_once(preset, 2, 2 * batch_size),
+            "two processes, the same batch": lambda: run_once(preset, 2, batch_size),
+            "two runs apart": lambda: run_two_apart(preset, batch_size),
+            "one process": lambda: run_once(preset, 1, batch_size),
+        },
+        rounds,
+    )
+
+
+def bytes_sent() -> dict[str, dict[str, int]]:
+    """Of each preset the parameters, and the gradient's bytes: an all-reduce sends 2 (N - 1) / N times as many."""
+    import torch
+
+    from toolkit.models.bert import BertForMaskedLM
+    from toolkit.models.elmo import ElmoForPreTraining
+    from toolkit.presets import PRESETS
+
+    sizes = {}
+    for family, model_class in (("elmo", ElmoForPreTraining), ("bert", BertForMaskedLM)):
+        for size in SIZES:
+            preset = PRESETS[f"{family}-{size}"]
+            with torch.device("meta"):
+                parameters = sum(p.numel() for p in model_class(preset.config(preset.vocab_size)).parameters())
+            sizes[f"{family}-{size}"] = {"parameters": parameters, "gradient_bytes": 4 * parameters}
+    return sizes
+
+
+def feeding() -> dict[str, float]:
+    """What one process prepares in a second, and what the order of the data takes in memory."""
+    from toolkit.data.text import load_text
+    from toolkit.objectives.masked_lm import MaskTokens, windows
+    from toolkit.tokenization import train_tokenizer
+    from toolkit.training import Draw, ExampleStream
+
+    texts = load_text("sample")
+    num_bytes = sum(len(text.encode()) for text in texts["text"])
+    tokenizer = train_tokenizer(texts["text"], "wordpiece", 8192)
+    start = time.perf_counter()
+    rows = windows(texts.map(lambda row: row, load_from_cache_file=False), tokenizer, 128)
+    tokenizing = time.perf_counter() - start
+    ids = rows["input_ids"][:1000]
+    collate = MaskTokens(0, tokenizer.mask_token_id, tokenizer.all_special_ids, len(tokenizer), seed=0)
+    batch = [{"input_ids": row} for row in ids]
+    start = time.perf_counter()
+    num_rounds = 5
+    for step in range(num_rounds):
+        collate(batch, [Draw(step, step, i) for i in range(len(batch))])
+    masking = time.perf_counter() - start
+    start = time.perf_counter()
+    ExampleStream(100_000_000, 32, seed=0).draws(0)
+    return {
+        "bytes tokenized a second": num_bytes / tokenizing,
+        "tokens": sum(map(len, rows["input_ids"])),
+        "bytes a token": num_bytes / sum(map(len, rows["input_ids"])),
+        "tokens masked a second": num_rounds * sum(map(len, ids)) / masking,
+        "seconds to shuffle 100,000,000 examples": time.perf_counter() - start,
+        "bytes of an order, an example": 8.0,
+    }
+
+
+if __name__ == "__main__":
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+    record = {"presets": bytes_sent(), "feeding": feeding()}
+    for preset in BATCH_SIZE:
+        record[preset] = efficiency(preset, rounds)
+    write("bench_scaling", record)

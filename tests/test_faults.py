@@ -1,0 +1,263 @@
+"""Runs that are killed, and machines that fail: nothing is lost, and what happened is said in one line."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY, run_toolkit
+from safetensors.torch import load_file
+
+from toolkit.checkpoint import find_fault, list_checkpoints
+
+TIMES = ("seconds", "words_per_second", "tokens_per_second")
+
+
+def log_without_times(folder: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "train_log.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in TIMES} for line in lines]
+
+
+def same_run(folder: Path, reference: Path) -> bool:
+    assert log_without_times(folder) == log_without_times(reference)
+    return (folder / "model.safetensors").read_bytes() == (reference / "model.safetensors").read_bytes()
+
+
+def command_of(task: str, corpus: Path, encoders: dict[str, Path]) -> list[str]:
+    """Twelve steps with dropout, shuffling and evaluations, a checkpoint after every third."""
+    shared = ["--max_steps", "12", "--batch_size", "8", "--save_steps", "3"]
+    shared += ["--eval_steps", "5", "--logging_steps", "2"]
+    if task == "pos":
+        flags = ["--encoder", str(encoders["bert"]), "--data", "sample", "--train_size", "40", "--word_dropout", "0.1"]
+        return ["finetune", "pos", *flags, *shared]
+    flags = ["--corpus", str(corpus), "--preset", f"{task}-tiny", "--vocab_size", "500", "--max_length", "24"]
+    return ["pretrain", task, *flags, *shared]
+
+
+PLANS = {
+    0: [
+        ["before optimizer step", 2],
+        ["after checkpoint rename", 1],
+        ["before log write", 2],
+        ["while a checkpoint is written", 1],
+        ["random", 3.0],
+    ],
+    2: [
+        ["after optimizer step", 5],
+        ["before checkpoint rename", 1],
+        ["after log write", 3],
+        ["before best weights", 1],
+        ["random", 4.0],
+    ],
+}
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("task", ["bert", pytest.param("elmo", marks=pytest.mark.slow), "pos"])
+def test_a_run_that_is_killed_again_and_again_ends_as_if_it_never_had(task, num_workers, corpus, encoders, tmp_path):
+    command = command_of(task, corpus, encoders)
+    done = run_toolkit(*command, "--output_dir", tmp_path / "whole")
+    assert done.returncode == 0, done.stderr
+    killed = [*command, "--output_dir", str(tmp_path / "killed"), "--dataloader_num_workers", str(num_workers)]
+    script = [sys.executable, str(REPOSITORY / "tests" / "kill_runs.py"), json.dumps(PLANS[num_workers])]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run([*script, *killed, "--resume"], capture_output=True, text=True, env=environment, timeout=500)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.partition("killed: ")[2].split()[0]) >= 4  # a random time may come after the end
+    assert "resuming from" in done.stdout
+    assert same_run(tmp_path / "killed", tmp_path / "whole")
+
+
+def cut_short(checkpoint: Path) -> str:
+    with open(checkpoint / "model.safetensors", "r+b") as file:
+        file.truncate(1000)
+    return "model.safetensors has 1,000 bytes instead of"
+
+
+def alter_a_byte(checkpoint: Path) -> str:
+    with open(checkpoint / "optimizer.safetensors", "r+b") as file:
+        file.seek(-5, os.SEEK_END)
+        byte = file.read(1)[0]
+        file.seek(-5, os.SEEK_END)
+        file.write(bytes([byte ^ 1]))
+    return "optimizer.safetensors is not what was written"
+
+
+def delete_the_optimizer(checkpoint: Path) -> str:
+    (checkpoint / "optimizer.safetensors").unlink()
+    return "optimizer.safetensors is missing"
+
+
+def delete_the_manifest(checkpoint: Path) -> str:
+    (checkpoint / "manifest.json").unlink()
+    return "manifest.json is missing"
+
+
+@pytest.fixture(scope="module")
+def finished(corpus, encoders, tmp_path_factory) -> tuple[list[str], Path]:
+    """A run with checkpoints after steps 9 and 12, and the command that made it."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    command = command_of("bert", corpus, encoders)
+    done = run_toolkit(*command, "--output_dir", folder)
+    assert done.returncode == 0, done.stderr
+    return command, folder
+
+
+def stopped_copy(finished, tmp_path) -> Path:
+    folder = tmp_path / "run"
+    shutil.copytree(finished[1], folder)
+    (folder / "results.json").unlink()
+    return folder
+
+
+@pytest.mark.parametrize("damage", [cut_short, alter_a_byte, delete_the_optimizer, delete_the_manifest])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_used(damage, finished, tmp_path):
+    folder = stopped_copy(finished, tmp_path)
+    fault = damage(folder / "checkpoint-00000012")
+    done = run_toolkit(*finished[0], "--output_dir", folder, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert f"checkpoint-00000012 is damaged: {fault}" in done.stdout
+    assert f"resuming from {folder / 'checkpoint-00000009'}" in done.stdout
+    assert same_run(folder, finished[1])
+    assert find_fault(folder / "checkpoint-00000012") is None
+
+
+def test_a_run_without_a_whole_checkpoint_is_not_started_anew_unasked(finished, tmp_path):
+    folder = stopped_copy(finished, tmp_path)
+    for checkpoint in list_checkpoints(folder):
+        cut_short(checkpoint)
+    log = (folder / "train_log.jsonl").read_bytes()
+    done = run_toolkit(*finished[0], "--output_dir", folder, "--resume")
+    assert done.returncode == 2
+    assert "no checkpoint in it is whole" in done.stderr
+    assert (folder / "train_log.jsonl").read_bytes() == log
+
+
+def test_data_that_would_come_in_another_order_are_noticed(finished, tmp_path):
+    folder = stopped_copy(finished, tmp_path)
+    done = run_toolkit(*finished[0], "--output_dir", folder, "--resume", "--batch_size", "16")
+    assert done.returncode == 2
+    assert "was made with batch_size 8, not 16" in done.stderr
+
+
+def test_checkpoints_are_as_many_as_asked_for(finished, corpus, encoders, tmp_path):
+    done = run_toolkit(
+        *command_of("pos", corpus, encoders), "--output_dir", tmp_path / "run", "--save_total_limit", "3"
+    )
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in list_checkpoints(tmp_path / "run")] == [f"checkpoint-0000000{n}" for n in "69"] + [
+        "checkpoint-00000012"
+    ]
+    assert [path.name for path in list_checkpoints(finished[1])] == ["checkpoint-00000009", "checkpoint-00000012"]
+
+
+@pytest.mark.skipif(
+    subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode != 0
+    if shutil.which("unshare")
+    else True,
+    reason="a small disk of its own needs `unshare -rm`, which this system does not allow",
+)
+def test_a_full_disk_costs_nothing_that_was_saved(finished, tmp_path):
+    command = " ".join([sys.executable, "-m", "toolkit", *finished[0], "--output_dir", "disk/run"])
+    script = f"""
+        cd {tmp_path}; mkdir disk; mount -t tmpfs -o size=11m tmpfs disk
+        {command}; echo "ended with $?"; ls disk/run
+        mount -o remount,size=100m disk
+        {command} --resume; echo "ended with $?"; cp -r disk/run run
+    """
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(["unshare", "-rm", "bash", "-c", script], capture_output=True, text=True, env=environment)
+    second = done.stdout.partition("ended with 1")[2]
+    assert second, done.stderr
+    assert "toolkit: error: cannot save" in done.stderr
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "checkpoint-00000003, from which --resume goes on" in done.stderr
+    assert "partial" not in second.partition("resuming")[0], "nothing half-written stays"
+    assert "ended with 0" in second, done.stderr
+    assert same_run(tmp_path / "run", finished[1])
+
+
+def started(command: list[str], folder: Path, lines: int = 4, launcher=("-m",)) -> subprocess.Popen:
+    """A run without end, whose log has some lines."""
+    command = [*command, "--output_dir", str(folder), "--max_steps", "100000"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, *launcher, "toolkit", *command], stderr=subprocess.PIPE, text=True, env=environment
+    )
+    log, deadline = folder / "train_log.jsonl", time.monotonic() + 200
+    while not (log.is_file() and log.read_text().count("\n") > lines):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return process
+
+
+def children(pid: int) -> list[int]:
+    return [
+        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
+    ]
+
+
+def test_a_folder_that_vanishes_ends_the_run(corpus, encoders, tmp_path):
+    process = started(command_of("bert", corpus, encoders), tmp_path / "run")
+    shutil.rmtree(tmp_path / "run", ignore_errors=True)
+    _, messages = process.communicate(timeout=100)
+    assert process.returncode == 1, messages
+    assert "cannot save" in messages
+    assert "Traceback" not in messages
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the workers of a process in /proc")
+def test_a_loader_worker_that_dies_ends_the_run_with_what_to_do(corpus, encoders, tmp_path):
+    command = [*command_of("bert", corpus, encoders), "--dataloader_num_workers", "2"]
+    process = started(command, tmp_path / "run")
+    os.kill(children(process.pid)[0], signal.SIGKILL)
+    _, messages = process.communicate(timeout=100)
+    assert process.returncode == 1, messages
+    assert "toolkit: error: a process that prepares batches died" in messages
+    assert "--resume goes on from" in messages
+    assert "Traceback" not in messages
+
+
+def test_a_signal_to_the_whole_job_still_saves(corpus, encoders, tmp_path):
+    """As Ctrl-C in a terminal and a scheduler do it: the workers get it as well."""
+    command = [*command_of("bert", corpus, encoders), "--dataloader_num_workers", "2", "--save_steps", "90000"]
+    for number in (signal.SIGUSR1, signal.SIGTERM):
+        process = started(command, tmp_path / number.name)
+        for pid in [*children(process.pid), process.pid]:
+            os.kill(pid, number)
+        _, messages = process.communicate(timeout=100)
+        assert process.returncode == 128 + number, messages
+        assert f"stopped by {number.name}" in messages
+        assert len(list_checkpoints(tmp_path / number.name)) == 1
+
+
+def test_a_second_signal_is_obeyed_at_once(corpus, encoders, tmp_path):
+    process = started(
+        [*command_of("bert", corpus, encoders), "--batch_size", "2048", "--max_length", "24"], tmp_path / "a", 0
+    )
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert list_checkpoints(tmp_path / "a") == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the processes of a run in /proc")
+def test_a_rank_that_is_killed_does_not_leave_the_other_hanging(corpus, encoders, tmp_path):
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m")
+    process = started(command_of("bert", corpus, encoders), tmp_path / "run", launcher=launcher)
+    os.kill(children(process.pid)[-1], signal.SIGKILL)
+    _, messages = process.communicate(timeout=100)
+    assert process.returncode != 0
+    assert "toolkit: error: another process of this run is gone; --resume goes on from" in messages
+    whole = [path for path in list_checkpoints(tmp_path / "run") if find_fault(path) is None]
+    assert whole
+    assert load_file(whole[-1] / "model.safetensors")

@@ -1,0 +1,196 @@
+"""Several processes are one run: the same batches, losses, figures and checkpoints as one process."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import REPOSITORY, run_toolkit
+from safetensors.torch import load_file
+from test_training import losses
+
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
+NO_DROPOUT = {
+    "bert": {"hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0},
+    "elmo": {"hidden_dropout_prob": 0},
+}
+SCRIPT = """
+import dataclasses, json, os, sys
+from toolkit import presets, training
+from toolkit.cli import main
+
+name, without_dropout, seen_folder = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3]
+old = presets.PRESETS[name]
+
+def config(vocab_size):
+    made = old.config(vocab_size)
+    made.update(without_dropout)
+    return made
+
+presets.PRESETS[name] = dataclasses.replace(old, config=config)
+original = training._collate_pairs
+
+def collate(function, pairs):
+    with open(f"{seen_folder}/{os.getpid()}", "a") as file:
+        for _, draw in pairs:
+            if draw.counts and draw.epoch < training.EVALUATION_EPOCH:
+                print(draw.epoch, draw.example, draw.step, file=file)
+    return original(function, pairs)
+
+training._collate_pairs = collate
+sys.exit(main(sys.argv[4:]))
+"""
+
+
+class Runs:
+    """Pretraining without dropout, in ways that should not matter; notes which examples were taken."""
+
+    def __init__(self, method: str, corpus: Path, root: Path):
+        self.method, self.root = method, root
+        text = root / "text.txt"  # of some epochs in the steps that are made here
+        text.write_text("\n".join(corpus.read_text(encoding="utf-8").splitlines()[:40]), encoding="utf-8")
+        self.script = root / "script.py"
+        self.script.write_text(SCRIPT)
+        self.flags = ["pretrain", method, "--corpus", str(text), "--preset", f"{method}-tiny", "--vocab_size", "500"]
+        self.flags += ["--max_length", "24", "--batch_size", "32", "--logging_steps", "1"]
+
+    def run(self, name: str, *flags: str, launcher=(), **environment: str) -> Path:
+        seen = self.root / f"{name}-seen"
+        seen.mkdir(exist_ok=True)
+        preset, without_dropout = f"{self.method}-tiny", json.dumps(NO_DROPOUT[self.method])
+        command = [sys.executable, *launcher, str(self.script), preset, without_dropout, str(seen), *self.flags]
+        done = subprocess.run(
+            [*command, "--output_dir", str(self.root / name), *flags],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", **environment},
+            timeout=500,
+        )
+        assert done.returncode == 0, done.stderr
+        return self.root / name
+
+    def seen(self, name: str) -> Counter:
+        """How often each example of each epoch was taken, in the steps that were made."""
+        num_steps = json.loads((self.root / name / "results.json").read_text())["num_steps"]
+        files = (self.root / f"{name}-seen").iterdir()
+        lines = [tuple(map(int, line.split())) for file in files for line in file.read_text().splitlines()]
+        return Counter((epoch, example) for epoch, example, step in lines if step < num_steps)
+
+
+@pytest.mark.parametrize("method", ["bert", "elmo"])
+def test_processes_and_accumulation_share_one_global_batch(method, corpus, tmp_path):
+    """One process with 32, two with 16 each, one with 8 four times: the same losses, each example once an epoch."""
+    runs = Runs(method, corpus, tmp_path)
+    steps = ("--max_steps", "50", "--save_steps", "45")
+    one = runs.run("one", *steps)
+    two = runs.run("two", *steps, launcher=TORCHRUN)
+    accumulated = runs.run("accumulated", *steps, "--gradient_accumulation_steps", "4")
+    expected = losses(one)
+    assert len(expected) == 50
+    assert expected[-1] < expected[0]
+    assert losses(two) == pytest.approx(expected, abs=1e-5)
+    assert losses(accumulated) == pytest.approx(expected, abs=1e-5)
+
+    seen = runs.seen("one")
+    assert runs.seen("two") == runs.seen("accumulated") == seen
+    assert set(seen.values()) == {1}
+    num_whole_epochs = max(epoch for epoch, _ in seen)
+    assert num_whole_epochs >= 2
+    num_examples = len({example for epoch, example in seen if epoch == 0})
+    assert all((epoch, example) in seen for epoch in range(num_whole_epochs) for example in range(num_examples))
+
+    # What two processes saved, one goes on from, and the other way round.
+    for folder, launcher in ((two, ()), (one, TORCHRUN)):
+        (folder / "results.json").unlink()
+        runs.run(folder.name, *steps, "--resume", launcher=launcher)
+        assert losses(folder) == pytest.approx(expected, abs=1e-5)
+    assert set(runs.seen("two").values()) == {1, 2}, "of the steps after the checkpoint each example a second time"
+    again = [pair for pair, count in runs.seen("two").items() if count == 2]
+    assert len(again) == 5 * 32
+
+
+@pytest.mark.parametrize("method", ["bert", "elmo"])
+def test_sharing_parameters_out_equals_copying_them(method, corpus, tmp_path):
+    """FSDP2 over two gloo processes, beside DDP; one process loads what FSDP2 saved and goes on from it."""
+    runs = Runs(method, corpus, tmp_path)
+    steps = ("--max_steps", "20", "--save_steps", "8", "--eval_steps", "10")
+    copied = runs.run("copied", *steps, launcher=TORCHRUN)
+    shared = runs.run("shared", *steps, launcher=TORCHRUN, **FSDP2)
+    assert losses(shared) == pytest.approx(losses(copied), abs=1e-5)
+    expected, found = (load_file(folder / "model.safetensors") for folder in (copied, shared))
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, atol=1e-4, rtol=0)
+    config = json.loads((shared / "config.json").read_text())
+    assert config["architectures"] == json.loads((copied / "config.json").read_text())["architectures"]
+    (shared / "results.json").unlink()
+    runs.run("shared", *steps, "--resume")
+    assert losses(shared) == pytest.approx(losses(copied), abs=1e-5)
+
+
+def test_fine_tuning_shares_parameters_out_too(encoders, tmp_path):
+    flags = ["finetune", "pos", "--encoder", encoders["bert"], "--data", "sample", "--train_size", "40"]
+    flags += ["--max_steps", "6", "--batch_size", "8", "--output_dir", tmp_path / "tagger"]
+    done = run_toolkit(*flags, launcher=(*TORCHRUN, "-m"), OMP_NUM_THREADS="1", **FSDP2)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "tagger" / "results.json").read_text())
+    assert record["n"] == sum(1 for _ in (tmp_path / "tagger" / "predictions.jsonl").open())
+
+
+def test_a_figure_of_1001_rows_is_the_same_however_many_processes(encoders, tmp_path):
+    rows = [
+        {"text": f"the {'good' if i % 3 else 'bad'} film number {i}", "label": ["no", "yes"][i % 2]}
+        for i in range(1001)
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    flags = [
+        "--encoder",
+        encoders["elmo"],
+        "--data",
+        tmp_path / "rows.jsonl",
+        "--train_size",
+        "40",
+        "--max_steps",
+        "8",
+    ]
+    done = run_toolkit("finetune", "text", *flags, "--output_dir", tmp_path / "model")
+    assert done.returncode == 0, done.stderr
+    scores = {}
+    for name, launcher in (("one", ("-m",)), ("two", (*TORCHRUN, "-m"))):
+        flags = [
+            "score",
+            tmp_path / "model",
+            "--data",
+            tmp_path / "rows.jsonl",
+            "--output_file",
+            tmp_path / f"{name}.json",
+        ]
+        done = run_toolkit(*flags, launcher=launcher, OMP_NUM_THREADS="1")
+        assert done.returncode == 0, done.stderr
+        record = json.loads((tmp_path / f"{name}.json").read_text())
+        assert record["n"] == 1001
+        scores[name] = record["metrics"]
+    assert scores["one"] == scores["two"]
+    assert 0 < scores["one"]["accuracy"]["value"] < 1
+
+
+def test_word2vec_says_that_one_process_trains(corpus, tmp_path):
+    flags = [
+        "--corpus",
+        corpus,
+        "--output_dir",
+        tmp_path / "out",
+        "--preset",
+        "word2vec-tiny",
+        "--num_train_epochs",
+        "1",
+    ]
+    done = run_toolkit("pretrain", "word2vec", *flags, launcher=(*TORCHRUN, "-m"), OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    assert "main process" in done.stderr
+    assert (tmp_path / "out" / "model.safetensors").is_file()
