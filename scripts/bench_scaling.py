@@ -6,6 +6,7 @@
 Efficiency: tokens or words a second of `torchrun --nproc_per_node 2 -m toolkit pretrain …` over those of one process,
 one thread a process, once with twice the batch (each process has as much to do as before), once with the same batch;
 and of two processes that do not know of each other, which says what the machine itself gives for its second core.
+What 8, 64 and 512 GPUs would do is an estimate from these figures and from the public ones of `ASSUMED`.
 Record: docs/results/bench_scaling.json.
 """
 
@@ -22,6 +23,17 @@ from alternation import alternate, write
 
 STEPS, BATCH_SIZE = 30, {"bert-mini": 8, "elmo-mini": 32}
 SIZES = ("tiny", "mini", "small", "base")
+ASSUMED = {
+    "FLOP/s of a GPU": 989e12,  # NVIDIA H100 SXM, dense bfloat16, data sheet
+    "share of them reached": 0.3,
+    "tokens a GPU and step": 32_768,
+    "loader workers a GPU": 8,
+    "bytes/s to the next GPU": {8: 450e9, 64: 50e9, 512: 50e9},  # NVLink 4, one direction; InfiniBand NDR, 400 Gbit/s
+    "seconds a hop": 10e-6,
+    "blocking exchanges a step": 2,  # number of targets; clock and signals
+    "corpus in bytes": 1e12,
+    "cores that tokenize": 64,
+}
 
 
 def pretraining(preset: str, folder: Path, num_processes: int, batch_size: int) -> subprocess.Popen:
@@ -118,9 +130,45 @@ def feeding() -> dict[str, float]:
     }
 
 
+def estimate(presets: dict[str, dict[str, int]], feeding: dict[str, float]) -> dict[str, dict]:
+    """Seconds of a step by part, efficiency and days for the corpus, by preset and number of GPUs."""
+    tokens = ASSUMED["tokens a GPU and step"]
+    corpus_tokens = ASSUMED["corpus in bytes"] / feeding["bytes a token"]
+    found: dict[str, dict] = {}
+    for preset in ("bert-mini", "bert-small", "bert-base"):
+        size = presets[preset]
+        compute = 6 * size["parameters"] * tokens / (ASSUMED["FLOP/s of a GPU"] * ASSUMED["share of them reached"])
+        feed = tokens / (feeding["tokens masked a second"] * ASSUMED["loader workers a GPU"])
+        for num_gpus, bandwidth in ASSUMED["bytes/s to the next GPU"].items():
+            send = 2 * (num_gpus - 1) / num_gpus * size["gradient_bytes"] / bandwidth
+            wait = ASSUMED["blocking exchanges a step"] * 2 * np.log2(num_gpus) * ASSUMED["seconds a hop"]
+            step = max(compute, feed) + max(0.0, send - compute * 2 / 3) + wait  # sent while the backward pass runs
+            parts = {"computing": compute, "feeding": feed, "sending": send, "waiting": wait}
+            found[f"{preset}, {num_gpus} GPUs"] = {
+                **{f"milliseconds {name}": 1000 * seconds for name, seconds in parts.items()},
+                "milliseconds a step": 1000 * step,
+                "efficiency": compute / step,
+                "hours for the corpus": corpus_tokens / (num_gpus * tokens) * step / 3600,
+                "limit": max(parts, key=lambda name: parts[name]),
+            }
+    found["preparing the corpus"] = {
+        "tokens": corpus_tokens,
+        "hours to tokenize": ASSUMED["corpus in bytes"]
+        / (feeding["bytes tokenized a second"] * ASSUMED["cores that tokenize"] * 3600),
+        "GB of the order of the data, a process": corpus_tokens / 128 * feeding["bytes of an order, an example"] / 1e9,
+        "hours to shuffle an epoch": corpus_tokens
+        / 128
+        / 1e8
+        * feeding["seconds to shuffle 100,000,000 examples"]
+        / 3600,
+    }
+    return found
+
+
 if __name__ == "__main__":
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
-    record = {"presets": bytes_sent(), "feeding": feeding()}
+    record = {"presets": bytes_sent(), "feeding": feeding(), "assumed": ASSUMED}
     for preset in BATCH_SIZE:
         record[preset] = efficiency(preset, rounds)
+    record["estimates"] = estimate(record["presets"], record["feeding"])
     write("bench_scaling", record)

@@ -133,6 +133,15 @@ def test_sharing_parameters_out_equals_copying_them(method, corpus, tmp_path):
     assert losses(shared) == pytest.approx(losses(copied), abs=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["bert", "elmo"])
+def test_a_compiled_model_trains_the_same(method, corpus, tmp_path):
+    runs = Runs(method, corpus, tmp_path)
+    plain = runs.run("plain", "--max_steps", "6")
+    compiled = runs.run("compiled", "--max_steps", "6", "--torch_compile")
+    assert losses(compiled) == pytest.approx(losses(plain), rel=1e-4)
+
+
 def test_fine_tuning_shares_parameters_out_too(encoders, tmp_path):
     flags = ["finetune", "pos", "--encoder", encoders["bert"], "--data", "sample", "--train_size", "40"]
     flags += ["--max_steps", "6", "--batch_size", "8", "--output_dir", tmp_path / "tagger"]

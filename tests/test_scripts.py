@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, run_toolkit
 
 TOOLKIT = {
     "one process": f"{sys.executable} -m toolkit",
@@ -53,4 +53,54 @@ def test_recipes_explain_themselves():
         assert f"scripts/{script.name} " in text
         done = subprocess.run([str(script)], capture_output=True, text=True)
         assert done.returncode != 0
-        assert "CORPUS" in done.stderr or "ENCODERS_DIR" in done.stderr
+        assert any(name in done.stderr for name in ("CORPUS", "ENCODERS_DIR", "DATA_DIR"))
+
+
+def test_accelerate_knows_the_configurations():
+    from accelerate.commands.config import load_config_from_file
+
+    kinds = {
+        path.stem: load_config_from_file(str(path)) for path in (REPOSITORY / "scripts/accelerate").glob("*.yaml")
+    }
+    expected = {
+        "cpu": "NO",
+        "one_gpu": "NO",
+        "many_gpus": "MULTI_GPU",
+        "many_machines": "MULTI_GPU",
+        "fsdp2": "FSDP",
+        "deepspeed": "DEEPSPEED",
+    }
+    assert {name: str(config.distributed_type).rpartition(".")[2] for name, config in kinds.items()} == expected
+    assert kinds["fsdp2"].fsdp_config["fsdp_version"] == 2
+    assert kinds["deepspeed"].deepspeed_config["zero_stage"] == 2
+
+
+def test_the_configuration_for_cpus_runs(corpus, tmp_path):
+    launcher = ("-m", "accelerate.commands.launch", "--config_file", REPOSITORY / "scripts/accelerate/cpu.yaml", "-m")
+    flags = ["--corpus", corpus, "--output_dir", tmp_path / "out", "--preset", "bert-tiny", "--vocab_size", "500"]
+    done = run_toolkit("pretrain", "bert", *flags, "--max_steps", "2", launcher=launcher)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "results.json").is_file()
+
+
+@pytest.mark.parametrize(("code", "goes_on"), [(0, False), (2, False), (1, True), (138, True)])
+def test_the_batch_job_goes_on_where_that_can_help(code, goes_on, tmp_path):
+    """With a srun that runs one process, whose end is given, in the place of SLURM."""
+    commands = {
+        "srun": f'shift; export SLURM_PROCID=0 SLURM_LOCALID=0; "$@"; exit {code}',
+        "scontrol": 'if [ $1 = show ]; then echo first; echo second; else echo "$@" >> requeued; fi',
+        "python": 'echo $RANK $WORLD_SIZE $MASTER_ADDR "$@" > started',
+    }
+    for name, line in commands.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_NTASKS": "16", "SLURM_JOB_ID": "7"}
+    environment["SLURM_JOB_NODELIST"] = "node[1-2]"
+    command = [str(REPOSITORY / "scripts" / "pretrain.slurm"), "bert", "my texts", "runs/x", "--max_steps", "9"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    started = (tmp_path / "started").read_text()
+    assert started.startswith(
+        "0 16 first -m toolkit pretrain bert --corpus my texts --output_dir runs/x --resume --max"
+    )
+    assert (tmp_path / "requeued").exists() == goes_on

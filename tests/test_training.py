@@ -191,14 +191,6 @@ def test_activations_can_be_computed_twice_instead_of_kept(corpus, tmp_path):
     assert "--gradient_checkpointing: ElmoForPreTraining cannot do it" in done.stderr
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("method", ["bert", "elmo"])
-def test_a_compiled_model_trains_the_same(method, corpus, tmp_path):
-    flags = ["--max_steps", "6", "--batch_size", "8", "--logging_steps", "1", "--torch_compile"]
-    pretrain(method, corpus, tmp_path / "out", *flags)
-    assert losses(tmp_path / "out") == pytest.approx(GOLDEN[method], rel=1e-4)
-
-
 def test_a_tracker_gets_what_the_log_has(corpus, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

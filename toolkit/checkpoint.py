@@ -168,7 +168,8 @@ def _whole(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return tensors
     from torch.distributed.tensor import DTensor
 
-    whole, tied = {}, {}
+    whole: dict[str, torch.Tensor] = {}
+    tied: dict[tuple, torch.Tensor] = {}
     for name, value in tensors.items():
         whole[name] = value.full_tensor() if isinstance(value, DTensor) else value
         if isinstance(value, DTensor) and (part := value.to_local()).numel() > 0:

@@ -4,6 +4,7 @@ A command is a module of `toolkit.commands` with a docstring, whose first line i
 `parse(arguments)` from the words after the command to what `run` takes, and `run`.
 """
 
+import errno
 import importlib
 import os
 import sys
@@ -13,6 +14,7 @@ import wrapt
 
 from toolkit.errors import InputError, Interrupted, RunFailed
 
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 COMMANDS = ("quickstart", "tokenizer", "pretrain", "finetune", "score", "predict", "compare")
 
 
@@ -48,6 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `toolkit predict … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        print(f"toolkit: error: {error}", file=sys.stderr)
+        return 1
     finally:
         _leave_process_group()
     return 0

@@ -262,29 +262,8 @@ def train(
     is_main = accelerator.is_main_process
     budget = Budget.of(arguments, len(rows))
     stream = ExampleStream(len(rows), arguments.batch_size, arguments.seed, lengths, budget.max_examples)
-    model.to(accelerator.device)
-    if arguments.gradient_checkpointing:
-        if not model.supports_gradient_checkpointing:
-            raise InputError(f"--gradient_checkpointing: {type(model).__name__} cannot do it")
-        model.gradient_checkpointing_enable()
     order = {"num_examples": len(rows), "batch_size": arguments.batch_size, "seed": arguments.seed}
-    state, checkpoint = _find_checkpoint(arguments, output_dir, order, accelerator)
-    if checkpoint is not None:
-        load_weights(checkpoint, model)
-    if accelerator.is_fsdp2:
-        _share_out(model, accelerator.state.fsdp_plugin)
-    optimizer = torch.optim.AdamW(_parameter_groups(model, arguments.weight_decay, pace), lr=0.0, fused=True)
-    if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        _adapt_to_deepspeed(accelerator, arguments)
-    elif arguments.fp16:
-        accelerator.scaler = torch.amp.GradScaler(accelerator.device.type)
-    wrapped, optimizer = accelerator.prepare(model, optimizer)
-    if checkpoint is not None:
-        load_optimizer(checkpoint, optimizer)
-    if accelerator.scaler is not None and state.loss_scale:
-        accelerator.scaler.load_state_dict(state.loss_scale)
-    if arguments.torch_compile:
-        model.compile()
+    wrapped, optimizer, state = _prepare(model, arguments, output_dir, order, pace, accelerator)
     log_path = output_dir / LOG_FILE if is_main else Path(os.devnull)
     if is_main:
         output_dir.mkdir(parents=True, exist_ok=True)
@@ -310,10 +289,10 @@ def train(
     num_items = 0
     window = _Window(state.window_loss if is_main else 0.0, state.window_targets)
     with (
+        _failures_explained(output_dir),
         _Signals() as signals,
         open(log_path, "a", encoding="utf-8") as log,
         Progress(budget.max_steps, budget.max_minutes, enabled=is_main) as progress_bar,
-        _failures_explained(output_dir),
         _tracking(accelerator, arguments, output_dir),
     ):
 
@@ -329,24 +308,16 @@ def train(
                 group["lr"] = arguments.learning_rate * group["scale"] * factor
             _seed_dropout(arguments.seed, state.step, accelerator.process_index)
 
-            # Count the targets of the whole batch first, then weight each part's mean by its share of them.
-            parts = list(islice(batches, num_parts))
-            counts = [(part.pop("num_targets"), part.pop("num_items")) for part in parts]
-            num_targets, step_items = _sum_over_processes(accelerator, *map(sum, zip(*counts, strict=True)))
-            for i, (part, (part_targets, _)) in enumerate(zip(parts, counts, strict=True), start=1):
-                with contextlib.nullcontext() if i == num_parts else accelerator.no_sync(wrapped):
-                    with precision:
-                        loss = wrapped(**send_to_device(part, accelerator.device)).loss
-                    # Processes average their gradients, hence their number.
-                    accelerator.backward(loss * (part_targets * accelerator.num_processes / num_targets))
-                window.loss += loss.detach().float() * part_targets
+            loss_sum, num_targets, step_items = _add_gradients(
+                wrapped, list(islice(batches, num_parts)), precision, accelerator
+            )
             accelerator.clip_grad_norm_(wrapped.parameters(), arguments.max_grad_norm)
             optimizer.step()
             optimizer.zero_grad()
 
             state.step += 1
             num_items += int(step_items)
-            window.targets, window.items = window.targets + num_targets, window.items + step_items
+            window.add(loss_sum, num_targets, step_items)
             seconds, signal_number = _agree(accelerator, time.monotonic() - start, signals.number)
             progress = budget.progress(state.step, seconds)
             progress_bar.advance(state.step, seconds)
@@ -393,6 +364,56 @@ def train(
         throughput=num_items / max(seconds - resumed_at, 1e-9),
         deterministic=arguments.max_minutes is None and accelerator.device.type == "cpu",
     )
+
+
+def _prepare(
+    model, arguments: TrainingArguments, output_dir: Path, order: dict[str, int], pace, accelerator: Accelerator
+) -> tuple[Any, Any, TrainingState]:
+    """Model, optimiser and state, all as in the checkpoint if there is one to go on from."""
+    model.to(accelerator.device)
+    if arguments.gradient_checkpointing:
+        if not model.supports_gradient_checkpointing:
+            raise InputError(f"--gradient_checkpointing: {type(model).__name__} cannot do it")
+        model.gradient_checkpointing_enable()
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        _adapt_to_deepspeed(accelerator, arguments)
+    state, checkpoint = _find_checkpoint(arguments, output_dir, order, accelerator)
+    if checkpoint is not None:
+        load_weights(checkpoint, model)
+    if accelerator.is_fsdp2:
+        _share_out(model, accelerator.state.fsdp_plugin)
+    optimizer = torch.optim.AdamW(_parameter_groups(model, arguments.weight_decay, pace), lr=0.0, fused=True)
+    if arguments.fp16:
+        accelerator.scaler = torch.amp.GradScaler(accelerator.device.type)
+    wrapped, optimizer = accelerator.prepare(model, optimizer)
+    if checkpoint is not None:
+        load_optimizer(checkpoint, optimizer)
+    if accelerator.scaler is not None and state.loss_scale:
+        accelerator.scaler.load_state_dict(state.loss_scale)
+    if arguments.torch_compile:
+        model.compile()
+    return wrapped, optimizer, state
+
+
+def _add_gradients(
+    wrapped, parts: list[Batch], precision: torch.autocast, accelerator: Accelerator
+) -> tuple[torch.Tensor, float, float]:
+    """The gradient of the mean loss over the targets of a whole batch, of which `parts` are this process's share.
+
+    Returns the sum of this process's losses, and the targets and items of all processes.
+    """
+    # Count the targets of the whole batch first, then weight each part's mean by its share of them.
+    counts = [(part.pop("num_targets"), part.pop("num_items")) for part in parts]
+    num_targets, num_items = _sum_over_processes(accelerator, *map(sum, zip(*counts, strict=True)))
+    loss_sum = torch.zeros((), device=accelerator.device)
+    for i, (part, (part_targets, _)) in enumerate(zip(parts, counts, strict=True), start=1):
+        with contextlib.nullcontext() if i == len(parts) else accelerator.no_sync(wrapped):
+            with precision:
+                loss = wrapped(**send_to_device(part, accelerator.device)).loss
+            # Processes average their gradients, hence their number.
+            accelerator.backward(loss * (part_targets * accelerator.num_processes / num_targets))
+        loss_sum += loss.detach().float() * part_targets
+    return loss_sum, num_targets, num_items
 
 
 EVALUATION_EPOCH = 2**31  # masks of held-out text are seeded as of an epoch that training never reaches
@@ -482,6 +503,9 @@ class _Window:
     items: float = 0.0
     start: float = field(default_factory=time.monotonic)
 
+    def add(self, loss: torch.Tensor, num_targets: float, num_items: float) -> None:
+        self.loss, self.targets, self.items = self.loss + loss, self.targets + num_targets, self.items + num_items
+
     def loss_sum(self, accelerator: Accelerator) -> float:
         return _sum_over_processes(accelerator, float(self.loss))[0]
 
@@ -567,11 +591,13 @@ def _share_out(model, plugin: FullyShardedDataParallelPlugin) -> None:
 
 @contextlib.contextmanager
 def _failures_explained(output_dir: Path) -> Iterator[None]:
-    """Turns the end of a process that this one cannot go on without into a `RunFailed`."""
+    """Turns the end of a disk, or of a process that this one cannot go on without, into a `RunFailed`."""
     try:
         yield
-    except RuntimeError as error:
-        if "DataLoader worker" in str(error):
+    except (RuntimeError, OSError) as error:
+        if isinstance(error, OSError):
+            what = "cannot write to the disk"
+        elif "DataLoader worker" in str(error):
             what = "a process that prepares batches died, often for want of memory: try fewer --dataloader_num_workers"
         elif re.search(r"gloo|NCCL|closed by peer|reset by peer", str(error), re.IGNORECASE):
             what = "another process of this run is gone"
@@ -592,7 +618,10 @@ def _tracking(accelerator: Accelerator, arguments: TrainingArguments, output_dir
             for name, value in dataclasses.asdict(arguments).items()
             if isinstance(value, int | float | str)
         }
-        accelerator.init_trackers(output_dir.absolute().name, config=flags)
+        name = output_dir.absolute().name
+        project = "tensorboard" if arguments.report_to == "tensorboard" else "toolkit"  # there it is a folder
+        kwargs = {"trackio": {"name": name}, "wandb": {"name": name, "dir": str(output_dir)}}
+        accelerator.init_trackers(project, config=flags, init_kwargs=kwargs)
     try:
         yield
     finally:
