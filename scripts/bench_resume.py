@@ -1,15 +1,18 @@
 #!/usr/bin/env python
-"""Seconds to the end of the first step, of a new run and of one that goes on at 90% of a long epoch.
+"""Seconds to the end of one step, of a new run and of one that goes on at 90% of a long epoch.
 
     python scripts/bench_resume.py [ROUNDS]
 
 A bert-tiny on the sample text, windows of 16 tokens, batch 8, some 5,000 steps an epoch; the toolkit's `train` and
-`transformers.Trainer` on the same windows. Both first train up to 90% of the epoch and save there; then, in turns, one
-step from nothing and one step from that checkpoint, each until the weights are saved. Record:
+`transformers.Trainer` on the same windows. Both first train up to 90% of the epoch and save there; then, in turns and
+in processes of their own, one step from nothing and one step from that checkpoint, each until the weights are saved.
+Counted is the whole process, with libraries, tokenizer and windows, and training alone. Record:
 docs/results/bench_resume.json.
 """
 
 import shutil
+import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -71,19 +74,27 @@ def trainer(folder: Path, max_steps: int, resume: bool) -> float:
     return time.perf_counter() - start
 
 
-if __name__ == "__main__":
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+def in_a_process(name: str, folder: Path, max_steps: int, resume: bool) -> float:
+    """Seconds of a whole process, from its start to its end; what `train` took of them is noted in `TRAINING`."""
+    arguments = [name, str(folder), str(max_steps), "resumed" if resume else "started"]
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, __file__, "once", *arguments], capture_output=True, text=True, check=True)
+    seconds = time.perf_counter() - start
+    TRAINING.setdefault(f"{name}, {arguments[-1]}", []).append(float(done.stdout.split()[-1]))
+    return seconds
+
+
+def main(rounds: int) -> None:
     with tempfile.TemporaryDirectory() as root:
-        places = {"toolkit": Path(root) / "toolkit", "Trainer": Path(root) / "trainer"}
-        ways = {"toolkit": ours, "Trainer": trainer}
-        for name, way in ways.items():
+        places = {name: Path(root) / name for name in WAYS}
+        for name, way in WAYS.items():
             print(f"{name}: {steps} steps first, {way(places[name], steps, False):.0f} s", flush=True)
 
         def one_step(name: str, resume: bool) -> float:
             folder = Path(root) / "once"
             if resume:
                 shutil.copytree(places[name], folder)
-            seconds = ways[name](folder, steps + 1 if resume else 1, resume)
+            seconds = in_a_process(name, folder, steps + 1 if resume else 1, resume)
             shutil.rmtree(folder)
             return seconds
 
@@ -98,4 +109,16 @@ if __name__ == "__main__":
         )
     medians = found["medians"]
     found["Trainer, resumed to started"] = medians["Trainer, resumed"] / medians["Trainer, started"]
+    found["medians of training alone"] = {name: statistics.median(values) for name, values in TRAINING.items()}
     write("bench_resume", {"unit": "s", "steps before": steps, "examples": len(rows)} | found)
+
+
+WAYS = {"toolkit": ours, "Trainer": trainer}
+TRAINING: dict[str, list[float]] = {}
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["once"]:
+        _, _, name, folder, max_steps, what = sys.argv
+        print(WAYS[name](Path(folder), int(max_steps), what == "resumed"))
+    else:
+        main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)

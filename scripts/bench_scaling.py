@@ -98,7 +98,8 @@ def bytes_sent() -> dict[str, dict[str, int]]:
 
 
 def feeding() -> dict[str, float]:
-    """What one process prepares in a second, and what the order of the data takes in memory."""
+    """What one process prepares in a second, tokenizing on all cores and masking on one; and what it takes to keep the
+    order of the data."""
     from toolkit.data.text import load_text
     from toolkit.objectives.masked_lm import MaskTokens, windows
     from toolkit.tokenization import train_tokenizer
@@ -154,7 +155,7 @@ def estimate(presets: dict[str, dict[str, int]], feeding: dict[str, float]) -> d
     found["preparing the corpus"] = {
         "tokens": corpus_tokens,
         "hours to tokenize": ASSUMED["corpus in bytes"]
-        / (feeding["bytes tokenized a second"] * ASSUMED["cores that tokenize"] * 3600),
+        / (feeding["bytes tokenized a second"] * ASSUMED["cores that tokenize"] / os.cpu_count() * 3600),
         "GB of the order of the data, a process": corpus_tokens / 128 * feeding["bytes of an order, an example"] / 1e9,
         "hours to shuffle an epoch": corpus_tokens
         / 128

@@ -82,5 +82,5 @@ def run(arguments: list[str], point: str | None, when: float) -> int:
 if __name__ == "__main__":
     plan, arguments = json.loads(sys.argv[1]), sys.argv[2:]
     codes = [run(arguments, point, when) for point, when in plan]
-    print("killed:", sum(code == -signal.SIGKILL for code in codes), flush=True)
+    print("kills:", sum(code == -signal.SIGKILL for code in codes), flush=True)
     sys.exit(run(arguments, None, 0))

@@ -68,7 +68,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_it_never_had(task, num_
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run([*script, *killed, "--resume"], capture_output=True, text=True, env=environment, timeout=500)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout.partition("killed: ")[2].split()[0]) >= 4  # a random time may come after the end
+    assert int(done.stdout.partition("kills: ")[2].split()[0]) >= 4  # a random time may come after the end
     assert "resuming from" in done.stdout
     assert same_run(tmp_path / "killed", tmp_path / "whole")
 
