@@ -4,7 +4,7 @@
     python scripts/check_numbers.py
 
 Checked are figures with an interval, `89.2 [88.6, 89.6]`, anywhere, and every cell of a table that is a number. The
-records that a section quotes stand above its figures in a comment, `<!-- figures of ewt_500.json ewt_crf.json -->`. A
+records that a section quotes stand above its figures in a comment, `<!-- figures of ewt_elmo.json ewt_crf.json -->`. A
 record holds a figure if one of its numbers, as it is or times 100, rounds to it; an interval if one of its intervals
 does.
 """
