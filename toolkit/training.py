@@ -311,6 +311,8 @@ def train(
             loss_sum, num_targets, step_items = _add_gradients(
                 wrapped, list(islice(batches, num_parts)), precision, accelerator
             )
+            if arguments.fp16:  # accelerate unscales only what its own flag has scaled
+                accelerator.scaler.unscale_(optimizer.optimizer)
             accelerator.clip_grad_norm_(wrapped.parameters(), arguments.max_grad_norm)
             optimizer.step()
             optimizer.zero_grad()
@@ -351,6 +353,7 @@ def train(
                 num_kept = arguments.save_total_limit
                 save_checkpoint(output_dir, model, tokenizer, optimizer, state, num_kept, writes=is_main)
             if signal_number:
+                accelerator.wait_for_everyone()  # a process that ends early takes down the one that still writes
                 name = signal.Signals(signal_number).name
                 how = "go on with the same command and --resume" if can_resume else "DeepSpeed cannot go on"
                 message = f"stopped by {name} after step {state.step}, saved in {output_dir}; {how}"
