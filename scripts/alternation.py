@@ -1,13 +1,12 @@
 """What the benchmarks share: ways of doing the same, run in turns on the same machine, as medians and ratios."""
 
 import json
-import os
-import platform
 import statistics
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from toolkit.results import made_with, write_json
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
 
@@ -35,12 +34,6 @@ def alternate(ways: dict[str, Callable[[], float]], rounds: int) -> dict[str, An
 
 def write(name: str, record: dict[str, Any]) -> None:
     """Print a record and leave it in docs/results, with versions and machine."""
-    record |= {
-        "versions": {
-            "python": platform.python_version(),
-            **{library: version(library) for library in ("torch", "transformers", "accelerate")},
-        },
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
-    }
-    (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    record |= made_with()
+    write_json(RESULTS / f"{name}.json", record)
     print(json.dumps(record, indent=2))

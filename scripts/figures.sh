@@ -27,7 +27,7 @@ compare() {  # ENCODER FLAGS…: its learning rates, one comparison, one record
 }
 
 pretrain() {  # ENCODER FLAGS…
-    "${toolkit[@]}" pretrain "$1" --corpus "$data/text_corpus/train.txt" --output_dir "$runs/$1" --max_minutes 20 \
+    METHODS=$1 "$scripts"/pretrain_text.sh "$data/text_corpus/train.txt" "$runs" 20 \
         --validation_corpus "$data/text_corpus/validation.txt" "${@:2}"
 }
 

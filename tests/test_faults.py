@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, run_toolkit
+from conftest import REPOSITORY, TORCHRUN, run_toolkit
 from safetensors.torch import load_file
 
 from toolkit.checkpoint import find_fault, list_checkpoints
@@ -252,8 +252,7 @@ def test_a_second_signal_is_obeyed_at_once(corpus, encoders, tmp_path):
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the processes of a run in /proc")
 def test_a_rank_that_is_killed_does_not_leave_the_other_hanging(corpus, encoders, tmp_path):
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m")
-    process = started(command_of("bert", corpus, encoders), tmp_path / "run", launcher=launcher)
+    process = started(command_of("bert", corpus, encoders), tmp_path / "run", launcher=(*TORCHRUN, "-m"))
     os.kill(children(process.pid)[-1], signal.SIGKILL)
     _, messages = process.communicate(timeout=100)
     assert process.returncode != 0

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPOSITORY, run_toolkit
+from conftest import REPOSITORY, TORCHRUN, run_toolkit
 from safetensors.torch import load_file
 from test_training import losses
 
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
 NO_DROPOUT = {
     "bert": {"hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0},

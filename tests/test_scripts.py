@@ -6,11 +6,11 @@ import subprocess
 import sys
 
 import pytest
-from conftest import REPOSITORY, run_toolkit
+from conftest import REPOSITORY, TORCHRUN, run_toolkit
 
 TOOLKIT = {
     "one process": f"{sys.executable} -m toolkit",
-    "torchrun": f"{sys.executable} -m torch.distributed.run --standalone --nproc_per_node 2 -m toolkit",
+    "torchrun": " ".join([sys.executable, *TORCHRUN, "-m", "toolkit"]),
 }
 
 

@@ -117,12 +117,19 @@ def write_results(path: Path, stopwatch: Stopwatch, **fields: Any) -> dict[str, 
         **fields,
         "seconds": stopwatch.seconds,
         "peak_memory_mb": stopwatch.peak_memory_mb,
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONED}},
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
+        **made_with(),
         "command": " ".join(["toolkit", *sys.argv[1:]]),
     }
     write_json(path, record)
     return record
+
+
+def made_with() -> dict[str, Any]:
+    """Versions and machine, for a record."""
+    return {
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONED}},
+        "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
+    }
 
 
 def write_json(path: Path, record: Any) -> None:

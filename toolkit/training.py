@@ -660,9 +660,11 @@ def _evaluation_is_due(
 
 def _save_is_due(arguments: TrainingArguments, state: TrainingState, seconds: float, signal_number: int) -> bool:
     """`seconds` since the last checkpoint."""
+    if signal_number:
+        return True
     if arguments.save_steps is None:
-        return seconds >= SAVE_SECONDS or signal_number > 0
-    return state.step % arguments.save_steps == 0 or signal_number > 0
+        return seconds >= SAVE_SECONDS
+    return state.step % arguments.save_steps == 0
 
 
 def _sum_over_processes(accelerator: Accelerator, *numbers: float) -> list[float]:
