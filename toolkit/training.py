@@ -1,7 +1,8 @@
 """The training loop, on Accelerate: everything that is trained goes through `train`.
 
 Which examples a step takes, how they are masked and where dropout falls follows from the seed and the number of the
-step alone. That is what makes a run repeatable, resumable in seconds and the same however many processes share it.
+step alone, and for dropout also from the process. That is what makes a run repeatable, resumable in seconds and, but
+for dropout, the same however many processes share it.
 
 A batch is what a model's `forward` takes, plus two numbers that are taken out of it first: `num_targets`, what its
 loss is the mean over, and `num_items`, the tokens, words or images by which throughput is counted.
