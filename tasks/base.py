@@ -186,7 +186,6 @@ def finetune(task: Task, arguments: FinetuneArguments) -> dict[str, Any]:
 
     import torch
 
-    from toolkit.checkpoint import save_model
     from toolkit.report import write_confusion_matrix
     from toolkit.results import RESULTS_FILE, Stopwatch, check_output_dir, create_output_dir, write_results
     from toolkit.training import make_accelerator, train
@@ -265,7 +264,6 @@ def finetune(task: Task, arguments: FinetuneArguments) -> dict[str, Any]:
         "arguments": dataclasses.asdict(arguments),
     }
     if accelerator.is_main_process:
-        save_model(output_dir, model, tokenizer)
         if seen:
             (output_dir / SEEN_FILE).write_text("\n".join(sorted(seen)) + "\n", encoding="utf-8")
         _write_predictions(output_dir / PREDICTIONS_FILE, task, rows_of[split], predictions)
@@ -495,7 +493,7 @@ def _finetune_with_each_rate(task: Task, arguments: FinetuneArguments) -> dict[s
     record["learning_rates_tried"] = {f"{rate:g}": value for rate, value in figures.items()}
     if accelerator.is_main_process:
         for file in (output_dir / f"lr-{best:g}").iterdir():
-            if file.is_file():
+            if file.is_file() and file.name != RESULTS_FILE:  # the record comes last: with it a run counts as finished
                 shutil.copy2(file, output_dir / file.name)
         write_json(output_dir / RESULTS_FILE, record)
     accelerator.wait_for_everyone()

@@ -9,6 +9,7 @@ Each run is a process of its own, forked from this one, which has loaded the lib
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import threading
@@ -43,6 +44,7 @@ POINTS = {
     "after log write": _after(toolkit.training.Progress, "show"),
     "before best weights": _before(os, "replace", lambda source, target: str(target).endswith("model.safetensors")),
     "while a checkpoint is written": _before(toolkit.checkpoint, "save_file"),
+    "while the best run is copied": _before(shutil, "copy2"),
 }
 
 

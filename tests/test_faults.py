@@ -39,6 +39,16 @@ def command_of(task: str, corpus: Path, encoders: dict[str, Path]) -> list[str]:
     return ["pretrain", task, *flags, *shared]
 
 
+def kill(plan: list, *command) -> subprocess.CompletedProcess:
+    """Run a command with --resume until it ends by itself, after it was killed as `plan` says."""
+    script = [sys.executable, str(REPOSITORY / "tests" / "kill_runs.py"), json.dumps(plan)]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = [*map(str, command), "--resume"]
+    done = subprocess.run([*script, *command], capture_output=True, text=True, env=environment, timeout=500)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
 PLANS = {
     0: [
         ["before optimizer step", 2],
@@ -63,14 +73,43 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_it_never_had(task, num_
     command = command_of(task, corpus, encoders)
     done = run_toolkit(*command, "--output_dir", tmp_path / "whole")
     assert done.returncode == 0, done.stderr
-    killed = [*command, "--output_dir", str(tmp_path / "killed"), "--dataloader_num_workers", str(num_workers)]
-    script = [sys.executable, str(REPOSITORY / "tests" / "kill_runs.py"), json.dumps(PLANS[num_workers])]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run([*script, *killed, "--resume"], capture_output=True, text=True, env=environment, timeout=500)
-    assert done.returncode == 0, done.stderr
+    killed = [*command, "--output_dir", tmp_path / "killed", "--dataloader_num_workers", num_workers]
+    done = kill(PLANS[num_workers], *killed)
     assert int(done.stdout.partition("kills: ")[2].split()[0]) >= 4  # a random time may come after the end
     assert "resuming from" in done.stdout
     assert same_run(tmp_path / "killed", tmp_path / "whole")
+    assert not list((tmp_path / "killed").glob(".*partial")), "nothing half-written stays"
+
+
+def test_a_choice_of_learning_rates_that_is_killed_goes_on(corpus, encoders, tmp_path):
+    command = [*command_of("pos", corpus, encoders), "--learning_rates", "1e-3", "3e-3"]
+    done = run_toolkit(*command, "--output_dir", tmp_path / "whole")
+    assert done.returncode == 0, done.stderr
+    plan = [["before optimizer step", 14], ["while the best run is copied", 2], ["while the best run is copied", 5]]
+    done = kill(plan, *command, "--output_dir", str(tmp_path / "killed"))
+    assert "kills: 3" in done.stdout
+    whole, killed = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("whole", "killed"))
+    assert killed["learning_rates_tried"] == whole["learning_rates_tried"]
+    assert killed["metrics"] == whole["metrics"]
+    assert same_run(tmp_path / "killed", tmp_path / "whole")
+    files = {path.name for path in (tmp_path / "whole").iterdir()}
+    assert {path.name for path in (tmp_path / "killed").iterdir()} == files
+
+
+@pytest.mark.parametrize(
+    ("task", "flags", "message"),
+    [("pos", ["--freeze"], "other parameters learn"), ("elmo", ["--vocab_size", "400"], "holds another network")],
+)
+def test_what_a_checkpoint_does_not_fit_is_named(task, flags, message, corpus, encoders, tmp_path):
+    command = [*command_of(task, corpus, encoders), "--output_dir", tmp_path / "run"]
+    done = run_toolkit(*command)
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "run" / "results.json").unlink()
+    log = (tmp_path / "run" / "train_log.jsonl").read_bytes()
+    done = run_toolkit(*command, *flags, "--resume")
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert (tmp_path / "run" / "train_log.jsonl").read_bytes() == log
 
 
 def cut_short(checkpoint: Path) -> str:
@@ -167,7 +206,9 @@ def test_a_full_disk_costs_nothing_that_was_saved(finished, tmp_path):
     script = f"""
         cd {tmp_path}; mkdir disk; mount -t tmpfs -o size=11m tmpfs disk
         {command}; echo "ended with $?"; ls disk/run
-        mount -o remount,size=100m disk
+        mount -o remount,ro disk
+        {command} --resume; echo "read-only: $?"
+        mount -o remount,rw,size=100m disk
         {command} --resume; echo "ended with $?"; cp -r disk/run run
     """
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
@@ -177,7 +218,9 @@ def test_a_full_disk_costs_nothing_that_was_saved(finished, tmp_path):
     assert "toolkit: error: cannot save" in done.stderr
     assert "No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
-    assert "checkpoint-00000003, from which --resume goes on" in done.stderr
+    assert "--resume goes on from disk/run/checkpoint-00000003" in done.stderr
+    assert "read-only: 2" in second
+    assert "cannot be written to" in done.stderr
     assert "partial" not in second.partition("resuming")[0], "nothing half-written stays"
     assert "ended with 0" in second, done.stderr
     assert same_run(tmp_path / "run", finished[1])
@@ -238,6 +281,32 @@ def test_a_signal_to_the_whole_job_still_saves(corpus, encoders, tmp_path):
         assert len(list_checkpoints(tmp_path / number.name)) == 1
 
 
+SLOW_DISK = """
+import sys, time
+from toolkit import checkpoint
+from toolkit.cli import main
+
+original = checkpoint._sha256
+checkpoint._sha256 = lambda path: time.sleep(0.5) or original(path)
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the processes of a run in /proc")
+def test_a_signal_to_all_processes_waits_for_the_one_that_writes(corpus, encoders, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SLOW_DISK)
+    command = [*command_of("bert", corpus, encoders), "--save_steps", "90000"]
+    process = started(command, tmp_path / "run", launcher=(*TORCHRUN, str(script)))
+    for pid in children(process.pid):
+        os.kill(pid, signal.SIGTERM)
+    _, messages = process.communicate(timeout=100)
+    assert "stopped by SIGTERM" in messages
+    (checkpoint,) = list_checkpoints(tmp_path / "run")
+    assert find_fault(checkpoint) is None
+    assert not list((tmp_path / "run").glob(".*partial"))
+
+
 def test_a_second_signal_is_obeyed_at_once(corpus, encoders, tmp_path):
     process = started(
         [*command_of("bert", corpus, encoders), "--batch_size", "2048", "--max_length", "24"], tmp_path / "a", 0
@@ -245,8 +314,9 @@ def test_a_second_signal_is_obeyed_at_once(corpus, encoders, tmp_path):
     process.send_signal(signal.SIGINT)
     time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
+    _, messages = process.communicate(timeout=30)
     assert process.returncode == 130
+    assert "stopped by" not in messages, "it did not wait for the step and the save"
     assert list_checkpoints(tmp_path / "a") == []
 
 

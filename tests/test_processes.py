@@ -71,6 +71,7 @@ class Runs:
             timeout=500,
         )
         assert done.returncode == 0, done.stderr
+        assert ("resuming from" in done.stdout) == ("--resume" in flags)
         return self.root / name
 
     def seen(self, name: str) -> Counter:
@@ -141,13 +142,31 @@ def test_a_compiled_model_trains_the_same(method, corpus, tmp_path):
     assert losses(compiled) == pytest.approx(losses(plain), rel=1e-4)
 
 
-def test_fine_tuning_shares_parameters_out_too(encoders, tmp_path):
-    flags = ["finetune", "pos", "--encoder", encoders["bert"], "--data", "sample", "--train_size", "40"]
-    flags += ["--max_steps", "6", "--batch_size", "8", "--output_dir", tmp_path / "tagger"]
-    done = run_toolkit(*flags, launcher=(*TORCHRUN, "-m"), OMP_NUM_THREADS="1", **FSDP2)
+@pytest.mark.parametrize("family", ["elmo", pytest.param("bert", marks=pytest.mark.slow)])
+def test_fine_tuning_shares_parameters_out_too(family, encoders, tmp_path):
+    """Among three processes, of which one has no row of a head for two labels; it also goes on from its checkpoint."""
+    rows = [
+        {"text": f"a {'good' if i % 2 else 'bad'} film, the {i}th", "label": ["no", "yes"][i % 2]} for i in range(60)
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    flags = ["finetune", "text", "--encoder", encoders[family], "--data", tmp_path / "rows.jsonl", "--output_dir"]
+    flags += [tmp_path / "model", "--max_steps", "6", "--batch_size", "9", "--save_steps", "4", "--logging_steps", "1"]
+    three = (*TORCHRUN[:-1], "3", "-m")
+    done = run_toolkit(*flags, launcher=three, OMP_NUM_THREADS="1", **FSDP2)
     assert done.returncode == 0, done.stderr
-    record = json.loads((tmp_path / "tagger" / "results.json").read_text())
-    assert record["n"] == sum(1 for _ in (tmp_path / "tagger" / "predictions.jsonl").open())
+    record = json.loads((tmp_path / "model" / "results.json").read_text())
+    assert record["n"] == sum(1 for _ in (tmp_path / "model" / "predictions.jsonl").open())
+    expected, weights = losses(tmp_path / "model"), load_file(tmp_path / "model" / "model.safetensors")
+    moments = load_file(tmp_path / "model" / "checkpoint-00000004" / "optimizer.safetensors")
+    for name, tensor in weights.items():
+        assert moments[f"{name}.exp_avg_sq"].shape == tensor.shape
+    (tmp_path / "model" / "results.json").unlink()
+    done = run_toolkit(*flags, "--resume", launcher=three, OMP_NUM_THREADS="1", **FSDP2)
+    assert done.returncode == 0, done.stderr
+    assert "resuming from" in done.stdout
+    assert losses(tmp_path / "model") == pytest.approx(expected, abs=1e-6)
+    for name, tensor in load_file(tmp_path / "model" / "model.safetensors").items():
+        torch.testing.assert_close(tensor, weights[name], atol=1e-6, rtol=0)
 
 
 def test_a_figure_of_1001_rows_is_the_same_however_many_processes(encoders, tmp_path):

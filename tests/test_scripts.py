@@ -87,7 +87,7 @@ def test_the_configuration_for_cpus_runs(corpus, tmp_path):
 def test_the_batch_job_goes_on_where_that_can_help(code, goes_on, tmp_path):
     """With a srun that runs one process, whose end is given, in the place of SLURM."""
     commands = {
-        "srun": f'shift; export SLURM_PROCID=0 SLURM_LOCALID=0; "$@"; exit {code}',
+        "srun": f'shift 2; export SLURM_PROCID=0 SLURM_LOCALID=0; "$@"; exit {code}',
         "scontrol": 'if [ $1 = show ]; then echo first; echo second; else echo "$@" >> requeued; fi',
         "python": 'echo $RANK $WORLD_SIZE $MASTER_ADDR "$@" > started',
     }
@@ -95,6 +95,7 @@ def test_the_batch_job_goes_on_where_that_can_help(code, goes_on, tmp_path):
         (tmp_path / name).write_text(f"#!/bin/bash\n{line}\n")
         (tmp_path / name).chmod(0o755)
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_NTASKS": "16", "SLURM_JOB_ID": "7"}
+    environment["SLURM_CPUS_PER_TASK"] = "4"
     environment["SLURM_JOB_NODELIST"] = "node[1-2]"
     command = [str(REPOSITORY / "scripts" / "pretrain.slurm"), "bert", "my texts", "runs/x", "--max_steps", "9"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)

@@ -112,9 +112,9 @@ def pretrain(method: str, corpus: Path, output_dir: Path, *flags: str, **options
     return done
 
 
-def losses(folder: Path) -> list[float]:
+def losses(folder: Path, figure: str = "loss") -> list[float]:
     lines = [json.loads(line) for line in (folder / "train_log.jsonl").read_text().splitlines()]
-    return [line["loss"] for line in lines if "loss" in line]
+    return [line[figure] for line in lines if figure in line]
 
 
 # Losses of the first steps, at full precision; a change in any part of the way to them shows here.
@@ -173,6 +173,9 @@ def test_float16_trains_nearly_the_same_and_resumes_with_its_loss_scale(corpus, 
     found = losses(tmp_path / "out")
     assert found == pytest.approx(GOLDEN["bert"], rel=0.01)
     assert found != pytest.approx(GOLDEN["bert"], rel=1e-6), "products were rounded"
+    pretrain("bert", corpus, tmp_path / "float32", *[flag for flag in flags if flag != "--fp16"])
+    norms = losses(tmp_path / "out", "grad_norm")
+    assert norms == pytest.approx(losses(tmp_path / "float32", "grad_norm"), rel=0.05), "clipped as scaled"
     state = json.loads((tmp_path / "out" / "checkpoint-00000004" / "training_state.json").read_text())
     assert state["loss_scale"]["_growth_tracker"] == 4
     whole = (tmp_path / "out" / "model.safetensors").read_bytes()

@@ -20,6 +20,7 @@ from toolkit.errors import InputError, RunFailed
 STATE_FILE = "training_state.json"
 OPTIMIZER_FILE = "optimizer.safetensors"
 MANIFEST_FILE = "manifest.json"  # size and SHA-256 of every other file of a checkpoint
+REPEAT_OR_START_ANEW = "repeat the command that made it, or start anew with --overwrite_output_dir"
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
@@ -39,6 +40,7 @@ class TrainingState:
     window_targets: float = 0.0
     loss_scale: dict[str, float] = field(default_factory=dict)  # of float16
     order: dict[str, int] = field(default_factory=dict)  # what the order of the data follows from
+    trained: list[str] = field(default_factory=list)  # the names of the parameters that learn
 
     def note_evaluation(self, figures: dict[str, float], better: str) -> bool:
         """Whether nothing so far was better by the figure `better`, of which more is better unless it is a loss.
@@ -77,11 +79,12 @@ def save_checkpoint(
     Raises `RunFailed` where it cannot be written; what was there before then stays. `writes` as in `save_model`.
     """
     weights = _whole(model.state_dict())
+    names = {parameter: name for name, parameter in model.named_parameters()}
     moments = _whole(
         {
-            f"{index}.{name}": value
-            for index, values in optimizer.state_dict()["state"].items()
-            for name, value in values.items()
+            f"{names[parameter]}.{moment}": value
+            for parameter, values in optimizer.state.items()
+            for moment, value in values.items()
         }
     )
     if not writes:
@@ -124,6 +127,12 @@ def newest_checkpoint(output_dir: Path, say: Callable[[str], None]) -> Path | No
     return None
 
 
+def way_on(output_dir: Path) -> str:
+    """Half a sentence on where a run that failed can go on."""
+    checkpoints = list_checkpoints(output_dir)
+    return f"--resume goes on from {checkpoints[-1]}" if checkpoints else "there is no checkpoint to go on from"
+
+
 def find_fault(folder: Path) -> str | None:
     """In what the files of a checkpoint differ from its manifest."""
     try:
@@ -146,19 +155,29 @@ def load_state(folder: Path) -> TrainingState:
 
 
 def load_weights(folder: Path, model) -> None:
-    """Put the weights back to where they were; before they are shared out to processes."""
-    model.load_state_dict(type(model).from_pretrained(folder, local_files_only=True).state_dict())
+    """Put the weights back to where they were; before they are shared out to processes.
+
+    Raises `InputError` where they are those of another network.
+    """
+    try:
+        found, report = type(model).from_pretrained(folder, local_files_only=True, output_loading_info=True)
+        if report["missing_keys"] or report["unexpected_keys"]:
+            raise RuntimeError("other names")
+        model.load_state_dict(found.state_dict())
+    except RuntimeError as error:  # transformers and torch say by it that names or shapes differ
+        raise InputError(f"--resume: {folder} holds another network; {REPEAT_OR_START_ANEW}") from error
 
 
-def load_optimizer(folder: Path, optimizer) -> None:
-    """Put the optimiser back to where it was; after its parameters were shared out, if they are."""
+def load_optimizer(folder: Path, model, optimizer) -> None:
+    """Put the optimiser back to where it was; after the parameters were shared out, if they are."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    indices = {names[parameter]: index for index, parameter in enumerate(parameters)}
     restored: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in load_file(folder / OPTIMIZER_FILE).items():
-        index, _, name = key.partition(".")
-        if name != "step":
-            value = _like(parameters[int(index)], value)
-        restored.setdefault(int(index), {})[name] = value
+        name, _, moment = key.rpartition(".")
+        index = indices[name]
+        restored.setdefault(index, {})[moment] = value if moment == "step" else _like(parameters[index], value)
     optimizer.load_state_dict({"state": restored, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
@@ -194,17 +213,17 @@ def _aside(target: Path, aside: Path) -> Iterator[Path]:
 
     The folder of the run is not made again: one that vanished is a disk that went away, or somebody's wish.
     """
-    shutil.rmtree(aside, ignore_errors=True)
+    for left_by_a_kill in filter(Path.is_dir, aside.parent.glob(".*partial")):
+        shutil.rmtree(left_by_a_kill, ignore_errors=True)
     try:
         aside.mkdir()
         yield aside
-    except Exception as error:  # safetensors and tokenizers hide the system's errors in their own
+    except BaseException as error:
         shutil.rmtree(aside, ignore_errors=True)
+        # safetensors and tokenizers hide the system's errors in their own
         if not isinstance(error, OSError | SafetensorError) and "os error" not in str(error):
             raise
-        whole = list_checkpoints(aside.parent)
-        rest = f"whole is {whole[-1]}, from which --resume goes on" if whole else "there is no checkpoint before it"
-        raise RunFailed(f"cannot save {target}: {error}; {rest}") from error
+        raise RunFailed(f"cannot save {target}: {error}; {way_on(aside.parent)}") from error
 
 
 def _write(folder: Path, model, tokenizer, weights: dict[str, torch.Tensor]) -> None:

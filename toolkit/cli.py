@@ -4,7 +4,6 @@ A command is a module of `toolkit.commands` with a docstring, whose first line i
 `parse(arguments)` from the words after the command to what `run` takes, and `run`.
 """
 
-import errno
 import importlib
 import os
 import sys
@@ -12,9 +11,8 @@ from collections.abc import Sequence
 
 import wrapt
 
-from toolkit.errors import InputError, Interrupted, RunFailed
+from toolkit.errors import DISK_ERRORS, InputError, Interrupted, RunFailed, what_failed
 
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 COMMANDS = ("quickstart", "tokenizer", "pretrain", "finetune", "score", "predict", "compare")
 
 
@@ -50,10 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `toolkit predict … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
+    except (OSError, RuntimeError, MemoryError) as error:
+        what = str(error) if getattr(error, "errno", None) in DISK_ERRORS else what_failed(error)
+        if what is None:
             raise
-        print(f"toolkit: error: {error}", file=sys.stderr)
+        print(f"toolkit: error: {what}", file=sys.stderr)
         return 1
     finally:
         _leave_process_group()

@@ -247,10 +247,10 @@ def pretrain_elmo(arguments: ElmoArguments) -> dict[str, Any]:
     exact = two_way_lm.PredictNeighbours(tokenizer.pad_token_id, words.sep_token_id, len(words), arguments.seed)
     sampled = dataclasses.replace(exact, num_negatives=arguments.num_negatives)
     config = run.preset.config(len(words))
-    record = run.train(config, ElmoForPreTraining, tokenizer, *rows, sampled, exact, item="word")
+    output_dir = run.create_output_dir()
     if run.is_main:
-        words.save_pretrained(Path(arguments.output_dir) / OUTPUT_WORDS)
-    return record
+        words.save_pretrained(output_dir / OUTPUT_WORDS)
+    return run.train(config, ElmoForPreTraining, tokenizer, *rows, sampled, exact, item="word")
 
 
 def pretrain_bert(arguments: BertArguments) -> dict[str, Any]:
@@ -282,6 +282,7 @@ def pretrain_bert(arguments: BertArguments) -> dict[str, Any]:
     collate = masked_lm.MaskTokens(
         tokenizer.pad_token_id, tokenizer.mask_token_id, tokenizer.all_special_ids, len(tokenizer), arguments.seed
     )
+    run.create_output_dir()
     return run.train(config, BertForMaskedLM, tokenizer, *rows, collate, collate, item="token")
 
 
@@ -352,7 +353,7 @@ class _Run:
             sums, counts = losses(model, spread(validation_rows, self.VALIDATION_WINDOWS), accelerator)
             return {"loss": float(sums.sum() / counts.sum())}
 
-        output_dir = self.create_output_dir()
+        output_dir = Path(self.arguments.output_dir)
         torch.manual_seed(self.arguments.seed)
         model = model_class(config)
         self.say(

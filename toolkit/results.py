@@ -134,13 +134,18 @@ def made_with() -> dict[str, Any]:
 
 def write_json(path: Path, record: Any) -> None:
     aside = path.with_name(f".{path.name}.partial")
-    aside.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    with open(aside, "w", encoding="utf-8") as file:
+        file.write(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(aside, path)
 
 
 def read_results(folder: Path) -> dict[str, Any]:
-    """The record of a run. Raises `InputError` where there is none."""
+    """The record of a run. Raises `InputError` where there is none that can be read."""
     try:
         return json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{folder}: no {RESULTS_FILE} in this folder, expected a run of this toolkit") from None
+    except ValueError as error:
+        raise InputError(f"{folder / RESULTS_FILE}: cannot be read ({error}); delete it and repeat the run") from None

@@ -13,7 +13,6 @@ import dataclasses
 import json
 import math
 import os
-import re
 import signal
 import threading
 import time
@@ -27,21 +26,27 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, send_to_device
+from accelerate.utils import (
+    DistributedType,
+    FullyShardedDataParallelPlugin,
+    broadcast_object_list,
+    send_to_device,
+)
 from torch.utils.data import DataLoader
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from toolkit.checkpoint import (
+    REPEAT_OR_START_ANEW,
     TrainingState,
-    list_checkpoints,
     load_optimizer,
     load_state,
     load_weights,
     newest_checkpoint,
     save_checkpoint,
     save_model,
+    way_on,
 )
-from toolkit.errors import InputError, Interrupted, RunFailed
+from toolkit.errors import DISK_ERRORS, InputError, Interrupted, RunFailed, what_failed
 from toolkit.progress import Progress
 from toolkit.results import LOG_FILE
 from toolkit.training_arguments import TrainingArguments
@@ -50,7 +55,7 @@ Batch = dict[str, Any]
 
 SAVE_SECONDS = 600  # between checkpoints, where no flag says how many steps
 SIGNALS = [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)]  # the last is SLURM's warning
-WORKER_GRACE_SECONDS = 60
+WORKER_GRACE_SECONDS = 600  # longer than a step and a save take, that a signal to the whole job lets finish
 
 
 class Draw(NamedTuple):
@@ -314,7 +319,7 @@ def train(
             )
             if arguments.fp16:  # accelerate unscales only what its own flag has scaled
                 accelerator.scaler.unscale_(optimizer.optimizer)
-            accelerator.clip_grad_norm_(wrapped.parameters(), arguments.max_grad_norm)
+            norm = accelerator.clip_grad_norm_(wrapped.parameters(), arguments.max_grad_norm)
             optimizer.step()
             optimizer.zero_grad()
 
@@ -332,6 +337,7 @@ def train(
                 epoch = state.step * arguments.batch_size / len(rows)
                 rates = {
                     "learning_rate": max(group["lr"] for group in optimizer.param_groups),
+                    "grad_norm": _norm_before_clipping(norm),
                     f"{item}s_per_second": window.items / (time.monotonic() - window.start),
                 }
                 report(loss=mean_loss, epoch=epoch, seconds=seconds, **rates)
@@ -342,7 +348,8 @@ def train(
                 report(seconds=seconds, **{f"validation_{name}": value for name, value in figures.items()})
                 if state.note_evaluation(figures, better):
                     save_model(output_dir, model, tokenizer, writes=is_main)
-                if state.num_without_gain == arguments.early_stopping_patience:
+                patience = arguments.early_stopping_patience
+                if patience is not None and state.num_without_gain >= patience:
                     break
             if _save_is_due(arguments, state, seconds - saved_at, signal_number) and can_resume:
                 if is_main:
@@ -350,7 +357,6 @@ def train(
                 state.seconds, state.log_bytes, saved_at = seconds, log.tell(), seconds
                 state.window_loss, state.window_targets = window.loss_sum(accelerator), window.targets
                 state.loss_scale = {} if accelerator.scaler is None else accelerator.scaler.state_dict()
-                state.order = order
                 num_kept = arguments.save_total_limit
                 save_checkpoint(output_dir, model, tokenizer, optimizer, state, num_kept, writes=is_main)
             if signal_number:
@@ -381,7 +387,9 @@ def _prepare(
         model.gradient_checkpointing_enable()
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         _adapt_to_deepspeed(accelerator, arguments)
-    state, checkpoint = _find_checkpoint(arguments, output_dir, order, accelerator)
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    start = TrainingState(order=order, trained=trained)
+    state, checkpoint = _find_checkpoint(arguments, output_dir, start, accelerator)
     if checkpoint is not None:
         load_weights(checkpoint, model)
     if accelerator.is_fsdp2:
@@ -389,9 +397,13 @@ def _prepare(
     optimizer = torch.optim.AdamW(_parameter_groups(model, arguments.weight_decay, pace), lr=0.0, fused=True)
     if arguments.fp16:
         accelerator.scaler = torch.amp.GradScaler(accelerator.device.type)
+    groups = [list(group["params"]) for group in optimizer.param_groups]
     wrapped, optimizer = accelerator.prepare(model, optimizer)
+    if accelerator.is_fsdp2:  # accelerate finds them again by address, and all parts without a row have one
+        for group, parameters in zip(optimizer.param_groups, groups, strict=True):
+            group["params"] = parameters
     if checkpoint is not None:
-        load_optimizer(checkpoint, optimizer)
+        load_optimizer(checkpoint, model, optimizer)
     if accelerator.scaler is not None and state.loss_scale:
         accelerator.scaler.load_state_dict(state.loss_scale)
     if arguments.torch_compile:
@@ -539,29 +551,43 @@ class _Signals:
 
 
 def _find_checkpoint(
-    arguments: TrainingArguments, output_dir: Path, order: dict[str, int], accelerator: Accelerator
+    arguments: TrainingArguments, output_dir: Path, start: TrainingState, accelerator: Accelerator
 ) -> tuple[TrainingState, Path | None]:
-    """Where to go on, and the checkpoint with the weights; at the start, and none, where nothing was saved.
+    """Where to go on, and the checkpoint with the weights; at the `start`, and none, where nothing was saved.
 
-    Raises `InputError` where no checkpoint is whole, or the data would come in another order.
+    Raises `InputError` where no checkpoint is whole, the data would come in another order or other parameters learn.
     """
     if not arguments.resume:
-        return TrainingState(), None
-    checkpoint = newest_checkpoint(output_dir, accelerator.print)
-    accelerator.wait_for_everyone()  # none is written before all processes have looked
+        return start, None
+    checkpoint = _on_main_process(accelerator, lambda: newest_checkpoint(output_dir, print))
     if checkpoint is None:
         accelerator.print(f"nothing to resume in {output_dir}, starting")
-        return TrainingState(), None
+        return start, None
     state = load_state(checkpoint)
-    for name, value in order.items():
+    for name, value in start.order.items():
         if state.order[name] != value:
             raise InputError(
                 f"--resume: {checkpoint} was made with {name} {state.order[name]:,}, not {value:,}, by which the data "
-                "would come in another order; repeat the command that made it, or start anew with "
-                "--overwrite_output_dir"
+                f"would come in another order; {REPEAT_OR_START_ANEW}"
             )
+    if state.trained != start.trained:
+        raise InputError(f"--resume: in {checkpoint} other parameters learn; {REPEAT_OR_START_ANEW}")
     accelerator.print(f"resuming from {checkpoint}")
     return state, checkpoint
+
+
+def _on_main_process(accelerator: Accelerator, function: Callable[[], Any]) -> Any:
+    """What `function` gives on the main process, or the `InputError` that it raises there, on all of them."""
+    answer: list[Any] = [None]
+    if accelerator.is_main_process:
+        try:
+            answer = [function()]
+        except InputError as error:
+            answer = [error]
+    (found,) = broadcast_object_list(answer)
+    if isinstance(found, InputError):
+        raise found
+    return found
 
 
 def _adapt_to_deepspeed(accelerator: Accelerator, arguments: TrainingArguments) -> None:
@@ -571,8 +597,13 @@ def _adapt_to_deepspeed(accelerator: Accelerator, arguments: TrainingArguments) 
             raise InputError(f"--{name}: not with DeepSpeed; set precision in its configuration, or resume with FSDP2")
     if arguments.gradient_accumulation_steps > 1:
         raise InputError(f"--gradient_accumulation_steps {arguments.gradient_accumulation_steps}: not with DeepSpeed")
-    share = max(1, arguments.batch_size // accelerator.num_processes)
-    accelerator.state.deepspeed_plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = share
+    config = accelerator.state.deepspeed_plugin.deepspeed_config
+    if config.get("zero_optimization", {}).get("stage") == 3:
+        raise InputError(
+            "DeepSpeed's ZeRO stage 3 shares weights out, which are not saved then; take stage 2 or FSDP2"
+        )
+    config["train_micro_batch_size_per_gpu"] = max(1, arguments.batch_size // accelerator.num_processes)
+    config["gradient_clipping"] = arguments.max_grad_norm
 
 
 def _share_out(model, plugin: FullyShardedDataParallelPlugin) -> None:
@@ -595,21 +626,16 @@ def _share_out(model, plugin: FullyShardedDataParallelPlugin) -> None:
 
 @contextlib.contextmanager
 def _failures_explained(output_dir: Path) -> Iterator[None]:
-    """Turns the end of a disk, or of a process that this one cannot go on without, into a `RunFailed`."""
+    """Turns the end of a disk, of memory, or of a process that this one cannot go on without, into a `RunFailed`."""
     try:
         yield
-    except (RuntimeError, OSError) as error:
-        if isinstance(error, OSError):
-            what = "cannot write to the disk"
-        elif "DataLoader worker" in str(error):
-            what = "a process that prepares batches died, often for want of memory: try fewer --dataloader_num_workers"
-        elif re.search(r"gloo|NCCL|closed by peer|reset by peer", str(error), re.IGNORECASE):
-            what = "another process of this run is gone"
-        else:
+    except (RuntimeError, OSError, MemoryError) as error:
+        is_disk = isinstance(error, OSError) and (error.errno in DISK_ERRORS or not output_dir.is_dir())
+        what = "the disk failed" if is_disk else what_failed(error)
+        if what is None:
             raise
-        checkpoints = list_checkpoints(output_dir)
-        rest = f"--resume goes on from {checkpoints[-1]}" if checkpoints else "there is no checkpoint yet"
-        raise RunFailed(f"{what}; {rest} ({str(error).splitlines()[0]})") from error
+        details = f" ({str(error).splitlines()[0]})" if str(error) else ""
+        raise RunFailed(f"{what}; {way_on(output_dir)}{details}") from error
 
 
 @contextlib.contextmanager
@@ -631,6 +657,13 @@ def _tracking(accelerator: Accelerator, arguments: TrainingArguments, output_dir
     finally:
         for tracker in accelerator.trackers:  # accelerate's end_training would end the processes' group as well
             tracker.finish()
+
+
+def _norm_before_clipping(norm: Any) -> float | None:
+    """None with DeepSpeed, which clips by itself. Where parameters are shared out all processes must call this."""
+    if norm is None:
+        return None
+    return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
 
 
 def _seed_dropout(*address: int) -> None:

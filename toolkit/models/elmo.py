@@ -295,7 +295,7 @@ class ElmoScalarMix(nn.Module):
     def __init__(self, num_layers: int):
         super().__init__()
         self.weights = nn.Parameter(torch.zeros(num_layers))
-        self.scale = nn.Parameter(torch.ones(()))
+        self.scale = nn.Parameter(torch.ones(1))
 
     def forward(self, layers: tuple[torch.Tensor, ...]) -> torch.Tensor:
         weights = self.weights.softmax(dim=0)
