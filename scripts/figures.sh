@@ -37,7 +37,10 @@ for encoder in $encoders; do
         pretrain/word2vec) pretrain word2vec ;;
         pretrain/bert) pretrain bert "${precision[@]}" --batch_size 8 ;;
         pretrain/*) pretrain "$encoder" "${precision[@]}" ;;
-        words/word2vec) "$scripts"/word_vectors.sh "$data/text_corpus/train.txt" "$runs/words" ;;
+        words/word2vec)
+            "$scripts"/word_vectors.sh "$data/text_corpus/train.txt" "$runs/words"
+            python "$scripts"/join_records.py "$runs"/words/seed?/{analogies,simlex999,wordsim353}.json > docs/results/words_word2vec.json
+            ;;
         words/*) ;;
         ewt/*) compare "$encoder" --task pos --data "$data/ud_english_ewt" --train_sizes 100 500 2000 all ;;
         brown/*) compare "$encoder" --task pos --data "$data/brown" --train_sizes all --num_train_epochs 2 --baseline ;;
