@@ -262,6 +262,22 @@ def test_loss_at_masked_positions_is_that_of_transformers():
     assert torch.allclose(ours.logits, theirs.logits[labels != -100], atol=1e-5)
 
 
+def test_dropout_is_of_the_modules_and_not_of_the_configuration():
+    torch.manual_seed(0)
+    model = bert.BertForMaskedLM(PRESETS["bert-tiny"].config(600)).train()
+    labels = torch.where(ATTENTION_MASK.bool(), INPUT_IDS, -100)
+
+    def loss() -> float:
+        return model(INPUT_IDS, attention_mask=ATTENTION_MASK, labels=labels).loss.item()
+
+    assert loss() != loss()
+    model.set_dropout(0.0)
+    assert loss() == loss()
+    model.set_dropout(0.3)
+    assert loss() != loss()
+    assert model.config.hidden_dropout_prob == model.config.attention_probs_dropout_prob == 0.1
+
+
 def test_transformers_opens_the_checkpoint_as_its_own(tmp_path):
     import json
 

@@ -108,11 +108,15 @@ class BertArguments(TrainingArguments, CorpusArguments):
     """Tokens of a window."""
     learning_rate: float = 1e-3
     """Peak learning rate of AdamW."""
+    dropout: float = 0.0
+    """Dropout while pretraining; the checkpoint keeps BERT's usual 0.1 for fine-tuning."""
 
     def __post_init__(self):
         TrainingArguments.__post_init__(self)
         CorpusArguments.__post_init__(self)
         _check(self, 8)
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"--dropout {self.dropout}: expected a share from 0 to below 1")
 
 
 def _check(arguments: Any, shortest: int) -> None:
@@ -247,7 +251,8 @@ def pretrain_elmo(arguments: ElmoArguments) -> dict[str, Any]:
     exact = two_way_lm.PredictNeighbours(tokenizer.pad_token_id, words.sep_token_id, len(words), arguments.seed)
     sampled = dataclasses.replace(exact, num_negatives=arguments.num_negatives)
     config = run.preset.config(len(words))
-    record = run.train(config, ElmoForPreTraining, tokenizer, *rows, sampled, exact, item="word")
+    model = run.new_model(ElmoForPreTraining, config)
+    record = run.train(model, tokenizer, *rows, sampled, exact, item="word")
     if run.is_main:
         words.save_pretrained(Path(arguments.output_dir) / OUTPUT_WORDS)
     return record
@@ -282,7 +287,9 @@ def pretrain_bert(arguments: BertArguments) -> dict[str, Any]:
     collate = masked_lm.MaskTokens(
         tokenizer.pad_token_id, tokenizer.mask_token_id, tokenizer.all_special_ids, len(tokenizer), arguments.seed
     )
-    return run.train(config, BertForMaskedLM, tokenizer, *rows, collate, collate, item="token")
+    model = run.new_model(BertForMaskedLM, config)
+    model.set_dropout(arguments.dropout)
+    return run.train(model, tokenizer, *rows, collate, collate, item="token")
 
 
 PRETRAINING: dict[str, tuple[type, Callable]] = {
@@ -338,10 +345,15 @@ class _Run:
                 raise InputError(f"the {what} has no word that the tokenizer knows; give more, or --validation_corpus")
         return train_rows, spread(validation_rows, 8 * self.VALIDATION_WINDOWS)
 
-    def train(self, config, model_class, tokenizer, train_rows, validation_rows, collate, exact_collate, item):
-        """Train a model made from `config`, score the best weights on the held-out text, return the record."""
+    def new_model(self, model_class, config):
+        """A model with random weights, of the seed."""
         import torch
 
+        torch.manual_seed(self.arguments.seed)
+        return model_class(config)
+
+    def train(self, model, tokenizer, train_rows, validation_rows, collate, exact_collate, item):
+        """Train `model`, score the best weights on the held-out text, return the record."""
         from toolkit.intervals import ratio_interval
         from toolkit.training import held_out_losses, train
 
@@ -353,15 +365,13 @@ class _Run:
             return {"loss": float(sums.sum() / counts.sum())}
 
         output_dir = self.create_output_dir()
-        torch.manual_seed(self.arguments.seed)
-        model = model_class(config)
         self.say(
             f"training {self.arguments.preset}, {model.num_parameters():,} parameters, {len(train_rows):,} windows"
         )
         result = train(
             model, train_rows, collate, self.arguments, output_dir, tokenizer=tokenizer, evaluate=evaluate, item=item
         )
-        model = model_class.from_pretrained(output_dir).to(self.accelerator.device).eval()
+        model = type(model).from_pretrained(output_dir).to(self.accelerator.device).eval()
         sums, counts = losses(model, validation_rows, self.accelerator)
         return self.write(
             model,

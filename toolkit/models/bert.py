@@ -6,6 +6,7 @@ configuration and checkpoints are those of `transformers.BertForMaskedLM`, which
 
 import torch
 import transformers
+from torch import nn
 from torch.nn import functional as F
 from transformers.modeling_outputs import MaskedLMOutput
 
@@ -26,3 +27,9 @@ class BertForMaskedLM(transformers.BertForMaskedLM):
         masked = labels != -100
         logits = self.cls(states[masked])
         return MaskedLMOutput(loss=F.cross_entropy(logits, labels[masked]), logits=logits)
+
+    def set_dropout(self, probability: float) -> None:
+        """Of the modules, from now on; the configuration, which fine-tuning starts from, stays as it is."""
+        for module in self.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = probability
