@@ -247,19 +247,27 @@ def test_scalar_mix_starts_as_the_mean_of_the_layers():
 # BERT
 
 
-def test_loss_at_masked_positions_is_that_of_transformers():
+def test_loss_and_gradients_at_masked_positions_are_those_of_transformers():
+    """Rows of different lengths with three targets, one and, as in a share of a batch, none."""
     import transformers
 
+    torch.manual_seed(1)
     model = make(bert.BertForMaskedLM)
     plain = transformers.BertForMaskedLM(model.config).eval()
     plain.load_state_dict(model.state_dict())
-    labels = torch.full_like(INPUT_IDS, -100)
-    labels[0, 2], labels[1, 1] = 17, 18
-    with torch.no_grad():
-        ours = model(INPUT_IDS, attention_mask=ATTENTION_MASK, labels=labels)
-        theirs = plain(INPUT_IDS, attention_mask=ATTENTION_MASK, labels=labels)
+    input_ids = torch.cat([INPUT_IDS, INPUT_IDS[:1]])
+    labels = torch.full_like(input_ids, -100)
+    labels[0, [2, 3, 6]], labels[1, 1] = torch.tensor([17, 400, 9]), 18
+    ours, theirs = (m(input_ids, attention_mask=(input_ids != 0).long(), labels=labels) for m in (model, plain))
     assert ours.loss.item() == pytest.approx(theirs.loss.item(), rel=1e-6)
     assert torch.allclose(ours.logits, theirs.logits[labels != -100], atol=1e-5)
+    ours.loss.backward()
+    theirs.loss.backward()
+    expected = dict(plain.named_parameters())
+    for name, parameter in model.named_parameters():
+        assert torch.allclose(parameter.grad, expected[name].grad, atol=1e-5), name
+    with torch.no_grad():
+        assert torch.equal(model(input_ids).logits, plain(input_ids).logits)
 
 
 def test_dropout_is_of_the_modules_and_not_of_the_configuration():
