@@ -4,6 +4,7 @@ import importlib
 import inspect
 import pkgutil
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification, PreTrainedModel
@@ -284,6 +285,33 @@ def test_dropout_is_of_the_modules_and_not_of_the_configuration():
     model.set_dropout(0.3)
     assert loss() != loss()
     assert model.config.hidden_dropout_prob == model.config.attention_probs_dropout_prob == 0.1
+
+
+def test_output_bias_guesses_tokens_as_often_as_they_occur():
+    model = make(bert.BertForMaskedLM)
+    counts = np.arange(600) % 7
+    model.set_output_bias(counts)
+    with torch.no_grad():
+        model.cls.predictions.decoder.weight.zero_()
+        guesses = model(INPUT_IDS, labels=INPUT_IDS).logits.softmax(dim=-1)
+    expected = torch.from_numpy((counts + 1) / (counts.sum() + 600)).float()
+    assert torch.allclose(guesses, expected.expand_as(guesses), atol=1e-7)
+
+
+def test_given_embeddings_have_the_spread_of_random_ones_and_are_the_output_layer_too():
+    model = make(bert.BertForMaskedLM)
+    before = model.get_input_embeddings().weight.detach().clone()
+    ids = np.array([9, 400, 7, 8])
+    vectors = np.random.default_rng(0).normal(3.0, 5.0, (4, 128)).astype(np.float32)
+    model.set_word_embeddings(ids, vectors)
+    after = model.get_input_embeddings().weight.detach()
+    others = [i for i in range(600) if i not in ids]
+    assert torch.equal(after[others], before[others])
+    assert after[ids].std(unbiased=False).item() == pytest.approx(0.02)
+    assert after[ids].mean(dim=0).abs().max() < 1e-8
+    cosines = np.corrcoef(vectors - vectors.mean(axis=0))
+    assert np.allclose(np.corrcoef(after[ids].numpy()), cosines, atol=1e-5), "the directions are those given"
+    assert torch.equal(model.cls.predictions.decoder.weight, after)
 
 
 def test_transformers_opens_the_checkpoint_as_its_own(tmp_path):

@@ -256,6 +256,22 @@ def test_resuming_equals_never_having_stopped(corpus, tmp_path):
     assert kept == ["checkpoint-00000005", "checkpoint-00000010"]
 
 
+@pytest.mark.parametrize("flags", [{"output_bias": "frequencies"}, {"embeddings": "word2vec"}])
+def test_each_way_to_pretrain_a_bert_differs_repeats_and_resumes(flags, corpus, tmp_path):
+    from toolkit.pretraining import pretrain
+
+    same = {"corpus": str(corpus), "preset": "bert-tiny", "vocab_size": 500, "max_length": 24, "batch_size": 8}
+    same |= {"max_steps": 6, "logging_steps": 1, "save_steps": 4}
+    for name in ("whole", "stopped"):
+        pretrain("bert", output_dir=str(tmp_path / name), **same, **flags)
+    (tmp_path / "stopped" / "results.json").unlink()
+    pretrain("bert", output_dir=str(tmp_path / "stopped"), **same, **flags, resume=True)
+    whole, stopped = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "stopped"))
+    assert whole == stopped
+    assert losses(tmp_path / "whole") == losses(tmp_path / "stopped")
+    assert losses(tmp_path / "whole") != pytest.approx(GOLDEN["bert"], rel=1e-5)
+
+
 def test_every_pretraining_leaves_a_log(encoders):
     for folder in encoders.values():
         lines = [json.loads(line) for line in (folder / "train_log.jsonl").read_text().splitlines()]

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from toolkit.data.text import hold_out, load_text, spread
 from toolkit.errors import InputError
@@ -110,6 +110,10 @@ class BertArguments(TrainingArguments, CorpusArguments):
     """Peak learning rate of AdamW."""
     dropout: float = 0.0
     """Dropout while pretraining; the checkpoint keeps BERT's usual 0.1 for fine-tuning."""
+    embeddings: Literal["random", "word2vec"] = "random"
+    """What the embeddings of tokens start from: word2vec learns them from the corpus first, in seconds."""
+    output_bias: Literal["zeros", "frequencies"] = "zeros"
+    """What the bias of the output layer starts from: 'frequencies' guesses each token as often as it occurs."""
 
     def __post_init__(self):
         TrainingArguments.__post_init__(self)
@@ -262,6 +266,7 @@ def pretrain_bert(arguments: BertArguments) -> dict[str, Any]:
     """A masked language model over pieces of words."""
     from toolkit.models.bert import BertForMaskedLM
     from toolkit.objectives import masked_lm
+    from toolkit.objectives.skip_gram import train_token_vectors
     from toolkit.tokenization import is_byte_level, load_tokenizer, train_tokenizer
 
     run = _Run("bert", arguments)
@@ -289,6 +294,14 @@ def pretrain_bert(arguments: BertArguments) -> dict[str, Any]:
     )
     model = run.new_model(BertForMaskedLM, config)
     model.set_dropout(arguments.dropout)
+    if run.starts_anew and arguments.output_bias == "frequencies":
+        counts = masked_lm.count_tokens(rows[0], len(tokenizer))
+        counts[tokenizer.all_special_ids] = 0  # never a target
+        model.set_output_bias(counts)
+    if run.starts_anew and arguments.embeddings == "word2vec":
+        run.say("learning embeddings with word2vec")
+        special, seed = tokenizer.all_special_ids, arguments.seed
+        model.set_word_embeddings(*train_token_vectors(rows[0], special, config.hidden_size, seed))
     return run.train(model, tokenizer, *rows, collate, collate, item="token")
 
 
@@ -323,6 +336,13 @@ class _Run:
                 self.validation_rows = load_text(arguments.validation_corpus, "validation", arguments.text_column)
             else:
                 self.train_rows, self.validation_rows = hold_out(self.train_rows, arguments.validation_fraction)
+
+    @property
+    def starts_anew(self) -> bool:
+        """Whether the weights that training starts from are not those of a checkpoint."""
+        from toolkit.checkpoint import list_checkpoints
+
+        return not (self.resume and list_checkpoints(Path(self.arguments.output_dir)))
 
     def say(self, message: str) -> None:
         if self.is_main:
