@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Join records to one, by the names of their folders and files, and print it.
 
-    python scripts/join_records.py runs/words/seed?/analogies.json > docs/results/words_word2vec.json
+python scripts/join_records.py runs/words/seed?/analogies.json > docs/results/words_word2vec.json
 """
 
 import json

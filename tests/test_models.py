@@ -4,6 +4,7 @@ import importlib
 import inspect
 import pkgutil
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification, PreTrainedModel
@@ -247,19 +248,70 @@ def test_scalar_mix_starts_as_the_mean_of_the_layers():
 # BERT
 
 
-def test_loss_at_masked_positions_is_that_of_transformers():
+def test_loss_and_gradients_at_masked_positions_are_those_of_transformers():
+    """Rows of different lengths with three targets, one and, as in a share of a batch, none."""
     import transformers
 
+    torch.manual_seed(1)
     model = make(bert.BertForMaskedLM)
     plain = transformers.BertForMaskedLM(model.config).eval()
     plain.load_state_dict(model.state_dict())
-    labels = torch.full_like(INPUT_IDS, -100)
-    labels[0, 2], labels[1, 1] = 17, 18
-    with torch.no_grad():
-        ours = model(INPUT_IDS, attention_mask=ATTENTION_MASK, labels=labels)
-        theirs = plain(INPUT_IDS, attention_mask=ATTENTION_MASK, labels=labels)
+    input_ids = torch.cat([INPUT_IDS, INPUT_IDS[:1]])
+    labels = torch.full_like(input_ids, -100)
+    labels[0, [2, 3, 6]], labels[1, 1] = torch.tensor([17, 400, 9]), 18
+    ours, theirs = (m(input_ids, attention_mask=(input_ids != 0).long(), labels=labels) for m in (model, plain))
     assert ours.loss.item() == pytest.approx(theirs.loss.item(), rel=1e-6)
     assert torch.allclose(ours.logits, theirs.logits[labels != -100], atol=1e-5)
+    ours.loss.backward()
+    theirs.loss.backward()
+    expected = dict(plain.named_parameters())
+    for name, parameter in model.named_parameters():
+        assert torch.allclose(parameter.grad, expected[name].grad, atol=1e-5), name
+    with torch.no_grad():
+        assert torch.equal(model(input_ids).logits, plain(input_ids).logits)
+
+
+def test_dropout_is_of_the_modules_and_not_of_the_configuration():
+    torch.manual_seed(0)
+    model = bert.BertForMaskedLM(PRESETS["bert-tiny"].config(600)).train()
+    labels = torch.where(ATTENTION_MASK.bool(), INPUT_IDS, -100)
+
+    def loss() -> float:
+        return model(INPUT_IDS, attention_mask=ATTENTION_MASK, labels=labels).loss.item()
+
+    assert loss() != loss()
+    model.set_dropout(0.0)
+    assert loss() == loss()
+    model.set_dropout(0.3)
+    assert loss() != loss()
+    assert model.config.hidden_dropout_prob == model.config.attention_probs_dropout_prob == 0.1
+
+
+def test_output_bias_guesses_tokens_as_often_as_they_occur():
+    model = make(bert.BertForMaskedLM)
+    counts = np.arange(600) % 7
+    model.set_output_bias(counts)
+    with torch.no_grad():
+        model.cls.predictions.decoder.weight.zero_()
+        guesses = model(INPUT_IDS, labels=INPUT_IDS).logits.softmax(dim=-1)
+    expected = torch.from_numpy((counts + 1) / (counts.sum() + 600)).float()
+    assert torch.allclose(guesses, expected.expand_as(guesses), atol=1e-7)
+
+
+def test_given_embeddings_have_the_spread_of_random_ones_and_are_the_output_layer_too():
+    model = make(bert.BertForMaskedLM)
+    before = model.get_input_embeddings().weight.detach().clone()
+    ids = np.array([9, 400, 7, 8])
+    vectors = np.random.default_rng(0).normal(3.0, 5.0, (4, 128)).astype(np.float32)
+    model.set_word_embeddings(ids, vectors)
+    after = model.get_input_embeddings().weight.detach()
+    others = [i for i in range(600) if i not in ids]
+    assert torch.equal(after[others], before[others])
+    assert after[ids].std(unbiased=False).item() == pytest.approx(0.02)
+    assert after[ids].mean(dim=0).abs().max() < 1e-8
+    cosines = np.corrcoef(vectors - vectors.mean(axis=0))
+    assert np.allclose(np.corrcoef(after[ids].numpy()), cosines, atol=1e-5), "the directions are those given"
+    assert torch.equal(model.cls.predictions.decoder.weight, after)
 
 
 def test_transformers_opens_the_checkpoint_as_its_own(tmp_path):

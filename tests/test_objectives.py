@@ -87,6 +87,31 @@ def test_masked_lm_windows_hold_every_token_once():
     assert joined == expected
 
 
+def test_tokens_are_counted_as_they_stand_in_the_windows():
+    rows = Dataset.from_dict({"input_ids": [[2, 7, 7, 3], [9], [7, 2]]}).select([2, 0])
+    assert masked_lm.count_tokens(rows, 11).tolist() == [0, 0, 2, 1, 0, 0, 0, 3, 0, 0, 0]
+
+
+def test_vectors_of_tokens_equal_gensim_by_hand(tmp_path):
+    """Nothing that a boundary parts is neighbours; a hand-written file with one line a part gives the same vectors."""
+    from gensim.models import Word2Vec
+
+    from toolkit.objectives.skip_gram import train_token_vectors
+
+    rng = np.random.default_rng(0)
+    rows = Dataset.from_dict({"input_ids": [[2, *rng.integers(5, 30, 9).tolist(), 3, 7, 8, 3] for _ in range(300)]})
+    ids, vectors = train_token_vectors(rows, [0, 1, 2, 3, 4], vector_size=16, seed=3)
+    again = train_token_vectors(rows, [0, 1, 2, 3, 4], vector_size=16, seed=3)
+    assert np.array_equal(vectors, again[1])
+    assert set(ids) == set(range(5, 30))
+    file = tmp_path / "lines.txt"
+    file.write_text("".join(" ".join(map(str, row[1:10])) + "\n7 8\n" for row in rows["input_ids"]))
+    settings = {"sg": 1, "min_count": 1, "epochs": 5, "workers": 1, "seed": 3, "vector_size": 16}
+    by_hand = Word2Vec(corpus_file=str(file), **settings)
+    assert by_hand.wv.index_to_key == [str(i) for i in ids]
+    assert np.array_equal(by_hand.wv.vectors, vectors)
+
+
 def test_two_way_lm_windows_align_words_and_labels():
     pieces, words = train_tokenizer((), "bytes"), train_tokenizer(TEXTS, "word", min_frequency=1)
     rows = two_way_lm.windows(Dataset.from_dict({"text": TEXTS}), pieces, words, max_words=7)

@@ -15,7 +15,7 @@ from test_training import losses
 
 FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
 NO_DROPOUT = {
-    "bert": {"hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0},
+    "bert": {},  # none unless asked for
     "elmo": {"hidden_dropout_prob": 0},
 }
 SCRIPT = """

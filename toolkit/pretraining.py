@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from toolkit.data.text import hold_out, load_text, spread
 from toolkit.errors import InputError
@@ -108,11 +108,19 @@ class BertArguments(TrainingArguments, CorpusArguments):
     """Tokens of a window."""
     learning_rate: float = 1e-3
     """Peak learning rate of AdamW."""
+    dropout: float = 0.0
+    """Dropout while pretraining; the checkpoint keeps BERT's usual 0.1 for fine-tuning."""
+    embeddings: Literal["random", "word2vec"] = "random"
+    """What the embeddings of tokens start from: word2vec learns them from the corpus first, in seconds."""
+    output_bias: Literal["zeros", "frequencies"] = "zeros"
+    """What the bias of the output layer starts from: 'frequencies' guesses each token as often as it occurs."""
 
     def __post_init__(self):
         TrainingArguments.__post_init__(self)
         CorpusArguments.__post_init__(self)
         _check(self, 8)
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"--dropout {self.dropout}: expected a share from 0 to below 1")
 
 
 def _check(arguments: Any, shortest: int) -> None:
@@ -247,16 +255,18 @@ def pretrain_elmo(arguments: ElmoArguments) -> dict[str, Any]:
     exact = two_way_lm.PredictNeighbours(tokenizer.pad_token_id, words.sep_token_id, len(words), arguments.seed)
     sampled = dataclasses.replace(exact, num_negatives=arguments.num_negatives)
     config = run.preset.config(len(words))
+    model = run.new_model(ElmoForPreTraining, config)
     output_dir = run.create_output_dir()
     if run.is_main:
         words.save_pretrained(output_dir / OUTPUT_WORDS)
-    return run.train(config, ElmoForPreTraining, tokenizer, *rows, sampled, exact, item="word")
+    return run.train(model, tokenizer, *rows, sampled, exact, item="word")
 
 
 def pretrain_bert(arguments: BertArguments) -> dict[str, Any]:
     """A masked language model over pieces of words."""
     from toolkit.models.bert import BertForMaskedLM
     from toolkit.objectives import masked_lm
+    from toolkit.objectives.skip_gram import train_token_vectors
     from toolkit.tokenization import is_byte_level, load_tokenizer, train_tokenizer
 
     run = _Run("bert", arguments)
@@ -282,8 +292,18 @@ def pretrain_bert(arguments: BertArguments) -> dict[str, Any]:
     collate = masked_lm.MaskTokens(
         tokenizer.pad_token_id, tokenizer.mask_token_id, tokenizer.all_special_ids, len(tokenizer), arguments.seed
     )
+    model = run.new_model(BertForMaskedLM, config)
+    model.set_dropout(arguments.dropout)
+    if run.starts_anew and arguments.output_bias == "frequencies":
+        counts = masked_lm.count_tokens(rows[0], len(tokenizer))
+        counts[tokenizer.all_special_ids] = 0  # never a target
+        model.set_output_bias(counts)
+    if run.starts_anew and arguments.embeddings == "word2vec":
+        run.say("learning embeddings with word2vec")
+        special, seed = tokenizer.all_special_ids, arguments.seed
+        model.set_word_embeddings(*train_token_vectors(rows[0], special, config.hidden_size, seed))
     run.create_output_dir()
-    return run.train(config, BertForMaskedLM, tokenizer, *rows, collate, collate, item="token")
+    return run.train(model, tokenizer, *rows, collate, collate, item="token")
 
 
 PRETRAINING: dict[str, tuple[type, Callable]] = {
@@ -318,6 +338,13 @@ class _Run:
             else:
                 self.train_rows, self.validation_rows = hold_out(self.train_rows, arguments.validation_fraction)
 
+    @property
+    def starts_anew(self) -> bool:
+        """Whether the weights that training starts from are not those of a checkpoint."""
+        from toolkit.checkpoint import list_checkpoints
+
+        return not (self.resume and list_checkpoints(Path(self.arguments.output_dir)))
+
     def say(self, message: str) -> None:
         if self.is_main:
             print(f"{self.method}: {message}", file=sys.stderr, flush=True)
@@ -339,10 +366,15 @@ class _Run:
                 raise InputError(f"the {what} has no word that the tokenizer knows; give more, or --validation_corpus")
         return train_rows, spread(validation_rows, 8 * self.VALIDATION_WINDOWS)
 
-    def train(self, config, model_class, tokenizer, train_rows, validation_rows, collate, exact_collate, item):
-        """Train a model made from `config`, score the best weights on the held-out text, return the record."""
+    def new_model(self, model_class, config):
+        """A model with random weights, of the seed."""
         import torch
 
+        torch.manual_seed(self.arguments.seed)
+        return model_class(config)
+
+    def train(self, model, tokenizer, train_rows, validation_rows, collate, exact_collate, item):
+        """Train `model`, score the best weights on the held-out text, return the record."""
         from toolkit.intervals import ratio_interval
         from toolkit.training import held_out_losses, train
 
@@ -354,15 +386,13 @@ class _Run:
             return {"loss": float(sums.sum() / counts.sum())}
 
         output_dir = Path(self.arguments.output_dir)
-        torch.manual_seed(self.arguments.seed)
-        model = model_class(config)
         self.say(
             f"training {self.arguments.preset}, {model.num_parameters():,} parameters, {len(train_rows):,} windows"
         )
         result = train(
             model, train_rows, collate, self.arguments, output_dir, tokenizer=tokenizer, evaluate=evaluate, item=item
         )
-        model = model_class.from_pretrained(output_dir).to(self.accelerator.device).eval()
+        model = type(model).from_pretrained(output_dir).to(self.accelerator.device).eval()
         sums, counts = losses(model, validation_rows, self.accelerator)
         return self.write(
             model,

@@ -71,3 +71,11 @@ def windows(rows, tokenizer, max_length: int):
         return {"input_ids": [piece for piece in pieces if not special.issuperset(piece)]}
 
     return rows.map(cut, batched=True, remove_columns=rows.column_names, desc="tokenizing")
+
+
+def count_tokens(rows, vocab_size: int) -> np.ndarray:
+    """(vocab_size,): how often each token occurs in `rows`, windows with `input_ids`."""
+    counts = np.zeros(vocab_size, dtype=np.int64)
+    for batch in rows.with_format("arrow").iter(1000):
+        counts += np.bincount(batch["input_ids"].combine_chunks().flatten(), minlength=vocab_size)
+    return counts

@@ -5,13 +5,18 @@ compositionality", https://arxiv.org/abs/1310.4546.
 """
 
 import contextlib
+import math
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 
+from toolkit.data.text import spread
 from toolkit.errors import InputError
+
+TOKENS_OF_A_START = 3_000_000
 
 
 class _OutOfTime(Exception):
@@ -79,6 +84,41 @@ def train_word_vectors(
             callbacks=[deadline],
         )
     return model, deadline.num_epochs
+
+
+def train_token_vectors(
+    rows, boundary_token_ids: list[int], vector_size: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors of tokens, to start another encoder from: the ids (n,) and the vectors (n, vector_size).
+
+    Tokens of `rows`, windows with `input_ids`, are neighbours where no boundary stands between them; those that are no
+    boundary have a vector if they occur. A few passes over few windows, or one over windows spread over many, are
+    enough for a start, seconds of work; one worker does it, so that the same rows give the same vectors.
+    """
+    tokens_a_row = np.mean([len(row["input_ids"]) for row in spread(rows, 1000)])
+    rows = spread(rows, math.ceil(TOKENS_OF_A_START / tokens_a_row))
+    epochs = min(5, max(1, round(TOKENS_OF_A_START / (tokens_a_row * len(rows)))))
+    with tempfile.TemporaryDirectory() as folder:
+        sentences_file = Path(folder) / "tokens.txt"
+        with open(sentences_file, "w") as file:
+            for row in rows:
+                ids = np.array(row["input_ids"])
+                for line in np.split(ids, np.flatnonzero(np.isin(ids, boundary_token_ids))):
+                    if words := [str(i) for i in line.tolist() if i not in boundary_token_ids]:
+                        print(*words, file=file)
+        model, _ = train_word_vectors(
+            sentences_file,
+            vector_size=vector_size,
+            window=5,
+            negative=5,
+            min_count=1,
+            max_final_vocab=None,
+            epochs=epochs,
+            alpha=0.025,
+            workers=1,
+            seed=seed,
+        )
+    return np.array([int(word) for word in model.wv.index_to_key]), model.wv.vectors
 
 
 def held_out_losses(
