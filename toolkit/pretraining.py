@@ -90,7 +90,7 @@ class ElmoArguments(TrainingArguments, CorpusArguments):
     num_negatives: int = 2048
     """Random words that each predicted word competes with while training."""
     learning_rate: float = 3e-3
-    """Peak learning rate of AdamW."""
+    """Peak learning rate."""
 
     def __post_init__(self):
         TrainingArguments.__post_init__(self)
@@ -107,7 +107,7 @@ class BertArguments(TrainingArguments, CorpusArguments):
     max_length: int = 128
     """Tokens of a window."""
     learning_rate: float = 1e-3
-    """Peak learning rate of AdamW."""
+    """Peak learning rate."""
     dropout: float = 0.0
     """Dropout while pretraining; the checkpoint keeps BERT's usual 0.1 for fine-tuning."""
     embeddings: Literal["random", "word2vec"] = "random"

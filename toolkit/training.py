@@ -17,7 +17,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice, pairwise
@@ -42,6 +42,7 @@ from toolkit.checkpoint import (
     save_model,
 )
 from toolkit.errors import InputError, Interrupted, RunFailed
+from toolkit.optimizers import MuonWithAdamW, matrices_of_layers
 from toolkit.progress import Progress
 from toolkit.results import LOG_FILE
 from toolkit.training_arguments import TrainingArguments
@@ -386,7 +387,7 @@ def _prepare(
         load_weights(checkpoint, model)
     if accelerator.is_fsdp2:
         _share_out(model, accelerator.state.fsdp_plugin)
-    optimizer = torch.optim.AdamW(_parameter_groups(model, arguments.weight_decay, pace), lr=0.0, fused=True)
+    optimizer = _make_optimizer(model, arguments, pace, accelerator)
     if arguments.fp16:
         accelerator.scaler = torch.amp.GradScaler(accelerator.device.type)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
@@ -637,15 +638,26 @@ def _seed_dropout(*address: int) -> None:
     torch.manual_seed(int(np.random.SeedSequence(address).generate_state(1, np.uint64)[0]))
 
 
-def _parameter_groups(model, weight_decay: float, pace: Callable[[str], Pace]) -> list[dict]:
-    """Parameters of one pace; weight decay for matrices, none for biases, norms and other vectors."""
+def _make_optimizer(model, arguments: TrainingArguments, pace, accelerator: Accelerator) -> torch.optim.Optimizer:
+    if arguments.optim == "adamw":
+        return torch.optim.AdamW(_parameter_groups(model, arguments.weight_decay, pace), lr=0.0, fused=True)
+    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        raise InputError("--optim muon: needs whole matrices, which FSDP2 and DeepSpeed cut up; use adamw")
+    return MuonWithAdamW(_parameter_groups(model, arguments.weight_decay, pace, matrices_of_layers(model)), lr=0.0)
+
+
+def _parameter_groups(
+    model, weight_decay: float, pace: Callable[[str], Pace], of_muon: Collection[torch.nn.Parameter] = ()
+) -> list[dict]:
+    """Parameters of one pace and optimiser; weight decay for matrices, none for biases, norms and other vectors."""
     groups: dict[tuple, list] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups.setdefault((*pace(name), weight_decay if parameter.ndim >= 2 else 0.0), []).append(parameter)
+            key = (*pace(name), weight_decay if parameter.ndim >= 2 else 0.0, parameter in of_muon)
+            groups.setdefault(key, []).append(parameter)
     return [
-        {"params": parameters, "scale": scale, "start": start, "weight_decay": decay}
-        for (scale, start, decay), parameters in groups.items()
+        {"params": parameters, "scale": scale, "start": start, "weight_decay": decay, "muon": muon}
+        for (scale, start, decay, muon), parameters in groups.items()
     ]
 
 
