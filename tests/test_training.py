@@ -256,7 +256,10 @@ def test_resuming_equals_never_having_stopped(corpus, tmp_path):
     assert kept == ["checkpoint-00000005", "checkpoint-00000010"]
 
 
-@pytest.mark.parametrize("flags", [{"output_bias": "frequencies"}, {"embeddings": "word2vec"}, {"optim": "muon"}])
+@pytest.mark.parametrize(
+    "flags",
+    [{"output_bias": "frequencies"}, {"embeddings": "word2vec"}, {"optim": "muon"}, {"whole_word_mask": True}],
+)
 def test_each_way_to_pretrain_a_bert_differs_repeats_and_resumes(flags, corpus, tmp_path):
     from toolkit.pretraining import pretrain
 

@@ -110,6 +110,8 @@ class BertArguments(TrainingArguments, CorpusArguments):
     """Peak learning rate."""
     dropout: float = 0.0
     """Dropout while pretraining; the checkpoint keeps BERT's usual 0.1 for fine-tuning."""
+    whole_word_mask: bool = False
+    """Mask all pieces of a word or none while training."""
     embeddings: Literal["random", "word2vec"] = "random"
     """What the embeddings of tokens start from: word2vec learns them from the corpus first, in seconds."""
     output_bias: Literal["zeros", "frequencies"] = "zeros"
@@ -288,10 +290,12 @@ def pretrain_bert(arguments: BertArguments) -> dict[str, Any]:
             f"--max_length {arguments.max_length}: {arguments.preset} has {config.max_position_embeddings} positions"
         )
     tokenizer.model_max_length = arguments.max_length  # positions after it are never trained
+    continues = masked_lm.continuing_tokens(tokenizer) if arguments.whole_word_mask else None
     rows = run.prepare(lambda rows: masked_lm.windows(rows, tokenizer, arguments.max_length))
-    collate = masked_lm.MaskTokens(
+    exact = masked_lm.MaskTokens(
         tokenizer.pad_token_id, tokenizer.mask_token_id, tokenizer.all_special_ids, len(tokenizer), arguments.seed
     )
+    collate = dataclasses.replace(exact, continues=continues)
     model = run.new_model(BertForMaskedLM, config)
     model.set_dropout(arguments.dropout)
     if run.starts_anew and arguments.output_bias == "frequencies":
@@ -302,7 +306,7 @@ def pretrain_bert(arguments: BertArguments) -> dict[str, Any]:
         run.say("learning embeddings with word2vec")
         special, seed = tokenizer.all_special_ids, arguments.seed
         model.set_word_embeddings(*train_token_vectors(rows[0], special, config.hidden_size, seed))
-    return run.train(model, tokenizer, *rows, collate, collate, item="token")
+    return run.train(model, tokenizer, *rows, collate, exact, item="token")
 
 
 PRETRAINING: dict[str, tuple[type, Callable]] = {

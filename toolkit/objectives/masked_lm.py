@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from toolkit.tokenization import encode_lines
+from toolkit.errors import InputError
+from toolkit.tokenization import CONTINUATION, encode_lines
 from toolkit.training import Batch, Draw, seed_of
 
 MASKED_SHARE = 0.15
@@ -17,13 +18,17 @@ MASKED_SHARE = 0.15
 
 @dataclass
 class MaskTokens:
-    """Collates windows of tokens: of 15% of them, 80% become [MASK], 10% a random token, 10% stay; all are targets."""
+    """Collates windows of tokens: of 15% of them, 80% become [MASK], 10% a random token, 10% stay; all are targets.
+
+    With `continues` (vocab_size,), which tokens go on with a word, all tokens of a word are targets or none is.
+    """
 
     pad_token_id: int
     mask_token_id: int
     special_token_ids: list[int]
     vocab_size: int
     seed: int
+    continues: np.ndarray | None = None
 
     def __call__(self, rows: list[dict], draws: list[Draw]) -> Batch:
         width = max(len(row["input_ids"]) for row in rows)
@@ -46,7 +51,12 @@ class MaskTokens:
         """`ids` (time,) -> the masked ids and the labels, -100 where there is no target. At least one is a target."""
         rng = np.random.default_rng(seed)
         candidates = np.flatnonzero(~np.isin(ids, self.special_token_ids))
-        chosen = rng.permutation(candidates)[: max(1, round(MASKED_SHARE * len(candidates)))]
+        num_targets = max(1, round(MASKED_SHARE * len(candidates)))
+        if self.continues is None:
+            chosen = rng.permutation(candidates)[:num_targets]
+        else:
+            words = np.cumsum(~self.continues[ids])[candidates]
+            chosen = candidates[_whole_words(words, num_targets, rng)]
         labels = np.full(len(ids), -100)
         labels[chosen] = ids[chosen]
         masked = ids.copy()
@@ -55,6 +65,15 @@ class MaskTokens:
         replaced = chosen[(fate >= 0.8) & (fate < 0.9)]
         masked[replaced] = rng.integers(len(self.special_token_ids), self.vocab_size, len(replaced))
         return masked, labels
+
+
+def _whole_words(words: np.ndarray, num_tokens: int, rng: np.random.Generator) -> np.ndarray:
+    """Which tokens are in random words of `num_tokens` tokens or a little less, at least one word. `words` (tokens,)
+    are the numbers of their words."""
+    order = rng.permutation(np.unique(words))
+    sizes = np.bincount(words)[order]
+    num_words = max(1, np.searchsorted(np.cumsum(sizes), num_tokens, side="right"))
+    return np.isin(words, order[:num_words])
 
 
 def windows(rows, tokenizer, max_length: int):
@@ -71,6 +90,18 @@ def windows(rows, tokenizer, max_length: int):
         return {"input_ids": [piece for piece in pieces if not special.issuperset(piece)]}
 
     return rows.map(cut, batched=True, remove_columns=rows.column_names, desc="tokenizing")
+
+
+def continuing_tokens(tokenizer) -> np.ndarray:
+    """(vocab_size,): whether a token goes on with the word of the token before it, which its ## says.
+
+    Raises `InputError` where no token does.
+    """
+    pieces = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    continues = np.array([piece.startswith(CONTINUATION) and piece != CONTINUATION for piece in pieces])
+    if not continues.any():
+        raise InputError("--whole_word_mask: the tokenizer does not mark the pieces that continue a word with ##")
+    return continues
 
 
 def count_tokens(rows, vocab_size: int) -> np.ndarray:
