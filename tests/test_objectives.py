@@ -44,6 +44,16 @@ def test_masking_is_80_10_10():
         assert low <= count <= high
 
 
+def test_the_share_of_masks_changes_linearly_over_the_run():
+    collate = dataclasses.replace(mask_tokens(), shares=(0.4, 0.2))
+    rows = [{"input_ids": list(range(5, 105))}] * 3
+    batch = collate(rows, [Draw(0, 0, i, progress=progress) for i, progress in enumerate((0.0, 0.25, 1.0))])
+    assert (batch["labels"] != -100).sum(dim=1).tolist() == [40, 35, 20]
+    assert batch["num_targets"] == 95
+    usual = mask_tokens()(rows, [Draw(0, 0, i, progress=0.7) for i in range(3)])
+    assert (usual["labels"] != -100).sum(dim=1).tolist() == [15] * 3
+
+
 def test_words_are_masked_whole_as_often_as_tokens_alone():
     """Every third token begins a word; the last word is cut off by [SEP], and a new window begins within a word."""
     continues = np.arange(1000) % 3 != 0

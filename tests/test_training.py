@@ -16,7 +16,7 @@ from conftest import REPOSITORY, run_toolkit
 from safetensors.torch import load_file
 
 from toolkit.errors import InputError
-from toolkit.training import Budget, ExampleStream, _shares, learning_rate_factor
+from toolkit.training import EVALUATION_EPOCH, Budget, ExampleStream, _shares, learning_rate_factor
 from toolkit.training_arguments import TrainingArguments
 
 
@@ -258,7 +258,13 @@ def test_resuming_equals_never_having_stopped(corpus, tmp_path):
 
 @pytest.mark.parametrize(
     "flags",
-    [{"output_bias": "frequencies"}, {"embeddings": "word2vec"}, {"optim": "muon"}, {"whole_word_mask": True}],
+    [
+        {"output_bias": "frequencies"},
+        {"embeddings": "word2vec"},
+        {"optim": "muon"},
+        {"whole_word_mask": True},
+        {"mlm_probability": 0.4, "mlm_probability_end": 0.1},
+    ],
 )
 def test_each_way_to_pretrain_a_bert_differs_repeats_and_resumes(flags, corpus, tmp_path):
     from toolkit.pretraining import pretrain
@@ -346,6 +352,48 @@ def test_minutes_end_the_run_and_are_recorded(corpus, tmp_path):
     assert record["deterministic"] is False
     assert rates[-1] < max(rates) / 3
     assert 3 <= record["training_seconds"] < 20
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("limit", [{"max_steps": 8}, {"max_minutes": 0.05}])
+def test_draws_know_how_far_the_run_is(limit, workers, corpus, tmp_path, monkeypatch):
+    """By steps exactly, also for batches that workers prepare ahead; by minutes as far as the clock has come."""
+    from toolkit.objectives import masked_lm
+    from toolkit.pretraining import pretrain
+
+    original = masked_lm.MaskTokens.__call__
+
+    def collate(self, rows, draws):
+        if draws[0].epoch < EVALUATION_EPOCH:
+            with open(tmp_path / "seen", "a") as file:
+                print(
+                    draws[0].step,
+                    draws[0].progress,
+                    {draw.progress for draw in draws} == {draws[0].progress},
+                    file=file,
+                )
+        return original(self, rows, draws)
+
+    monkeypatch.setattr(masked_lm.MaskTokens, "__call__", collate)
+    flags = {"preset": "bert-tiny", "vocab_size": 500, "max_length": 24, "batch_size": 8, "eval_steps": 10**6}
+    pretrain(
+        "bert",
+        corpus=str(corpus),
+        output_dir=str(tmp_path / "out"),
+        dataloader_num_workers=workers,
+        **limit,
+        **flags,
+    )
+    lines = [line.split() for line in (tmp_path / "seen").read_text().splitlines()]
+    assert {same for _, _, same in lines} == {"True"}
+    seen = sorted((int(step), float(share)) for step, share, _ in lines)
+    if "max_steps" in limit:
+        assert seen == [(step, step / 8) for step in range(8)]
+    else:
+        shares = [share for _, share in seen]
+        assert shares == sorted(shares)
+        assert shares[0] == 0
+        assert 0 < shares[-1] <= 1
 
 
 def test_a_launcher_that_started_too_few_processes_is_refused(corpus, tmp_path):

@@ -110,6 +110,10 @@ class BertArguments(TrainingArguments, CorpusArguments):
     """Peak learning rate."""
     dropout: float = 0.0
     """Dropout while pretraining; the checkpoint keeps BERT's usual 0.1 for fine-tuning."""
+    mlm_probability: float = 0.15
+    """Share of the tokens that are masked while training; held-out text is always masked at 0.15."""
+    mlm_probability_end: float | None = None
+    """The same at the end of the run; it changes linearly (default: it does not)."""
     whole_word_mask: bool = False
     """Mask all pieces of a word or none while training."""
     embeddings: Literal["random", "word2vec"] = "random"
@@ -121,6 +125,10 @@ class BertArguments(TrainingArguments, CorpusArguments):
         TrainingArguments.__post_init__(self)
         CorpusArguments.__post_init__(self)
         _check(self, 8)
+        for name in ("mlm_probability", "mlm_probability_end"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 1:
+                raise InputError(f"--{name} {value}: expected a share between 0 and 1")
         if not 0 <= self.dropout < 1:
             raise InputError(f"--dropout {self.dropout}: expected a share from 0 to below 1")
 
@@ -295,7 +303,8 @@ def pretrain_bert(arguments: BertArguments) -> dict[str, Any]:
     exact = masked_lm.MaskTokens(
         tokenizer.pad_token_id, tokenizer.mask_token_id, tokenizer.all_special_ids, len(tokenizer), arguments.seed
     )
-    collate = dataclasses.replace(exact, continues=continues)
+    start, end = arguments.mlm_probability, arguments.mlm_probability_end
+    collate = dataclasses.replace(exact, shares=(start, start if end is None else end), continues=continues)
     model = run.new_model(BertForMaskedLM, config)
     model.set_dropout(arguments.dropout)
     if run.starts_anew and arguments.output_bias == "frequencies":

@@ -60,6 +60,7 @@ class Draw(NamedTuple):
     step: int
     epoch: int
     example: int
+    progress: float = 0.0  # of the run when the step begins, from 0 to 1
     counts: bool = True  # False for an example that only keeps a process without any in step with the others
 
 
@@ -279,13 +280,15 @@ def train(
     num_parts = arguments.gradient_accumulation_steps
     mine = slice(accelerator.process_index * num_parts, (accelerator.process_index + 1) * num_parts)
 
+    resumed_at = seconds = saved_at = state.seconds
+
     def my_draws(step: int) -> Iterator[list[Draw]]:
         while budget.max_steps is None or step < budget.max_steps:
-            yield from _shares(stream.draws(step), accelerator.num_processes * num_parts)[mine]
+            draws = [draw._replace(progress=budget.progress(step, seconds)) for draw in stream.draws(step)]
+            yield from _shares(draws, accelerator.num_processes * num_parts)[mine]
             step += 1
 
     batches = _loader(rows, my_draws(state.step), collate, arguments.dataloader_num_workers)
-    resumed_at = seconds = saved_at = state.seconds
     start = time.monotonic() - resumed_at
     progress = budget.progress(state.step, seconds)
     num_items = 0

@@ -20,7 +20,8 @@ MASKED_SHARE = 0.15
 class MaskTokens:
     """Collates windows of tokens: of 15% of them, 80% become [MASK], 10% a random token, 10% stay; all are targets.
 
-    With `continues` (vocab_size,), which tokens go on with a word, all tokens of a word are targets or none is.
+    `shares` at the start and at the end of a run take the place of 15%; in between the share changes linearly. With
+    `continues` (vocab_size,), which tokens go on with a word, all tokens of a word are targets or none is.
     """
 
     pad_token_id: int
@@ -28,6 +29,7 @@ class MaskTokens:
     special_token_ids: list[int]
     vocab_size: int
     seed: int
+    shares: tuple[float, float] = (MASKED_SHARE, MASKED_SHARE)
     continues: np.ndarray | None = None
 
     def __call__(self, rows: list[dict], draws: list[Draw]) -> Batch:
@@ -37,7 +39,8 @@ class MaskTokens:
         attention_mask = np.zeros((len(rows), width), dtype=np.int64)
         for i, (row, draw) in enumerate(zip(rows, draws, strict=True)):
             ids = np.asarray(row["input_ids"])
-            input_ids[i, : len(ids)], labels[i, : len(ids)] = self.mask(ids, seed_of(self.seed, draw))
+            share = self.shares[0] + draw.progress * (self.shares[1] - self.shares[0])
+            input_ids[i, : len(ids)], labels[i, : len(ids)] = self.mask(ids, seed_of(self.seed, draw), share)
             attention_mask[i, : len(ids)] = 1
         return {
             "input_ids": torch.from_numpy(input_ids),
@@ -47,11 +50,13 @@ class MaskTokens:
             "num_items": int(attention_mask.sum()),
         }
 
-    def mask(self, ids: np.ndarray, seed: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    def mask(
+        self, ids: np.ndarray, seed: tuple[int, ...], share: float = MASKED_SHARE
+    ) -> tuple[np.ndarray, np.ndarray]:
         """`ids` (time,) -> the masked ids and the labels, -100 where there is no target. At least one is a target."""
         rng = np.random.default_rng(seed)
         candidates = np.flatnonzero(~np.isin(ids, self.special_token_ids))
-        num_targets = max(1, round(MASKED_SHARE * len(candidates)))
+        num_targets = max(1, round(share * len(candidates)))
         if self.continues is None:
             chosen = rng.permutation(candidates)[:num_targets]
         else:
