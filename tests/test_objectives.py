@@ -135,6 +135,36 @@ def test_masked_lm_windows_hold_every_token_once():
     assert joined == expected
 
 
+def test_packed_windows_hold_whole_lines_and_little_padding():
+    tokenizer = train_tokenizer(TEXTS, "wordpiece", vocab_size=100)
+    rng = np.random.default_rng(0)
+    words = " ".join(TEXTS).split()
+    texts = [" ".join(rng.choice(words, rng.integers(1, 12))) for _ in range(300)] + [
+        "",
+        "Ελληνικά",
+        "the boats " * 40,
+    ]
+    rows = masked_lm.windows(Dataset.from_dict({"text": texts}), tokenizer, 48, packing="lines")["input_ids"][:]
+    pieces = []
+    for ids in rows:
+        assert len(ids) <= 48
+        starts = [i for i, token in enumerate(ids) if token == tokenizer.cls_token_id]
+        pieces += [ids[start:stop] for start, stop in pairwise([*starts, len(ids)])]
+    lines = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts if text and text != "Ελληνικά"]
+    expected = [[2, *line[start : start + 46], 3] for line in lines for start in range(0, len(line), 46)]
+    assert sorted(pieces) == sorted(expected)
+    assert sum(map(len, rows)) > 0.97 * 48 * len(rows)
+
+
+def test_packed_batches_number_their_sequences():
+    collate = dataclasses.replace(mask_tokens(), cls_token_id=2)
+    rows = [{"input_ids": [2, 50, 51, 3, 2, 52, 3]}, {"input_ids": [2, 53, 3]}]
+    batch = collate(rows, [Draw(0, 0, 0), Draw(0, 0, 1)])
+    assert batch["sequence_ids"].tolist() == [[1, 1, 1, 1, 2, 2, 2], [1, 1, 1, 0, 0, 0, 0]]
+    assert "attention_mask" not in batch
+    assert batch["num_items"] == 10
+
+
 def test_tokens_are_counted_as_they_stand_in_the_windows():
     rows = Dataset.from_dict({"input_ids": [[2, 7, 7, 3], [9], [7, 2]]}).select([2, 0])
     assert masked_lm.count_tokens(rows, 11).tolist() == [0, 0, 2, 1, 0, 0, 0, 3, 0, 0, 0]

@@ -264,6 +264,7 @@ def test_resuming_equals_never_having_stopped(corpus, tmp_path):
         {"optim": "muon"},
         {"whole_word_mask": True},
         {"mlm_probability": 0.4, "mlm_probability_end": 0.1},
+        {"packing": "lines"},
     ],
 )
 def test_each_way_to_pretrain_a_bert_differs_repeats_and_resumes(flags, corpus, tmp_path):

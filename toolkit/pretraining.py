@@ -110,6 +110,9 @@ class BertArguments(TrainingArguments, CorpusArguments):
     """Peak learning rate."""
     dropout: float = 0.0
     """Dropout while pretraining; the checkpoint keeps BERT's usual 0.1 for fine-tuning."""
+    packing: Literal["none", "lines"] = "none"
+    """How lines fill windows: joined and cut (none), or whole, each read as if it stood alone (lines). Held-out losses
+    of the two do not compare."""
     mlm_probability: float = 0.15
     """Share of the tokens that are masked while training; held-out text is always masked at 0.15."""
     mlm_probability_end: float | None = None
@@ -299,9 +302,14 @@ def pretrain_bert(arguments: BertArguments) -> dict[str, Any]:
         )
     tokenizer.model_max_length = arguments.max_length  # positions after it are never trained
     continues = masked_lm.continuing_tokens(tokenizer) if arguments.whole_word_mask else None
-    rows = run.prepare(lambda rows: masked_lm.windows(rows, tokenizer, arguments.max_length))
+    rows = run.prepare(lambda rows: masked_lm.windows(rows, tokenizer, arguments.max_length, arguments.packing))
     exact = masked_lm.MaskTokens(
-        tokenizer.pad_token_id, tokenizer.mask_token_id, tokenizer.all_special_ids, len(tokenizer), arguments.seed
+        tokenizer.pad_token_id,
+        tokenizer.mask_token_id,
+        tokenizer.all_special_ids,
+        len(tokenizer),
+        arguments.seed,
+        cls_token_id=tokenizer.cls_token_id if arguments.packing == "lines" else None,
     )
     start, end = arguments.mlm_probability, arguments.mlm_probability_end
     collate = dataclasses.replace(exact, shares=(start, start if end is None else end), continues=continues)
