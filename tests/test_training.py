@@ -265,6 +265,7 @@ def test_resuming_equals_never_having_stopped(corpus, tmp_path):
         {"whole_word_mask": True},
         {"mlm_probability": 0.4, "mlm_probability_end": 0.1},
         {"packing": "lines"},
+        {"packing": "lines", "mlm_probability_end": 0.3, "whole_word_mask": True, "optim": "muon", "dropout": 0.1},
     ],
 )
 def test_each_way_to_pretrain_a_bert_differs_repeats_and_resumes(flags, corpus, tmp_path):
@@ -280,6 +281,25 @@ def test_each_way_to_pretrain_a_bert_differs_repeats_and_resumes(flags, corpus, 
     assert whole == stopped
     assert losses(tmp_path / "whole") == losses(tmp_path / "stopped")
     assert losses(tmp_path / "whole") != pytest.approx(GOLDEN["bert"], rel=1e-5)
+
+
+def test_the_flags_of_a_bert_on_the_command_line(corpus, tmp_path):
+    flags = (
+        "--max_steps 2 --batch_size 8 --packing lines --mlm_probability 0.4 --mlm_probability_end 0.2 --dropout 0.1"
+    )
+    flags += " --whole_word_mask --embeddings word2vec --output_bias frequencies --optim muon --learning_rate 2e-3"
+    pretrain("bert", corpus, tmp_path / "out", *flags.split())
+    record = json.loads((tmp_path / "out" / "results.json").read_text())
+    expected = {"packing": "lines", "mlm_probability_end": 0.2, "embeddings": "word2vec", "optim": "muon"}
+    assert {name: record["arguments"][name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(("flag", "value"), [("dropout", 1.0), ("mlm_probability", 0.0), ("mlm_probability_end", 1.5)])
+def test_impossible_settings_of_a_bert_are_named(flag, value):
+    from toolkit.pretraining import BertArguments
+
+    with pytest.raises(InputError, match=f"--{flag} {value}: expected a share"):
+        BertArguments(corpus="sample", output_dir="out", **{flag: value})
 
 
 def test_every_pretraining_leaves_a_log(encoders):
