@@ -271,6 +271,28 @@ def test_loss_and_gradients_at_masked_positions_are_those_of_transformers():
         assert torch.equal(model(input_ids).logits, plain(input_ids).logits)
 
 
+def test_a_packed_sequence_is_read_as_if_it_stood_alone():
+    model = make(bert.BertForMaskedLM)
+    first, second, third = [2, 70, 330, 331, 3], [2, 71, 332, 3], [2, 400, 401, 402, 403, 404, 3]
+    input_ids = torch.tensor([[*first, *second], [*third, 0, 0]])
+    sequence_ids = torch.tensor([[1] * 5 + [2] * 4, [1] * 7 + [0] * 2])
+    labels = torch.full_like(input_ids, -100)
+    labels[0, 1], labels[0, 6], labels[1, 3] = 9, 10, 11
+    alone = [model(torch.tensor([ids])).logits[0] for ids in (first, second, third)]
+    packed = model(input_ids, sequence_ids=sequence_ids).logits
+    for found, expected in zip((packed[0, :5], packed[0, 5:], packed[1, :7]), alone, strict=True):
+        assert torch.allclose(found, expected, atol=1e-5)
+    targets = torch.stack([alone[0][1], alone[1][1], alone[2][3]])
+    trained = model(input_ids, sequence_ids=sequence_ids, labels=labels)
+    assert torch.allclose(trained.logits, targets, atol=1e-5)
+    trained.loss.backward()
+    gradients = [parameter.grad.clone() for parameter in model.parameters()]
+    model.zero_grad()
+    torch.nn.functional.cross_entropy(targets, torch.tensor([9, 10, 11])).backward()
+    for found, parameter in zip(gradients, model.parameters(), strict=True):
+        assert torch.allclose(found, parameter.grad, atol=1e-5)
+
+
 def test_dropout_is_of_the_modules_and_not_of_the_configuration():
     torch.manual_seed(0)
     model = bert.BertForMaskedLM(PRESETS["bert-tiny"].config(600)).train()

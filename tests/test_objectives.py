@@ -1,6 +1,8 @@
 """What pretraining predicts: masks, windows, negatives, and word2vec against gensim by hand."""
 
+import dataclasses
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from datasets import Dataset
 from scipy.stats import binom
 from transformers import AutoModel, AutoTokenizer
 
+from toolkit.errors import InputError
 from toolkit.objectives import masked_lm, two_way_lm
 from toolkit.tokenization import train_tokenizer
 from toolkit.training import Draw
@@ -39,6 +42,51 @@ def test_masking_is_80_10_10():
     for count, share in ((masked, 0.8), (kept, 0.1), (replaced, 0.1)):
         low, high = binom.interval(0.9999, total, share)
         assert low <= count <= high
+
+
+def test_the_share_of_masks_changes_linearly_over_the_run():
+    collate = dataclasses.replace(mask_tokens(), shares=(0.4, 0.2))
+    rows = [{"input_ids": list(range(5, 105))}] * 3
+    batch = collate(rows, [Draw(0, 0, i, progress=progress) for i, progress in enumerate((0.0, 0.25, 1.0))])
+    assert (batch["labels"] != -100).sum(dim=1).tolist() == [40, 35, 20]
+    assert batch["num_targets"] == 95
+    usual = mask_tokens()(rows, [Draw(0, 0, i, progress=0.7) for i in range(3)])
+    assert (usual["labels"] != -100).sum(dim=1).tolist() == [15] * 3
+
+
+def test_words_are_masked_whole_as_often_as_tokens_alone():
+    """Every third token begins a word; the last word is cut off by [SEP], and a new window begins within a word."""
+    continues = np.arange(1000) % 3 != 0
+    continues[:5] = False
+    collate = dataclasses.replace(mask_tokens(), continues=continues)
+    words = [[7, 8], *([3 * i, 3 * i + 1, 3 * i + 2] for i in range(2, 30)), [300], [303, 304, 301]]
+    ids = np.array([2, *(token for word in words for token in word), 3])
+    assert len(ids) == 92
+    bounds = np.cumsum([1, *map(len, words)])
+    shares = np.zeros(len(words))
+    for seed in range(400):
+        _, labels = collate.mask(ids, (seed,))
+        hidden = [set((labels[a:b] != -100).tolist()) for a, b in pairwise(bounds)]
+        assert all(len(both) == 1 for both in hidden), "a word is masked whole or not at all"
+        assert 1 <= (labels != -100).sum() <= round(0.15 * 90)
+        assert (labels[labels != -100] == ids[labels != -100]).all()
+        shares += [both == {True} for both in hidden]
+    assert shares.min() > 0
+    assert 0.12 < shares.sum() / (400 * len(words)) < 0.15
+    _, labels = collate.mask(np.array([2, 9, 10, 11, 10, 11, 3]), (0,))
+    assert labels.tolist() == [-100, 9, 10, 11, 10, 11, -100], "one word at least, however long"
+
+
+def test_a_tokenizer_says_which_tokens_continue_a_word():
+    tokenizer = train_tokenizer(TEXTS, "wordpiece", 60)
+    continues = masked_lm.continuing_tokens(tokenizer)
+    for text in ("flies bananas", "The boats."):
+        encoded = tokenizer(text, add_special_tokens=False)
+        word_ids = [None, *encoded.word_ids()]
+        expected = [word == before for before, word in pairwise(word_ids)]
+        assert continues[encoded["input_ids"]].tolist() == expected
+    with pytest.raises(InputError, match="--whole_word_mask: the tokenizer does not mark"):
+        masked_lm.continuing_tokens(train_tokenizer(TEXTS, "word", 60))
 
 
 def test_special_tokens_are_never_masked_and_one_token_always_is():
@@ -85,6 +133,36 @@ def test_masked_lm_windows_hold_every_token_once():
     joined = [token for ids in rows["input_ids"] for token in ids[1:]]
     expected = [t for text in TEXTS if text for t in [*tokenizer(text, add_special_tokens=False)["input_ids"], 3]]
     assert joined == expected
+
+
+def test_packed_windows_hold_whole_lines_and_little_padding():
+    tokenizer = train_tokenizer(TEXTS, "wordpiece", vocab_size=100)
+    rng = np.random.default_rng(0)
+    words = " ".join(TEXTS).split()
+    texts = [" ".join(rng.choice(words, rng.integers(1, 12))) for _ in range(300)] + [
+        "",
+        "Ελληνικά",
+        "the boats " * 40,
+    ]
+    rows = masked_lm.windows(Dataset.from_dict({"text": texts}), tokenizer, 48, packing="lines")["input_ids"][:]
+    pieces = []
+    for ids in rows:
+        assert len(ids) <= 48
+        starts = [i for i, token in enumerate(ids) if token == tokenizer.cls_token_id]
+        pieces += [ids[start:stop] for start, stop in pairwise([*starts, len(ids)])]
+    lines = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts if text and text != "Ελληνικά"]
+    expected = [[2, *line[start : start + 46], 3] for line in lines for start in range(0, len(line), 46)]
+    assert sorted(pieces) == sorted(expected)
+    assert sum(map(len, rows)) > 0.97 * 48 * len(rows)
+
+
+def test_packed_batches_number_their_sequences():
+    collate = dataclasses.replace(mask_tokens(), cls_token_id=2)
+    rows = [{"input_ids": [2, 50, 51, 3, 2, 52, 3]}, {"input_ids": [2, 53, 3]}]
+    batch = collate(rows, [Draw(0, 0, 0), Draw(0, 0, 1)])
+    assert batch["sequence_ids"].tolist() == [[1, 1, 1, 1, 2, 2, 2], [1, 1, 1, 0, 0, 0, 0]]
+    assert "attention_mask" not in batch
+    assert batch["num_items"] == 10
 
 
 def test_tokens_are_counted_as_they_stand_in_the_windows():

@@ -16,7 +16,7 @@ from conftest import REPOSITORY, run_toolkit
 from safetensors.torch import load_file
 
 from toolkit.errors import InputError
-from toolkit.training import Budget, ExampleStream, _shares, learning_rate_factor
+from toolkit.training import EVALUATION_EPOCH, Budget, ExampleStream, _shares, learning_rate_factor
 from toolkit.training_arguments import TrainingArguments
 
 
@@ -259,7 +259,18 @@ def test_resuming_equals_never_having_stopped(corpus, tmp_path):
     assert kept == ["checkpoint-00000005", "checkpoint-00000010"]
 
 
-@pytest.mark.parametrize("flags", [{"output_bias": "frequencies"}, {"embeddings": "word2vec"}])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"output_bias": "frequencies"},
+        {"embeddings": "word2vec"},
+        {"optim": "muon"},
+        {"whole_word_mask": True},
+        {"mlm_probability": 0.4, "mlm_probability_end": 0.1},
+        {"packing": "lines"},
+        {"packing": "lines", "mlm_probability_end": 0.3, "whole_word_mask": True, "optim": "muon", "dropout": 0.1},
+    ],
+)
 def test_each_way_to_pretrain_a_bert_differs_repeats_and_resumes(flags, corpus, tmp_path):
     from toolkit.pretraining import pretrain
 
@@ -273,6 +284,25 @@ def test_each_way_to_pretrain_a_bert_differs_repeats_and_resumes(flags, corpus, 
     assert whole == stopped
     assert losses(tmp_path / "whole") == losses(tmp_path / "stopped")
     assert losses(tmp_path / "whole") != pytest.approx(GOLDEN["bert"], rel=1e-5)
+
+
+def test_the_flags_of_a_bert_on_the_command_line(corpus, tmp_path):
+    flags = (
+        "--max_steps 2 --batch_size 8 --packing lines --mlm_probability 0.4 --mlm_probability_end 0.2 --dropout 0.1"
+    )
+    flags += " --whole_word_mask --embeddings word2vec --output_bias frequencies --optim muon --learning_rate 2e-3"
+    pretrain("bert", corpus, tmp_path / "out", *flags.split())
+    record = json.loads((tmp_path / "out" / "results.json").read_text())
+    expected = {"packing": "lines", "mlm_probability_end": 0.2, "embeddings": "word2vec", "optim": "muon"}
+    assert {name: record["arguments"][name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(("flag", "value"), [("dropout", 1.0), ("mlm_probability", 0.0), ("mlm_probability_end", 1.5)])
+def test_impossible_settings_of_a_bert_are_named(flag, value):
+    from toolkit.pretraining import BertArguments
+
+    with pytest.raises(InputError, match=f"--{flag} {value}: expected a share"):
+        BertArguments(corpus="sample", output_dir="out", **{flag: value})
 
 
 def test_every_pretraining_leaves_a_log(encoders):
@@ -346,6 +376,48 @@ def test_minutes_end_the_run_and_are_recorded(corpus, tmp_path):
     assert record["deterministic"] is False
     assert rates[-1] < max(rates) / 3
     assert 3 <= record["training_seconds"] < 20
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("limit", [{"max_steps": 8}, {"max_minutes": 0.05}])
+def test_draws_know_how_far_the_run_is(limit, workers, corpus, tmp_path, monkeypatch):
+    """By steps exactly, also for batches that workers prepare ahead; by minutes as far as the clock has come."""
+    from toolkit.objectives import masked_lm
+    from toolkit.pretraining import pretrain
+
+    original = masked_lm.MaskTokens.__call__
+
+    def collate(self, rows, draws):
+        if draws[0].epoch < EVALUATION_EPOCH:
+            with open(tmp_path / "seen", "a") as file:
+                print(
+                    draws[0].step,
+                    draws[0].progress,
+                    {draw.progress for draw in draws} == {draws[0].progress},
+                    file=file,
+                )
+        return original(self, rows, draws)
+
+    monkeypatch.setattr(masked_lm.MaskTokens, "__call__", collate)
+    flags = {"preset": "bert-tiny", "vocab_size": 500, "max_length": 24, "batch_size": 8, "eval_steps": 10**6}
+    pretrain(
+        "bert",
+        corpus=str(corpus),
+        output_dir=str(tmp_path / "out"),
+        dataloader_num_workers=workers,
+        **limit,
+        **flags,
+    )
+    lines = [line.split() for line in (tmp_path / "seen").read_text().splitlines()]
+    assert {same for _, _, same in lines} == {"True"}
+    seen = sorted((int(step), float(share)) for step, share, _ in lines)
+    if "max_steps" in limit:
+        assert seen == [(step, step / 8) for step in range(8)]
+    else:
+        shares = [share for _, share in seen]
+        assert shares == sorted(shares)
+        assert shares[0] == 0
+        assert 0 < shares[-1] <= 1
 
 
 def test_a_launcher_that_started_too_few_processes_is_refused(corpus, tmp_path):

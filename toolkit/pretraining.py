@@ -90,7 +90,7 @@ class ElmoArguments(TrainingArguments, CorpusArguments):
     num_negatives: int = 2048
     """Random words that each predicted word competes with while training."""
     learning_rate: float = 3e-3
-    """Peak learning rate of AdamW."""
+    """Peak learning rate."""
 
     def __post_init__(self):
         TrainingArguments.__post_init__(self)
@@ -107,9 +107,18 @@ class BertArguments(TrainingArguments, CorpusArguments):
     max_length: int = 128
     """Tokens of a window."""
     learning_rate: float = 1e-3
-    """Peak learning rate of AdamW."""
+    """Peak learning rate."""
     dropout: float = 0.0
     """Dropout while pretraining; the checkpoint keeps BERT's usual 0.1 for fine-tuning."""
+    packing: Literal["none", "lines"] = "none"
+    """How lines fill windows: joined and cut (none), or whole, each read as if it stood alone (lines). Held-out losses
+    of the two do not compare."""
+    mlm_probability: float = 0.15
+    """Share of the tokens that are masked while training; held-out text is always masked at 0.15."""
+    mlm_probability_end: float | None = None
+    """The same at the end of the run; it changes linearly (default: it does not)."""
+    whole_word_mask: bool = False
+    """Mask all pieces of a word or none while training."""
     embeddings: Literal["random", "word2vec"] = "random"
     """What the embeddings of tokens start from: word2vec learns them from the corpus first, in seconds."""
     output_bias: Literal["zeros", "frequencies"] = "zeros"
@@ -119,6 +128,10 @@ class BertArguments(TrainingArguments, CorpusArguments):
         TrainingArguments.__post_init__(self)
         CorpusArguments.__post_init__(self)
         _check(self, 8)
+        for name in ("mlm_probability", "mlm_probability_end"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 1:
+                raise InputError(f"--{name} {value}: expected a share between 0 and 1")
         if not 0 <= self.dropout < 1:
             raise InputError(f"--dropout {self.dropout}: expected a share from 0 to below 1")
 
@@ -288,10 +301,18 @@ def pretrain_bert(arguments: BertArguments) -> dict[str, Any]:
             f"--max_length {arguments.max_length}: {arguments.preset} has {config.max_position_embeddings} positions"
         )
     tokenizer.model_max_length = arguments.max_length  # positions after it are never trained
-    rows = run.prepare(lambda rows: masked_lm.windows(rows, tokenizer, arguments.max_length))
-    collate = masked_lm.MaskTokens(
-        tokenizer.pad_token_id, tokenizer.mask_token_id, tokenizer.all_special_ids, len(tokenizer), arguments.seed
+    continues = masked_lm.continuing_tokens(tokenizer) if arguments.whole_word_mask else None
+    rows = run.prepare(lambda rows: masked_lm.windows(rows, tokenizer, arguments.max_length, arguments.packing))
+    exact = masked_lm.MaskTokens(
+        tokenizer.pad_token_id,
+        tokenizer.mask_token_id,
+        tokenizer.all_special_ids,
+        len(tokenizer),
+        arguments.seed,
+        cls_token_id=tokenizer.cls_token_id if arguments.packing == "lines" else None,
     )
+    start, end = arguments.mlm_probability, arguments.mlm_probability_end
+    collate = dataclasses.replace(exact, shares=(start, start if end is None else end), continues=continues)
     model = run.new_model(BertForMaskedLM, config)
     model.set_dropout(arguments.dropout)
     if run.starts_anew and arguments.output_bias == "frequencies":
@@ -303,7 +324,7 @@ def pretrain_bert(arguments: BertArguments) -> dict[str, Any]:
         special, seed = tokenizer.all_special_ids, arguments.seed
         model.set_word_embeddings(*train_token_vectors(rows[0], special, config.hidden_size, seed))
     run.create_output_dir()
-    return run.train(model, tokenizer, *rows, collate, collate, item="token")
+    return run.train(model, tokenizer, *rows, collate, exact, item="token")
 
 
 PRETRAINING: dict[str, tuple[type, Callable]] = {

@@ -16,7 +16,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice, pairwise
@@ -47,6 +47,7 @@ from toolkit.checkpoint import (
     way_on,
 )
 from toolkit.errors import DISK_ERRORS, InputError, Interrupted, RunFailed, what_failed
+from toolkit.optimizers import MuonWithAdamW, matrices_of_layers
 from toolkit.progress import Progress
 from toolkit.results import LOG_FILE
 from toolkit.training_arguments import TrainingArguments
@@ -64,6 +65,7 @@ class Draw(NamedTuple):
     step: int
     epoch: int
     example: int
+    progress: float = 0.0  # of the run when the step begins, from 0 to 1
     counts: bool = True  # False for an example that only keeps a process without any in step with the others
 
 
@@ -283,13 +285,15 @@ def train(
     num_parts = arguments.gradient_accumulation_steps
     mine = slice(accelerator.process_index * num_parts, (accelerator.process_index + 1) * num_parts)
 
+    resumed_at = seconds = saved_at = state.seconds
+
     def my_draws(step: int) -> Iterator[list[Draw]]:
         while budget.max_steps is None or step < budget.max_steps:
-            yield from _shares(stream.draws(step), accelerator.num_processes * num_parts)[mine]
+            draws = [draw._replace(progress=budget.progress(step, seconds)) for draw in stream.draws(step)]
+            yield from _shares(draws, accelerator.num_processes * num_parts)[mine]
             step += 1
 
     batches = _loader(rows, my_draws(state.step), collate, arguments.dataloader_num_workers)
-    resumed_at = seconds = saved_at = state.seconds
     start = time.monotonic() - resumed_at
     progress = budget.progress(state.step, seconds)
     num_items = 0
@@ -394,7 +398,7 @@ def _prepare(
         load_weights(checkpoint, model)
     if accelerator.is_fsdp2:
         _share_out(model, accelerator.state.fsdp_plugin)
-    optimizer = torch.optim.AdamW(_parameter_groups(model, arguments.weight_decay, pace), lr=0.0, fused=True)
+    optimizer = _make_optimizer(model, arguments, pace, accelerator)
     if arguments.fp16:
         accelerator.scaler = torch.amp.GradScaler(accelerator.device.type)
     groups = [list(group["params"]) for group in optimizer.param_groups]
@@ -670,15 +674,26 @@ def _seed_dropout(*address: int) -> None:
     torch.manual_seed(int(np.random.SeedSequence(address).generate_state(1, np.uint64)[0]))
 
 
-def _parameter_groups(model, weight_decay: float, pace: Callable[[str], Pace]) -> list[dict]:
-    """Parameters of one pace; weight decay for matrices, none for biases, norms and other vectors."""
+def _make_optimizer(model, arguments: TrainingArguments, pace, accelerator: Accelerator) -> torch.optim.Optimizer:
+    if arguments.optim == "adamw":
+        return torch.optim.AdamW(_parameter_groups(model, arguments.weight_decay, pace), lr=0.0, fused=True)
+    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        raise InputError("--optim muon: needs whole matrices, which FSDP2 and DeepSpeed cut up; use adamw")
+    return MuonWithAdamW(_parameter_groups(model, arguments.weight_decay, pace, matrices_of_layers(model)), lr=0.0)
+
+
+def _parameter_groups(
+    model, weight_decay: float, pace: Callable[[str], Pace], of_muon: Collection[torch.nn.Parameter] = ()
+) -> list[dict]:
+    """Parameters of one pace and optimiser; weight decay for matrices, none for biases, norms and other vectors."""
     groups: dict[tuple, list] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups.setdefault((*pace(name), weight_decay if parameter.ndim >= 2 else 0.0), []).append(parameter)
+            key = (*pace(name), weight_decay if parameter.ndim >= 2 else 0.0, parameter in of_muon)
+            groups.setdefault(key, []).append(parameter)
     return [
-        {"params": parameters, "scale": scale, "start": start, "weight_decay": decay}
-        for (scale, start, decay), parameters in groups.items()
+        {"params": parameters, "scale": scale, "start": start, "weight_decay": decay, "muon": muon}
+        for (scale, start, decay, muon), parameters in groups.items()
     ]
 
 

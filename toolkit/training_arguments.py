@@ -20,12 +20,14 @@ class TrainingArguments:
     """Examples an optimiser step, over all processes and accumulation steps together."""
     gradient_accumulation_steps: int = 1
     """Parts that each process cuts its share of the batch into, to save memory."""
+    optim: Literal["adamw", "muon"] = "adamw"
+    """Optimiser: muon is for the matrices in the layers of a transformer, and leaves the rest to adamw."""
     learning_rate: float = 1e-3
-    """Peak learning rate of AdamW."""
+    """Peak learning rate."""
     warmup_ratio: float = 0.1
     """Share of the run in which the learning rate rises from zero; then it falls linearly to zero."""
     weight_decay: float = 0.01
-    """Weight decay of AdamW, for matrices only."""
+    """Weight decay, for matrices only."""
     max_grad_norm: float = 1.0
     """Clip the norm of the gradient to this."""
     bf16: bool = False

@@ -49,10 +49,18 @@ class BertForMaskedLM(transformers.BertForMaskedLM):
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        sequence_ids: torch.Tensor | None = None,
         **kwargs,
     ) -> MaskedLMOutput:
         """`input_ids` and `labels` (batch, time), labels -100 where nothing is masked. With labels, `logits` has one
-        row a masked token, (masked, vocab_size), in reading order; without, one a token as in transformers."""
+        row a masked token, (masked, vocab_size), in reading order; without, one a token as in transformers.
+
+        `sequence_ids` (batch, time) in place of `attention_mask` number the sequences that share a row, padding as one
+        of them: each is read as if it stood alone.
+        """
+        if sequence_ids is not None:
+            attention_mask = (sequence_ids.unsqueeze(2) == sequence_ids.unsqueeze(1)).unsqueeze(1)  # from, to
+            kwargs["position_ids"] = attention_mask.squeeze(1).tril(-1).sum(dim=-1)  # earlier tokens of the sequence
         if labels is None:
             return super().forward(input_ids, attention_mask, **kwargs)
         masked = labels != -100

@@ -1,0 +1,99 @@
+"""Muon beside AdamW in one optimiser: against torch's two by hand, its state, and what it refuses."""
+
+import copy
+
+import pytest
+import torch
+from conftest import TORCHRUN, run_toolkit
+from test_models import ATTENTION_MASK, INPUT_IDS
+from test_processes import FSDP2
+
+from toolkit.errors import InputError
+from toolkit.models.bert import BertForMaskedLM
+from toolkit.optimizers import MuonWithAdamW, matrices_of_layers
+from toolkit.presets import PRESETS
+from toolkit.training import Pace, _parameter_groups
+
+
+def make_model() -> BertForMaskedLM:
+    torch.manual_seed(0)
+    model = BertForMaskedLM(PRESETS["bert-tiny"].config(600))
+    model.set_dropout(0.0)
+    return model
+
+
+def optimizer_of(model) -> MuonWithAdamW:
+    groups = _parameter_groups(model, 0.01, lambda name: Pace(), matrices_of_layers(model))
+    return MuonWithAdamW(groups, lr=1e-2)
+
+
+def add_gradients(model) -> None:
+    model(INPUT_IDS, attention_mask=ATTENTION_MASK, labels=INPUT_IDS).loss.backward()
+
+
+def test_the_matrices_are_those_of_the_layers():
+    model = make_model()
+    matrices = matrices_of_layers(model)
+    names = {name for name, parameter in model.named_parameters() if parameter in matrices}
+    parts = ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense")
+    parts += ("intermediate.dense", "output.dense")
+    assert names == {f"bert.encoder.layer.{layer}.{part}.weight" for layer in (0, 1) for part in parts}
+    model.bert.requires_grad_(False)
+    with pytest.raises(InputError, match="--optim muon: BertForMaskedLM has no layers of a transformer to train"):
+        matrices_of_layers(model)
+
+
+def test_steps_are_those_of_muon_and_adamw_apart():
+    model = make_model()
+    twin = copy.deepcopy(model)
+    optimizer = optimizer_of(model)
+    matrices = matrices_of_layers(twin)
+    others = [parameter for parameter in twin.parameters() if parameter not in matrices]
+    vectors, embeddings = ([p for p in others if (p.ndim > 1) == is_matrix] for is_matrix in (False, True))
+    groups = [{"params": vectors, "weight_decay": 0.0}, {"params": embeddings, "weight_decay": 0.01}]
+    by_hand = [
+        torch.optim.Muon(list(matrices), lr=1e-2, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(groups, lr=1e-2, fused=True),
+    ]
+    start = copy.deepcopy(model.state_dict())
+    for _ in range(3):
+        for each, optimizers in ((model, [optimizer]), (twin, by_hand)):
+            add_gradients(each)
+            for one in optimizers:
+                one.step()
+                one.zero_grad()
+    expected = twin.state_dict()
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+    moved = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, start[name])}
+    assert moved == {name for name, _ in model.named_parameters()}
+
+
+def test_going_on_from_a_saved_state_equals_not_stopping():
+    whole = make_model()
+    optimizer = optimizer_of(whole)
+    add_gradients(whole)
+    optimizer.step()
+    optimizer.zero_grad()
+    resumed = copy.deepcopy(whole)
+    other = optimizer_of(resumed)
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for model, its_optimizer in ((whole, optimizer), (resumed, other)):
+        for group in its_optimizer.param_groups:
+            group["lr"] = 3e-3  # a schedule sets it in the groups that loading has replaced
+        add_gradients(model)
+        its_optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+
+
+def test_what_muon_cannot_train_is_said(corpus, tmp_path):
+    flags = ["--corpus", corpus, "--output_dir", tmp_path / "out", "--max_steps", "2", "--vocab_size", "500"]
+    done = run_toolkit("pretrain", "elmo", *flags, "--preset", "elmo-tiny", "--optim", "muon")
+    assert done.returncode == 2
+    assert "--optim muon: ElmoForPreTraining has no layers of a transformer" in done.stderr
+    flags[3] = tmp_path / "shared"
+    done = run_toolkit(
+        "pretrain", "bert", *flags, "--preset", "bert-tiny", "--optim", "muon", launcher=[*TORCHRUN, "-m"], **FSDP2
+    )
+    assert done.returncode != 0
+    assert "--optim muon: needs whole matrices, which FSDP2 and DeepSpeed cut up" in done.stderr
