@@ -7,11 +7,13 @@ from toolkit.data.text import load_text
 from toolkit.errors import InputError
 from toolkit.tokenization import (
     FIRST_CONTINUATION_ID,
+    bert_normalizer,
     is_byte_level,
     load_tokenizer,
-    split_words,
+    token_splitter,
     train_tokenizer,
     word_level_tokenizer,
+    word_splitter,
 )
 
 KINDS = ("wordpiece", "bpe", "word", "bytes")
@@ -86,9 +88,33 @@ def test_every_character_has_bytes():
     assert tokenizer.unk_token_id not in ids
 
 
+@pytest.mark.parametrize("do_lower_case", [False, True])
+@pytest.mark.parametrize("strip_accents", [False, True])
+def test_many_texts_are_split_as_the_library_splits_one(do_lower_case, strip_accents):
+    """Every character there is, between letters and beside another; texts of several lines, and empty ones."""
+    from tokenizers import pre_tokenizers
+
+    normalizer, pre_tokenizer = bert_normalizer(do_lower_case, strip_accents), pre_tokenizers.BertPreTokenizer()
+    characters = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
+    texts = ["x".join(characters[i : i + 500]) for i in range(0, len(characters), 500)]
+    texts += ["two\nlines\r\n, a\ttab", "", " \n ", "ÎLE ΣΟΦΟΣ İstanbul", "".join(characters[:0x3000])]
+    words = word_splitter(normalizer)(texts)
+    by_library = [
+        [word for word, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(text))] for text in texts
+    ]
+    assert words == by_library
+    assert words[-5:-2] == [["two", "lines", ",", "a", "tab"], [], []]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_many_texts_are_cut_into_tokens_as_one(texts, kind):
+    tokenizer = train_tokenizer(texts, kind, vocab_size=600)
+    assert token_splitter(tokenizer)(texts[:50]) == [tokenizer.tokenize(text) for text in texts[:50]]
+
+
 def test_lower_case_and_accents_are_options(texts):
-    assert split_words()("Été IS") == ["Été", "IS"]
-    assert split_words(do_lower_case=True)("Été IS") == ["été", "is"]
+    assert word_splitter(bert_normalizer())(["Été IS"]) == [["Été", "IS"]]
+    assert word_splitter(bert_normalizer(do_lower_case=True))(["Été IS"]) == [["été", "is"]]
     stripped = train_tokenizer(["ete is"] * 3, "word", do_lower_case=True, strip_accents=True)
     assert stripped.tokenize("Été IS") == ["ete", "is"]
 
