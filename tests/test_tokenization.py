@@ -10,8 +10,10 @@ from toolkit.tokenization import (
     bert_normalizer,
     is_byte_level,
     load_tokenizer,
+    spells_words,
     token_splitter,
     train_tokenizer,
+    with_whole_words,
     word_level_tokenizer,
     word_splitter,
 )
@@ -110,6 +112,30 @@ def test_many_texts_are_split_as_the_library_splits_one(do_lower_case, strip_acc
 def test_many_texts_are_cut_into_tokens_as_one(texts, kind):
     tokenizer = train_tokenizer(texts, kind, vocab_size=600)
     assert token_splitter(tokenizer)(texts[:50]) == [tokenizer.tokenize(text) for text in texts[:50]]
+
+
+WHOLE_WORDS = ["the", "café", "中", "a", "🙂x"]
+
+
+def test_whole_words_are_one_piece_and_all_others_are_bytes(tmp_path):
+    tokenizer, ids = with_whole_words(train_tokenizer((), "bytes"), WHOLE_WORDS)
+    assert [ids[word] for word in ("the", "café", "中", "🙂x")] == [517, 518, 519, 520]
+    assert ids["a"] == tokenizer.convert_tokens_to_ids("a") < FIRST_CONTINUATION_ID, "the byte is the word"
+    assert spells_words(tokenizer)
+    assert not is_byte_level(tokenizer)
+    tokenizer.save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    text = "the café cafés 中a thé 🙂xy 🙂x."
+    encoding = loaded(text, add_special_tokens=False, return_offsets_mapping=True)
+    pieces: dict[int, list[int]] = {}
+    for piece, word in zip(encoding["input_ids"], encoding.word_ids(), strict=True):
+        pieces.setdefault(word, []).append(piece)
+    assert [len(of_word) for of_word in pieces.values()] == [1, 1, 6, 1, 1, 4, 6, 1, 1]
+    known = [of_word[0] for of_word in pieces.values() if len(of_word) == 1]
+    assert known == [517, 518, 519, ids["a"], 520, loaded.convert_tokens_to_ids(".")]
+    assert encoding["offset_mapping"][1] == (4, 8)
+    assert loaded.decode(encoding["input_ids"]) == "the café cafés 中 a thé 🙂xy 🙂x ."
+    assert loaded.convert_tokens_to_ids("[UNK]") not in encoding["input_ids"]
 
 
 def test_lower_case_and_accents_are_options(texts):

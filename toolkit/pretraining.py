@@ -80,6 +80,27 @@ class Word2VecArguments(CorpusArguments):
 
 
 @dataclass(kw_only=True)
+class FastTextArguments(Word2VecArguments):
+    preset: str = "fasttext-mini"
+    """Size of the vectors: fasttext-tiny, -mini, -small or -base."""
+    num_buckets: int | None = None
+    """Vectors of n-grams, which share them by their hashes (default: the preset's)."""
+    min_n: int = 3
+    """Characters of the shortest n-gram, with the brackets that stand around a word."""
+    max_n: int = 6
+    """Characters of the longest n-gram."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("num_buckets", "min_n"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise InputError(f"--{name} {value}: expected a number greater than zero")
+        if self.max_n < self.min_n:
+            raise InputError(f"--max_n {self.max_n}: expected at least --min_n {self.min_n}")
+
+
+@dataclass(kw_only=True)
 class ElmoArguments(TrainingArguments, CorpusArguments):
     preset: str = "elmo-mini"
     """Size of the encoder: elmo-tiny, -mini, -small or -base."""
@@ -123,7 +144,7 @@ def _check(arguments: Any, shortest: int) -> None:
 
 
 def pretrain(method: str, **flags: Any) -> dict[str, Any]:
-    """Pretrain `word2vec`, `elmo` or `bert`; the flags are those of `toolkit pretrain METHOD --help`.
+    """Pretrain `word2vec`, `fasttext`, `elmo` or `bert`; the flags are those of `toolkit pretrain METHOD --help`.
 
     Leaves the checkpoint in `output_dir` and returns the record that stands in its `results.json`; with `resume` that
     of a run which stands there finished.
@@ -167,6 +188,37 @@ def pretrain_word2vec(arguments: Word2VecArguments) -> dict[str, Any]:
     return run.train_word_vectors(split, export)
 
 
+def pretrain_fasttext(arguments: FastTextArguments) -> dict[str, Any]:
+    """gensim trains vectors of words and of n-grams; they become a `FastTextModel`."""
+    from tokenizers.normalizers import BertNormalizer
+
+    from toolkit.models.fasttext import FastTextModel
+    from toolkit.tokenization import with_whole_words, word_splitter
+
+    run = _Run("fasttext", arguments)
+    byte_tokenizer = run.byte_tokenizer("a fastText")
+    normalizer = byte_tokenizer.backend_tokenizer.normalizer
+    if not isinstance(normalizer, BertNormalizer):
+        raise InputError(
+            f"--tokenizer {arguments.tokenizer}: has the normalizer {type(normalizer).__name__}, "
+            "expected BertNormalizer; make one with: toolkit tokenizer --kind bytes"
+        )
+    settings = {
+        "num_buckets": arguments.num_buckets or run.preset.config(1).num_buckets,
+        "min_n": arguments.min_n,
+        "max_n": arguments.max_n,
+    }
+
+    def export(word_vectors) -> tuple[Any, Any]:
+        tokenizer, ids = with_whole_words(byte_tokenizer, word_vectors.index_to_key)
+        config = run.preset.config(len(tokenizer))
+        config.update(settings)
+        return FastTextModel.from_word_vectors(config, word_vectors, ids), tokenizer
+
+    ngrams = {"bucket": settings["num_buckets"], "min_n": arguments.min_n, "max_n": arguments.max_n}
+    return run.train_word_vectors(word_splitter(normalizer), export, ngrams)
+
+
 def pretrain_elmo(arguments: ElmoArguments) -> dict[str, Any]:
     """Words as bytes in, a two-way language model over the `vocab_size` most frequent words."""
     from toolkit.models.elmo import ElmoForPreTraining
@@ -196,7 +248,7 @@ def pretrain_bert(arguments: BertArguments) -> dict[str, Any]:
     """A masked language model over pieces of words."""
     from toolkit.models.bert import BertForMaskedLM
     from toolkit.objectives import masked_lm
-    from toolkit.tokenization import is_byte_level, load_tokenizer, train_tokenizer
+    from toolkit.tokenization import load_tokenizer, spells_words, train_tokenizer
 
     run = _Run("bert", arguments)
     if arguments.tokenizer is None:
@@ -206,7 +258,7 @@ def pretrain_bert(arguments: BertArguments) -> dict[str, Any]:
         tokenizer = train_tokenizer(texts, "wordpiece", vocab_size, do_lower_case=arguments.do_lower_case)
     else:
         tokenizer = load_tokenizer(arguments.tokenizer)
-        if tokenizer.mask_token_id is None or is_byte_level(tokenizer):
+        if tokenizer.mask_token_id is None or spells_words(tokenizer):
             raise InputError(
                 f"--tokenizer {arguments.tokenizer}: does not fit a BERT, which needs pieces of words and a [MASK]; "
                 "make one with: toolkit tokenizer --kind wordpiece"
@@ -226,6 +278,7 @@ def pretrain_bert(arguments: BertArguments) -> dict[str, Any]:
 
 PRETRAINING: dict[str, tuple[type, Callable]] = {
     "word2vec": (Word2VecArguments, pretrain_word2vec),
+    "fasttext": (FastTextArguments, pretrain_fasttext),
     "elmo": (ElmoArguments, pretrain_elmo),
     "bert": (BertArguments, pretrain_bert),
 }
@@ -282,7 +335,9 @@ class _Run:
             )
         return tokenizer
 
-    def train_word_vectors(self, split: Callable, export: Callable) -> dict[str, Any]:
+    def train_word_vectors(
+        self, split: Callable, export: Callable, ngrams: dict[str, int] | None = None
+    ) -> dict[str, Any]:
         """Let gensim train on the main process, in threads; score its vectors on held-out text, return the record.
 
         `split` gives the words of each of a list of texts, `export` a model and a tokenizer from gensim's vectors.
@@ -326,6 +381,7 @@ class _Run:
                 alpha=arguments.learning_rate,
                 workers=arguments.workers,
                 seed=arguments.seed,
+                ngrams=ngrams,
                 max_minutes=arguments.max_minutes,
                 on_epoch_end=on_epoch_end,
             )

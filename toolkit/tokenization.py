@@ -2,7 +2,8 @@
 
 WordPiece is of Schuster & Nakajima (2012), BPE of Sennrich, Haddow & Birch (2016), https://arxiv.org/abs/1508.07909;
 `tokenizers` trains both. The kind `bytes` is for encoders that read the spelling of words: one piece a byte, `##` on
-each piece that continues its word. All kinds split text at white space and punctuation first, as BERT does.
+each piece that continues its word; `with_whole_words` makes words that an encoder knows one piece each. All kinds
+split text at white space and punctuation first, as BERT does.
 """
 
 import json
@@ -129,6 +130,29 @@ def word_level_tokenizer(words: Iterable[str], do_lower_case: bool = False, stri
     return _wrap(_tokenizer(model, do_lower_case, strip_accents), WITHOUT_LIMIT)
 
 
+def with_whole_words(tokenizer, words: Iterable[str]):
+    """A tokenizer like `tokenizer`, of kind `bytes`, for which each of `words` is one piece; and the id of each word.
+
+    The ids follow those of the bytes, in the order of the words. A word of one byte is the piece of that byte.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    vocabulary, ids = tokenizer.get_vocab(), {}
+    for word in words:
+        ((piece, _),) = byte_level.pre_tokenize_str(word)
+        ids[word] = vocabulary.setdefault(piece, len(vocabulary))
+    whole = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    whole.model = models.BPE(
+        vocabulary, [], unk_token=UNKNOWN, continuing_subword_prefix=CONTINUATION, ignore_merges=True
+    )
+    # Words back from their marks, with the letter that stands for a space between them; then letters back to bytes.
+    whole.decoder = decoders.Sequence(
+        [decoders.WordPiece(CONTINUATION, cleanup=False), decoders.Replace(" ", "Ġ"), decoders.ByteLevel()]
+    )
+    return _wrap(whole, WITHOUT_LIMIT), ids
+
+
 def word_splitter(normalizer) -> Callable[[list[str]], list[list[str]]]:
     """The function from texts to the words of each that tokenizers made here apply before they look anything up.
 
@@ -195,10 +219,12 @@ def load_tokenizer(folder: str | Path):
 
 def is_byte_level(tokenizer) -> bool:
     """Whether this is a tokenizer of kind `bytes`."""
-    return (
-        len(tokenizer) == FIRST_CONTINUATION_ID + NUM_BYTES
-        and tokenizer.convert_tokens_to_ids(CONTINUATION + "!") == FIRST_CONTINUATION_ID
-    )
+    return len(tokenizer) == FIRST_CONTINUATION_ID + NUM_BYTES and spells_words(tokenizer)
+
+
+def spells_words(tokenizer) -> bool:
+    """Whether this is a tokenizer of kind `bytes`, with whole words or without."""
+    return tokenizer.convert_tokens_to_ids(CONTINUATION + "!") == FIRST_CONTINUATION_ID
 
 
 def _byte_model():

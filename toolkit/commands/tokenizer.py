@@ -19,7 +19,7 @@ class TokenizerArguments:
     output_dir: str
     """Folder for the tokenizer."""
     kind: Kind = "wordpiece"
-    """wordpiece and bpe: pieces of words; word: whole words; bytes: the bytes of words, for an ELMo."""
+    """wordpiece and bpe: pieces of words; word: whole words; bytes: the bytes of words, for an ELMo or a fastText."""
     vocab_size: int = 8192
     """Largest number of entries; bytes always has 517."""
     min_frequency: int = 2

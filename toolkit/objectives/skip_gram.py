@@ -1,10 +1,10 @@
 """Skip-gram with negative sampling: guess the neighbours of a word. gensim trains it.
 
 Mikolov, Sutskever, Chen, Corrado & Dean (2013), "Distributed representations of words and phrases and their
-compositionality", https://arxiv.org/abs/1310.4546.
+compositionality", https://arxiv.org/abs/1310.4546. With n-grams of characters it is fastText's: Bojanowski, Grave,
+Joulin & Mikolov (2017), "Enriching word vectors with subword information", https://arxiv.org/abs/1607.04606.
 """
 
-import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -60,16 +60,17 @@ def train_word_vectors(
     alpha: float,
     workers: int,
     seed: int,
+    ngrams: dict[str, int] | None = None,
     max_minutes: float | None = None,
     on_epoch_end: Callable[[int, float], None] = lambda num_epochs, seconds: None,
 ):
-    """A `gensim.models.Word2Vec` trained on sentences.
+    """A `gensim.models.Word2Vec`, or with `ngrams`, its `min_n`, `max_n` and `bucket`, a `gensim.models.FastText`.
 
     Equal to what gensim gives by hand with the same settings, bit for bit with one worker. With `max_minutes` training
     ends after the first epoch that ends later than that. `on_epoch_end` is told the epochs and seconds so far. Returns
     the model and the number of epochs trained. Raises `InputError` where no word is frequent enough.
     """
-    from gensim.models import Word2Vec
+    from gensim.models import FastText, Word2Vec
     from gensim.models.callbacks import CallbackAny2Vec
 
     class Deadline(CallbackAny2Vec):
@@ -84,23 +85,24 @@ def train_word_vectors(
             if max_minutes is not None and seconds > 60 * max_minutes:
                 raise _OutOfTime
 
-    model = Word2Vec(
-        vector_size=vector_size,
-        window=window,
-        negative=negative,
-        min_count=min_count,
-        max_final_vocab=max_final_vocab,
-        epochs=epochs,
-        alpha=alpha,
-        workers=workers,
-        seed=seed,
-        sg=1,
-    )
+    settings = {
+        "vector_size": vector_size,
+        "window": window,
+        "negative": negative,
+        "min_count": min_count,
+        "max_final_vocab": max_final_vocab,
+        "epochs": epochs,
+        "alpha": alpha,
+        "workers": workers,
+        "seed": seed,
+        "sg": 1,
+    }
+    model = Word2Vec(**settings) if ngrams is None else FastText(**settings, **ngrams)
     model.build_vocab_from_freq(sentences.word_counts, corpus_count=sentences.num_sentences)
     if not len(model.wv):
         raise InputError(f"no word occurs {min_count} times in the corpus, lower --min_count")
     deadline = Deadline()
-    with contextlib.suppress(_OutOfTime):
+    try:
         model.train(
             corpus_file=str(sentences.file),
             total_examples=sentences.num_sentences,
@@ -108,6 +110,9 @@ def train_word_vectors(
             epochs=epochs,
             callbacks=[deadline],
         )
+    except _OutOfTime:
+        if ngrams is not None:
+            model.wv.adjust_vectors()  # from the n-grams, which gensim does at the end of training
     return model, deadline.num_epochs
 
 
