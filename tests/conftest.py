@@ -11,10 +11,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 REPOSITORY = Path(__file__).parent.parent
 DATA_SHELF = Path(os.environ.get("TOOLKIT_DATA", REPOSITORY.parent / "shared" / "data"))
-FAMILIES = ("word2vec", "elmo", "bert")
+FAMILIES = ("word2vec", "fasttext", "elmo", "bert")
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 TINY_PRETRAINING = {
     "word2vec": ["--preset", "word2vec-tiny", "--num_train_epochs", "2", "--workers", "1"],
+    "fasttext": ["--preset", "fasttext-tiny", "--num_train_epochs", "2", "--workers", "1"],
     "elmo": ["--preset", "elmo-tiny", "--max_steps", "12", "--batch_size", "16", "--vocab_size", "800"],
     "bert": ["--preset", "bert-tiny", "--max_steps", "12", "--batch_size", "16", "--vocab_size", "800"],
 }

@@ -65,6 +65,7 @@ def files(tmp_path_factory, encoders, taggers):
 
 
 PRETRAIN = ["pretrain", "bert", "--max_steps", "1", "--output_dir", "{out}", "--corpus"]
+FASTTEXT = ["pretrain", "fasttext", "--corpus", "sample", "--output_dir", "{out}"]
 FINETUNE = ["finetune", "pos", "--max_steps", "1", "--output_dir", "{out}", "--encoder"]
 COMPARE = ["compare", "--encoders", "{bert}", "--data", "sample", "--output_dir", "{out}"]
 FAULTS = {
@@ -94,7 +95,7 @@ FAULTS = {
         "--overwrite_output_dir",
     ),
     "unknown command": (["pretain"], "unknown command 'pretain', expected one of quickstart"),
-    "unknown method": (["pretrain", "gpt"], "unknown method 'gpt', expected one of word2vec, elmo, bert"),
+    "unknown method": (["pretrain", "gpt"], "unknown method 'gpt', expected one of word2vec, fasttext, elmo, bert"),
     "unknown task": (["finetune", "parsing"], "unknown task 'parsing'"),
     "unknown flag": ([*PRETRAIN, "sample", "--learning_rat", "1"], "--learning_rat"),
     "missing flag": (["pretrain", "bert", "--corpus", "sample"], "output_dir"),
@@ -120,6 +121,10 @@ FAULTS = {
         ["pretrain", "elmo", "--corpus", "sample", "--output_dir", "{out}", "--num_negatives", "0"],
         "--num_negatives 0",
     ),
+    "n-grams of no length": ([*FASTTEXT, "--min_n", "4", "--max_n", "3"], "--max_n 3: expected at least --min_n 4"),
+    "no buckets": ([*FASTTEXT, "--num_buckets", "0"], "--num_buckets 0"),
+    "tokenizer without bytes": ([*FASTTEXT, "--tokenizer", "{bert}"], "does not fit a fastText, which reads bytes"),
+    "tokenizer of a fastText": ([*PRETRAIN, "sample", "--tokenizer", "{fasttext}"], "does not fit a BERT"),
     "quickstart of nothing": (["quickstart", "--output_dir", "{out}", "--budget", "-1"], "--budget -1"),
     "only unknown letters": (
         [*PRETRAIN, "{files}/greek.txt", "--tokenizer", "{bert}"],

@@ -220,7 +220,7 @@ def test_whole_words_are_those_of_the_vocabulary(encoders, taggers, word2vec):
     assert whole_words(str(taggers["elmo"]), AutoTokenizer.from_pretrained(taggers["elmo"])) == []
 
 
-@pytest.mark.parametrize("family", ["elmo", "bert"])
+@pytest.mark.parametrize("family", ["fasttext", "elmo", "bert"])
 def test_an_encoder_that_spells_knows_every_pair(encoders, family, tmp_path):
     done = run_toolkit("score", encoders[family], "--data", "wordsim353", "--output_file", tmp_path / "score.json")
     assert done.returncode == 0, done.stderr

@@ -10,12 +10,15 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification, PreTrainedModel
 
 import toolkit.models
-from toolkit.models import bert, elmo, word2vec
+from toolkit.models import bert, elmo, fasttext, word2vec
 from toolkit.presets import PRESETS
 
 SMALL = {
     "toolkit-word2vec": word2vec.Word2VecConfig(
         vocab_size=600, hidden_size=16, classifier_hidden_size=8, num_labels=4
+    ),
+    "toolkit-fasttext": fasttext.FastTextConfig(
+        vocab_size=600, hidden_size=16, num_buckets=50, classifier_hidden_size=8, num_labels=4
     ),
     "toolkit-elmo": elmo.ElmoConfig(
         hidden_size=12, char_embedding_size=6, char_filters=[[1, 6], [3, 8]], output_vocab_size=50, num_labels=4
@@ -28,6 +31,9 @@ MODELS: dict[type[PreTrainedModel], str] = {
     word2vec.Word2VecModel: "toolkit-word2vec",
     word2vec.Word2VecForTokenClassification: "toolkit-word2vec",
     word2vec.Word2VecForSequenceClassification: "toolkit-word2vec",
+    fasttext.FastTextModel: "toolkit-fasttext",
+    fasttext.FastTextForTokenClassification: "toolkit-fasttext",
+    fasttext.FastTextForSequenceClassification: "toolkit-fasttext",
     elmo.ElmoModel: "toolkit-elmo",
     elmo.ElmoForPreTraining: "toolkit-elmo",
     elmo.ElmoForTokenClassification: "toolkit-elmo",
@@ -120,8 +126,8 @@ def test_elmo_tells_padding_from_the_ids_where_no_mask_is_given():
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_keeps_the_contract(preset, tmp_path):
     """One step of training lowers the loss, save and load change no bit, padding does not leak."""
-    config = PRESETS[preset].config(700)  # a small vocabulary, the rest as it is
-    config.num_labels = 4
+    config = PRESETS[preset].config(700)  # a small vocabulary, and as few n-grams; the rest as it is
+    config.update({"num_labels": 4, "num_buckets": 700})
     torch.manual_seed(0)
     model = AutoModelForTokenClassification.from_config(config).eval()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
@@ -142,7 +148,7 @@ def test_every_preset_keeps_the_contract(preset, tmp_path):
     assert torch.allclose(logits[1:, :length], alone, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", ["toolkit-word2vec", "toolkit-elmo"])
+@pytest.mark.parametrize("family", ["toolkit-word2vec", "toolkit-fasttext", "toolkit-elmo"])
 def test_auto_classes_know_the_encoder(family, tmp_path):
     base = next(cls for cls in MODELS if MODELS[cls] == family and cls.__name__.endswith("Model"))
     make(base).save_pretrained(tmp_path)

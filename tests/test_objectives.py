@@ -288,3 +288,23 @@ def test_word_vectors_equal_gensim_by_hand(corpus, tmp_path):
     assert record["metrics"]["known_words"]["value"] == pytest.approx(
         np.mean([word in by_hand.wv for words in words_of_lines for word in words])
     )
+
+
+@pytest.mark.parametrize("ngrams", [None, {"bucket": 1000, "min_n": 3, "max_n": 6}], ids=["word2vec", "fasttext"])
+def test_lines_that_gensim_cuts_train_as_by_hand(corpus, ngrams, tmp_path):
+    """A line of more than 10,000 words among others: vocabulary, order of equal counts and learning rate agree."""
+    from gensim.models import FastText, Word2Vec
+
+    from toolkit.objectives.skip_gram import train_word_vectors, write_sentences
+
+    lines = [line.split() for line in corpus.read_text(encoding="utf-8").splitlines()]
+    lines = [[word for line in lines[:200] for word in line], [], *lines[200:]]
+    assert len(lines[0]) > 10_000
+    sentences = write_sentences(lines, tmp_path / "sentences.txt")
+    settings = {"vector_size": 8, "window": 3, "negative": 2, "min_count": 2, "seed": 3, "workers": 1, "epochs": 2}
+    settings |= {"alpha": 0.05, "max_final_vocab": 900}
+    ours, _ = train_word_vectors(sentences, **settings, ngrams=ngrams)
+    theirs = (FastText if ngrams else Word2Vec)(corpus_file=str(sentences.file), sg=1, **settings, **ngrams or {})
+    assert ours.wv.index_to_key == theirs.wv.index_to_key
+    assert np.array_equal(ours.wv.vectors, theirs.wv.vectors)
+    assert (sentences.num_sentences, sentences.num_words) == (theirs.corpus_count, theirs.corpus_total_words)

@@ -170,7 +170,7 @@ def test_scratch_is_the_same_network_with_other_weights(encoders, family, tmp_pa
     assert not any(torch.allclose(scratch[name], original[name], atol=1e-3) for name in matrices)
 
 
-@pytest.mark.parametrize("preset", ["word2vec-tiny", "elmo-tiny", "bert-tiny"])
+@pytest.mark.parametrize("preset", ["word2vec-tiny", "fasttext-tiny", "elmo-tiny", "bert-tiny"])
 def test_scratch_preset_needs_nothing_but_the_data(preset, tmp_path):
     flags = {"encoder": f"scratch:{preset}", "data": "sample", "output_dir": str(tmp_path), "train_size": 20}
     record = finetune("pos", **flags, max_steps=2)

@@ -7,11 +7,15 @@ from toolkit.data.text import load_text
 from toolkit.errors import InputError
 from toolkit.tokenization import (
     FIRST_CONTINUATION_ID,
+    bert_normalizer,
     is_byte_level,
     load_tokenizer,
-    split_words,
+    spells_words,
+    token_splitter,
     train_tokenizer,
+    with_whole_words,
     word_level_tokenizer,
+    word_splitter,
 )
 
 KINDS = ("wordpiece", "bpe", "word", "bytes")
@@ -86,9 +90,57 @@ def test_every_character_has_bytes():
     assert tokenizer.unk_token_id not in ids
 
 
+@pytest.mark.parametrize("do_lower_case", [False, True])
+@pytest.mark.parametrize("strip_accents", [False, True])
+def test_many_texts_are_split_as_the_library_splits_one(do_lower_case, strip_accents):
+    """Every character there is, between letters and beside another; texts of several lines, and empty ones."""
+    from tokenizers import pre_tokenizers
+
+    normalizer, pre_tokenizer = bert_normalizer(do_lower_case, strip_accents), pre_tokenizers.BertPreTokenizer()
+    characters = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
+    texts = ["x".join(characters[i : i + 500]) for i in range(0, len(characters), 500)]
+    texts += ["two\nlines\r\n, a\ttab", "", " \n ", "ÎLE ΣΟΦΟΣ İstanbul", "".join(characters[:0x3000])]
+    words = word_splitter(normalizer)(texts)
+    by_library = [
+        [word for word, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(text))] for text in texts
+    ]
+    assert words == by_library
+    assert words[-5:-2] == [["two", "lines", ",", "a", "tab"], [], []]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_many_texts_are_cut_into_tokens_as_one(texts, kind):
+    tokenizer = train_tokenizer(texts, kind, vocab_size=600)
+    assert token_splitter(tokenizer)(texts[:50]) == [tokenizer.tokenize(text) for text in texts[:50]]
+
+
+WHOLE_WORDS = ["the", "café", "中", "a", "🙂x"]
+
+
+def test_whole_words_are_one_piece_and_all_others_are_bytes(tmp_path):
+    tokenizer, ids = with_whole_words(train_tokenizer((), "bytes"), WHOLE_WORDS)
+    assert [ids[word] for word in ("the", "café", "中", "🙂x")] == [517, 518, 519, 520]
+    assert ids["a"] == tokenizer.convert_tokens_to_ids("a") < FIRST_CONTINUATION_ID, "the byte is the word"
+    assert spells_words(tokenizer)
+    assert not is_byte_level(tokenizer)
+    tokenizer.save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    text = "the café cafés 中a thé 🙂xy 🙂x."
+    encoding = loaded(text, add_special_tokens=False, return_offsets_mapping=True)
+    pieces: dict[int, list[int]] = {}
+    for piece, word in zip(encoding["input_ids"], encoding.word_ids(), strict=True):
+        pieces.setdefault(word, []).append(piece)
+    assert [len(of_word) for of_word in pieces.values()] == [1, 1, 6, 1, 1, 4, 6, 1, 1]
+    known = [of_word[0] for of_word in pieces.values() if len(of_word) == 1]
+    assert known == [517, 518, 519, ids["a"], 520, loaded.convert_tokens_to_ids(".")]
+    assert encoding["offset_mapping"][1] == (4, 8)
+    assert loaded.decode(encoding["input_ids"]) == "the café cafés 中 a thé 🙂xy 🙂x ."
+    assert loaded.convert_tokens_to_ids("[UNK]") not in encoding["input_ids"]
+
+
 def test_lower_case_and_accents_are_options(texts):
-    assert split_words()("Été IS") == ["Été", "IS"]
-    assert split_words(do_lower_case=True)("Été IS") == ["été", "is"]
+    assert word_splitter(bert_normalizer())(["Été IS"]) == [["Été", "IS"]]
+    assert word_splitter(bert_normalizer(do_lower_case=True))(["Été IS"]) == [["été", "is"]]
     stripped = train_tokenizer(["ete is"] * 3, "word", do_lower_case=True, strip_accents=True)
     assert stripped.tokenize("Été IS") == ["ete", "is"]
 

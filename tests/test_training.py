@@ -489,6 +489,7 @@ def test_lower_layers_learn_slower(encoders):
             "elmo.forward_layers.0.weight_hh_l0": (0.5, 0.2),
             "elmo.character_encoder.convolutions.1.weight": (0.25, 0.2),
         },
+        "fasttext": {"window.window.weight": (1.0, 0.0), "fasttext.ngram_embeddings.weight": (1.0, 0.2)},
         "word2vec": {"window.window.weight": (1.0, 0.0), "word2vec.embeddings.weight": (1.0, 0.2)},
     }
     for family, names in expected.items():

@@ -14,7 +14,8 @@ from toolkit.tokenization import Kind
 
 @dataclass(frozen=True)
 class Preset:
-    """`config(vocab_size)` makes the configuration; `vocab_size` is the usual one, of output words for an ELMo."""
+    """`config(vocab_size)` makes the configuration; `vocab_size` is the usual one, of output words for an ELMo and of
+    known words for a fastText."""
 
     config: Callable
     vocab_size: int
@@ -26,6 +27,15 @@ def word2vec(hidden_size: int) -> Callable:
         from toolkit.models.word2vec import Word2VecConfig
 
         return Word2VecConfig(vocab_size=vocab_size, hidden_size=hidden_size)
+
+    return config
+
+
+def fasttext(hidden_size: int, num_buckets: int) -> Callable:
+    def config(vocab_size: int):
+        from toolkit.models.fasttext import FastTextConfig
+
+        return FastTextConfig(vocab_size=vocab_size, hidden_size=hidden_size, num_buckets=num_buckets)
 
     return config
 
@@ -64,6 +74,10 @@ PRESETS: dict[str, Preset] = {
     "word2vec-mini": Preset(word2vec(100), 100_000, "word"),
     "word2vec-small": Preset(word2vec(200), 200_000, "word"),
     "word2vec-base": Preset(word2vec(300), 1_000_000, "word"),
+    "fasttext-tiny": Preset(fasttext(64, 50_000), 30_000, "bytes"),
+    "fasttext-mini": Preset(fasttext(100, 200_000), 100_000, "bytes"),
+    "fasttext-small": Preset(fasttext(200, 500_000), 200_000, "bytes"),
+    "fasttext-base": Preset(fasttext(300, 2_000_000), 1_000_000, "bytes"),
     "elmo-tiny": Preset(elmo(128, [[1, 16], [2, 32], [3, 48], [4, 64]]), 10_000, "bytes"),
     "elmo-mini": Preset(elmo(256, [[1, 32], [2, 64], [3, 96], [4, 128], [5, 160], [6, 192]]), 30_000, "bytes"),
     "elmo-small": Preset(elmo(512, [[1, 32], [2, 64], [3, 128], [4, 192], [5, 256], [6, 256]]), 50_000, "bytes"),

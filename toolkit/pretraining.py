@@ -6,7 +6,7 @@
 import dataclasses
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -80,6 +80,27 @@ class Word2VecArguments(CorpusArguments):
 
 
 @dataclass(kw_only=True)
+class FastTextArguments(Word2VecArguments):
+    preset: str = "fasttext-mini"
+    """Size of the vectors: fasttext-tiny, -mini, -small or -base."""
+    num_buckets: int | None = None
+    """Vectors of n-grams, which share them by their hashes (default: the preset's)."""
+    min_n: int = 3
+    """Characters of the shortest n-gram, with the brackets that stand around a word."""
+    max_n: int = 6
+    """Characters of the longest n-gram."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("num_buckets", "min_n"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise InputError(f"--{name} {value}: expected a number greater than zero")
+        if self.max_n < self.min_n:
+            raise InputError(f"--max_n {self.max_n}: expected at least --min_n {self.min_n}")
+
+
+@dataclass(kw_only=True)
 class ElmoArguments(TrainingArguments, CorpusArguments):
     preset: str = "elmo-mini"
     """Size of the encoder: elmo-tiny, -mini, -small or -base."""
@@ -144,7 +165,7 @@ def _check(arguments: Any, shortest: int) -> None:
 
 
 def pretrain(method: str, **flags: Any) -> dict[str, Any]:
-    """Pretrain `word2vec`, `elmo` or `bert`; the flags are those of `toolkit pretrain METHOD --help`.
+    """Pretrain `word2vec`, `fasttext`, `elmo` or `bert`; the flags are those of `toolkit pretrain METHOD --help`.
 
     Leaves the checkpoint in `output_dir` and returns the record that stands in its `results.json`; with `resume` that
     of a run which stands there finished.
@@ -164,99 +185,69 @@ def run(method: str, arguments: Any) -> dict[str, Any]:
 
 
 def pretrain_word2vec(arguments: Word2VecArguments) -> dict[str, Any]:
-    """gensim trains on the main process, in threads; the vectors become a `Word2VecModel`."""
-    import tempfile
-
-    from toolkit.checkpoint import save_model
-    from toolkit.intervals import ratio_interval
+    """gensim trains the vectors; they become a `Word2VecModel`."""
     from toolkit.models.word2vec import Word2VecModel
-    from toolkit.objectives.skip_gram import held_out_losses, train_word_vectors
-    from toolkit.results import LOG_FILE
-    from toolkit.tokenization import load_tokenizer, split_words, word_level_tokenizer
+    from toolkit.tokenization import (
+        bert_normalizer,
+        load_tokenizer,
+        token_splitter,
+        word_level_tokenizer,
+        word_splitter,
+    )
 
     run = _Run("word2vec", arguments)
-    if not run.is_main:
-        return {}
-    tokenizer = None
-    split = split_words(arguments.do_lower_case)
+    given, split = None, word_splitter(bert_normalizer(arguments.do_lower_case))
     if arguments.tokenizer is not None:
-        tokenizer = load_tokenizer(arguments.tokenizer)
-        split = tokenizer.tokenize
-    with tempfile.TemporaryDirectory() as folder:
-        sentences_file = Path(folder) / "sentences.txt"
-        num_words = 0
-        with open(sentences_file, "w", encoding="utf-8") as file:
-            for text in run.train_rows["text"]:
-                if words := split(text):
-                    print(*words, file=file)
-                    num_words += len(words)
-        run.say(f"training on {num_words:,} words with {arguments.workers} workers")
-        if run.accelerator.num_processes > 1:
-            run.say("these are threads of the main process; gensim has no use for the other processes")
-        start = run.stopwatch.seconds
-        log = []
+        given = load_tokenizer(arguments.tokenizer)
+        split = token_splitter(given)
 
-        def on_epoch_end(num_epochs: int, seconds: float) -> None:
-            speed = num_words * num_epochs / seconds
-            log.append({"step": num_epochs, "epoch": num_epochs, "seconds": seconds, "words_per_second": speed})
-            run.say(f"epoch {num_epochs} of {arguments.num_train_epochs}, {speed:,.0f} words/s")
+    def export(word_vectors) -> tuple[Any, Any]:
+        tokenizer = given or word_level_tokenizer(word_vectors.index_to_key, arguments.do_lower_case)
+        config = run.preset.config(len(tokenizer))
+        return Word2VecModel.from_word_vectors(config, word_vectors, tokenizer.get_vocab()), tokenizer
 
-        vectors, num_epochs = train_word_vectors(
-            sentences_file,
-            vector_size=run.preset.config(1).hidden_size,
-            window=arguments.window,
-            negative=arguments.negative,
-            min_count=arguments.min_count,
-            max_final_vocab=arguments.vocab_size or run.preset.vocab_size,
-            epochs=arguments.num_train_epochs,
-            alpha=arguments.learning_rate,
-            workers=arguments.workers,
-            seed=arguments.seed,
-            max_minutes=arguments.max_minutes,
-            on_epoch_end=on_epoch_end,
+    return run.train_word_vectors(split, export)
+
+
+def pretrain_fasttext(arguments: FastTextArguments) -> dict[str, Any]:
+    """gensim trains vectors of words and of n-grams; they become a `FastTextModel`."""
+    from tokenizers.normalizers import BertNormalizer
+
+    from toolkit.models.fasttext import FastTextModel
+    from toolkit.tokenization import with_whole_words, word_splitter
+
+    run = _Run("fasttext", arguments)
+    byte_tokenizer = run.byte_tokenizer("a fastText")
+    normalizer = byte_tokenizer.backend_tokenizer.normalizer
+    if not isinstance(normalizer, BertNormalizer):
+        raise InputError(
+            f"--tokenizer {arguments.tokenizer}: has the normalizer {type(normalizer).__name__}, "
+            "expected BertNormalizer; make one with: toolkit tokenizer --kind bytes"
         )
-        seconds = run.stopwatch.seconds - start
-    if tokenizer is None:
-        tokenizer = word_level_tokenizer(vectors.wv.index_to_key, arguments.do_lower_case)
-    model = Word2VecModel.from_word_vectors(run.preset.config(len(tokenizer)), vectors.wv, tokenizer.get_vocab())
-    lines = [words for text in run.validation_rows["text"] if (words := split(text))]
-    lengths = [len(words) for words in lines]
-    known = [sum(word in vectors.wv for word in words) for words in lines]
-    loss_sums, pair_counts = held_out_losses(vectors, lines, arguments.seed)
-    output_dir = run.create_output_dir()
-    save_model(output_dir, model, tokenizer)
-    (output_dir / LOG_FILE).write_text("".join(json.dumps(line) + "\n" for line in log), encoding="utf-8")
-    return run.write(
-        model,
-        metrics={
-            "loss": ratio_interval(loss_sums, pair_counts),
-            "known_words": ratio_interval(known, lengths),
-        },
-        n=sum(lengths),
-        num_steps=num_epochs,
-        training_seconds=seconds,
-        throughput=num_words * num_epochs / seconds,
-        throughput_unit="words/s",
-        deterministic=arguments.workers == 1 and arguments.max_minutes is None,
-    )
+    settings = {
+        "num_buckets": arguments.num_buckets or run.preset.config(1).num_buckets,
+        "min_n": arguments.min_n,
+        "max_n": arguments.max_n,
+    }
+
+    def export(word_vectors) -> tuple[Any, Any]:
+        tokenizer, ids = with_whole_words(byte_tokenizer, word_vectors.index_to_key)
+        config = run.preset.config(len(tokenizer))
+        config.update(settings)
+        return FastTextModel.from_word_vectors(config, word_vectors, ids), tokenizer
+
+    ngrams = {"bucket": settings["num_buckets"], "min_n": arguments.min_n, "max_n": arguments.max_n}
+    return run.train_word_vectors(word_splitter(normalizer), export, ngrams)
 
 
 def pretrain_elmo(arguments: ElmoArguments) -> dict[str, Any]:
     """Words as bytes in, a two-way language model over the `vocab_size` most frequent words."""
     from toolkit.models.elmo import ElmoForPreTraining
     from toolkit.objectives import two_way_lm
-    from toolkit.tokenization import is_byte_level, load_tokenizer, train_tokenizer
+    from toolkit.tokenization import train_tokenizer
 
     run = _Run("elmo", arguments)
-    if arguments.tokenizer is None:
-        tokenizer = train_tokenizer((), "bytes", do_lower_case=arguments.do_lower_case)
-    else:
-        tokenizer = load_tokenizer(arguments.tokenizer)
-        if not is_byte_level(tokenizer):
-            raise InputError(
-                f"--tokenizer {arguments.tokenizer}: does not fit an ELMo, which reads bytes of words; "
-                "make one with: toolkit tokenizer --kind bytes"
-            )
+    tokenizer = run.byte_tokenizer("an ELMo")
     run.say("counting words")
     words = train_tokenizer(
         run.train_rows["text"],
@@ -280,7 +271,7 @@ def pretrain_bert(arguments: BertArguments) -> dict[str, Any]:
     from toolkit.models.bert import BertForMaskedLM
     from toolkit.objectives import masked_lm
     from toolkit.objectives.skip_gram import train_token_vectors
-    from toolkit.tokenization import is_byte_level, load_tokenizer, train_tokenizer
+    from toolkit.tokenization import load_tokenizer, spells_words, train_tokenizer
 
     run = _Run("bert", arguments)
     if arguments.tokenizer is None:
@@ -290,7 +281,7 @@ def pretrain_bert(arguments: BertArguments) -> dict[str, Any]:
         tokenizer = train_tokenizer(texts, "wordpiece", vocab_size, do_lower_case=arguments.do_lower_case)
     else:
         tokenizer = load_tokenizer(arguments.tokenizer)
-        if tokenizer.mask_token_id is None or is_byte_level(tokenizer):
+        if tokenizer.mask_token_id is None or spells_words(tokenizer):
             raise InputError(
                 f"--tokenizer {arguments.tokenizer}: does not fit a BERT, which needs pieces of words and a [MASK]; "
                 "make one with: toolkit tokenizer --kind wordpiece"
@@ -329,6 +320,7 @@ def pretrain_bert(arguments: BertArguments) -> dict[str, Any]:
 
 PRETRAINING: dict[str, tuple[type, Callable]] = {
     "word2vec": (Word2VecArguments, pretrain_word2vec),
+    "fasttext": (FastTextArguments, pretrain_fasttext),
     "elmo": (ElmoArguments, pretrain_elmo),
     "bert": (BertArguments, pretrain_bert),
 }
@@ -376,6 +368,94 @@ class _Run:
         if self.is_main:
             create_output_dir(self.arguments.output_dir, self.arguments.overwrite_output_dir and not self.resume)
         return Path(self.arguments.output_dir)
+
+    def byte_tokenizer(self, reader: str):
+        """One that spells words, for `reader`: that of `--tokenizer`, or a new one."""
+        from toolkit.tokenization import is_byte_level, load_tokenizer, train_tokenizer
+
+        name = self.arguments.tokenizer
+        if name is None:
+            return train_tokenizer((), "bytes", do_lower_case=self.arguments.do_lower_case)
+        tokenizer = load_tokenizer(name)
+        if not is_byte_level(tokenizer):
+            raise InputError(
+                f"--tokenizer {name}: does not fit {reader}, which reads bytes of words; "
+                "make one with: toolkit tokenizer --kind bytes"
+            )
+        return tokenizer
+
+    def train_word_vectors(
+        self, split: Callable, export: Callable, ngrams: dict[str, int] | None = None
+    ) -> dict[str, Any]:
+        """Let gensim train on the main process, in threads; score its vectors on held-out text, return the record.
+
+        `split` gives the words of each of a list of texts, `export` a model and a tokenizer from gensim's vectors.
+        """
+        import tempfile
+
+        from toolkit.checkpoint import save_model
+        from toolkit.intervals import ratio_interval
+        from toolkit.objectives.skip_gram import held_out_losses, train_word_vectors, write_sentences
+        from toolkit.results import LOG_FILE
+
+        if not self.is_main:
+            return {}
+        arguments, log = self.arguments, []
+
+        def words_of(rows) -> Iterator[list[str]]:
+            for batch in rows.iter(batch_size=1000):
+                yield from split(batch["text"])
+
+        with tempfile.TemporaryDirectory() as folder:
+            sentences = write_sentences(words_of(self.train_rows), Path(folder) / "sentences.txt")
+            num_words = sentences.num_words
+            self.say(f"training on {num_words:,} words with {arguments.workers} workers")
+            if self.accelerator.num_processes > 1:
+                self.say("these are threads of the main process; gensim has no use for the other processes")
+            start = self.stopwatch.seconds
+
+            def on_epoch_end(num_epochs: int, seconds: float) -> None:
+                speed = num_words * num_epochs / seconds
+                log.append({"step": num_epochs, "epoch": num_epochs, "seconds": seconds, "words_per_second": speed})
+                self.say(f"epoch {num_epochs} of {arguments.num_train_epochs}, {speed:,.0f} words/s")
+
+            vectors, num_epochs = train_word_vectors(
+                sentences,
+                vector_size=self.preset.config(1).hidden_size,
+                window=arguments.window,
+                negative=arguments.negative,
+                min_count=arguments.min_count,
+                max_final_vocab=arguments.vocab_size or self.preset.vocab_size,
+                epochs=arguments.num_train_epochs,
+                alpha=arguments.learning_rate,
+                workers=arguments.workers,
+                seed=arguments.seed,
+                ngrams=ngrams,
+                max_minutes=arguments.max_minutes,
+                on_epoch_end=on_epoch_end,
+            )
+            seconds = self.stopwatch.seconds - start
+        model, tokenizer = export(vectors.wv)
+        lines = [words for words in words_of(spread(self.validation_rows, 8 * self.VALIDATION_WINDOWS)) if words]
+        lengths = [len(words) for words in lines]
+        known = [sum(word in vectors.wv.key_to_index for word in words) for words in lines]
+        loss_sums, pair_counts = held_out_losses(vectors, lines, arguments.seed)
+        output_dir = self.create_output_dir()
+        save_model(output_dir, model, tokenizer)
+        (output_dir / LOG_FILE).write_text("".join(json.dumps(line) + "\n" for line in log), encoding="utf-8")
+        return self.write(
+            model,
+            metrics={
+                "loss": ratio_interval(loss_sums, pair_counts),
+                "known_words": ratio_interval(known, lengths),
+            },
+            n=sum(lengths),
+            num_steps=num_epochs,
+            training_seconds=seconds,
+            throughput=num_words * num_epochs / seconds,
+            throughput_unit="words/s",
+            deterministic=arguments.workers == 1 and arguments.max_minutes is None,
+        )
 
     def prepare(self, windows: Callable) -> tuple[Any, Any]:
         """`windows` of the training and of the held-out text, made once by the main process."""

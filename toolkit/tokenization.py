@@ -2,11 +2,12 @@
 
 WordPiece is of Schuster & Nakajima (2012), BPE of Sennrich, Haddow & Birch (2016), https://arxiv.org/abs/1508.07909;
 `tokenizers` trains both. The kind `bytes` is for encoders that read the spelling of words: one piece a byte, `##` on
-each piece that continues its word. All kinds split text at white space and punctuation first, as BERT does.
+each piece that continues its word; `with_whole_words` makes words that an encoder knows one piece each. All kinds
+split text at white space and punctuation first, as BERT does.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -129,17 +130,72 @@ def word_level_tokenizer(words: Iterable[str], do_lower_case: bool = False, stri
     return _wrap(_tokenizer(model, do_lower_case, strip_accents), WITHOUT_LIMIT)
 
 
-def split_words(do_lower_case: bool = False, strip_accents: bool = False):
-    """The function from a text to its words that tokenizers made here apply before they look anything up."""
-    from tokenizers import models
+def with_whole_words(tokenizer, words: Iterable[str]):
+    """A tokenizer like `tokenizer`, of kind `bytes`, for which each of `words` is one piece; and the id of each word.
 
-    tokenizer = _tokenizer(models.WordLevel({}, unk_token=""), do_lower_case, strip_accents)
+    The ids follow those of the bytes, in the order of the words. A word of one byte is the piece of that byte.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-    def split(text: str) -> list[str]:
-        normalized = tokenizer.normalizer.normalize_str(text)
-        return [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normalized)]
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    vocabulary, ids = tokenizer.get_vocab(), {}
+    for word in words:
+        ((piece, _),) = byte_level.pre_tokenize_str(word)
+        ids[word] = vocabulary.setdefault(piece, len(vocabulary))
+    whole = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    whole.model = models.BPE(
+        vocabulary, [], unk_token=UNKNOWN, continuing_subword_prefix=CONTINUATION, ignore_merges=True
+    )
+    # Words back from their marks, with the letter that stands for a space between them; then letters back to bytes.
+    whole.decoder = decoders.Sequence(
+        [decoders.WordPiece(CONTINUATION, cleanup=False), decoders.Replace(" ", "Ġ"), decoders.ByteLevel()]
+    )
+    return _wrap(whole, WITHOUT_LIMIT), ids
+
+
+def word_splitter(normalizer) -> Callable[[list[str]], list[list[str]]]:
+    """The function from texts to the words of each that tokenizers made here apply before they look anything up.
+
+    `normalizer` is theirs, a `BertNormalizer`. It and the splitting after it treat every character by itself. So they
+    are asked once for each character what becomes of it, and many texts are translated at once, several times faster
+    than one after the other.
+    """
+    from tokenizers import pre_tokenizers
+
+    pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+
+    class Translation(dict):
+        def __missing__(self, character: int) -> str:
+            words = pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(f"a{chr(character)}a"))
+            self[character] = " ".join(word for word, _ in words)[1:-1]
+            return self[character]
+
+    translation = Translation({ord("\n"): "\n"})
+
+    def split(texts: list[str]) -> list[list[str]]:
+        lines = "\n".join([text.replace("\n", " ") for text in texts]).translate(translation)
+        return [line.split() for line in lines.split("\n")]
 
     return split
+
+
+def token_splitter(tokenizer) -> Callable[[list[str]], list[list[str]]]:
+    """The function from texts to the tokens of each, without special ones around them."""
+
+    def split(texts: list[str]) -> list[list[str]]:
+        encoding = tokenizer(texts, add_special_tokens=False, verbose=False)
+        return [encoding.tokens(i) for i in range(len(texts))]
+
+    return split
+
+
+def bert_normalizer(do_lower_case: bool = False, strip_accents: bool = False):
+    """The normalizer of all tokenizers made here."""
+    from tokenizers import normalizers
+
+    return normalizers.BertNormalizer(
+        clean_text=True, handle_chinese_chars=True, lowercase=do_lower_case, strip_accents=strip_accents
+    )
 
 
 def load_tokenizer(folder: str | Path):
@@ -163,10 +219,12 @@ def load_tokenizer(folder: str | Path):
 
 def is_byte_level(tokenizer) -> bool:
     """Whether this is a tokenizer of kind `bytes`."""
-    return (
-        len(tokenizer) == FIRST_CONTINUATION_ID + NUM_BYTES
-        and tokenizer.convert_tokens_to_ids(CONTINUATION + "!") == FIRST_CONTINUATION_ID
-    )
+    return len(tokenizer) == FIRST_CONTINUATION_ID + NUM_BYTES and spells_words(tokenizer)
+
+
+def spells_words(tokenizer) -> bool:
+    """Whether this is a tokenizer of kind `bytes`, with whole words or without."""
+    return tokenizer.convert_tokens_to_ids(CONTINUATION + "!") == FIRST_CONTINUATION_ID
 
 
 def _byte_model():
@@ -179,12 +237,10 @@ def _byte_model():
 
 
 def _tokenizer(model, do_lower_case: bool, strip_accents: bool):
-    from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
+    from tokenizers import Tokenizer, pre_tokenizers, processors
 
     tokenizer = Tokenizer(model)
-    tokenizer.normalizer = normalizers.BertNormalizer(
-        clean_text=True, handle_chinese_chars=True, lowercase=do_lower_case, strip_accents=strip_accents
-    )
+    tokenizer.normalizer = bert_normalizer(do_lower_case, strip_accents)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     cls, sep = SPECIAL_TOKENS["cls_token"], SPECIAL_TOKENS["sep_token"]
     ids = {token: i for i, token in enumerate(SPECIAL_TOKENS.values())}

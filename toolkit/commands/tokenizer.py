@@ -19,7 +19,7 @@ class TokenizerArguments:
     output_dir: str
     """Folder for the tokenizer."""
     kind: Kind = "wordpiece"
-    """wordpiece and bpe: pieces of words; word: whole words; bytes: the bytes of words, for an ELMo."""
+    """wordpiece and bpe: pieces of words; word: whole words; bytes: the bytes of words, for an ELMo or a fastText."""
     vocab_size: int = 8192
     """Largest number of entries; bytes always has 517."""
     min_frequency: int = 2
@@ -48,7 +48,7 @@ def parse(arguments: list[str]) -> TokenizerArguments:
 def run(arguments: TokenizerArguments) -> None:
     from toolkit.data.text import load_text
     from toolkit.results import check_output_dir, create_output_dir
-    from toolkit.tokenization import split_words, train_tokenizer
+    from toolkit.tokenization import train_tokenizer, word_splitter
 
     check_output_dir(arguments.output_dir, overwrite=arguments.overwrite_output_dir)
     texts = load_text(arguments.corpus, arguments.split, arguments.text_column)["text"]
@@ -63,7 +63,7 @@ def run(arguments: TokenizerArguments) -> None:
     folder = create_output_dir(arguments.output_dir, arguments.overwrite_output_dir)
     tokenizer.save_pretrained(folder)
     sample = [text for text in texts[:1000] if text.strip()]
-    num_words = sum(len(split_words()(text)) for text in sample)
+    num_words = sum(map(len, word_splitter(tokenizer.backend_tokenizer.normalizer)(sample)))
     pieces = tokenizer(sample, add_special_tokens=False, verbose=False)["input_ids"]
     unknown = sum(ids.count(tokenizer.unk_token_id) for ids in pieces)
     num_pieces = sum(map(len, pieces))

@@ -24,6 +24,8 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput, TokenClassifierOutput
 from transformers.utils import ModelOutput
 
+from .pieces import find_words, gather_rows
+
 
 class ElmoConfig(PreTrainedConfig):
     """Sizes of an ELMo; `hidden_size` is the width of one direction, the encoder's output is twice as wide."""
@@ -179,17 +181,17 @@ class ElmoModel(ElmoPreTrainedModel):
         # Reversing each sentence within its own length keeps the padding at the end, where no state can be touched
         # by it: no packing is needed.
         reversal = torch.where(positions < lengths, lengths - 1 - positions, positions)  # (B, W)
-        forwards, backwards = words, _gather_rows(words, reversal)
+        forwards, backwards = words, gather_rows(words, reversal)
         for forward_layer, backward_layer in zip(self.forward_layers, self.backward_layers, strict=True):
             new_forwards, new_backwards = forward_layer(forwards)[0], backward_layer(backwards)[0]
             is_first = len(word_states) == 1
             forwards = self.dropout(new_forwards) if is_first else forwards + self.dropout(new_forwards)
             backwards = self.dropout(new_backwards) if is_first else backwards + self.dropout(new_backwards)
-            word_states.append(torch.cat([forwards, _gather_rows(backwards, reversal)], dim=-1))
+            word_states.append(torch.cat([forwards, gather_rows(backwards, reversal)], dim=-1))
 
         output = ElmoOutput(
-            last_hidden_state=_gather_rows(word_states[-1], word_index),
-            hidden_states=tuple(_gather_rows(s, word_index) for s in word_states) if output_hidden_states else None,
+            last_hidden_state=gather_rows(word_states[-1], word_index),
+            hidden_states=tuple(gather_rows(s, word_index) for s in word_states) if output_hidden_states else None,
             word_states=tuple(word_states),
             word_index=word_index,
             word_mask=word_mask,
@@ -198,12 +200,8 @@ class ElmoModel(ElmoPreTrainedModel):
 
     def _encode_words(self, input_ids: torch.Tensor, mask: torch.Tensor):
         """Returns the word of each piece (B, P), which words are real (B, W) and their vectors (B, W, H)."""
-        starts = (input_ids < self.config.first_continuation_id) & mask  # (B, P)
-        starts[:, 0] = True
-        word_index = starts.cumsum(dim=1) - 1  # padding falls to the last word, whose state it shows but never changes
-        num_words = word_index[:, -1] + 1  # (B,)
-        batch_size, width = len(input_ids), int(num_words.max())
-        word_mask = torch.arange(width, device=input_ids.device) < num_words.unsqueeze(1)  # (B, W)
+        starts, word_index, word_mask = find_words(input_ids >= self.config.first_continuation_id, mask)
+        batch_size, width = word_mask.shape
 
         # Where in its word each piece stands: its position less that of the word's first piece.
         positions = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
@@ -326,7 +324,7 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
         """`labels` (B, P), -100 where a piece has none; logits (B, P, num_labels)."""
         outputs = self.elmo(input_ids, attention_mask, output_hidden_states=output_hidden_states)
         word_logits = self.classifier(self.dropout(self.scalar_mix(outputs.word_states)))  # (B, W, num_labels)
-        logits = _gather_rows(word_logits, outputs.word_index)
+        logits = gather_rows(word_logits, outputs.word_index)
         loss = None if labels is None else F.cross_entropy(logits.flatten(0, 1), labels.flatten())
         output = TokenClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
         return output if return_dict is not False else output.to_tuple()
@@ -365,11 +363,6 @@ class ElmoForSequenceClassification(ElmoPreTrainedModel):
         loss = None if labels is None else F.cross_entropy(logits, labels)
         output = SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
         return output if return_dict is not False else output.to_tuple()
-
-
-def _gather_rows(states: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """`states` (B, N, H), `index` (B, M) -> (B, M, H) with `states[b, index[b, m]]`."""
-    return states.gather(1, index.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
 
 
 def _hash_multipliers(length: int, device: torch.device) -> torch.Tensor:

@@ -46,6 +46,21 @@ class Word2VecPreTrainedModel(PreTrainedModel):
             init.zeros_(module.bias)
 
 
+@torch.no_grad()
+def copy_word_vectors(embeddings: nn.Embedding, word_vectors, vocabulary: dict[str, int]) -> None:
+    """Fill a table from gensim `KeyedVectors`, sorted by frequency; `vocabulary` tells the row of each word.
+
+    Rows of words that gensim does not know, [UNK] first of all, get the mean of the rarest tenth of the words: what is
+    not known is most like what is hardly known. The row of padding is zero.
+    """
+    vectors = torch.from_numpy(word_vectors.vectors.copy())
+    embeddings.weight[:] = vectors[-max(1, len(vectors) // 10) :].mean(dim=0)
+    known = [(vocabulary[word], i) for word, i in word_vectors.key_to_index.items() if word in vocabulary]
+    rows, indices = torch.tensor(known).T
+    embeddings.weight[rows] = vectors[indices]
+    embeddings.weight[embeddings.padding_idx] = 0
+
+
 class Word2VecModel(Word2VecPreTrainedModel):
     """Looks up the vector of each word. A word that training never saw has the vector of [UNK]."""
 
@@ -55,21 +70,10 @@ class Word2VecModel(Word2VecPreTrainedModel):
         self.post_init()
 
     @classmethod
-    @torch.no_grad()
     def from_word_vectors(cls, config: Word2VecConfig, word_vectors, vocabulary: dict[str, int]) -> "Word2VecModel":
-        """From gensim `KeyedVectors`, sorted by frequency, and the ids of the tokenizer's vocabulary.
-
-        Entries that gensim does not know, [UNK] first of all, get the mean of the rarest tenth of the words: what is
-        not known is most like what is hardly known. [PAD] is zero.
-        """
+        """From gensim `KeyedVectors`, sorted by frequency, and the ids of the tokenizer's vocabulary."""
         model = cls(config)
-        vectors = torch.from_numpy(word_vectors.vectors.copy())
-        weight = model.embeddings.weight
-        weight[:] = vectors[-max(1, len(vectors) // 10) :].mean(dim=0)
-        known = [(vocabulary[word], i) for word, i in word_vectors.key_to_index.items() if word in vocabulary]
-        rows, indices = torch.tensor(known).T
-        weight[rows] = vectors[indices]
-        weight[config.pad_token_id] = 0
+        copy_word_vectors(model.embeddings, word_vectors, vocabulary)
         return model
 
     def get_input_embeddings(self) -> nn.Module:

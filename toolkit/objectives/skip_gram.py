@@ -1,14 +1,16 @@
 """Skip-gram with negative sampling: guess the neighbours of a word. gensim trains it.
 
 Mikolov, Sutskever, Chen, Corrado & Dean (2013), "Distributed representations of words and phrases and their
-compositionality", https://arxiv.org/abs/1310.4546.
+compositionality", https://arxiv.org/abs/1310.4546. With n-grams of characters it is fastText's: Bojanowski, Grave,
+Joulin & Mikolov (2017), "Enriching word vectors with subword information", https://arxiv.org/abs/1607.04606.
 """
 
-import contextlib
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +25,36 @@ class _OutOfTime(Exception):
     pass
 
 
+@dataclass(frozen=True)
+class Sentences:
+    """A file with one sentence a line, its words separated by spaces, and what gensim would count in it."""
+
+    file: Path
+    word_counts: Counter[str]  # in the order in which the words first occur
+    num_sentences: int
+
+    @property
+    def num_words(self) -> int:
+        return self.word_counts.total()
+
+
+def write_sentences(sentences: Iterable[list[str]], file: Path) -> Sentences:
+    """Leaves out sentences without words."""
+    from gensim.models.word2vec import MAX_WORDS_IN_BATCH
+
+    word_counts: Counter[str] = Counter()
+    num_sentences = 0
+    with open(file, "w", encoding="utf-8") as lines:
+        for words in sentences:
+            if words:
+                lines.write(" ".join(words) + "\n")
+                word_counts.update(words)
+                num_sentences += -(-len(words) // MAX_WORDS_IN_BATCH)  # gensim cuts longer ones
+    return Sentences(file, word_counts, num_sentences)
+
+
 def train_word_vectors(
-    sentences_file: Path,
+    sentences: Sentences,
     *,
     vector_size: int,
     window: int,
@@ -35,16 +65,17 @@ def train_word_vectors(
     alpha: float,
     workers: int,
     seed: int,
+    ngrams: dict[str, int] | None = None,
     max_minutes: float | None = None,
     on_epoch_end: Callable[[int, float], None] = lambda num_epochs, seconds: None,
 ):
-    """A `gensim.models.Word2Vec` trained on a file with one sentence a line, its words separated by spaces.
+    """A `gensim.models.Word2Vec`, or with `ngrams`, its `min_n`, `max_n` and `bucket`, a `gensim.models.FastText`.
 
     Equal to what gensim gives by hand with the same settings, bit for bit with one worker. With `max_minutes` training
     ends after the first epoch that ends later than that. `on_epoch_end` is told the epochs and seconds so far. Returns
-    the model and the number of epochs trained.
+    the model and the number of epochs trained. Raises `InputError` where no word is frequent enough.
     """
-    from gensim.models import Word2Vec
+    from gensim.models import FastText, Word2Vec
     from gensim.models.callbacks import CallbackAny2Vec
 
     class Deadline(CallbackAny2Vec):
@@ -59,30 +90,34 @@ def train_word_vectors(
             if max_minutes is not None and seconds > 60 * max_minutes:
                 raise _OutOfTime
 
-    deadline = Deadline()
-    model = Word2Vec(
-        vector_size=vector_size,
-        window=window,
-        negative=negative,
-        min_count=min_count,
-        max_final_vocab=max_final_vocab,
-        epochs=epochs,
-        alpha=alpha,
-        workers=workers,
-        seed=seed,
-        sg=1,
-    )
-    model.build_vocab(corpus_file=str(sentences_file))
+    settings = {
+        "vector_size": vector_size,
+        "window": window,
+        "negative": negative,
+        "min_count": min_count,
+        "max_final_vocab": max_final_vocab,
+        "epochs": epochs,
+        "alpha": alpha,
+        "workers": workers,
+        "seed": seed,
+        "sg": 1,
+    }
+    model = Word2Vec(**settings) if ngrams is None else FastText(**settings, **ngrams)
+    model.build_vocab_from_freq(sentences.word_counts, corpus_count=sentences.num_sentences)
     if not len(model.wv):
         raise InputError(f"no word occurs {min_count} times in the corpus, lower --min_count")
-    with contextlib.suppress(_OutOfTime):
+    deadline = Deadline()
+    try:
         model.train(
-            corpus_file=str(sentences_file),
-            total_examples=model.corpus_count,
-            total_words=model.corpus_total_words,
+            corpus_file=str(sentences.file),
+            total_examples=sentences.num_sentences,
+            total_words=sentences.num_words,
             epochs=epochs,
             callbacks=[deadline],
         )
+    except _OutOfTime:
+        if ngrams is not None:
+            model.wv.adjust_vectors()  # from the n-grams, which gensim does at the end of training
     return model, deadline.num_epochs
 
 
@@ -98,16 +133,16 @@ def train_token_vectors(
     tokens_a_row = np.mean([len(row["input_ids"]) for row in spread(rows, 1000)])
     rows = spread(rows, math.ceil(TOKENS_OF_A_START / tokens_a_row))
     epochs = min(5, max(1, round(TOKENS_OF_A_START / (tokens_a_row * len(rows)))))
+
+    def lines() -> Iterator[list[str]]:
+        for row in rows:
+            ids = np.array(row["input_ids"])
+            for line in np.split(ids, np.flatnonzero(np.isin(ids, boundary_token_ids))):
+                yield [str(i) for i in line.tolist() if i not in boundary_token_ids]
+
     with tempfile.TemporaryDirectory() as folder:
-        sentences_file = Path(folder) / "tokens.txt"
-        with open(sentences_file, "w") as file:
-            for row in rows:
-                ids = np.array(row["input_ids"])
-                for line in np.split(ids, np.flatnonzero(np.isin(ids, boundary_token_ids))):
-                    if words := [str(i) for i in line.tolist() if i not in boundary_token_ids]:
-                        print(*words, file=file)
         model, _ = train_word_vectors(
-            sentences_file,
+            write_sentences(lines(), Path(folder) / "tokens.txt"),
             vector_size=vector_size,
             window=5,
             negative=5,
@@ -129,8 +164,8 @@ def held_out_losses(
     Returns for each sentence the sum over its pairs and their number, up to the sentence that fills `max_pairs`.
     """
     rng = np.random.default_rng(seed)
-    counts = np.array([model.wv.get_vecattr(word, "count") for word in model.wv.index_to_key], dtype=np.float64)
-    noise = counts**model.ns_exponent / (counts**model.ns_exponent).sum()
+    noise = (model.wv.expandos["count"].astype(np.float64) ** model.ns_exponent).cumsum()
+    noise /= noise[-1]
     sums, num_pairs = [], []
     for words in sentences:
         ids = [model.wv.key_to_index[word] for word in words if word in model.wv.key_to_index]
@@ -141,7 +176,7 @@ def held_out_losses(
         centres, neighbours = np.array(ids)[np.array(pairs).T]
         vectors, outputs = model.wv.vectors[centres], model.syn1neg  # (pairs, H), (V, H)
         losses = np.logaddexp(0, -(vectors * outputs[neighbours]).sum(axis=1))
-        negatives = rng.choice(len(noise), size=(len(pairs), model.negative), p=noise)
+        negatives = noise.searchsorted(rng.random((len(pairs), model.negative)), side="right")
         losses += np.logaddexp(0, np.einsum("ph,pkh->pk", vectors, outputs[negatives])).sum(axis=1)
         sums.append(losses.sum())
         num_pairs.append(len(pairs))

@@ -1,0 +1,25 @@
+"""From pieces to words and back, for encoders that read pieces and whose states are of words.
+
+Shape legend: B batch, P pieces, W words, H width of a state.
+"""
+
+import torch
+
+
+def find_words(continues: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """`continues` and `mask` (B, P): pieces that continue the word before them, and pieces that are not padding.
+
+    Returns which pieces start a word (B, P), the word that each piece belongs to (B, P), and which words are real
+    (B, W). The first piece always starts a word.
+    """
+    starts = ~continues & mask
+    starts[:, 0] = True
+    word_index = starts.cumsum(dim=1) - 1  # padding falls to the last word, whose state it shows but never changes
+    num_words = word_index[:, -1:] + 1  # (B, 1)
+    word_mask = torch.arange(int(num_words.max()), device=mask.device) < num_words
+    return starts, word_index, word_mask
+
+
+def gather_rows(states: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """`states` (B, N, H), `index` (B, M) -> (B, M, H) with `states[b, index[b, m]]`."""
+    return states.gather(1, index.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
