@@ -317,12 +317,12 @@ def test_dropout_is_of_the_modules_and_not_of_the_configuration():
 
 def test_output_bias_guesses_tokens_as_often_as_they_occur():
     model = make(bert.BertForMaskedLM)
-    counts = np.arange(600) % 7
+    counts = torch.arange(600) % 7
     model.set_output_bias(counts)
     with torch.no_grad():
         model.cls.predictions.decoder.weight.zero_()
         guesses = model(INPUT_IDS, labels=INPUT_IDS).logits.softmax(dim=-1)
-    expected = torch.from_numpy((counts + 1) / (counts.sum() + 600)).float()
+    expected = (counts + 1) / (counts.sum() + 600)
     assert torch.allclose(guesses, expected.expand_as(guesses), atol=1e-7)
 
 
@@ -331,7 +331,7 @@ def test_given_embeddings_have_the_spread_of_random_ones_and_are_the_output_laye
     before = model.get_input_embeddings().weight.detach().clone()
     ids = np.array([9, 400, 7, 8])
     vectors = np.random.default_rng(0).normal(3.0, 5.0, (4, 128)).astype(np.float32)
-    model.set_word_embeddings(ids, vectors)
+    model.set_word_embeddings(torch.from_numpy(ids), torch.from_numpy(vectors))
     after = model.get_input_embeddings().weight.detach()
     others = [i for i in range(600) if i not in ids]
     assert torch.equal(after[others], before[others])

@@ -268,6 +268,8 @@ def pretrain_elmo(arguments: ElmoArguments) -> dict[str, Any]:
 
 def pretrain_bert(arguments: BertArguments) -> dict[str, Any]:
     """A masked language model over pieces of words."""
+    import torch
+
     from toolkit.models.bert import BertForMaskedLM
     from toolkit.objectives import masked_lm
     from toolkit.objectives.skip_gram import train_token_vectors
@@ -309,11 +311,12 @@ def pretrain_bert(arguments: BertArguments) -> dict[str, Any]:
     if run.starts_anew and arguments.output_bias == "frequencies":
         counts = masked_lm.count_tokens(rows[0], len(tokenizer))
         counts[tokenizer.all_special_ids] = 0  # never a target
-        model.set_output_bias(counts)
+        model.set_output_bias(torch.from_numpy(counts))
     if run.starts_anew and arguments.embeddings == "word2vec":
         run.say("learning embeddings with word2vec")
         special, seed = tokenizer.all_special_ids, arguments.seed
-        model.set_word_embeddings(*train_token_vectors(rows[0], special, config.hidden_size, seed))
+        vectors = train_token_vectors(rows[0], special, config.hidden_size, seed)
+        model.set_word_embeddings(*map(torch.from_numpy, vectors))
     run.create_output_dir()
     return run.train(model, tokenizer, *rows, collate, exact, item="token")
 

@@ -5,7 +5,6 @@ Devlin, Chang, Lee & Toutanova (2019), https://arxiv.org/abs/1810.04805. Only th
 configuration and checkpoints are those of `transformers.BertForMaskedLM`, which opens them without this package.
 """
 
-import numpy as np
 import torch
 import transformers
 from torch import nn
@@ -75,14 +74,15 @@ class BertForMaskedLM(transformers.BertForMaskedLM):
                 module.p = probability
 
     @torch.no_grad()
-    def set_output_bias(self, counts: np.ndarray) -> None:
+    def set_output_bias(self, counts: torch.Tensor) -> None:
         """So that what knows nothing else guesses tokens as often as they occur, `counts` (vocab_size,); adds one."""
         shares = (counts + 1) / (counts + 1).sum()
-        self.cls.predictions.bias.copy_(torch.from_numpy(np.log(shares)))
+        self.cls.predictions.bias.copy_(shares.log())
 
     @torch.no_grad()
-    def set_word_embeddings(self, ids: np.ndarray, vectors: np.ndarray) -> None:
+    def set_word_embeddings(self, ids: torch.Tensor, vectors: torch.Tensor) -> None:
         """Of the tokens `ids` (n,) to `vectors` (n, hidden_size), centred and scaled to the spread of random ones."""
-        vectors = vectors - vectors.mean(axis=0)
-        vectors *= self.config.initializer_range / vectors.std()
-        self.bert.embeddings.word_embeddings.weight[torch.from_numpy(ids)] = torch.from_numpy(vectors)
+        vectors = vectors - vectors.mean(dim=0)
+        self.bert.embeddings.word_embeddings.weight[ids] = vectors * (
+            self.config.initializer_range / vectors.std(correction=0)
+        )
