@@ -96,6 +96,15 @@ def test_a_choice_of_learning_rates_that_is_killed_goes_on(corpus, encoders, tmp
     assert {path.name for path in (tmp_path / "killed").iterdir()} == files
 
 
+def test_patience_is_counted_on_after_a_kill(corpus, encoders, tmp_path):
+    """At such a rate nothing improves: the first evaluation is the best, and the third, after step 6, ends the run."""
+    command = [*command_of("pos", corpus, encoders), "--output_dir", tmp_path / "run", "--learning_rate", "1e-12"]
+    command += ["--max_steps", "40", "--eval_steps", "2", "--early_stopping_patience", "2"]
+    done = kill([["after checkpoint rename", 1]], *command)
+    assert "resuming from" in done.stdout
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["num_steps"] == 6
+
+
 @pytest.mark.parametrize(
     ("task", "flags", "message"),
     [("pos", ["--freeze"], "other parameters learn"), ("elmo", ["--vocab_size", "400"], "holds another network")],
