@@ -113,6 +113,10 @@ FAULTS = {
     "encoder of the hub offline": ([*FINETUNE, "some/model", "--data", "sample"], "some/model"),
     "unknown scratch preset": ([*FINETUNE, "scratch:bert-huge", "--data", "sample"], "no such folder or preset"),
     "tokenizer too large": ([*FINETUNE, "{bert}", "--data", "sample", "--tokenizer", "{word2vec}"], "does not fit"),
+    "tokenizer without bytes of a preset": (
+        [*FINETUNE, "scratch:fasttext-tiny", "--data", "sample", "--tokenizer", "{bert}"],
+        "does not fit fasttext-tiny, which reads bytes",
+    ),
     "scoring an encoder": (["score", "{bert}", "--data", "sample"], "expected a fine-tuned checkpoint"),
     "no such split": (["score", "{tagger}", "--data", "sample", "--split", "dev2"], "no split 'dev2'"),
     "score to nowhere": (["score", "{tagger}", "--data", "sample", "--output_file", "{out}/s.json"], "--output_file"),

@@ -204,6 +204,14 @@ def test_training_that_ends_early_leaves_vectors_made_of_ngrams(corpus, tmp_path
     assert np.array_equal(vectors, model.wv.vectors)
 
 
+def test_a_comparison_has_the_scratch_twin(folder, tmp_path):
+    flags = ["--encoders", folder, "--data", "sample", "--output_dir", str(tmp_path / "out"), "--train_sizes", "20"]
+    assert main(["compare", *flags, "--seeds", "1", "--learning_rates", "1e-2", "--max_steps", "3"]) == 0
+    runs = [json.loads(path.read_text()) for path in (tmp_path / "out").glob("*/*/*/results.json")]
+    assert sorted(run["encoder"] for run in runs) == [folder, f"scratch:{folder}"]
+    assert len({run["parameters"] for run in runs}) == 1
+
+
 # Sets of words
 
 

@@ -46,6 +46,26 @@ def test_word_vectors_of_three_seeds_are_scored(corpus, tmp_path):
     assert len({record["metrics"]["spearman"]["value"] for record in found}) == 3
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["word2vec", "fasttext"])
+def test_word_vectors_are_timed_beside_gensims(method, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(REPOSITORY / "scripts"))
+    import alternation
+    import bench_word2vec
+
+    monkeypatch.setattr(alternation, "RESULTS", tmp_path)
+    monkeypatch.setattr(bench_word2vec, "EPOCHS", 1)
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    bench_word2vec.main(rounds=1, corpus="sample", method=method)
+    record = json.loads((tmp_path / f"bench_{method}.json").read_text())
+    noted = record["medians of all that was noted"]
+    assert noted["toolkit"]["seconds"] > noted["toolkit"]["seconds of gensim within"] > 0
+    assert noted["gensim"]["seconds of both"] > noted["gensim"]["seconds"] > 0
+    assert record["figures"]["gensim"] == [noted["gensim"]["seconds"]]
+    assert all(-1 <= of[name] <= 1 for of in noted.values() for name in ("analogies", "wordsim353", "simlex999"))
+    assert min(of["peak_memory_mb"] for of in noted.values()) > 50
+
+
 def test_recipes_explain_themselves():
     for script in (REPOSITORY / "scripts").glob("*.sh"):
         text = script.read_text()

@@ -39,7 +39,7 @@ def load_encoder(name: str, model_class: str, tokenizer_name: str | None = None,
     from safetensors import SafetensorError
 
     from toolkit.presets import PRESETS
-    from toolkit.tokenization import load_tokenizer
+    from toolkit.tokenization import load_tokenizer, spells_words
 
     auto_class = getattr(transformers, model_class)
     is_scratch = name.startswith(SCRATCH)
@@ -50,6 +50,11 @@ def load_encoder(name: str, model_class: str, tokenizer_name: str | None = None,
         if tokenizer_name is None:
             raise InputError(f"--encoder {name}: give a --tokenizer too")
         tokenizer = load_tokenizer(tokenizer_name)
+        if PRESETS[source].tokenizer_kind == "bytes" and not spells_words(tokenizer):
+            raise InputError(
+                f"{tokenizer_name}: the tokenizer does not fit {source}, which reads bytes of words; "
+                "make one with: toolkit tokenizer --kind bytes"
+            )
         config = PRESETS[source].config(len(tokenizer))
     else:
         config = load_config(source)

@@ -208,7 +208,7 @@ def whole_words(folder: str, tokenizer) -> list[str]:
     """The words that the encoder's vocabulary has whole, in its order, usually the most frequent first.
 
     Of an ELMo those that it predicts, none where its folder lacks them; of others the entries that the tokenizer takes
-    for just that entry when it is given one alone.
+    for just that entry when it is given one alone. A fastText has the letters of one byte before its words.
     """
     if is_byte_level(tokenizer):
         if not (Path(folder) / OUTPUT_WORDS).is_dir():

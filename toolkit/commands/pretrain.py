@@ -1,8 +1,9 @@
-"""Pretrain an encoder on your text: word2vec, elmo or bert.
+"""Pretrain an encoder on your text: word2vec, fasttext, elmo or bert.
 
 toolkit pretrain elmo --corpus sample --output_dir runs/elmo --preset elmo-tiny --max_minutes 1
 toolkit pretrain bert --corpus 'texts/*.txt.gz' --output_dir runs/bert --max_steps 10000
 toolkit pretrain word2vec --corpus articles.jsonl --text_column body --output_dir runs/word2vec
+toolkit pretrain fasttext --corpus my_texts/ --output_dir runs/fasttext --preset fasttext-small --workers 8
 torchrun --nproc_per_node 2 -m toolkit pretrain bert --corpus sample --output_dir runs/bert --max_steps 100
 """
 

@@ -1,0 +1,127 @@
+#!/usr/bin/env python
+"""Seconds from raw text to saved word vectors, beside what gensim takes by hand to train on the same words.
+
+    python scripts/bench_word2vec.py [ROUNDS] [CORPUS] [METHOD]
+    python scripts/bench_word2vec.py 3 ../shared/data/text_corpus/train.txt fasttext
+
+The toolkit's figure is of the whole process of `toolkit pretrain METHOD`, word2vec or fasttext: libraries, reading
+text with nothing cached, splitting it into words, training, held-out text, checkpoint. gensim's is of training alone,
+on a file of the same words; what it takes to count them before, and to do both, stand apart. Five epochs, two workers,
+a process each, in turns. Both are scored on sets of words, gensim's by itself: it leaves out pairs and questions with
+unseen words, as it must for word2vec, while a fastText of the toolkit answers them. Record:
+docs/results/bench_METHOD.json.
+"""
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from alternation import alternate, write
+
+from toolkit.data.text import hold_out, load_text
+from toolkit.intrinsic import WORD_SETS, score_words
+from toolkit.objectives.skip_gram import Sentences, write_sentences
+from toolkit.presets import get_preset
+from toolkit.pretraining import PRETRAINING
+from toolkit.results import Stopwatch, read_results
+from toolkit.tokenization import bert_normalizer, word_splitter
+
+EPOCHS, WORKERS = 5, 2
+
+
+def ours(method: str, corpus: str, folder: Path) -> dict[str, float]:
+    command = [sys.executable, "-m", "toolkit", "pretrain", method, "--corpus", corpus, "--do_lower_case"]
+    command += ["--output_dir", str(folder / "encoder"), "--num_train_epochs", str(EPOCHS), "--workers", str(WORKERS)]
+    start = time.perf_counter()
+    subprocess.run(command, env={**os.environ, "HF_DATASETS_CACHE": str(folder / "cache")}, check=True)
+    found = {"seconds": time.perf_counter() - start}
+    record = read_results(folder / "encoder")
+    found |= {"seconds of gensim within": record["training_seconds"], "peak_memory_mb": record["peak_memory_mb"]}
+    for name in WORD_SETS:
+        metrics = score_words(str(folder / "encoder"), name, folder / "score.json")["metrics"]
+        found[name] = metrics["accuracy" if name == "analogies" else "spearman"]["value"]
+        found[f"{name}, coverage"] = metrics["coverage"]["value"]
+    shutil.rmtree(folder)
+    return found
+
+
+def gensim_by_hand(method: str, sentences: Sentences) -> dict[str, float]:
+    command = [sys.executable, __file__, "once", method, str(sentences.file), str(EPOCHS)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def once(method: str, file: str, epochs: int) -> dict[str, float]:
+    """In a process of its own: gensim with the settings that are the toolkit's defaults."""
+    from gensim.models import FastText, Word2Vec
+    from gensim.test.utils import datapath
+
+    arguments = PRETRAINING[method][0](corpus="", output_dir="")
+    preset = get_preset(arguments.preset)
+    config = preset.config(1)
+    settings = {"window": arguments.window, "negative": arguments.negative, "min_count": arguments.min_count}
+    settings |= {"alpha": arguments.learning_rate, "epochs": epochs, "workers": WORKERS, "sg": 1, "seed": 0}
+    settings |= {"vector_size": config.hidden_size, "max_final_vocab": preset.vocab_size}
+    if method == "fasttext":
+        settings |= {"bucket": config.num_buckets, "min_n": arguments.min_n, "max_n": arguments.max_n}
+    model = (FastText if method == "fasttext" else Word2Vec)(**settings)
+    stopwatch = Stopwatch()
+    model.build_vocab(corpus_file=file)
+    counting = stopwatch.seconds
+    model.train(
+        corpus_file=file, total_examples=model.corpus_count, total_words=model.corpus_total_words, epochs=epochs
+    )
+    both = stopwatch.seconds
+    found = {"seconds": both - counting, "seconds of build_vocab": counting, "seconds of both": both}
+    found["peak_memory_mb"] = stopwatch.peak_memory_mb
+    found["analogies"] = model.wv.evaluate_word_analogies(datapath(WORD_SETS["analogies"]))[0]
+    for name in ("wordsim353", "simlex999"):
+        found[name] = model.wv.evaluate_word_pairs(datapath(WORD_SETS[name]))[1][0]
+    return found
+
+
+def main(rounds: int = 3, corpus: str = "sample", method: str = "word2vec") -> None:
+    split = word_splitter(bert_normalizer(do_lower_case=True))
+    rows, _ = hold_out(load_text(corpus), PRETRAINING[method][0].validation_fraction)
+    notes: dict[str, list[dict[str, float]]] = {"toolkit": [], "gensim": []}
+    with tempfile.TemporaryDirectory() as root:
+        words = (words for batch in rows.iter(batch_size=1000) for words in split(batch["text"]))
+        sentences = write_sentences(words, Path(root) / "sentences.txt")
+
+        def seconds_of(name: str, found: dict[str, float]) -> float:
+            notes[name].append(found)
+            return found["seconds"]
+
+        found: dict[str, Any] = alternate(
+            {
+                "toolkit": lambda: seconds_of("toolkit", ours(method, corpus, Path(root) / "run")),
+                "gensim": lambda: seconds_of("gensim", gensim_by_hand(method, sentences)),
+            },
+            rounds,
+        )
+    medians = {
+        name: {key: statistics.median(note[key] for note in of_name) for key in of_name[0]}
+        for name, of_name in notes.items()
+    }
+    found["ratio of medians to build_vocab and training"] = (
+        found["medians"]["toolkit"] / medians["gensim"]["seconds of both"]
+    )
+    found["words/s"] = {name: EPOCHS * sentences.num_words / found["medians"][name] for name in notes}
+    found["medians of all that was noted"] = medians
+    head = {"unit": "s", "corpus": Path(corpus).name, "words": sentences.num_words, "epochs": EPOCHS}
+    write(f"bench_{method}", head | {"workers": WORKERS} | found)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["once"]:
+        _, _, method, file, epochs = sys.argv
+        print(json.dumps(once(method, file, int(epochs))))
+    else:
+        main(int(sys.argv[1]) if len(sys.argv) > 1 else 3, *sys.argv[2:4])
