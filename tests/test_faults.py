@@ -107,7 +107,11 @@ def test_patience_is_counted_on_after_a_kill(corpus, encoders, tmp_path):
 
 @pytest.mark.parametrize(
     ("task", "flags", "message"),
-    [("pos", ["--freeze"], "other parameters learn"), ("elmo", ["--vocab_size", "400"], "holds another network")],
+    [
+        ("pos", ["--freeze"], "other parameters learn"),
+        ("elmo", ["--vocab_size", "400"], "holds another network"),
+        ("bert", ["--optim", "muon"], "was made with --optim adamw"),
+    ],
 )
 def test_what_a_checkpoint_does_not_fit_is_named(task, flags, message, corpus, encoders, tmp_path):
     command = [*command_of(task, corpus, encoders), "--output_dir", tmp_path / "run"]

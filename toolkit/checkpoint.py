@@ -41,6 +41,7 @@ class TrainingState:
     loss_scale: dict[str, float] = field(default_factory=dict)  # of float16
     order: dict[str, int] = field(default_factory=dict)  # what the order of the data follows from
     trained: list[str] = field(default_factory=list)  # the names of the parameters that learn
+    optim: str = "adamw"
 
     def note_evaluation(self, figures: dict[str, float], better: str) -> bool:
         """Whether nothing so far was better by the figure `better`, of which more is better unless it is a loss.

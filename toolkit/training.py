@@ -392,7 +392,7 @@ def _prepare(
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         _adapt_to_deepspeed(accelerator, arguments)
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    start = TrainingState(order=order, trained=trained)
+    start = TrainingState(order=order, trained=trained, optim=arguments.optim)
     state, checkpoint = _find_checkpoint(arguments, output_dir, start, accelerator)
     if checkpoint is not None:
         load_weights(checkpoint, model)
@@ -559,7 +559,8 @@ def _find_checkpoint(
 ) -> tuple[TrainingState, Path | None]:
     """Where to go on, and the checkpoint with the weights; at the `start`, and none, where nothing was saved.
 
-    Raises `InputError` where no checkpoint is whole, the data would come in another order or other parameters learn.
+    Raises `InputError` where no checkpoint is whole, the data would come in another order, other parameters learn or
+    another optimiser trains them.
     """
     if not arguments.resume:
         return start, None
@@ -576,6 +577,8 @@ def _find_checkpoint(
             )
     if state.trained != start.trained:
         raise InputError(f"--resume: in {checkpoint} other parameters learn; {REPEAT_OR_START_ANEW}")
+    if state.optim != start.optim:
+        raise InputError(f"--resume: {checkpoint} was made with --optim {state.optim}; {REPEAT_OR_START_ANEW}")
     accelerator.print(f"resuming from {checkpoint}")
     return state, checkpoint
 
