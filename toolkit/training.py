@@ -396,14 +396,15 @@ def _prepare(
     state, checkpoint = _find_checkpoint(arguments, output_dir, start, accelerator)
     if checkpoint is not None:
         load_weights(checkpoint, model)
-    if accelerator.is_fsdp2:
+    is_shared_out = accelerator.is_fsdp2  # on CPUs accelerate forgets it at `prepare`
+    if is_shared_out:
         _share_out(model, accelerator.state.fsdp_plugin)
     optimizer = _make_optimizer(model, arguments, pace, accelerator)
     if arguments.fp16:
         accelerator.scaler = torch.amp.GradScaler(accelerator.device.type)
     groups = [list(group["params"]) for group in optimizer.param_groups]
     wrapped, optimizer = accelerator.prepare(model, optimizer)
-    if accelerator.is_fsdp2:  # accelerate finds them again by address, and all parts without a row have one
+    if is_shared_out:  # accelerate finds them again by address, and all parts without a row have one
         for group, parameters in zip(optimizer.param_groups, groups, strict=True):
             group["params"] = parameters
     if checkpoint is not None:
