@@ -6,6 +6,7 @@ Each run is a process of its own, forked from this one, which has loaded the lib
 `POINTS` and how many times it is passed before the kill, or "random" and seconds. Prints how many runs were killed.
 """
 
+import contextlib
 import json
 import os
 import random
@@ -45,11 +46,19 @@ POINTS = {
     "before best weights": _before(os, "replace", lambda source, target: str(target).endswith("model.safetensors")),
     "while a checkpoint is written": _before(toolkit.checkpoint, "save_file"),
     "while the best run is copied": _before(shutil, "copy2"),
+    "while a worker starts": _before(toolkit.training, "_start_worker"),
 }
 
 
+def end(process: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process, signal.SIGKILL)
+    time.sleep(1)  # for a worker; a process does not outlive its own
+
+
 def kill_at(point: str, count: int) -> None:
-    """From now on this process ends when `point` is passed for the `count`-th time."""
+    """From now on this process ends when `point` is passed for the `count`-th time, be it in one of its workers."""
+    process = os.getpid()
     owner, name, matches, is_before = POINTS[point]
     original = getattr(owner, name)
     num_passed = 0
@@ -59,10 +68,10 @@ def kill_at(point: str, count: int) -> None:
         num_passed += bool(matches(*arguments))
         is_time = num_passed == count and matches(*arguments)
         if is_time and is_before:
-            os.kill(os.getpid(), signal.SIGKILL)
+            end(process)
         result = original(*arguments, **keywords)
-        if is_time:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if is_time and not is_before:
+            end(process)
         return result
 
     setattr(owner, name, passed)

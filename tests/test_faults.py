@@ -62,6 +62,7 @@ PLANS = {
         ["before checkpoint rename", 1],
         ["after log write", 3],
         ["before best weights", 1],
+        ["while a worker starts", 1],
         ["random", 4.0],
     ],
 }
@@ -75,7 +76,8 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_it_never_had(task, num_
     assert done.returncode == 0, done.stderr
     killed = [*command, "--output_dir", tmp_path / "killed", "--dataloader_num_workers", num_workers]
     done = kill(PLANS[num_workers], *killed)
-    assert int(done.stdout.partition("kills: ")[2].split()[0]) >= 4  # a random time may come after the end
+    num_kills = int(done.stdout.partition("kills: ")[2].split()[0])
+    assert num_kills >= len(PLANS[num_workers]) - 1  # a random time may come after the end
     assert "resuming from" in done.stdout
     assert same_run(tmp_path / "killed", tmp_path / "whole")
     assert not list((tmp_path / "killed").glob(".*partial")), "nothing half-written stays"

@@ -214,13 +214,18 @@ def _loader(rows, draws: Iterable[list[Draw]], collate: Collate, num_workers: in
             batch_sampler=draws,
             collate_fn=partial(_collate_pairs, collate),
             num_workers=num_workers,
-            worker_init_fn=_outlive_signals,
+            worker_init_fn=partial(_start_worker, os.getpid()),
         )
     )
 
 
-def _outlive_signals(worker: int) -> None:
-    """Signals reach a whole job: a worker goes on until the training process has finished its step and saved."""
+def _start_worker(training_process: int, worker: int) -> None:
+    """Signals reach a whole job: a worker goes on until the training process has finished its step and saved.
+
+    It ends at once if that process was killed before: torch's workers only notice what happens from now on.
+    """
+    if os.getppid() != training_process:
+        os._exit(1)
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(WORKER_GRACE_SECONDS))
@@ -243,7 +248,7 @@ def train(
     tokenizer=None,
     lengths: Sequence[int] | None = None,
     evaluate: Callable[[Accelerator], dict[str, float]] | None = None,
-    better: str = "loss",
+    better: str | None = "loss",
     item: str = "token",
     num_evaluations: int = 10,
     pace: Callable[[str], Pace] = lambda name: Pace(),
