@@ -89,24 +89,32 @@ class ElmoCharacterEncoder(nn.Module):
         self.projection = nn.Linear(num_filters, config.hidden_size)
 
     def forward(self, spellings: torch.Tensor) -> torch.Tensor:
-        """`spellings` (D, L): piece ids, padded with `pad_token_id`. Returns (D, H)."""
-        # Padded on the right only: a window may run over the end of the word, which padding marks, but it never starts
-        # there, so that the width of the batch does not show in the vector.
-        length = spellings.shape[1]
+        """`spellings` (D, L): piece ids, padded on the right with `pad_token_id`. Returns (D, H)."""
+        inside = spellings != self.pad_token_id
+        lengths = inside.sum(dim=1)
+        by_length = lengths.argsort()
+        # One product for all convolutions and bytes; a window may run over the end of its word, which padding marks.
         widest = max(convolution.kernel_size[0] for convolution in self.convolutions)
-        padded = F.pad(spellings, (0, widest - 1), value=self.pad_token_id)
-        embedded = self.embeddings(padded).transpose(1, 2)  # (D, char_embedding_size, L + widest - 1)
-        inside = (spellings != self.pad_token_id).unsqueeze(1)  # (D, 1, L)
-        pooled = []
-        for convolution in self.convolutions:
-            windows = convolution(embedded[:, :, : length + convolution.kernel_size[0] - 1])  # (D, filters, L)
-            pooled.append((F.relu(windows) * inside).amax(dim=-1))
-        states = torch.cat(pooled, dim=-1)  # (D, filters)
+        padded = F.pad(spellings[by_length], (0, widest - 1), value=self.pad_token_id)
+        size = self.embeddings.embedding_dim
+        windows = self.embeddings(padded).flatten(1).unfold(1, widest * size, size)  # (D, L, widest * size)
+        features = F.linear(windows[inside[by_length]], *self._joint_convolution(widest))  # (bytes, filters)
+        # The maximum over each word's bytes, words of one length at a time; those of none, which are padding, get 0.
+        counts = lengths.bincount().tolist()
+        parts = features.split([length * count for length, count in enumerate(counts)])
+        pooled = [part.unflatten(0, (-1, length)).amax(dim=1) for length, part in enumerate(parts) if len(part)]
+        states = F.relu(torch.cat([features.new_zeros(counts[0], features.shape[1]), *pooled]))[by_length.argsort()]
         for highway in self.highways:
             transform, gate = highway(states).chunk(2, dim=-1)
             gate = torch.sigmoid(gate)
             states = gate * states + (1 - gate) * F.relu(transform)
         return self.projection(states)
+
+    def _joint_convolution(self, widest: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weight (filters, widest * char_embedding_size) and bias (filters,) of all convolutions as one."""
+        weights = [F.pad(layer.weight, (0, widest - layer.kernel_size[0])) for layer in self.convolutions]
+        weight = torch.cat(weights).transpose(1, 2).flatten(1)  # from (filters, char_embedding_size, widest)
+        return weight, torch.cat([layer.bias for layer in self.convolutions])
 
 
 class ElmoPreTrainedModel(PreTrainedModel):
@@ -281,10 +289,52 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
         offsets = self.output_bias(words).squeeze(-1) - log_counts[words]
         num_targets = len(targets)
         target_logits = (states * embeddings[:num_targets]).sum(dim=-1) + offsets[:num_targets]  # (N,)
-        # Only the product may be of low precision: bfloat16 would round the offsets and the sum over the words.
-        logits = (states @ embeddings[num_targets:].T).float().add_(offsets[num_targets:])  # (N, K)
-        logits.masked_fill_(targets.unsqueeze(1) == negatives, float("-inf"))
-        return (torch.logaddexp(logits.logsumexp(dim=-1), target_logits) - target_logits).mean()
+        places = negatives.new_full((self.config.output_vocab_size,), -1)
+        places[negatives] = torch.arange(len(negatives), device=negatives.device)
+        return SampledSoftmax.apply(
+            states, target_logits, embeddings[num_targets:], offsets[num_targets:], places[targets]
+        )
+
+
+class SampledSoftmax(torch.autograd.Function):
+    """Mean negative log-likelihood of N targets among K negatives each, with its gradients, in slices of N: a slice of
+    the logits is used up before it leaves the processor's cache, and (N, K) numbers are never held."""
+
+    ROWS = 256
+
+    @staticmethod
+    def forward(ctx, states, target_logits, embeddings, offsets, places):
+        """`states` (N, H); `target_logits` (N,); `embeddings` (K, H) and `offsets` (K,) of the negatives;
+        `places` (N,) of the targets among them, -1 where a target is none of them."""
+        loss = target_logits.new_zeros(())
+        state_gradients, target_gradients = [], []
+        embedding_gradient, offset_gradient = torch.zeros_like(embeddings), torch.zeros_like(offsets)
+        slices = (x.split(SampledSoftmax.ROWS) for x in (states, target_logits, places))
+        for some_states, some_targets, some_places in zip(*slices, strict=True):
+            # Only the products may be of low precision: bfloat16 would round the offsets and the sum over the words.
+            logits = (some_states @ embeddings.T).to(offsets.dtype).add_(offsets)  # (rows, K)
+            rows = (some_places >= 0).nonzero().squeeze(-1)
+            logits[rows, some_places[rows]] = float("-inf")
+            totals = torch.logaddexp(logits.logsumexp(dim=-1), some_targets)
+            loss += (totals - some_targets).sum()
+            shares = logits.sub_(totals.unsqueeze(-1)).exp_()
+            state_gradients.append(shares.to(some_states.dtype) @ embeddings)
+            target_gradients.append((some_targets - totals).exp() - 1)
+            embedding_gradient += shares.T.to(some_states.dtype) @ some_states
+            offset_gradient += shares.sum(dim=0)
+        ctx.save_for_backward(
+            torch.cat(state_gradients).to(states.dtype),
+            torch.cat(target_gradients),
+            embedding_gradient,
+            offset_gradient,
+        )
+        return loss / len(states)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        gradients = ctx.saved_tensors
+        gradient = gradient / len(gradients[0])
+        return *(gradient.to(each.dtype) * each for each in gradients), None
 
 
 class ElmoScalarMix(nn.Module):
