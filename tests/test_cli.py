@@ -79,6 +79,10 @@ FAULTS = {
     "preset of another family": ([*PRETRAIN, "sample", "--preset", "elmo-tiny"], "unknown preset 'elmo-tiny'"),
     "negative budget": ([*PRETRAIN, "sample", "--max_minutes", "-3"], "--max_minutes -3.0: expected a number greater"),
     "budget that is no number": ([*PRETRAIN, "sample", "--max_minutes", "soon"], "--max_minutes"),
+    "no generator": (
+        ["pretrain", "electra", "--corpus", "sample", "--output_dir", "{out}", "--generator_size", "0"],
+        "--generator_size 0.0: expected a number greater than zero",
+    ),
     "tokenizer of another kind": ([*PRETRAIN, "sample", "--tokenizer", "{elmo}"], "does not fit a BERT"),
     "no tokenizer": ([*PRETRAIN, "sample", "--tokenizer", "{files}/other"], "no tokenizer in this folder"),
     "too long windows": ([*PRETRAIN, "sample", "--max_length", "4000"], "--max_length 4000"),
@@ -95,7 +99,10 @@ FAULTS = {
         "--overwrite_output_dir",
     ),
     "unknown command": (["pretain"], "unknown command 'pretain', expected one of quickstart"),
-    "unknown method": (["pretrain", "gpt"], "unknown method 'gpt', expected one of word2vec, fasttext, elmo, bert"),
+    "unknown method": (
+        ["pretrain", "gpt"],
+        "unknown method 'gpt', expected one of word2vec, fasttext, elmo, bert, electra",
+    ),
     "unknown task": (["finetune", "parsing"], "unknown task 'parsing'"),
     "unknown flag": ([*PRETRAIN, "sample", "--learning_rat", "1"], "--learning_rat"),
     "missing flag": (["pretrain", "bert", "--corpus", "sample"], "output_dir"),

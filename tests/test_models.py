@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification, PreTrainedModel
 
 import toolkit.models
-from toolkit.models import bert, elmo, fasttext, word2vec
+from toolkit.models import bert, electra, elmo, fasttext, word2vec
 from toolkit.presets import PRESETS
 
 SMALL = {
@@ -24,8 +24,9 @@ SMALL = {
         hidden_size=12, char_embedding_size=6, char_filters=[[1, 6], [3, 8]], output_vocab_size=50, num_labels=4
     ),
     "bert": PRESETS["bert-tiny"].config(600),
+    "electra": PRESETS["electra-tiny"].config(600),
 }
-SMALL["bert"].num_labels = 4
+SMALL["bert"].num_labels = SMALL["electra"].num_labels = 4
 # Every class, with the configuration it is tried with. Abstract bases are left out by their names.
 MODELS: dict[type[PreTrainedModel], str] = {
     word2vec.Word2VecModel: "toolkit-word2vec",
@@ -39,6 +40,7 @@ MODELS: dict[type[PreTrainedModel], str] = {
     elmo.ElmoForTokenClassification: "toolkit-elmo",
     elmo.ElmoForSequenceClassification: "toolkit-elmo",
     bert.BertForMaskedLM: "bert",
+    electra.ElectraForPreTraining: "electra",
 }
 all_models = pytest.mark.parametrize("model_class", MODELS, ids=lambda model_class: model_class.__name__)
 # [CLS], two words of several bytes, a word of one, [SEP]; then a shorter sentence with padding.
@@ -347,6 +349,66 @@ def test_transformers_opens_the_checkpoint_as_its_own(tmp_path):
 
     make(bert.BertForMaskedLM).save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["architectures"] == ["BertForMaskedLM"]
+
+
+# ELECTRA
+
+
+def test_loss_of_an_electra_is_that_of_transformers_generator_and_discriminator():
+    """What the generator draws is found by numpy, of the probabilities of a transformers' generator."""
+    import transformers
+
+    model = make(electra.ElectraForPreTraining)
+    generator = transformers.ElectraForMaskedLM(model.generator.config).eval()
+    generator.electra.embeddings.load_state_dict(model.electra.embeddings.state_dict())
+    generator.electra.encoder.load_state_dict(model.generator.encoder.state_dict())
+    generator.electra.embeddings_project.load_state_dict(model.generator.embeddings_project.state_dict())
+    generator.generator_predictions.load_state_dict(model.generator.predictions.state_dict())
+    model.generator.bias.data.normal_(std=2.0)
+    generator.generator_lm_head.bias.data = model.generator.bias.data
+    discriminator = transformers.ElectraForPreTraining(model.config).eval()
+    discriminator.load_state_dict(model.state_dict(), strict=False)
+
+    labels, uniforms = torch.full_like(INPUT_IDS, -100), torch.rand(INPUT_IDS.shape)
+    labels[0, [2, 3, 6]], labels[1, 1] = torch.tensor([17, 400, 9]), 18
+    masked = labels != -100
+    with torch.no_grad():
+        guesses = generator(INPUT_IDS, attention_mask=ATTENTION_MASK).logits[masked]
+        filled_in = INPUT_IDS.clone()
+        sums = guesses.softmax(dim=-1).double().numpy().cumsum(axis=1)
+        drawn = [np.searchsorted(row, u) for row, u in zip(sums, uniforms[masked].numpy(), strict=True)]
+        drawn[1] = 400  # a generator may be right: that token is as it was
+        uniforms[0, 3] = float(sums[1, 399:401].mean())
+        filled_in[masked] = torch.tensor(drawn)
+        is_replaced = (masked & (filled_in != labels)).long()
+        assert is_replaced.sum() == 3
+        judged = discriminator(filled_in, attention_mask=ATTENTION_MASK, labels=is_replaced)
+    num_tokens = int(ATTENTION_MASK.sum())
+    guessed = torch.nn.functional.cross_entropy(guesses, labels[masked], reduction="sum")
+    expected = guessed / 0.15 / num_tokens + 50 * judged.loss
+    found = model(INPUT_IDS, attention_mask=ATTENTION_MASK, labels=labels, uniforms=uniforms)
+    assert found.loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    real = ATTENTION_MASK.bool()
+    assert torch.allclose(found.logits[real], judged.logits[real], atol=1e-5)
+
+
+def test_a_generator_draws_with_its_probabilities():
+    logits = torch.tensor([2.0, -1.0, 0.5, -float("inf"), 1.0])
+    uniforms = (torch.arange(10_000) + 0.5) / 10_000
+    drawn = electra.draw(logits.expand(10_000, -1), uniforms)
+    assert torch.allclose(drawn.bincount(minlength=5) / 10_000, logits.softmax(dim=0), atol=2e-4)
+    assert electra.draw(logits.unsqueeze(0), torch.ones(1)).item() == 4
+
+
+def test_an_electra_without_its_generator_is_one_of_transformers(tmp_path):
+    import transformers
+
+    model = make(electra.ElectraForPreTraining)
+    expected = model(INPUT_IDS, attention_mask=ATTENTION_MASK).logits
+    model.without_generator().save_pretrained(tmp_path)
+    opened, loading = transformers.ElectraForPreTraining.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(loading[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert torch.equal(opened.eval()(INPUT_IDS, attention_mask=ATTENTION_MASK).logits, expected)
 
 
 # word2vec

@@ -12,7 +12,7 @@ from scipy.stats import binom
 from transformers import AutoModel, AutoTokenizer
 
 from toolkit.errors import InputError
-from toolkit.objectives import masked_lm, two_way_lm
+from toolkit.objectives import masked_lm, replaced_token, two_way_lm
 from toolkit.tokenization import train_tokenizer
 from toolkit.training import Draw
 
@@ -125,6 +125,22 @@ def test_masks_depend_on_the_example_and_the_epoch_not_on_its_neighbours():
     assert not torch.equal(next_epoch["labels"], alone["labels"])
 
 
+def test_an_electra_masks_every_target_and_draws_by_the_example():
+    collate = replaced_token.ReplaceTokens(0, 4, [0, 1, 2, 3, 4], 1000, seed=0, shares=(0.3, 0.3))
+    rows = [{"input_ids": list(range(5, 105))}, {"input_ids": list(range(305, 345))}]
+    batch = collate(rows, [Draw(0, 0, 7), Draw(0, 0, 8)])
+    targets = batch["labels"] != -100
+    assert targets.sum(dim=1).tolist() == [30, 12]
+    assert (batch["input_ids"][targets] == 4).all()
+    assert batch["num_targets"] == batch["num_items"] == 140
+    uniforms = batch["uniforms"]
+    assert uniforms[0].unique().numel() == 100
+    assert abs(uniforms[0].mean() - 0.5) < 0.1
+    alone = collate(rows[1:], [Draw(3, 0, 8)])
+    assert torch.equal(alone["uniforms"][0], uniforms[1, :40]), "a share of a batch draws as the whole batch does"
+    assert not torch.equal(collate(rows[1:], [Draw(3, 1, 8)])["uniforms"], alone["uniforms"]), "each epoch anew"
+
+
 def test_masked_lm_windows_hold_every_token_once():
     tokenizer = train_tokenizer(TEXTS, "wordpiece", vocab_size=100)
     rows = masked_lm.windows(Dataset.from_dict({"text": TEXTS}), tokenizer, max_length=16)
@@ -229,6 +245,27 @@ def test_expected_counts_of_negatives_are_what_samples_show():
         expected += np.exp(log_counts)
     assert seen.sum() == num_samples * num_negatives
     assert np.abs(seen / num_samples - expected / num_samples).max() < 0.02
+
+
+def test_gradients_of_the_sampled_softmax_are_those_of_its_formula():
+    from toolkit.models.elmo import SampledSoftmax
+
+    generator = torch.Generator().manual_seed(0)
+    targets, negatives = torch.randint(90, (600,), generator=generator), torch.randperm(90, generator=generator)[:40]
+    shapes = [(600, 8), (600,), (40, 8), (40,)]
+    states, target_logits, embeddings, offsets = inputs = [
+        torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True) for shape in shapes
+    ]
+    logits = (states @ embeddings.T + offsets).masked_fill(targets.unsqueeze(1) == negatives, float("-inf"))
+    expected = -torch.cat([target_logits.unsqueeze(1), logits], dim=1).log_softmax(dim=1)[:, 0].mean()
+    places = torch.full((90,), -1)
+    places[negatives] = torch.arange(40)
+    loss = SampledSoftmax.apply(*inputs, places[targets])
+    assert (places[targets] >= 0).any()
+    assert (places[targets] < 0).any()
+    torch.testing.assert_close(loss, expected)
+    of_formula, of_ours = (torch.autograd.grad(3 * value, inputs) for value in (expected, loss))
+    torch.testing.assert_close(of_ours, of_formula)
 
 
 def test_sampled_softmax_approaches_the_exact_one():

@@ -43,13 +43,14 @@ class TrainingState:
     trained: list[str] = field(default_factory=list)  # the names of the parameters that learn
     optim: str = "adamw"
 
-    def note_evaluation(self, figures: dict[str, float], better: str) -> bool:
-        """Whether nothing so far was better by the figure `better`, of which more is better unless it is a loss.
+    def note_evaluation(self, figures: dict[str, float], better: str | None) -> bool:
+        """Whether nothing so far was better by the figure `better`, of which more is better unless it is a loss; with
+        None later is better.
 
         Of equals the later weights are kept, which have learned longer; with little validation data many are equal.
         """
         sign = -1 if better == "loss" else 1
-        gain = math.inf if self.best is None else sign * (figures[better] - self.best[better])
+        gain = math.inf if self.best is None or better is None else sign * (figures[better] - self.best[better])
         self.num_evaluations += 1
         self.num_without_gain = 0 if gain > 0 else self.num_without_gain + 1
         if gain >= 0:

@@ -2,7 +2,8 @@
 
 tiny, mini and small run on two CPU cores, where a minute is well spent on tiny, twenty on mini, hours on small; base
 wants a GPU.
-The BERT sizes are those of Turc, Chang, Lee & Toutanova (2019), https://arxiv.org/abs/1908.08962.
+The BERT sizes are those of Turc, Chang, Lee & Toutanova (2019), https://arxiv.org/abs/1908.08962; electra-small and
+-base are those of Clark, Luong, Le & Manning (2020), https://arxiv.org/abs/2003.10555.
 """
 
 from collections.abc import Callable
@@ -69,6 +70,26 @@ def bert(num_hidden_layers: int, hidden_size: int) -> Callable:
     return config
 
 
+def electra(
+    num_hidden_layers: int, hidden_size: int, embedding_size: int = 128, generator_size: float = 0.25
+) -> Callable:
+    def config(vocab_size: int):
+        from transformers import ElectraConfig
+
+        return ElectraConfig(
+            vocab_size=vocab_size,
+            embedding_size=embedding_size,
+            hidden_size=hidden_size,
+            num_hidden_layers=num_hidden_layers,
+            num_attention_heads=hidden_size // 64,
+            intermediate_size=4 * hidden_size,
+            generator_size=generator_size,
+            discriminator_weight=50.0,
+        )
+
+    return config
+
+
 PRESETS: dict[str, Preset] = {
     "word2vec-tiny": Preset(word2vec(64), 30_000, "word"),
     "word2vec-mini": Preset(word2vec(100), 100_000, "word"),
@@ -86,6 +107,10 @@ PRESETS: dict[str, Preset] = {
     "bert-mini": Preset(bert(4, 256), 8_192, "wordpiece"),
     "bert-small": Preset(bert(4, 512), 16_384, "wordpiece"),
     "bert-base": Preset(bert(12, 768), 30_522, "wordpiece"),
+    "electra-tiny": Preset(electra(2, 128, 128, 1 / 2), 4_096, "wordpiece"),
+    "electra-mini": Preset(electra(4, 256, 128, 1 / 4), 8_192, "wordpiece"),
+    "electra-small": Preset(electra(12, 256, 128, 1 / 4), 30_522, "wordpiece"),
+    "electra-base": Preset(electra(12, 768, 768, 1 / 3), 30_522, "wordpiece"),
 }
 
 

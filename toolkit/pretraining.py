@@ -157,6 +157,24 @@ class BertArguments(TrainingArguments, CorpusArguments):
             raise InputError(f"--dropout {self.dropout}: expected a share from 0 to below 1")
 
 
+@dataclass(kw_only=True)
+class ElectraArguments(BertArguments):
+    preset: str = "electra-mini"
+    """Size of the encoder: electra-tiny, -mini, -small or -base."""
+    generator_size: float | None = None
+    """Width of the generator, which fills in what the encoder looks for, as a share of the encoder's (default: the
+    preset's, a quarter to a half)."""
+    discriminator_weight: float = 50.0
+    """What a token counts for that the encoder judges, beside a masked one that the generator guesses."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("generator_size", "discriminator_weight"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise InputError(f"--{name} {value}: expected a number greater than zero")
+
+
 def _check(arguments: Any, shortest: int) -> None:
     if arguments.max_length < shortest:
         raise InputError(f"--max_length {arguments.max_length}: expected at least {shortest}")
@@ -165,7 +183,7 @@ def _check(arguments: Any, shortest: int) -> None:
 
 
 def pretrain(method: str, **flags: Any) -> dict[str, Any]:
-    """Pretrain `word2vec`, `fasttext`, `elmo` or `bert`; the flags are those of `toolkit pretrain METHOD --help`.
+    """Pretrain `word2vec`, `fasttext`, `elmo`, `bert` or `electra`; `flags` as in `toolkit pretrain METHOD --help`.
 
     Leaves the checkpoint in `output_dir` and returns the record that stands in its `results.json`; with `resume` that
     of a run which stands there finished.
@@ -268,57 +286,26 @@ def pretrain_elmo(arguments: ElmoArguments) -> dict[str, Any]:
 
 def pretrain_bert(arguments: BertArguments) -> dict[str, Any]:
     """A masked language model over pieces of words."""
-    import torch
-
     from toolkit.models.bert import BertForMaskedLM
-    from toolkit.objectives import masked_lm
-    from toolkit.objectives.skip_gram import train_token_vectors
-    from toolkit.tokenization import load_tokenizer, spells_words, train_tokenizer
+    from toolkit.objectives.masked_lm import MaskTokens
 
     run = _Run("bert", arguments)
-    if arguments.tokenizer is None:
-        run.say("training a WordPiece tokenizer")
-        vocab_size = arguments.vocab_size or run.preset.vocab_size
-        texts = run.train_rows["text"]
-        tokenizer = train_tokenizer(texts, "wordpiece", vocab_size, do_lower_case=arguments.do_lower_case)
-    else:
-        tokenizer = load_tokenizer(arguments.tokenizer)
-        if tokenizer.mask_token_id is None or spells_words(tokenizer):
-            raise InputError(
-                f"--tokenizer {arguments.tokenizer}: does not fit a BERT, which needs pieces of words and a [MASK]; "
-                "make one with: toolkit tokenizer --kind wordpiece"
-            )
-    config = run.preset.config(len(tokenizer))
-    if arguments.max_length > config.max_position_embeddings:
-        raise InputError(
-            f"--max_length {arguments.max_length}: {arguments.preset} has {config.max_position_embeddings} positions"
-        )
-    tokenizer.model_max_length = arguments.max_length  # positions after it are never trained
-    continues = masked_lm.continuing_tokens(tokenizer) if arguments.whole_word_mask else None
-    rows = run.prepare(lambda rows: masked_lm.windows(rows, tokenizer, arguments.max_length, arguments.packing))
-    exact = masked_lm.MaskTokens(
-        tokenizer.pad_token_id,
-        tokenizer.mask_token_id,
-        tokenizer.all_special_ids,
-        len(tokenizer),
-        arguments.seed,
-        cls_token_id=tokenizer.cls_token_id if arguments.packing == "lines" else None,
+    return run.train_to_fill_in(BertForMaskedLM, MaskTokens)
+
+
+def pretrain_electra(arguments: ElectraArguments) -> dict[str, Any]:
+    """An encoder that tells the tokens of a text from those that a small masked language model has put there."""
+    from toolkit.models.electra import ElectraForPreTraining
+    from toolkit.objectives.replaced_token import ReplaceTokens
+
+    run = _Run("electra", arguments)
+    settings = {"discriminator_weight": arguments.discriminator_weight}
+    if arguments.generator_size is not None:
+        settings["generator_size"] = arguments.generator_size
+    # As the generator learns, the encoder's task becomes harder: the sum of their losses tells no best weights.
+    return run.train_to_fill_in(
+        ElectraForPreTraining, ReplaceTokens, settings, better=None, result=ElectraForPreTraining.without_generator
     )
-    start, end = arguments.mlm_probability, arguments.mlm_probability_end
-    collate = dataclasses.replace(exact, shares=(start, start if end is None else end), continues=continues)
-    model = run.new_model(BertForMaskedLM, config)
-    model.set_dropout(arguments.dropout)
-    if run.starts_anew and arguments.output_bias == "frequencies":
-        counts = masked_lm.count_tokens(rows[0], len(tokenizer))
-        counts[tokenizer.all_special_ids] = 0  # never a target
-        model.set_output_bias(torch.from_numpy(counts))
-    if run.starts_anew and arguments.embeddings == "word2vec":
-        run.say("learning embeddings with word2vec")
-        special, seed = tokenizer.all_special_ids, arguments.seed
-        vectors = train_token_vectors(rows[0], special, config.hidden_size, seed)
-        model.set_word_embeddings(*map(torch.from_numpy, vectors))
-    run.create_output_dir()
-    return run.train(model, tokenizer, *rows, collate, exact, item="token")
 
 
 PRETRAINING: dict[str, tuple[type, Callable]] = {
@@ -326,6 +313,7 @@ PRETRAINING: dict[str, tuple[type, Callable]] = {
     "fasttext": (FastTextArguments, pretrain_fasttext),
     "elmo": (ElmoArguments, pretrain_elmo),
     "bert": (BertArguments, pretrain_bert),
+    "electra": (ElectraArguments, pretrain_electra),
 }
 
 
@@ -384,6 +372,71 @@ class _Run:
             raise InputError(
                 f"--tokenizer {name}: does not fit {reader}, which reads bytes of words; "
                 "make one with: toolkit tokenizer --kind bytes"
+            )
+        return tokenizer
+
+    def train_to_fill_in(
+        self, model_class, collate_class, settings: dict[str, Any] | None = None, **options: Any
+    ) -> dict[str, Any]:
+        """Train a model that reads pieces of words of which some are masked; `settings` go into its configuration,
+        `options` to `train`."""
+        import torch
+
+        from toolkit.objectives import masked_lm
+        from toolkit.objectives.skip_gram import train_token_vectors
+
+        arguments, tokenizer = self.arguments, self.piece_tokenizer()
+        special = tokenizer.all_special_ids
+        config = self.preset.config(len(tokenizer))
+        config.update(settings or {})
+        if arguments.max_length > config.max_position_embeddings:
+            raise InputError(
+                f"--max_length {arguments.max_length}: "
+                f"{arguments.preset} has {config.max_position_embeddings} positions"
+            )
+        tokenizer.model_max_length = arguments.max_length  # positions after it are never trained
+        continues = masked_lm.continuing_tokens(tokenizer) if arguments.whole_word_mask else None
+        rows = self.prepare(lambda rows: masked_lm.windows(rows, tokenizer, arguments.max_length, arguments.packing))
+        exact = collate_class(
+            tokenizer.pad_token_id,
+            tokenizer.mask_token_id,
+            special,
+            len(tokenizer),
+            arguments.seed,
+            cls_token_id=tokenizer.cls_token_id if arguments.packing == "lines" else None,
+        )
+        start, end = arguments.mlm_probability, arguments.mlm_probability_end
+        collate = dataclasses.replace(exact, shares=(start, start if end is None else end), continues=continues)
+        model = self.new_model(model_class, config)
+        model.set_dropout(arguments.dropout)
+        if self.starts_anew and arguments.output_bias == "frequencies":
+            counts = masked_lm.count_tokens(rows[0], len(tokenizer))
+            counts[special] = 0  # never a target
+            model.set_output_bias(torch.from_numpy(counts))
+        if self.starts_anew and arguments.embeddings == "word2vec":
+            self.say("learning embeddings with word2vec")
+            width = model.get_input_embeddings().embedding_dim
+            vectors = train_token_vectors(rows[0], special, width, arguments.seed)
+            model.set_word_embeddings(*map(torch.from_numpy, vectors))
+        self.create_output_dir()
+        return self.train(model, tokenizer, *rows, collate, exact, item="token", **options)
+
+    def piece_tokenizer(self):
+        """One of pieces of words with a [MASK]: that of `--tokenizer`, or a WordPiece trained on the corpus."""
+        from toolkit.tokenization import load_tokenizer, spells_words, train_tokenizer
+
+        arguments = self.arguments
+        if arguments.tokenizer is None:
+            self.say("training a WordPiece tokenizer")
+            vocab_size = arguments.vocab_size or self.preset.vocab_size
+            texts = self.train_rows["text"]
+            return train_tokenizer(texts, "wordpiece", vocab_size, do_lower_case=arguments.do_lower_case)
+        tokenizer = load_tokenizer(arguments.tokenizer)
+        if tokenizer.mask_token_id is None or spells_words(tokenizer):
+            family = {"bert": "a BERT", "electra": "an ELECTRA"}[self.method]
+            raise InputError(
+                f"--tokenizer {arguments.tokenizer}: does not fit {family}, which needs pieces of words and a [MASK]; "
+                "make one with: toolkit tokenizer --kind wordpiece"
             )
         return tokenizer
 
@@ -477,8 +530,23 @@ class _Run:
         torch.manual_seed(self.arguments.seed)
         return model_class(config)
 
-    def train(self, model, tokenizer, train_rows, validation_rows, collate, exact_collate, item):
-        """Train `model`, score the best weights on the held-out text, return the record."""
+    def train(
+        self,
+        model,
+        tokenizer,
+        train_rows,
+        validation_rows,
+        collate,
+        exact_collate,
+        item: str,
+        better: str | None = "loss",
+        result: Callable | None = None,
+    ) -> dict[str, Any]:
+        """Train `model`, score the best weights, or the last, on the held-out text, return the record.
+
+        `result` gives what of the model stays in the folder.
+        """
+        from toolkit.checkpoint import save_model
         from toolkit.intervals import ratio_interval
         from toolkit.training import held_out_losses, train
 
@@ -493,20 +561,31 @@ class _Run:
         self.say(
             f"training {self.arguments.preset}, {model.num_parameters():,} parameters, {len(train_rows):,} windows"
         )
-        result = train(
-            model, train_rows, collate, self.arguments, output_dir, tokenizer=tokenizer, evaluate=evaluate, item=item
+        training = train(
+            model,
+            train_rows,
+            collate,
+            self.arguments,
+            output_dir,
+            tokenizer=tokenizer,
+            evaluate=evaluate,
+            better=better,
+            item=item,
         )
         model = type(model).from_pretrained(output_dir).to(self.accelerator.device).eval()
         sums, counts = losses(model, validation_rows, self.accelerator)
+        if result is not None:
+            model = result(model)
+            save_model(output_dir, model, tokenizer, writes=self.is_main)
         return self.write(
             model,
             metrics={"loss": ratio_interval(sums, counts)},
             n=int(counts.sum()),
-            num_steps=result.num_steps,
-            training_seconds=result.seconds,
-            throughput=result.throughput,
+            num_steps=training.num_steps,
+            training_seconds=training.seconds,
+            throughput=training.throughput,
             throughput_unit=f"{item}s/s",
-            deterministic=result.deterministic,
+            deterministic=training.deterministic,
         )
 
     def write(self, model, **fields: Any) -> dict[str, Any]:

@@ -261,7 +261,7 @@ def train(
         collate: from rows and their draws to a batch.
         lengths: of the rows, to batch similar ones together.
         evaluate: gives figures; the weights that do best by the figure `better` are kept. A figure called `loss` is
-            better when lower, any other when higher. Without it the last weights are kept.
+            better when lower, any other when higher. Without the one or the other the last weights are kept.
         item: what throughput counts, for the log.
         num_evaluations: in the run, where `arguments.eval_steps` does not say.
         pace: how fast the parameter of a name learns.

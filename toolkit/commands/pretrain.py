@@ -1,4 +1,4 @@
-"""Pretrain an encoder on your text: word2vec, fasttext, elmo or bert.
+"""Pretrain an encoder on your text: word2vec, fasttext, elmo, bert or electra.
 
 toolkit pretrain elmo --corpus sample --output_dir runs/elmo --preset elmo-tiny --max_minutes 1
 toolkit pretrain bert --corpus 'texts/*.txt.gz' --output_dir runs/bert --max_steps 10000

@@ -38,6 +38,8 @@ class MaskTokens:
     continues: np.ndarray | None = None
     cls_token_id: int | None = None
 
+    FATES = (0.8, 0.9)  # of a target: below the first it becomes [MASK], below the second a random token
+
     def __call__(self, rows: list[dict], draws: list[Draw]) -> Batch:
         width = max(len(row["input_ids"]) for row in rows)
         input_ids = np.full((len(rows), width), self.pad_token_id)
@@ -72,8 +74,8 @@ class MaskTokens:
         labels[chosen] = ids[chosen]
         masked = ids.copy()
         fate = rng.random(len(chosen))
-        masked[chosen[fate < 0.8]] = self.mask_token_id
-        replaced = chosen[(fate >= 0.8) & (fate < 0.9)]
+        masked[chosen[fate < self.FATES[0]]] = self.mask_token_id
+        replaced = chosen[(fate >= self.FATES[0]) & (fate < self.FATES[1])]
         masked[replaced] = rng.integers(len(self.special_token_ids), self.vocab_size, len(replaced))
         return masked, labels
 

@@ -1,0 +1,191 @@
+#!/usr/bin/env python
+"""Pretraining an ELMo, beside a plain two-way language model in PyTorch of the same sizes.
+
+    python scripts/bench_elmo.py speed [ROUNDS]
+    python scripts/bench_elmo.py quality CORPUS VALIDATION_CORPUS [STEPS] [SEEDS]
+
+A character CNN, two LSTM layers of 256 a direction, 30,000 output words; windows of 32 words, batch 64. The plain one
+spells out every word, runs `nn.LSTM` on the text and on its reverse, and takes the softmax over all words; float32,
+AdamW, a bare loop. The toolkit's trains as by default, with 2,048 negatives, and with --bf16.
+
+speed: words a second, processes of a few steps each in turns, on the sample. Record: docs/results/bench_elmo.json.
+quality: the perplexity, of the full softmax, on the same held-out windows after STEPS (300) steps each, which are the
+same words in the same order at the same learning rates. Record: docs/results/bench_elmo_quality.json.
+"""
+
+import json
+import math
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from alternation import alternate, write
+from torch import nn
+from torch.nn import functional as F
+
+from toolkit.data.text import hold_out, load_text, spread
+from toolkit.models.elmo import ElmoConfig, ElmoForPreTraining
+from toolkit.objectives.two_way_lm import PredictNeighbours, windows
+from toolkit.presets import get_preset
+from toolkit.results import Stopwatch
+from toolkit.tokenization import train_tokenizer
+from toolkit.training import ExampleStream, held_out_losses, learning_rate_factor, make_accelerator, train
+from toolkit.training_arguments import TrainingArguments
+
+BATCH_SIZE, WORDS, NUM_NEGATIVES, RATE, STEPS = 64, 32, 2_048, 3e-3, 12
+
+
+class PlainLanguageModel(nn.Module):
+    def __init__(self, config: ElmoConfig):
+        super().__init__()
+        self.config = config
+        self.characters = nn.Embedding(config.vocab_size, config.char_embedding_size)
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(config.char_embedding_size, filters, width) for width, filters in config.char_filters
+        )
+        num_filters = sum(filters for _, filters in config.char_filters)
+        self.highway = nn.Linear(num_filters, 2 * num_filters)
+        self.projection = nn.Linear(num_filters, config.hidden_size)
+        size = config.hidden_size
+        self.forwards, self.backwards = (nn.LSTM(size, size, 2, batch_first=True, dropout=0.1) for _ in range(2))
+        self.output = nn.Linear(size, config.output_vocab_size)
+
+    def states(self, spellings: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """`spellings` (batch, words, bytes): the states that have read up to each word, (batch, words, H) twice."""
+        widest = max(width for width, _ in self.config.char_filters)
+        spelled = F.pad(spellings.flatten(0, 1), (0, widest - 1))
+        characters = self.characters(spelled).transpose(1, 2)
+        found = torch.cat([F.relu(layer(characters)).amax(dim=-1) for layer in self.convolutions], dim=-1)
+        transform, gate = self.highway(found).chunk(2, dim=-1)
+        gate = torch.sigmoid(gate)
+        words = self.projection(gate * found + (1 - gate) * F.relu(transform)).view(*spellings.shape[:2], -1)
+        return self.forwards(words)[0], self.backwards(words.flip(1))[0].flip(1)
+
+    def forward(self, spellings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        forwards, backwards = self.states(spellings)
+        states = torch.cat([forwards[:, :-1].flatten(0, 1), backwards[:, 1:].flatten(0, 1)])
+        targets = torch.cat([labels[:, 1:].flatten(), labels[:, :-1].flatten()])
+        return F.cross_entropy(self.output(states), targets)  # -100, which is no word, is left out
+
+
+def spell(batch: dict, config: ElmoConfig) -> torch.Tensor:
+    """The pieces of a batch, (batch, pieces), as (batch, words, bytes)."""
+    words: list[torch.Tensor] = []
+    for row in batch["input_ids"]:
+        row = row[row != config.pad_token_id]
+        starts = (row < config.first_continuation_id).nonzero().squeeze(1).tolist()
+        words += [row[i:j][: config.max_word_length] for i, j in zip(starts, [*starts[1:], len(row)], strict=True)]
+    return nn.utils.rnn.pad_sequence(words, batch_first=True).view(len(batch["labels"]), -1, max(map(len, words)))
+
+
+class Job:
+    """Windows of a text and what both models train with."""
+
+    def __init__(self, texts, held_out_texts, steps: int, seed: int):
+        tokenizer = train_tokenizer((), "bytes")
+        words = train_tokenizer(texts["text"], "word", get_preset("elmo-mini").vocab_size)
+        self.tokenizer, self.steps, self.seed = tokenizer, steps, seed
+        self.rows, held_out = (windows(rows, tokenizer, words, WORDS) for rows in (texts, held_out_texts))
+        self.rows, held_out = (rows.filter(lambda row: len(row["labels"]) == WORDS) for rows in (self.rows, held_out))
+        self.held_out = spread(held_out, 2_048)
+        self.exact = PredictNeighbours(tokenizer.pad_token_id, words.sep_token_id, len(words), seed)
+        self.sampled = PredictNeighbours(
+            tokenizer.pad_token_id, words.sep_token_id, len(words), seed, num_negatives=NUM_NEGATIVES
+        )
+        self.config = get_preset("elmo-mini").config(len(words))
+        torch.manual_seed(seed)
+
+    def ours(self, bf16: bool) -> tuple[ElmoForPreTraining, list[float]]:
+        model = ElmoForPreTraining(self.config)
+        arguments = TrainingArguments(
+            max_steps=self.steps,
+            batch_size=BATCH_SIZE,
+            learning_rate=RATE,
+            seed=self.seed,
+            logging_steps=1,
+            bf16=bf16,
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            train(model, self.rows, self.sampled, arguments, folder, item="word")
+            log = (Path(folder) / "train_log.jsonl").read_text().splitlines()
+        return model, [json.loads(line)["seconds"] for line in log]
+
+    def plain(self) -> tuple[PlainLanguageModel, list[float]]:
+        model = PlainLanguageModel(self.config).train()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01, fused=True)
+        stream, times = ExampleStream(len(self.rows), BATCH_SIZE, self.seed), []
+        start = time.perf_counter()
+        for step in range(self.steps):
+            draws = stream.draws(step)
+            batch = self.exact([self.rows[draw.example] for draw in draws], draws)
+            for group in optimizer.param_groups:
+                group["lr"] = RATE * learning_rate_factor(step / self.steps, TrainingArguments().warmup_ratio)
+            loss = model(spell(batch, self.config), batch["labels"])
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            times.append(time.perf_counter() - start)
+            if step % 20 == 19:
+                print(f"plain: step {step + 1}, loss {loss:.3f}, {times[-1]:.0f} s", file=sys.stderr, flush=True)
+        return model, times
+
+
+@torch.no_grad()
+def perplexity_of_plain(model: PlainLanguageModel, job: Job) -> float:
+    loss_sum = num_targets = 0.0
+    model.eval()
+    for start in range(0, len(job.held_out), 32):
+        batch = job.exact(list(job.held_out.select(range(start, min(start + 32, len(job.held_out))))), [])
+        loss_sum += float(model(spell(batch, job.config), batch["labels"])) * batch["num_targets"]
+        num_targets += batch["num_targets"]
+    return math.exp(loss_sum / num_targets)
+
+
+def once(way: str) -> dict[str, float]:
+    """In a process of its own: seconds a step, after two to get warm, and peak memory."""
+    job = Job(*hold_out(load_text("sample"), 0.01), steps=STEPS, seed=0)
+    _, times = job.plain() if way == "plain" else job.ours(bf16=way.endswith("bf16"))
+    return {"seconds": (times[-1] - times[1]) / (STEPS - 2), "peak_memory_mb": Stopwatch().peak_memory_mb}
+
+
+def speed(rounds: int = 3) -> None:
+    memory: dict[str, list[float]] = {}
+
+    def words_per_second(way: str) -> float:
+        done = subprocess.run([sys.executable, __file__, "once", way], stdout=subprocess.PIPE, text=True, check=True)
+        found = json.loads(done.stdout.splitlines()[-1])
+        memory.setdefault(way, []).append(found["peak_memory_mb"])
+        return BATCH_SIZE * (WORDS - 1) / found["seconds"]  # the first of a window is its [CLS]
+
+    ways = ("toolkit, bf16", "toolkit", "plain")
+    found = alternate({way: lambda way=way: words_per_second(way) for way in ways}, rounds)
+    found["peak memory, MB"] = {way: statistics.median(values) for way, values in memory.items()}
+    write("bench_elmo", {"unit": "words/s", "steps": STEPS - 2, "negatives": NUM_NEGATIVES} | found)
+
+
+def quality(corpus: str, validation_corpus: str, steps: int = 300, seeds: int = 3) -> None:
+    found: dict[str, list[float]] = {"toolkit, bf16": [], "plain": []}
+    for seed in range(seeds):
+        job = Job(load_text(corpus), load_text(validation_corpus, "validation"), steps, seed)
+        model, _ = job.ours(bf16=True)
+        sums, counts = held_out_losses(model.eval(), job.held_out, job.exact, 16, make_accelerator())
+        found["toolkit, bf16"].append(math.exp(sums.sum() / counts.sum()))
+        found["plain"].append(perplexity_of_plain(job.plain()[0], job))
+        print(f"seed {seed}: { {name: values[-1] for name, values in found.items()} }", flush=True)
+    ratios = [ours / plain for ours, plain in zip(*found.values(), strict=True)]
+    head = {"unit": "perplexity", "steps": steps, "words": steps * BATCH_SIZE * (WORDS - 1)}
+    write("bench_elmo_quality", head | {"figures": found, "toolkit to plain": ratios})
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["once"]:
+        print(json.dumps(once(sys.argv[2])))
+    elif sys.argv[1:2] == ["quality"]:
+        quality(*sys.argv[2:4], *map(int, sys.argv[4:6]))
+    else:
+        speed(*map(int, sys.argv[2:3]))

@@ -1,0 +1,273 @@
+#!/usr/bin/env python
+"""Pretraining a BERT, beside `transformers.Trainer` with the recipe of transformers' run_mlm example.
+
+    python scripts/bench_mlm.py speed [ROUNDS]
+    python scripts/bench_mlm.py race CORPUS VALIDATION_CORPUS RUNS_DIR [MINUTES]
+
+A BERT of 4 layers of 256 and 4 heads, sequences of 128, batch 32, both on the same windows. The recipe: 15% of the
+tokens masked anew each time, dropout 0.1, AdamW, a learning rate that falls linearly, float32.
+
+speed: tokens a second, processes of a few steps each in turns, on random tokens with vocabularies of 8,192 and 30,522,
+with and without bfloat16, and the share of the machine's matrix-multiply peak (1024 x 1024, measured in the same run):
+the multiplications that the steps carry out, see `flops`, by their time. Record: docs/results/bench_mlm.json.
+
+race: MINUTES (30) each of the peer at three learning rates, then of the toolkit's recipe in scripts/figures.sh on the
+same tokenizer; losses on the same held-out windows and masks, beside the cross-entropy of a guess by frequency alone.
+Started again, it goes on with the run that is missing. Record: docs/results/bench_mlm_race.json.
+"""
+
+import json
+import math
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from alternation import alternate, write
+from datasets import Dataset
+from transformers import DataCollatorForLanguageModeling, Trainer, TrainerCallback
+from transformers import TrainingArguments as TrainerArguments
+
+from toolkit.data.text import load_text, spread
+from toolkit.errors import InputError
+from toolkit.models.bert import BertForMaskedLM
+from toolkit.objectives.masked_lm import MASKED_SHARE, MaskTokens, count_tokens, windows
+from toolkit.presets import get_preset
+from toolkit.pretraining import pretrain
+from toolkit.results import Stopwatch, read_results, write_json
+from toolkit.tokenization import load_tokenizer, train_tokenizer, word_level_tokenizer
+from toolkit.training import held_out_losses, make_accelerator, train
+from toolkit.training_arguments import TrainingArguments
+
+LAYERS, WIDTH, LENGTH, BATCH_SIZE, STEPS = 4, 256, 128, 32, 10
+SPECIAL_IDS = [0, 1, 2, 3, 4]
+PEER_RATES = (5e-4, 1e-3, 2e-3)
+OURS = {  # as in scripts/figures.sh
+    "batch_size": 16,
+    "optim": "muon",
+    "learning_rate": 3e-3,
+    "embeddings": "word2vec",
+    "output_bias": "frequencies",
+    "mlm_probability": 0.3,
+    "mlm_probability_end": 0.15,
+    "bf16": True,
+}
+
+
+def flops(vocab_size: int, masked_only: bool) -> float:
+    """Floating-point operations of matrix products in one step, forwards and twice that backwards: two for each weight
+    that a token meets, and for each number of a token's states beside each other token, in scores and in their sums.
+    Where only masked positions go on, the last layer's queries, its output and its feed-forward are of those alone."""
+    masked = MASKED_SHARE if masked_only else 1.0
+    a_matrix, scores = 2 * WIDTH * WIDTH, 2 * 2 * LENGTH * WIDTH
+    a_layer = 12 * a_matrix + scores  # queries, keys, values, output; feed-forward of four times the width
+    last_layer = 2 * a_matrix + masked * (10 * a_matrix + scores)
+    output = masked * (a_matrix + 2 * WIDTH * vocab_size)
+    return 3 * BATCH_SIZE * LENGTH * ((LAYERS - 1) * a_layer + last_layer + output)
+
+
+def peak(dtype: torch.dtype) -> float:
+    """Operations a second of a product of matrices of 1024 x 1024, the best of twenty."""
+    a, b = (torch.randn(1024, 1024, dtype=dtype) for _ in range(2))
+    times = []
+    for _ in range(20):
+        start = time.perf_counter()
+        a @ b
+        times.append(time.perf_counter() - start)
+    return 2 * 1024**3 / min(times)
+
+
+def new_model(vocab_size: int) -> BertForMaskedLM:
+    torch.manual_seed(0)
+    return BertForMaskedLM(get_preset("bert-mini").config(vocab_size))
+
+
+class Clock(TrainerCallback):
+    def __init__(self):
+        self.times: list[float] = []
+
+    def on_step_end(self, *arguments, **keywords):
+        self.times.append(time.perf_counter())
+
+
+def peer_trainer(rows, tokenizer, folder: Path, rate: float, callbacks=(), **limits: Any) -> Trainer:
+    torch.manual_seed(0)
+    model = transformers.BertForMaskedLM(get_preset("bert-mini").config(len(tokenizer)))
+    arguments = TrainerArguments(
+        str(folder),
+        per_device_train_batch_size=BATCH_SIZE,
+        learning_rate=rate,
+        save_strategy="no",
+        logging_steps=10,
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=not torch.cuda.is_available(),
+        **limits,
+    )
+    collator = DataCollatorForLanguageModeling(tokenizer)
+    return Trainer(model, arguments, train_dataset=rows, data_collator=collator, callbacks=list(callbacks))
+
+
+# speed
+
+
+def once(way: str, vocab_size: int) -> dict[str, float]:
+    """In a process of its own: seconds a step, after two to get warm, and peak memory."""
+    rng = np.random.default_rng(0)
+    rows = Dataset.from_dict({"input_ids": rng.integers(5, vocab_size, (BATCH_SIZE * STEPS, LENGTH)).tolist()})
+    words = [f"w{i}" for i in range(vocab_size - len(SPECIAL_IDS))]
+    tokenizer = word_level_tokenizer(words)
+    with tempfile.TemporaryDirectory() as folder:
+        if way.startswith("Trainer"):
+            clock = Clock()
+            peer_trainer(
+                rows, tokenizer, Path(folder), 5e-4, [clock], max_steps=STEPS, bf16=way.endswith("bf16")
+            ).train()
+            times = clock.times
+        else:
+            collate = MaskTokens(tokenizer.pad_token_id, tokenizer.mask_token_id, SPECIAL_IDS, vocab_size, seed=0)
+            arguments = TrainingArguments(
+                max_steps=STEPS, batch_size=BATCH_SIZE, logging_steps=1, bf16=way.endswith("bf16")
+            )
+            model = new_model(vocab_size)
+            model.set_dropout(0.0)  # the toolkit's default
+            train(model, rows, collate, arguments, folder)
+            log = (Path(folder) / "train_log.jsonl").read_text().splitlines()
+            times = [json.loads(line)["seconds"] for line in log]
+    return {"seconds": (times[-1] - times[1]) / (STEPS - 2), "peak_memory_mb": Stopwatch().peak_memory_mb}
+
+
+def speed(rounds: int = 3) -> None:
+    record: dict[str, Any] = {"unit": "tokens/s", "steps": STEPS - 2}
+    record["peak, GFLOP/s"] = {"float32": peak(torch.float32) / 1e9, "bf16": peak(torch.bfloat16) / 1e9}
+    for vocab_size in (8_192, 30_522):
+        memory: dict[str, list[float]] = {}
+
+        def tokens_per_second(way: str, vocab_size=vocab_size, memory=memory) -> float:
+            command = [sys.executable, __file__, "once", way, str(vocab_size)]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            found = json.loads(done.stdout.splitlines()[-1])
+            memory.setdefault(way, []).append(found["peak_memory_mb"])
+            return BATCH_SIZE * LENGTH / found["seconds"]
+
+        ways = ("toolkit, bf16", "Trainer, bf16", "toolkit", "Trainer")
+        found = alternate({way: lambda way=way: tokens_per_second(way) for way in ways}, rounds)
+        found["peak memory, MB"] = {way: statistics.median(values) for way, values in memory.items()}
+        found["share of the peak"] = {
+            way: flops(vocab_size, way.startswith("toolkit"))
+            / (BATCH_SIZE * LENGTH)
+            * found["medians"][way]
+            / (1e9 * record["peak, GFLOP/s"]["bf16" if way.endswith("bf16") else "float32"])
+            for way in ways
+        }
+        record[f"vocabulary of {vocab_size:,}"] = found
+    write("bench_mlm", record)
+
+
+# race
+
+
+class Deadline(TrainerCallback):
+    """Lets the learning rate fall linearly over minutes in the place of steps, and ends there."""
+
+    def __init__(self, minutes: float, rate: float):
+        self.seconds, self.rate, self.start = 60 * minutes, rate, time.perf_counter()
+
+    def progress(self) -> float:
+        return (time.perf_counter() - self.start) / self.seconds
+
+    def on_train_begin(self, *arguments, **keywords):
+        self.start = time.perf_counter()
+
+    def on_step_begin(self, args, state, control, optimizer=None, **keywords):
+        for group in optimizer.param_groups:
+            group["lr"] = self.rate * max(0.0, 1 - self.progress())
+
+    def on_step_end(self, args, state, control, **keywords):
+        control.should_training_stop = self.progress() >= 1
+
+
+def race(corpus: str, validation_corpus: str, runs: str, minutes: float = 30.0) -> None:
+    folder = Path(runs)
+    texts = load_text(corpus)
+    if not (folder / "tokenizer").is_dir():
+        train_tokenizer(texts["text"], "wordpiece", 8_192, do_lower_case=True).save_pretrained(folder / "tokenizer")
+    tokenizer = load_tokenizer(folder / "tokenizer")
+    rows, held_out = (
+        windows(texts, tokenizer, LENGTH) for texts in (texts, load_text(validation_corpus, "validation"))
+    )
+    held_out = spread(held_out, 2_048)
+    collate = MaskTokens(
+        tokenizer.pad_token_id, tokenizer.mask_token_id, tokenizer.all_special_ids, len(tokenizer), seed=0
+    )
+    accelerator = make_accelerator()
+
+    def loss_of(model) -> float:
+        sums, counts = held_out_losses(model.eval(), held_out, collate, 16, accelerator)
+        return float(sums.sum() / counts.sum())
+
+    for rate in PEER_RATES:
+        place = folder / f"peer-{rate:g}"
+        if (place / "record.json").is_file():
+            continue
+        trainer = peer_trainer(
+            rows, tokenizer, place, rate, [Deadline(minutes, rate)], max_steps=10**7, lr_scheduler_type="constant"
+        )
+        start = time.perf_counter()
+        trainer.train()
+        seconds = time.perf_counter() - start
+        model = new_model(len(tokenizer))
+        model.load_state_dict(trainer.model.state_dict())
+        record = {"loss": loss_of(model), "steps": trainer.state.global_step, "seconds": seconds}
+        write_json(place / "record.json", record)
+        print(f"peer, {rate:g}: {record}", flush=True)
+    peers = {f"{rate:g}": json.loads((folder / f"peer-{rate:g}" / "record.json").read_text()) for rate in PEER_RATES}
+
+    ours = {"corpus": corpus, "validation_corpus": validation_corpus, "tokenizer": str(folder / "tokenizer")}
+    try:
+        result = read_results(folder / "toolkit")
+    except InputError:
+        result = pretrain("bert", **ours, **OURS, output_dir=str(folder / "toolkit"), max_minutes=minutes, resume=True)
+    model = BertForMaskedLM.from_pretrained(folder / "toolkit")
+    counts = count_tokens(rows, len(tokenizer)) + 1.0
+    counts[tokenizer.all_special_ids] = 0
+    held_out_counts = count_tokens(held_out, len(tokenizer))
+    held_out_counts[tokenizer.all_special_ids] = 0
+    with np.errstate(divide="ignore"):
+        surprise = -np.log(counts / counts.sum())
+    surprise[tokenizer.all_special_ids] = 0
+    best = min(peer["loss"] for peer in peers.values())
+    write(
+        "bench_mlm_race",
+        {
+            "unit": "nats",
+            "minutes": minutes,
+            "peer, by learning rate": peers,
+            "toolkit": {"loss": loss_of(model), "steps": result["num_steps"], "seconds": result["training_seconds"]},
+            "cross-entropy of frequencies": float((held_out_counts * surprise).sum() / held_out_counts.sum()),
+            "toolkit, minutes to the peer's loss": minutes_to(folder / "toolkit" / "train_log.jsonl", best),
+        },
+    )
+
+
+def minutes_to(log: Path, loss: float) -> float:
+    """When a run's own evaluations, which are of fewer windows, first saw that loss; infinite if never."""
+    for line in map(json.loads, log.read_text().splitlines()):
+        if line.get("validation_loss", math.inf) <= loss:
+            return line["seconds"] / 60
+    return math.inf
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["once"]:
+        print(json.dumps(once(sys.argv[2], int(sys.argv[3]))))
+    elif sys.argv[1:2] == ["race"]:
+        race(*sys.argv[2:5], *map(float, sys.argv[5:6]))
+    else:
+        speed(*map(int, sys.argv[2:3]))
