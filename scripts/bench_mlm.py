@@ -35,12 +35,11 @@ from transformers import DataCollatorForLanguageModeling, Trainer, TrainerCallba
 from transformers import TrainingArguments as TrainerArguments
 
 from toolkit.data.text import load_text, spread
-from toolkit.errors import InputError
 from toolkit.models.bert import BertForMaskedLM
 from toolkit.objectives.masked_lm import MASKED_SHARE, MaskTokens, count_tokens, windows
 from toolkit.presets import get_preset
 from toolkit.pretraining import pretrain
-from toolkit.results import Stopwatch, read_results, write_json
+from toolkit.results import LOG_FILE, Stopwatch, write_json
 from toolkit.tokenization import load_tokenizer, train_tokenizer, word_level_tokenizer
 from toolkit.training import held_out_losses, make_accelerator, train
 from toolkit.training_arguments import TrainingArguments
@@ -193,67 +192,69 @@ class Deadline(TrainerCallback):
         control.should_training_stop = self.progress() >= 1
 
 
-def race(corpus: str, validation_corpus: str, runs: str, minutes: float = 30.0) -> None:
-    folder = Path(runs)
-    texts = load_text(corpus)
-    if not (folder / "tokenizer").is_dir():
-        train_tokenizer(texts["text"], "wordpiece", 8_192, do_lower_case=True).save_pretrained(folder / "tokenizer")
-    tokenizer = load_tokenizer(folder / "tokenizer")
-    rows, held_out = (
-        windows(texts, tokenizer, LENGTH) for texts in (texts, load_text(validation_corpus, "validation"))
-    )
-    held_out = spread(held_out, 2_048)
-    collate = MaskTokens(
-        tokenizer.pad_token_id, tokenizer.mask_token_id, tokenizer.all_special_ids, len(tokenizer), seed=0
-    )
-    accelerator = make_accelerator()
+class HeldOut:
+    """Windows of a text with one tokenizer, trained on the corpus, and losses of models on held-out ones."""
 
-    def loss_of(model) -> float:
-        sums, counts = held_out_losses(model.eval(), held_out, collate, 16, accelerator)
+    def __init__(self, corpus: str, validation_corpus: str, tokenizer: Path):
+        texts = load_text(corpus)
+        if not tokenizer.is_dir():
+            train_tokenizer(texts["text"], "wordpiece", 8_192, do_lower_case=True).save_pretrained(tokenizer)
+        self.tokenizer = load_tokenizer(tokenizer)
+        self.train_rows, held_out = (
+            windows(rows, self.tokenizer, LENGTH) for rows in (texts, load_text(validation_corpus, "validation"))
+        )
+        self.rows = spread(held_out, 2_048)
+        special = self.tokenizer.all_special_ids
+        ids = self.tokenizer.pad_token_id, self.tokenizer.mask_token_id
+        self.collate, self.accelerator = MaskTokens(*ids, special, len(self.tokenizer), seed=0), make_accelerator()
+
+    def loss(self, model) -> float:
+        sums, counts = held_out_losses(model.eval(), self.rows, self.collate, 16, self.accelerator)
         return float(sums.sum() / counts.sum())
 
+    def loss_of_folder(self, folder: Path) -> float:
+        return self.loss(BertForMaskedLM.from_pretrained(folder))
+
+    def frequencies(self) -> dict[str, float]:
+        """What a guess by frequency alone would reach."""
+        counts, held_out = (count_tokens(rows, len(self.tokenizer)) + 0.0 for rows in (self.train_rows, self.rows))
+        counts += 1
+        for each in (counts, held_out):
+            each[self.tokenizer.all_special_ids] = 0  # never a target
+        shares = counts / counts.sum()
+        seen = held_out > 0
+        return {"cross-entropy of frequencies": float(-(held_out[seen] * np.log(shares[seen])).sum() / held_out.sum())}
+
+
+def race(corpus: str, validation_corpus: str, runs: str, minutes: float = 30.0) -> None:
+    folder = Path(runs)
+    held_out = HeldOut(corpus, validation_corpus, folder / "tokenizer")
+    peers = {}
     for rate in PEER_RATES:
         place = folder / f"peer-{rate:g}"
-        if (place / "record.json").is_file():
-            continue
-        trainer = peer_trainer(
-            rows, tokenizer, place, rate, [Deadline(minutes, rate)], max_steps=10**7, lr_scheduler_type="constant"
-        )
-        start = time.perf_counter()
-        trainer.train()
-        seconds = time.perf_counter() - start
-        model = new_model(len(tokenizer))
-        model.load_state_dict(trainer.model.state_dict())
-        record = {"loss": loss_of(model), "steps": trainer.state.global_step, "seconds": seconds}
-        write_json(place / "record.json", record)
-        print(f"peer, {rate:g}: {record}", flush=True)
-    peers = {f"{rate:g}": json.loads((folder / f"peer-{rate:g}" / "record.json").read_text()) for rate in PEER_RATES}
-
+        if not (place / "record.json").is_file():
+            callbacks = [Deadline(minutes, rate)]
+            limits = {"max_steps": 10**7, "lr_scheduler_type": "constant"}
+            trainer = peer_trainer(held_out.train_rows, held_out.tokenizer, place, rate, callbacks, **limits)
+            start = time.perf_counter()
+            trainer.train()
+            seconds = time.perf_counter() - start
+            model = new_model(len(held_out.tokenizer))
+            model.load_state_dict(trainer.model.state_dict())
+            record = {"loss": held_out.loss(model), "steps": trainer.state.global_step, "seconds": seconds}
+            write_json(place / "record.json", record)
+        peers[f"{rate:g}"] = json.loads((place / "record.json").read_text())
+        print(f"Trainer, {rate:g}: {peers[f'{rate:g}']}", flush=True)
     ours = {"corpus": corpus, "validation_corpus": validation_corpus, "tokenizer": str(folder / "tokenizer")}
-    try:
-        result = read_results(folder / "toolkit")
-    except InputError:
-        result = pretrain("bert", **ours, **OURS, output_dir=str(folder / "toolkit"), max_minutes=minutes, resume=True)
-    model = BertForMaskedLM.from_pretrained(folder / "toolkit")
-    counts = count_tokens(rows, len(tokenizer)) + 1.0
-    counts[tokenizer.all_special_ids] = 0
-    held_out_counts = count_tokens(held_out, len(tokenizer))
-    held_out_counts[tokenizer.all_special_ids] = 0
-    with np.errstate(divide="ignore"):
-        surprise = -np.log(counts / counts.sum())
-    surprise[tokenizer.all_special_ids] = 0
+    ours |= {"output_dir": str(folder / "toolkit"), "max_minutes": minutes, "resume": True}
+    result = pretrain("bert", **ours, **OURS)
     best = min(peer["loss"] for peer in peers.values())
-    write(
-        "bench_mlm_race",
-        {
-            "unit": "nats",
-            "minutes": minutes,
-            "peer, by learning rate": peers,
-            "toolkit": {"loss": loss_of(model), "steps": result["num_steps"], "seconds": result["training_seconds"]},
-            "cross-entropy of frequencies": float((held_out_counts * surprise).sum() / held_out_counts.sum()),
-            "toolkit, minutes to the peer's loss": minutes_to(folder / "toolkit" / "train_log.jsonl", best),
-        },
-    )
+    loss = held_out.loss_of_folder(folder / "toolkit")
+    figures = {"loss": loss, "steps": result["num_steps"], "seconds": result["training_seconds"]}
+    record = {"unit": "nats", "minutes": minutes, "Trainer, by learning rate": peers, "toolkit": figures}
+    record |= held_out.frequencies() | {"toolkit below the best of Trainer": best - loss}
+    record["minutes of the toolkit to the best of Trainer"] = minutes_to(folder / "toolkit" / LOG_FILE, best)
+    write("bench_mlm_race", record)
 
 
 def minutes_to(log: Path, loss: float) -> float:

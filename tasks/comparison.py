@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from tasks.base import PREDICTIONS_FILE, FinetuneArguments, Task, finetune, load_splits
 from toolkit.encoders import SCRATCH
-from toolkit.results import RESULTS_FILE, Stopwatch, is_main_process, read_results, write_results
+from toolkit.results import RESULTS_FILE, Stopwatch, is_main_process, read_results, write_json, write_results
 
 PRETRAINED, FROM_SCRATCH = "pretrained", "scratch"
 NUM_SHOWN = 6  # test items that the report shows beside one another
@@ -133,6 +133,10 @@ def run_baseline(task: Task, arguments: FinetuneArguments, train_sizes: Sequence
 
     budgets = []
     for train_size in train_sizes:
+        file = Path(arguments.output_dir) / f"baseline-{train_size or 'all'}.json"
+        if arguments.resume and file.is_file():  # what the runs beside it were made with is checked there
+            budgets.append(json.loads(file.read_text(encoding="utf-8")))
+            continue
         say(f"{task.baseline_name}, {budget_name(train_size, arguments.per_class)}")
         train_rows, validation_rows, test_rows = load_splits(
             task, dataclasses.replace(arguments, train_size=train_size)
@@ -143,6 +147,8 @@ def run_baseline(task: Task, arguments: FinetuneArguments, train_sizes: Sequence
         hits = [task.hits(task.as_json(row, p)) for row, p in zip(rows, predictions, strict=True)]
         figure = ratio_interval([right for right, _ in hits], [total for _, total in hits])
         budgets.append({"train_size": len(train_rows), task.better: figure, "seconds": seconds})
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, budgets[-1])
     return {"name": task.baseline_name, "budgets": budgets}
 
 

@@ -62,12 +62,13 @@ def test_a_tagger_stands_beside_the_crf_on_hand_made_features(encoders, tmp_path
 def test_a_stopped_comparison_goes_on_where_it_was(encoders, tmp_path):
     folder = tmp_path / "out"
     flags = ["compare", "--encoders", encoders["word2vec"], "--data", "sample", "--output_dir", folder, *FLAGS]
-    flags += ["--train_sizes", "20", "40"]
+    flags += ["--train_sizes", "20", "40", "--baseline"]
     assert run_toolkit(*flags).returncode == 0
     whole = json.loads((folder / "results.json").read_text())
     # As if stopped in the last run.
     runs = sorted(folder.glob("word2vec/*/*/results.json"), key=lambda path: path.stat().st_mtime_ns)
     assert len(runs) == 4
+    runs = [*sorted(folder.glob("baseline-*.json")), *runs]
     times = [path.stat().st_mtime_ns for path in runs]
     for path in (folder / "results.json", runs[-1]):
         path.unlink()
@@ -86,6 +87,7 @@ def test_a_stopped_comparison_goes_on_where_it_was(encoders, tmp_path):
         for record in (whole, json.loads((folder / "results.json").read_text()))
     )
     assert resumed == budgets
+    assert json.loads((folder / "results.json").read_text())["baseline"] == whole["baseline"]
 
 
 def test_a_line_of_json_may_hold_other_ends_of_lines(tmp_path):

@@ -17,7 +17,9 @@ FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POL
 NO_DROPOUT = {
     "bert": {},  # none unless asked for
     "elmo": {"hidden_dropout_prob": 0},
+    "electra": {},
 }
+METHODS = ["bert", "elmo", pytest.param("electra", marks=pytest.mark.slow)]
 SCRIPT = """
 import dataclasses, json, os, sys
 from toolkit import presets, training
@@ -82,7 +84,7 @@ class Runs:
         return Counter((epoch, example) for epoch, example, step in lines if step < num_steps)
 
 
-@pytest.mark.parametrize("method", ["bert", "elmo"])
+@pytest.mark.parametrize("method", METHODS)
 def test_processes_and_accumulation_share_one_global_batch(method, corpus, tmp_path):
     """One process with 32, two with 16 each, one with 8 four times: the same losses, each example once an epoch."""
     runs = Runs(method, corpus, tmp_path)
@@ -114,7 +116,7 @@ def test_processes_and_accumulation_share_one_global_batch(method, corpus, tmp_p
     assert len(again) == 5 * 32
 
 
-@pytest.mark.parametrize("method", ["bert", "elmo"])
+@pytest.mark.parametrize("method", METHODS)
 def test_sharing_parameters_out_equals_copying_them(method, corpus, tmp_path):
     """FSDP2 over two gloo processes, beside DDP; one process loads what FSDP2 saved and goes on from it."""
     runs = Runs(method, corpus, tmp_path)
@@ -134,7 +136,7 @@ def test_sharing_parameters_out_equals_copying_them(method, corpus, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["bert", "elmo"])
+@pytest.mark.parametrize("method", METHODS)
 def test_a_compiled_model_trains_the_same(method, corpus, tmp_path):
     runs = Runs(method, corpus, tmp_path)
     plain = runs.run("plain", "--max_steps", "6")

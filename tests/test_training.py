@@ -286,6 +286,32 @@ def test_each_way_to_pretrain_a_bert_differs_repeats_and_resumes(flags, corpus, 
     assert losses(tmp_path / "whole") != pytest.approx(GOLDEN["bert"], rel=1e-5)
 
 
+@pytest.mark.parametrize("flags", [{}, {"packing": "lines", "generator_size": 1.0, "embeddings": "word2vec"}])
+def test_an_electra_repeats_resumes_and_leaves_the_last_weights_of_its_encoder(flags, corpus, tmp_path):
+    from transformers import ElectraForPreTraining
+
+    from toolkit.pretraining import pretrain
+
+    same = {"corpus": str(corpus), "preset": "electra-tiny", "vocab_size": 500, "max_length": 24, "batch_size": 8}
+    same |= {"max_steps": 6, "logging_steps": 1, "eval_steps": 3, "save_steps": 4, "learning_rate": 1e-2}
+    for name in ("whole", "stopped"):
+        record = pretrain("electra", output_dir=str(tmp_path / name), **same, **flags)
+    (tmp_path / "stopped" / "results.json").unlink()
+    pretrain("electra", output_dir=str(tmp_path / "stopped"), **same, **flags, resume=True)
+    whole, stopped = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "stopped"))
+    assert whole == stopped
+    assert losses(tmp_path / "whole") == losses(tmp_path / "stopped")
+    model, loading = ElectraForPreTraining.from_pretrained(tmp_path / "whole", output_loading_info=True)
+    assert not any(loading[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert record["parameters"] == model.num_parameters()
+    widths = {
+        value.shape[0]
+        for name, value in load_file(tmp_path / "whole/checkpoint-00000004/model.safetensors").items()
+        if name.startswith("generator.encoder.layer.0.attention.self.query")
+    }
+    assert widths == {128 if flags else 64}
+
+
 def test_the_flags_of_a_bert_on_the_command_line(corpus, tmp_path):
     flags = (
         "--max_steps 2 --batch_size 8 --packing lines --mlm_probability 0.4 --mlm_probability_end 0.2 --dropout 0.1"

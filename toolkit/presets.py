@@ -76,16 +76,16 @@ def electra(
     def config(vocab_size: int):
         from transformers import ElectraConfig
 
-        return ElectraConfig(
+        config = ElectraConfig(
             vocab_size=vocab_size,
             embedding_size=embedding_size,
             hidden_size=hidden_size,
             num_hidden_layers=num_hidden_layers,
             num_attention_heads=hidden_size // 64,
             intermediate_size=4 * hidden_size,
-            generator_size=generator_size,
-            discriminator_weight=50.0,
         )
+        config.update({"generator_size": generator_size, "discriminator_weight": 50.0})  # what pretraining adds to it
+        return config
 
     return config
 

@@ -189,4 +189,5 @@ def _draw_pretraining(axes, record: dict[str, Any]) -> None:
     axes.set_xlabel("seconds of pretraining")
     axes.set_ylabel("held-out loss (nats)")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    if axes.lines:
+        axes.legend(fontsize=8)

@@ -87,13 +87,10 @@ class ElectraForPreTraining(LearnsToFillIn, transformers.ElectraForPreTraining):
         """
         if attention_mask is None and sequence_ids is None:
             attention_mask = (input_ids != self.config.pad_token_id).long()
-        kwargs["attention_mask"] = attention_mask
-        real = attention_mask if sequence_ids is None else sequence_ids
-        if sequence_ids is not None:
-            kwargs |= attend_within(sequence_ids)
+        kwargs |= {"attention_mask": attention_mask} if sequence_ids is None else attend_within(sequence_ids)
         if labels is None:
             return super().forward(input_ids, **kwargs)
-        masked, real = labels != -100, real > 0
+        masked, real = labels != -100, attention_mask == 1 if sequence_ids is None else sequence_ids > 0
         embeddings = self.electra.embeddings
         embedded = embeddings(input_ids, position_ids=kwargs.get("position_ids"))
         guesses = self.generator(embedded, kwargs["attention_mask"], masked, embeddings.word_embeddings.weight)
