@@ -27,13 +27,16 @@ from alternation import alternate, write
 from torch import nn
 from torch.nn import functional as F
 
+from toolkit.batches import ExampleStream
 from toolkit.data.text import hold_out, load_text, spread
+from toolkit.evaluation import held_out_losses
 from toolkit.models.elmo import ElmoConfig, ElmoForPreTraining
 from toolkit.objectives.two_way_lm import PredictNeighbours, windows
 from toolkit.presets import get_preset
+from toolkit.processes import make_accelerator
 from toolkit.results import Stopwatch
 from toolkit.tokenization import train_tokenizer
-from toolkit.training import ExampleStream, held_out_losses, learning_rate_factor, make_accelerator, train
+from toolkit.training import learning_rate_factor, train
 from toolkit.training_arguments import TrainingArguments
 
 BATCH_SIZE, WORDS, NUM_NEGATIVES, RATE, STEPS = 64, 32, 2_048, 3e-3, 12

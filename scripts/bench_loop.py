@@ -18,12 +18,13 @@ import torch
 from alternation import alternate, write
 from torch.utils.data import DataLoader
 
+from toolkit.batches import ExampleStream
 from toolkit.data.text import load_text
 from toolkit.models.bert import BertForMaskedLM
 from toolkit.objectives.masked_lm import MaskTokens, windows
 from toolkit.presets import get_preset
 from toolkit.tokenization import train_tokenizer
-from toolkit.training import ExampleStream, train
+from toolkit.training import train
 from toolkit.training_arguments import TrainingArguments
 
 STEPS, BATCH_SIZE, PRESET = 180, 8, get_preset("bert-mini")

@@ -35,13 +35,15 @@ from transformers import DataCollatorForLanguageModeling, Trainer, TrainerCallba
 from transformers import TrainingArguments as TrainerArguments
 
 from toolkit.data.text import load_text, spread
+from toolkit.evaluation import held_out_losses
 from toolkit.models.bert import BertForMaskedLM
 from toolkit.objectives.masked_lm import MASKED_SHARE, MaskTokens, count_tokens, windows
 from toolkit.presets import get_preset
 from toolkit.pretraining import pretrain
+from toolkit.processes import make_accelerator
 from toolkit.results import LOG_FILE, Stopwatch, write_json
 from toolkit.tokenization import load_tokenizer, train_tokenizer, word_level_tokenizer
-from toolkit.training import held_out_losses, make_accelerator, train
+from toolkit.training import train
 from toolkit.training_arguments import TrainingArguments
 
 LAYERS, WIDTH, LENGTH, BATCH_SIZE, STEPS = 4, 256, 128, 32, 10

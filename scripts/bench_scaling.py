@@ -100,10 +100,10 @@ def bytes_sent() -> dict[str, dict[str, int]]:
 def feeding() -> dict[str, float]:
     """What one process prepares in a second, tokenizing on all cores and masking on one; and what it takes to keep the
     order of the data."""
+    from toolkit.batches import Draw, ExampleStream
     from toolkit.data.text import load_text
     from toolkit.objectives.masked_lm import MaskTokens, windows
     from toolkit.tokenization import train_tokenizer
-    from toolkit.training import Draw, ExampleStream
 
     texts = load_text("sample")
     num_bytes = sum(len(text.encode()) for text in texts["text"])

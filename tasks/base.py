@@ -128,7 +128,7 @@ class Task(ABC):
 
     @abstractmethod
     def collate(self, rows: list[dict], pad_token_id: int) -> dict[str, Any]:
-        """From rows of features to a batch, as `toolkit.training` wants it."""
+        """From rows of features to a batch, as `toolkit.batches` wants it."""
 
     @abstractmethod
     def read(self, features: list[dict], logits, model) -> list[Any]:
@@ -186,9 +186,10 @@ def finetune(task: Task, arguments: FinetuneArguments) -> dict[str, Any]:
 
     import torch
 
+    from toolkit.processes import make_accelerator
     from toolkit.report import write_confusion_matrix
     from toolkit.results import RESULTS_FILE, Stopwatch, check_output_dir, create_output_dir, write_results
-    from toolkit.training import make_accelerator, train
+    from toolkit.training import train
 
     output_dir = check_output_dir(arguments.output_dir, arguments.resume, arguments.overwrite_output_dir)
     accelerator = make_accelerator()
@@ -278,9 +279,9 @@ def score(
 ) -> dict[str, Any]:
     """Score a fine-tuned checkpoint on labelled data; the record is also written to `output_file`."""
     from toolkit.encoders import load_encoder
+    from toolkit.processes import make_accelerator
     from toolkit.report import write_confusion_matrix
     from toolkit.results import Stopwatch, write_results
-    from toolkit.training import make_accelerator
 
     accelerator = make_accelerator()
     stopwatch = Stopwatch()
@@ -319,7 +320,7 @@ def score(
 def load_predictor(task: Task, folder: str) -> Callable[[Any], list[Any]]:
     """From a data set of unlabelled rows to one prediction a row."""
     from toolkit.encoders import load_encoder
-    from toolkit.training import make_accelerator
+    from toolkit.processes import make_accelerator
 
     accelerator = make_accelerator()
     model, tokenizer = load_encoder(folder, task.model_class)
@@ -345,7 +346,8 @@ def predict(task: Task, model, tokenizer, features, batch_size: int, accelerator
     """One prediction a row of data, in order, the same on every process."""
     import torch
 
-    from toolkit.training import evaluation_batches, gather_objects
+    from toolkit.evaluation import evaluation_batches
+    from toolkit.processes import gather_objects
 
     collate = _Collate(task, tokenizer)
     lengths = [len(ids) for ids in features["input_ids"]]
@@ -461,6 +463,7 @@ def _pace(model, arguments: FinetuneArguments) -> Callable:
 
 def _finetune_with_each_rate(task: Task, arguments: FinetuneArguments) -> dict[str, Any]:
     """One run in a folder for each rate; what the best one left moves up to `output_dir`."""
+    from toolkit.processes import make_accelerator
     from toolkit.results import (
         RESULTS_FILE,
         check_output_dir,
@@ -469,7 +472,6 @@ def _finetune_with_each_rate(task: Task, arguments: FinetuneArguments) -> dict[s
         read_results,
         write_json,
     )
-    from toolkit.training import make_accelerator
 
     output_dir = check_output_dir(arguments.output_dir, arguments.resume, arguments.overwrite_output_dir)
     load_splits(task, arguments)  # an earlier run must not go before the data is known to be sound

@@ -38,7 +38,7 @@ class WordDropout:
     seed: int
 
     def __call__(self, row: dict, draw) -> dict:
-        from toolkit.training import seed_of
+        from toolkit.batches import seed_of
 
         ids, words = row["input_ids"], row["words"]
         dropped = np.random.default_rng(seed_of(self.seed, draw)).random(max(words) + 1) < self.rate

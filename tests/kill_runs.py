@@ -18,6 +18,7 @@ import time
 
 import torch
 
+import toolkit.batches
 import toolkit.checkpoint
 import toolkit.pretraining
 import toolkit.training
@@ -46,7 +47,7 @@ POINTS = {
     "before best weights": _before(os, "replace", lambda source, target: str(target).endswith("model.safetensors")),
     "while a checkpoint is written": _before(toolkit.checkpoint, "save_file"),
     "while the best run is copied": _before(shutil, "copy2"),
-    "while a worker starts": _before(toolkit.training, "_start_worker"),
+    "while a worker starts": _before(toolkit.batches, "start_worker"),
 }
 
 

@@ -11,10 +11,10 @@ from datasets import Dataset
 from scipy.stats import binom
 from transformers import AutoModel, AutoTokenizer
 
+from toolkit.batches import Draw
 from toolkit.errors import InputError
 from toolkit.objectives import masked_lm, replaced_token, two_way_lm
 from toolkit.tokenization import train_tokenizer
-from toolkit.training import Draw
 
 TEXTS = ["The old man the boats.", "", "Time flies like an arrow, and fruit flies like a banana."] * 20
 

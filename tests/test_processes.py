@@ -22,7 +22,7 @@ NO_DROPOUT = {
 METHODS = ["bert", "elmo", pytest.param("electra", marks=pytest.mark.slow)]
 SCRIPT = """
 import dataclasses, json, os, sys
-from toolkit import presets, training
+from toolkit import batches, evaluation, presets
 from toolkit.cli import main
 
 name, without_dropout, seen_folder = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3]
@@ -34,16 +34,16 @@ def config(vocab_size):
     return made
 
 presets.PRESETS[name] = dataclasses.replace(old, config=config)
-original = training._collate_pairs
+original = batches.collate_pairs
 
 def collate(function, pairs):
     with open(f"{seen_folder}/{os.getpid()}", "a") as file:
         for _, draw in pairs:
-            if draw.counts and draw.epoch < training.EVALUATION_EPOCH:
+            if draw.counts and draw.epoch < evaluation.EVALUATION_EPOCH:
                 print(draw.epoch, draw.example, draw.step, file=file)
     return original(function, pairs)
 
-training._collate_pairs = collate
+batches.collate_pairs = collate
 sys.exit(main(sys.argv[4:]))
 """
 

@@ -15,8 +15,10 @@ import torch
 from conftest import REPOSITORY, run_toolkit
 from safetensors.torch import load_file
 
+from toolkit.batches import Draw, ExampleStream, split_draws
 from toolkit.errors import InputError
-from toolkit.training import EVALUATION_EPOCH, Budget, ExampleStream, _shares, learning_rate_factor
+from toolkit.evaluation import EVALUATION_EPOCH
+from toolkit.training import Budget, learning_rate_factor
 from toolkit.training_arguments import TrainingArguments
 
 
@@ -53,7 +55,7 @@ def test_batches_of_similar_length():
 @pytest.mark.parametrize(("num_draws", "num_parts"), [(32, 4), (7, 4), (2, 4), (1, 3)])
 def test_parts_of_a_batch_count_each_example_once(num_draws, num_parts):
     draws = ExampleStream(100, num_draws, seed=0).draws(0)
-    parts = _shares(draws, num_parts)
+    parts = split_draws(draws, num_parts)
     assert len(parts) == num_parts
     assert all(parts)
     assert [draw for part in parts for draw in part if draw.counts] == draws
@@ -528,7 +530,6 @@ def test_lower_layers_learn_slower(encoders):
 
 def test_word_dropout_replaces_whole_words_and_only_the_share_asked_for():
     from tasks.words import NO_WORD, WordDropout, first_pieces
-    from toolkit.training import Draw
 
     words = [NO_WORD, *(word for word in range(2000) for _ in range(1 + word % 3)), NO_WORD]
     row = {"input_ids": [2, *range(10, 10 + len(words) - 2), 3], "words": words, "labels": list(range(2000))}

@@ -22,13 +22,14 @@ from torch.nn import functional as F
 from toolkit.data.text import load_text, spread
 from toolkit.encoders import load_config, load_encoder
 from toolkit.errors import InputError
+from toolkit.evaluation import evaluation_batches
 from toolkit.intervals import NUM_RESAMPLES, Interval, ratio_interval
 from toolkit.objectives import two_way_lm
 from toolkit.pretraining import OUTPUT_WORDS
+from toolkit.processes import gather_objects, make_accelerator
 from toolkit.progress import Progress
 from toolkit.results import Stopwatch, read_results, write_results
 from toolkit.tokenization import is_byte_level, load_tokenizer
-from toolkit.training import evaluation_batches, gather_objects, make_accelerator
 
 TEXT = "text:"
 WORD_SETS = {"wordsim353": "wordsim353.tsv", "simlex999": "simlex999.txt", "analogies": "questions-words.txt"}

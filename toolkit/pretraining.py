@@ -325,8 +325,8 @@ class _Run:
 
     def __init__(self, method: str, arguments: Any):
         from toolkit.presets import get_preset
+        from toolkit.processes import make_accelerator
         from toolkit.results import Stopwatch, check_output_dir
-        from toolkit.training import make_accelerator
 
         self.method, self.arguments = method, arguments
         self.preset = get_preset(arguments.preset, method)
@@ -547,8 +547,9 @@ class _Run:
         `result` gives what of the model stays in the folder.
         """
         from toolkit.checkpoint import save_model
+        from toolkit.evaluation import held_out_losses
         from toolkit.intervals import ratio_interval
-        from toolkit.training import held_out_losses, train
+        from toolkit.training import train
 
         def losses(model, rows, accelerator):
             return held_out_losses(model, rows, exact_collate, self.VALIDATION_BATCH_SIZE, accelerator)

@@ -3,9 +3,6 @@
 Which examples a step takes, how they are masked and where dropout falls follows from the seed and the number of the
 step alone, and for dropout also from the process. That is what makes a run repeatable, resumable in seconds and, but
 for dropout, the same however many processes share it.
-
-A batch is what a model's `forward` takes, plus two numbers that are taken out of it first: `num_targets`, what its
-loss is the mean over, and `num_items`, the tokens, words or images by which throughput is counted.
 """
 
 import contextlib
@@ -14,27 +11,19 @@ import json
 import math
 import os
 import signal
-import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import (
-    DistributedType,
-    FullyShardedDataParallelPlugin,
-    broadcast_object_list,
-    send_to_device,
-)
-from torch.utils.data import DataLoader
-from transformers.modeling_layers import GradientCheckpointingLayer
+from accelerate.utils import DistributedType, send_to_device
 
+from toolkit.batches import Batch, Collate, Draw, ExampleStream, load_batches, split_draws
 from toolkit.checkpoint import (
     REPEAT_OR_START_ANEW,
     TrainingState,
@@ -44,95 +33,24 @@ from toolkit.checkpoint import (
     newest_checkpoint,
     save_checkpoint,
     save_model,
-    way_on,
 )
-from toolkit.errors import DISK_ERRORS, InputError, Interrupted, RunFailed, what_failed
+from toolkit.errors import InputError, Interrupted
+from toolkit.interruptions import Signals, failures_explained
 from toolkit.optimizers import MuonWithAdamW, matrices_of_layers
+from toolkit.processes import (
+    adapt_to_deepspeed,
+    agree,
+    make_accelerator,
+    norm_before_clipping,
+    on_main_process,
+    share_out,
+    sum_over_processes,
+)
 from toolkit.progress import Progress
 from toolkit.results import LOG_FILE
 from toolkit.training_arguments import TrainingArguments
 
-Batch = dict[str, Any]
-
 SAVE_SECONDS = 600  # between checkpoints, where no flag says how many steps
-SIGNALS = [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)]  # the last is SLURM's warning
-WORKER_GRACE_SECONDS = 600  # longer than a step and a save take, that a signal to the whole job lets finish
-
-
-class Draw(NamedTuple):
-    """One example of one step: `seed_of(seed, draw)` seeds all that is random about it."""
-
-    step: int
-    epoch: int
-    example: int
-    progress: float = 0.0  # of the run when the step begins, from 0 to 1
-    counts: bool = True  # False for an example that only keeps a process without any in step with the others
-
-
-Collate = Callable[[list[dict], list[Draw]], Batch]
-
-
-class ExampleStream:
-    """Which examples each step takes: the epochs' shuffles, one after the other, cut into batches.
-
-    With `lengths`, batches hold examples of similar length. Every example comes once an epoch.
-    """
-
-    BATCHES_SORTED_TOGETHER = 50
-
-    def __init__(
-        self,
-        num_examples: int,
-        batch_size: int,
-        seed: int,
-        lengths: Sequence[int] | None = None,
-        max_examples: int | None = None,
-    ):
-        self.num_examples, self.batch_size, self.seed = num_examples, batch_size, seed
-        self.lengths = None if lengths is None else np.asarray(lengths)
-        self.max_examples = max_examples
-        self._orders: dict[int, np.ndarray] = {}
-
-    def draws(self, step: int) -> list[Draw]:
-        """The examples of one step, over all processes."""
-        start = step * self.batch_size
-        stop = start + self.batch_size
-        if self.max_examples is not None:
-            stop = min(stop, self.max_examples)
-        draws = []
-        for position in range(start, stop):
-            epoch, place = divmod(position, self.num_examples)
-            draws.append(Draw(step, epoch, int(self._order(epoch)[place])))
-        return draws
-
-    def _order(self, epoch: int) -> np.ndarray:
-        if epoch not in self._orders:
-            self._orders = {e: order for e, order in self._orders.items() if e == epoch - 1}
-            self._orders[epoch] = self._shuffle(epoch)
-        return self._orders[epoch]
-
-    def _shuffle(self, epoch: int) -> np.ndarray:
-        rng = np.random.default_rng((self.seed, epoch))
-        order = rng.permutation(self.num_examples)
-        if self.lengths is None:
-            return order
-        # The first batch of an epoch is what the last epoch left of a batch.
-        first = -epoch * self.num_examples % self.batch_size
-        together = self.batch_size * self.BATCHES_SORTED_TOGETHER
-        batches = [order[:first]]
-        for start in range(first, self.num_examples, together):
-            part = order[start : start + together]
-            part = part[np.argsort(self.lengths[part], kind="stable")]
-            batches += np.split(part, range(self.batch_size, len(part), self.batch_size))
-        whole = [batch for batch in batches[1:] if len(batch) == self.batch_size]
-        rest = [batch for batch in batches[1:] if len(batch) < self.batch_size]
-        shuffled = [whole[i] for i in rng.permutation(len(whole))]
-        return np.concatenate([batches[0], *shuffled, *rest])
-
-
-def seed_of(seed: int, draw: Draw) -> tuple[int, int, int]:
-    """The seed for whatever is random about one example, for `numpy.random.default_rng`."""
-    return seed, draw.epoch, draw.example
 
 
 @dataclass(frozen=True)
@@ -185,57 +103,6 @@ class TrainingResult:
     seconds: float
     throughput: float  # items a second; the time includes evaluation and saving
     deterministic: bool
-
-
-class _AddressedRows:
-    """A map-style data set addressed by `Draw`: `(row, draw)`."""
-
-    def __init__(self, rows):
-        self.rows = rows
-
-    def __getitems__(self, draws: list[Draw]) -> list[tuple[dict, Draw]]:
-        columns = self.rows[[draw.example for draw in draws]]
-        rows = ({name: values[i] for name, values in columns.items()} for i in range(len(draws)))
-        return list(zip(rows, draws, strict=True))
-
-
-def _collate_pairs(collate: Collate, pairs: list[tuple[dict, Draw]]) -> Batch:
-    draws = [draw for _, draw in pairs]
-    batch = collate([row for row, _ in pairs], draws)
-    if not draws[0].counts:
-        batch["num_targets"] = batch["num_items"] = 0
-    return batch
-
-
-def _loader(rows, draws: Iterable[list[Draw]], collate: Collate, num_workers: int = 0) -> Iterator[Batch]:
-    return iter(
-        DataLoader(
-            _AddressedRows(rows),  # type: ignore[arg-type]
-            batch_sampler=draws,
-            collate_fn=partial(_collate_pairs, collate),
-            num_workers=num_workers,
-            worker_init_fn=partial(_start_worker, os.getpid()),
-        )
-    )
-
-
-def _start_worker(training_process: int, worker: int) -> None:
-    """Signals reach a whole job: a worker goes on until the training process has finished its step and saved.
-
-    It ends at once if that process was killed before: torch's workers only notice what happens from now on.
-    """
-    if os.getppid() != training_process:
-        os._exit(1)
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(WORKER_GRACE_SECONDS))
-
-
-def _shares(draws: list[Draw], num_parts: int) -> list[list[Draw]]:
-    """Cut a batch into parts of nearly equal size; one that would be empty gets an example that does not count."""
-    bounds = np.linspace(0, len(draws), num_parts + 1).round().astype(int)
-    parts = [draws[start:stop] for start, stop in pairwise(bounds)]
-    return [part or [draws[0]._replace(counts=False)] for part in parts]
 
 
 def train(
@@ -295,17 +162,17 @@ def train(
     def my_draws(step: int) -> Iterator[list[Draw]]:
         while budget.max_steps is None or step < budget.max_steps:
             draws = [draw._replace(progress=budget.progress(step, seconds)) for draw in stream.draws(step)]
-            yield from _shares(draws, accelerator.num_processes * num_parts)[mine]
+            yield from split_draws(draws, accelerator.num_processes * num_parts)[mine]
             step += 1
 
-    batches = _loader(rows, my_draws(state.step), collate, arguments.dataloader_num_workers)
+    batches = load_batches(rows, my_draws(state.step), collate, arguments.dataloader_num_workers)
     start = time.monotonic() - resumed_at
     progress = budget.progress(state.step, seconds)
     num_items = 0
     window = _Window(state.window_loss if is_main else 0.0, state.window_targets)
     with (
-        _failures_explained(output_dir),
-        _Signals() as signals,
+        failures_explained(output_dir),
+        Signals() as signals,
         open(log_path, "a", encoding="utf-8") as log,
         Progress(budget.max_steps, budget.max_minutes, enabled=is_main) as progress_bar,
         _tracking(accelerator, arguments, output_dir),
@@ -335,7 +202,7 @@ def train(
             state.step += 1
             num_items += int(step_items)
             window.add(loss_sum, num_targets, step_items)
-            seconds, signal_number = _agree(accelerator, time.monotonic() - start, signals.number)
+            seconds, signal_number = agree(accelerator, time.monotonic() - start, signals.number)
             progress = budget.progress(state.step, seconds)
             progress_bar.advance(state.step, seconds)
 
@@ -346,7 +213,7 @@ def train(
                 epoch = state.step * arguments.batch_size / len(rows)
                 rates = {
                     "learning_rate": max(group["lr"] for group in optimizer.param_groups),
-                    "grad_norm": _norm_before_clipping(norm),
+                    "grad_norm": norm_before_clipping(norm),
                     f"{item}s_per_second": window.items / (time.monotonic() - window.start),
                 }
                 report(loss=mean_loss, epoch=epoch, seconds=seconds, **rates)
@@ -395,7 +262,7 @@ def _prepare(
             raise InputError(f"--gradient_checkpointing: {type(model).__name__} cannot do it")
         model.gradient_checkpointing_enable()
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        _adapt_to_deepspeed(accelerator, arguments)
+        adapt_to_deepspeed(accelerator, arguments)
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     start = TrainingState(order=order, trained=trained, optim=arguments.optim)
     state, checkpoint = _find_checkpoint(arguments, output_dir, start, accelerator)
@@ -403,7 +270,7 @@ def _prepare(
         load_weights(checkpoint, model)
     is_shared_out = accelerator.is_fsdp2  # on CPUs accelerate forgets it at `prepare`
     if is_shared_out:
-        _share_out(model, accelerator.state.fsdp_plugin)
+        share_out(model, accelerator.state.fsdp_plugin)
     optimizer = _make_optimizer(model, arguments, pace, accelerator)
     if arguments.fp16:
         accelerator.scaler = torch.amp.GradScaler(accelerator.device.type)
@@ -430,7 +297,7 @@ def _add_gradients(
     """
     # Count the targets of the whole batch first, then weight each part's mean by its share of them.
     counts = [(part.pop("num_targets"), part.pop("num_items")) for part in parts]
-    num_targets, num_items = _sum_over_processes(accelerator, *map(sum, zip(*counts, strict=True)))
+    num_targets, num_items = sum_over_processes(accelerator, *map(sum, zip(*counts, strict=True)))
     loss_sum = torch.zeros((), device=accelerator.device)
     for i, (part, (part_targets, _)) in enumerate(zip(parts, counts, strict=True), start=1):
         with contextlib.nullcontext() if i == len(parts) else accelerator.no_sync(wrapped):
@@ -440,76 +307,6 @@ def _add_gradients(
             accelerator.backward(loss * (part_targets * accelerator.num_processes / num_targets))
         loss_sum += loss.detach().float() * part_targets
     return loss_sum, num_targets, num_items
-
-
-EVALUATION_EPOCH = 2**31  # masks of held-out text are seeded as of an epoch that training never reaches
-
-
-def evaluation_batches(
-    rows, collate: Collate, batch_size: int, accelerator: Accelerator, in_step: bool = False
-) -> Iterator[Batch]:
-    """This process's batches of every row once, in order; processes take turns by batch. What in a batch is no tensor
-    stays as it is.
-
-    With `in_step` all processes get equally many batches, of which the last may not count: its `num_items` is 0.
-    Processes that share the parameters of a model out among them can only compute together.
-    """
-
-    def draws() -> Iterator[list[Draw]]:
-        for start in range(0, len(rows), accelerator.num_processes * batch_size):
-            start += accelerator.process_index * batch_size
-            if start < len(rows):
-                yield [Draw(0, EVALUATION_EPOCH, index) for index in range(start, min(start + batch_size, len(rows)))]
-            elif in_step:
-                yield [Draw(0, EVALUATION_EPOCH, 0, counts=False)]
-
-    for batch in _loader(rows, draws(), collate):
-        yield {
-            name: send_to_device(value, accelerator.device) if isinstance(value, torch.Tensor) else value
-            for name, value in batch.items()
-        }
-
-
-@torch.no_grad()
-def held_out_losses(model, rows, collate: Collate, batch_size: int, accelerator: Accelerator) -> np.ndarray:
-    """(2, batches): of each batch the sum of the loss over its targets, and their number; all processes get all."""
-    sums = []
-    for batch in evaluation_batches(rows, collate, batch_size, accelerator, in_step=True):
-        num_targets, num_items = batch.pop("num_targets"), batch.pop("num_items")
-        loss = float(model(**batch).loss)
-        if num_items:
-            sums.append((loss * num_targets, num_targets))
-    return np.array(gather_objects(accelerator, sums), dtype=np.float64).T
-
-
-def gather_objects(accelerator: Accelerator, mine: list) -> list:
-    """The lists of all processes, joined."""
-    if accelerator.num_processes == 1:
-        return mine
-    from accelerate.utils import gather_object
-
-    return gather_object(mine)
-
-
-def make_accelerator(tracker: str | None = None, output_dir: Path | None = None) -> Accelerator:
-    """Devices and processes as the launcher says; `tracker` is one of accelerate's.
-
-    Raises `InputError` where a launcher asked for more processes than were started.
-    """
-    is_cpu = not torch.accelerator.is_available()  # unless told, accelerate takes torchrun on CPUs for one process
-    accelerator = Accelerator(cpu=is_cpu, log_with=tracker, project_dir=output_dir)
-    if is_cpu and accelerator.num_processes > 1 and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
-        # accelerate thinks of GPUs alone here; torch shares parameters out over gloo as well.
-        accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
-        accelerator.state.distributed_type = DistributedType.FSDP
-    # On CPUs `accelerate launch` says where its processes should meet, then starts one and not how many it should be.
-    is_alone = {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= os.environ.keys() and "WORLD_SIZE" not in os.environ
-    if is_alone or int(os.environ.get("WORLD_SIZE", "1")) > accelerator.num_processes:
-        raise InputError(
-            f"the launcher asked for more processes than the {accelerator.num_processes} that it started; "
-            "on CPUs start N of them with: torchrun --nproc_per_node N -m toolkit …"
-        )
-    return accelerator
 
 
 @torch.no_grad()
@@ -533,31 +330,10 @@ class _Window:
         self.loss, self.targets, self.items = self.loss + loss, self.targets + num_targets, self.items + num_items
 
     def loss_sum(self, accelerator: Accelerator) -> float:
-        return _sum_over_processes(accelerator, float(self.loss))[0]
+        return sum_over_processes(accelerator, float(self.loss))[0]
 
     def mean_loss(self, accelerator: Accelerator) -> float:
         return self.loss_sum(accelerator) / self.targets
-
-
-class _Signals:
-    """Notes the first of `SIGNALS`, so that the step can be finished. A Ctrl-C after it is obeyed at once."""
-
-    def __init__(self):
-        self.number = 0
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> "_Signals":
-        if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._note) for number in set(SIGNALS)}
-        return self
-
-    def _note(self, number: int, frame) -> None:
-        self.number = self.number or number
-        signal.signal(signal.SIGINT, self._previous[signal.SIGINT])
-
-    def __exit__(self, *exception) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
 
 
 def _find_checkpoint(
@@ -570,7 +346,7 @@ def _find_checkpoint(
     """
     if not arguments.resume:
         return start, None
-    checkpoint = _on_main_process(accelerator, lambda: newest_checkpoint(output_dir, print))
+    checkpoint = on_main_process(accelerator, lambda: newest_checkpoint(output_dir, print))
     if checkpoint is None:
         accelerator.print(f"nothing to resume in {output_dir}, starting")
         return start, None
@@ -587,68 +363,6 @@ def _find_checkpoint(
         raise InputError(f"--resume: {checkpoint} was made with --optim {state.optim}; {REPEAT_OR_START_ANEW}")
     accelerator.print(f"resuming from {checkpoint}")
     return state, checkpoint
-
-
-def _on_main_process(accelerator: Accelerator, function: Callable[[], Any]) -> Any:
-    """What `function` gives on the main process, or the `InputError` that it raises there, on all of them."""
-    answer: list[Any] = [None]
-    if accelerator.is_main_process:
-        try:
-            answer = [function()]
-        except InputError as error:
-            answer = [error]
-    (found,) = broadcast_object_list(answer)
-    if isinstance(found, InputError):
-        raise found
-    return found
-
-
-def _adapt_to_deepspeed(accelerator: Accelerator, arguments: TrainingArguments) -> None:
-    """Raises `InputError` for flags whose work DeepSpeed takes over, or that need its state, which is not saved."""
-    for name in ("bf16", "fp16", "torch_compile", "resume", "save_steps"):
-        if getattr(arguments, name):
-            raise InputError(f"--{name}: not with DeepSpeed; set precision in its configuration, or resume with FSDP2")
-    if arguments.gradient_accumulation_steps > 1:
-        raise InputError(f"--gradient_accumulation_steps {arguments.gradient_accumulation_steps}: not with DeepSpeed")
-    config = accelerator.state.deepspeed_plugin.deepspeed_config
-    if config.get("zero_optimization", {}).get("stage") == 3:
-        raise InputError(
-            "DeepSpeed's ZeRO stage 3 shares weights out, which are not saved then; take stage 2 or FSDP2"
-        )
-    config["train_micro_batch_size_per_gpu"] = max(1, arguments.batch_size // accelerator.num_processes)
-    config["gradient_clipping"] = arguments.max_grad_norm
-
-
-def _share_out(model, plugin: FullyShardedDataParallelPlugin) -> None:
-    """Give each process a part of every parameter (FSDP2). A layer is gathered at once, and so is all that is in none.
-
-    accelerate would do it at `prepare`, but not with the output bias of a BERT, which two modules hold in common.
-    """
-    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-
-    policies = {
-        "mp_policy": plugin.mixed_precision_policy or MixedPrecisionPolicy(),
-        "offload_policy": plugin.cpu_offload,
-    }
-    for layer in model.modules():
-        if isinstance(layer, GradientCheckpointingLayer):
-            fully_shard(layer, reshard_after_forward=plugin.reshard_after_forward, **policies)
-    fully_shard(model, **policies)
-    plugin.auto_wrap_policy = None  # nothing is left for accelerate to do
-
-
-@contextlib.contextmanager
-def _failures_explained(output_dir: Path) -> Iterator[None]:
-    """Turns the end of a disk, of memory, or of a process that this one cannot go on without, into a `RunFailed`."""
-    try:
-        yield
-    except (RuntimeError, OSError, MemoryError) as error:
-        is_disk = isinstance(error, OSError) and (error.errno in DISK_ERRORS or not output_dir.is_dir())
-        what = "the disk failed" if is_disk else what_failed(error)
-        if what is None:
-            raise
-        details = f" ({str(error).splitlines()[0]})" if str(error) else ""
-        raise RunFailed(f"{what}; {way_on(output_dir)}{details}") from error
 
 
 @contextlib.contextmanager
@@ -670,13 +384,6 @@ def _tracking(accelerator: Accelerator, arguments: TrainingArguments, output_dir
     finally:
         for tracker in accelerator.trackers:  # accelerate's end_training would end the processes' group as well
             tracker.finish()
-
-
-def _norm_before_clipping(norm: Any) -> float | None:
-    """None with DeepSpeed, which clips by itself. Where parameters are shared out all processes must call this."""
-    if norm is None:
-        return None
-    return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
 
 
 def _seed_dropout(*address: int) -> None:
@@ -723,22 +430,6 @@ def _save_is_due(arguments: TrainingArguments, state: TrainingState, seconds: fl
     if arguments.save_steps is None:
         return seconds >= SAVE_SECONDS
     return state.step % arguments.save_steps == 0
-
-
-def _sum_over_processes(accelerator: Accelerator, *numbers: float) -> list[float]:
-    if accelerator.num_processes == 1:
-        return list(numbers)
-    tensor = torch.tensor(numbers, dtype=torch.float64, device=accelerator.device)
-    return accelerator.reduce(tensor, reduction="sum").tolist()
-
-
-def _agree(accelerator: Accelerator, seconds: float, signal_number: int) -> tuple[float, int]:
-    """The main process's clock, and any process's signal."""
-    if accelerator.num_processes == 1:
-        return seconds, signal_number
-    mine = torch.tensor([seconds, signal_number], dtype=torch.float64, device=accelerator.device)
-    every = accelerator.gather(mine.unsqueeze(0))  # (processes, 2)
-    return float(every[0, 0]), int(every[:, 1].max())
 
 
 def _truncate(path: Path, size: int) -> None:

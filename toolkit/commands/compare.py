@@ -88,8 +88,8 @@ def run(arguments: CompareArguments) -> None:
     from tasks.comparison import compare
     from toolkit import report
     from toolkit.encoders import load_config
+    from toolkit.processes import make_accelerator
     from toolkit.results import check_output_dir, create_output_dir, is_main_process
-    from toolkit.training import make_accelerator
 
     for encoder in arguments.encoders:
         load_config(encoder)

@@ -12,9 +12,9 @@ from typing import Literal
 import numpy as np
 import torch
 
+from toolkit.batches import Batch, Draw, seed_of
 from toolkit.errors import InputError
 from toolkit.tokenization import CONTINUATION, encode_lines
-from toolkit.training import Batch, Draw, seed_of
 
 MASKED_SHARE = 0.15
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from toolkit.batches import Batch, Draw, seed_of
 from toolkit.objectives.masked_lm import MaskTokens
-from toolkit.training import Batch, Draw, seed_of
 
 
 @dataclass

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from toolkit.batches import Batch, Draw
 from toolkit.tokenization import FIRST_CONTINUATION_ID, encode_lines
-from toolkit.training import Batch, Draw
 
 
 @dataclass

@@ -1,0 +1,150 @@
+"""Which examples a step takes, and how they become batches.
+
+Which examples a step takes and what is random about them follows from the seed and the number of the step alone: no
+process has to tell another, and nothing of it has to be saved.
+
+A batch is what a model's `forward` takes, plus two numbers that are taken out of it first: `num_targets`, what its
+loss is the mean over, and `num_items`, the tokens, words or images by which throughput is counted.
+"""
+
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch.utils.data import DataLoader
+
+from toolkit.interruptions import SIGNALS
+
+Batch = dict[str, Any]
+WORKER_GRACE_SECONDS = 600  # longer than a step and a save take, that a signal to the whole job lets finish
+
+
+class Draw(NamedTuple):
+    """One example of one step: `seed_of(seed, draw)` seeds all that is random about it."""
+
+    step: int
+    epoch: int
+    example: int
+    progress: float = 0.0  # of the run when the step begins, from 0 to 1
+    counts: bool = True  # False for an example that only keeps a process without any in step with the others
+
+
+Collate = Callable[[list[dict], list[Draw]], Batch]
+
+
+class ExampleStream:
+    """Which examples each step takes: the epochs' shuffles, one after the other, cut into batches.
+
+    With `lengths`, batches hold examples of similar length. Every example comes once an epoch.
+    """
+
+    BATCHES_SORTED_TOGETHER = 50
+
+    def __init__(
+        self,
+        num_examples: int,
+        batch_size: int,
+        seed: int,
+        lengths: Sequence[int] | None = None,
+        max_examples: int | None = None,
+    ):
+        self.num_examples, self.batch_size, self.seed = num_examples, batch_size, seed
+        self.lengths = None if lengths is None else np.asarray(lengths)
+        self.max_examples = max_examples
+        self._orders: dict[int, np.ndarray] = {}
+
+    def draws(self, step: int) -> list[Draw]:
+        """The examples of one step, over all processes."""
+        start = step * self.batch_size
+        stop = start + self.batch_size
+        if self.max_examples is not None:
+            stop = min(stop, self.max_examples)
+        draws = []
+        for position in range(start, stop):
+            epoch, place = divmod(position, self.num_examples)
+            draws.append(Draw(step, epoch, int(self._order(epoch)[place])))
+        return draws
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if epoch not in self._orders:
+            self._orders = {e: order for e, order in self._orders.items() if e == epoch - 1}
+            self._orders[epoch] = self._shuffle(epoch)
+        return self._orders[epoch]
+
+    def _shuffle(self, epoch: int) -> np.ndarray:
+        rng = np.random.default_rng((self.seed, epoch))
+        order = rng.permutation(self.num_examples)
+        if self.lengths is None:
+            return order
+        # The first batch of an epoch is what the last epoch left of a batch.
+        first = -epoch * self.num_examples % self.batch_size
+        together = self.batch_size * self.BATCHES_SORTED_TOGETHER
+        batches = [order[:first]]
+        for start in range(first, self.num_examples, together):
+            part = order[start : start + together]
+            part = part[np.argsort(self.lengths[part], kind="stable")]
+            batches += np.split(part, range(self.batch_size, len(part), self.batch_size))
+        whole = [batch for batch in batches[1:] if len(batch) == self.batch_size]
+        rest = [batch for batch in batches[1:] if len(batch) < self.batch_size]
+        shuffled = [whole[i] for i in rng.permutation(len(whole))]
+        return np.concatenate([batches[0], *shuffled, *rest])
+
+
+def seed_of(seed: int, draw: Draw) -> tuple[int, int, int]:
+    """The seed for whatever is random about one example, for `numpy.random.default_rng`."""
+    return seed, draw.epoch, draw.example
+
+
+class _AddressedRows:
+    """A map-style data set addressed by `Draw`: `(row, draw)`."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __getitems__(self, draws: list[Draw]) -> list[tuple[dict, Draw]]:
+        columns = self.rows[[draw.example for draw in draws]]
+        rows = ({name: values[i] for name, values in columns.items()} for i in range(len(draws)))
+        return list(zip(rows, draws, strict=True))
+
+
+def collate_pairs(collate: Collate, pairs: list[tuple[dict, Draw]]) -> Batch:
+    draws = [draw for _, draw in pairs]
+    batch = collate([row for row, _ in pairs], draws)
+    if not draws[0].counts:
+        batch["num_targets"] = batch["num_items"] = 0
+    return batch
+
+
+def load_batches(rows, draws: Iterable[list[Draw]], collate: Collate, num_workers: int = 0) -> Iterator[Batch]:
+    return iter(
+        DataLoader(
+            _AddressedRows(rows),  # type: ignore[arg-type]
+            batch_sampler=draws,
+            collate_fn=partial(collate_pairs, collate),
+            num_workers=num_workers,
+            worker_init_fn=partial(start_worker, os.getpid()),
+        )
+    )
+
+
+def start_worker(training_process: int, worker: int) -> None:
+    """Signals reach a whole job: a worker goes on until the training process has finished its step and saved.
+
+    It ends at once if that process was killed before: torch's workers only notice what happens from now on.
+    """
+    if os.getppid() != training_process:
+        os._exit(1)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(WORKER_GRACE_SECONDS))
+
+
+def split_draws(draws: list[Draw], num_parts: int) -> list[list[Draw]]:
+    """Cut a batch into parts of nearly equal size; one that would be empty gets an example that does not count."""
+    bounds = np.linspace(0, len(draws), num_parts + 1).round().astype(int)
+    parts = [draws[start:stop] for start, stop in pairwise(bounds)]
+    return [part or [draws[0]._replace(counts=False)] for part in parts]
