@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tasks.words import WordDropout
 from toolkit.errors import InputError
@@ -47,6 +47,9 @@ class FinetuneArguments(TrainingArguments):
     """Seed of the choice of those examples; a larger choice holds every smaller one."""
     freeze: bool = False
     """Train the head only."""
+    layers: Literal["top", "mix"] = "top"
+    """What the head reads of an encoder of transformers, such as a BERT: its top layer, or a learned mix of all (for
+    texts with their mean and maximum over tokens). Those of this toolkit's own have their own way."""
     probe_ratio: float = 0.1
     """Share of the run in which the head is trained alone, before a pretrained encoder joins."""
     bottom_rate: float = 0.25
@@ -407,6 +410,7 @@ def _load_encoder(task: Task, arguments: FinetuneArguments, train_rows, **config
 
     source = arguments.encoder.removeprefix(SCRATCH)
     needs_tokenizer = arguments.encoder.startswith(SCRATCH) and source in PRESETS and arguments.tokenizer is None
+    config_fields["mix_layers"] = arguments.layers == "mix"
     if not needs_tokenizer:
         return load_encoder(arguments.encoder, task.model_class, arguments.tokenizer, **config_fields)
     preset = PRESETS[source]

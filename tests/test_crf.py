@@ -89,7 +89,9 @@ def test_a_tagger_with_a_field_is_an_encoder_like_others_and_trains_in_bfloat16(
         load_encoder(str(tmp_path / "text"), "AutoModelForSequenceClassification")
 
 
-@pytest.mark.parametrize("family", ["fasttext", "elmo", "bert"])
+@pytest.mark.parametrize(
+    "family", ["elmo", *(pytest.param(name, marks=pytest.mark.slow) for name in ("fasttext", "bert"))]
+)
 def test_a_crf_folder_predicts_the_same_in_a_fresh_process(encoders, family, tmp_path):
     flags = {"encoder": str(encoders[family]), "data": "sample", "output_dir": str(tmp_path / "crf"), "head": "crf"}
     record = finetune("pos", **flags, max_steps=40, batch_size=8, train_size=60, learning_rate=3e-3)

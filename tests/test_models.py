@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification, PreTrainedModel
 
 import toolkit.models
-from toolkit.models import bert, electra, elmo, fasttext, word2vec
+from toolkit.models import bert, electra, elmo, fasttext, heads, layer_mix, word2vec
 from toolkit.presets import PRESETS
 
 SMALL = {
@@ -27,6 +27,7 @@ SMALL = {
     "electra": PRESETS["electra-tiny"].config(600),
 }
 SMALL["bert"].num_labels = SMALL["electra"].num_labels = 4
+SMALL["toolkit-layer-mix"] = layer_mix.LayerMixConfig(encoder=SMALL["bert"].to_dict(), num_labels=4)
 # Every class, with the configuration it is tried with. Abstract bases are left out by their names.
 MODELS: dict[type[PreTrainedModel], str] = {
     word2vec.Word2VecModel: "toolkit-word2vec",
@@ -39,6 +40,8 @@ MODELS: dict[type[PreTrainedModel], str] = {
     elmo.ElmoForPreTraining: "toolkit-elmo",
     elmo.ElmoForTokenClassification: "toolkit-elmo",
     elmo.ElmoForSequenceClassification: "toolkit-elmo",
+    layer_mix.LayerMixForTokenClassification: "toolkit-layer-mix",
+    layer_mix.LayerMixForSequenceClassification: "toolkit-layer-mix",
     bert.BertForMaskedLM: "bert",
     electra.ElectraForPreTraining: "electra",
 }
@@ -248,9 +251,32 @@ def test_a_very_long_word_is_cut_not_refused():
 
 
 def test_scalar_mix_starts_as_the_mean_of_the_layers():
-    mix = elmo.ElmoScalarMix(3)
+    mix = heads.ScalarMix(3)
     layers = tuple(torch.full((1, 2, 3), value) for value in (1.0, 2.0, 6.0))
     assert torch.allclose(mix(layers), torch.full((1, 2, 3), 3.0))
+
+
+# A mix of layers
+
+
+@pytest.mark.parametrize("head", ["TokenClassification", "SequenceClassification"])
+def test_a_mix_of_layers_by_hand(head):
+    import transformers
+
+    model = make(getattr(layer_mix, f"LayerMixFor{head}"))
+    encoder = transformers.BertModel(SMALL["bert"], add_pooling_layer=False).eval()
+    encoder.load_state_dict(model.encoder.state_dict())
+    model.scalar_mix.weights.data = torch.tensor([0.0, 1.0, -1.0])
+    model.scalar_mix.scale.data = torch.tensor([3.0])
+    with torch.no_grad():
+        layers = encoder(INPUT_IDS, ATTENTION_MASK, output_hidden_states=True).hidden_states
+        found = model(INPUT_IDS, attention_mask=ATTENTION_MASK).logits
+    shares = np.exp([0.0, 1.0, -1.0]) / np.exp([0.0, 1.0, -1.0]).sum()
+    states = 3 * sum(float(share) * layer for share, layer in zip(shares, layers, strict=True))
+    if head == "SequenceClassification":  # the second sentence has four tokens
+        rows = [states[0], states[1, :4]]
+        states = torch.stack([torch.cat([row.mean(dim=0), row.max(dim=0).values]) for row in rows])
+    assert torch.allclose(found, model.classifier(states), atol=1e-5)
 
 
 # BERT

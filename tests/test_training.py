@@ -470,6 +470,22 @@ def test_fine_tuning_twice_gives_the_same_bytes(encoders, tmp_path):
     assert first == second
 
 
+@pytest.mark.parametrize("task", ["pos", "text"])
+def test_a_head_on_a_mix_of_layers_is_saved_with_the_encoder_that_it_reads(task, encoders, tmp_path):
+    flags = ["--encoder", encoders["bert"], "--data", "sample", "--layers", "mix", "--freeze", "--max_steps", "6"]
+    done = run_toolkit("finetune", task, *flags, "--output_dir", tmp_path / "out", "--learning_rate", "1e-2")
+    assert done.returncode == 0, done.stderr
+    before, after = (load_file(folder / "model.safetensors") for folder in (encoders["bert"], tmp_path / "out"))
+    kept = {name: value for name, value in after.items() if name.startswith("encoder.")}
+    assert all(torch.equal(value, before[name.replace("encoder.", "bert.", 1)]) for name, value in kept.items())
+    assert set(after) - set(kept) == {"scalar_mix.weights", "scalar_mix.scale", "classifier.weight", "classifier.bias"}
+    assert after["scalar_mix.weights"].abs().min() > 0
+    record = json.loads((tmp_path / "out" / "results.json").read_text())
+    done = run_toolkit("score", tmp_path / "out", "--data", "sample", "--output_file", tmp_path / "score.json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "score.json").read_text())["metrics"] == record["metrics"]
+
+
 @pytest.mark.parametrize(("task", "head"), [("pos", {"classifier"}), ("text", {"classifier", "bert.pooler.dense"})])
 def test_freezing_trains_the_head_alone(task, head, encoders, tmp_path):
     flags = ["--encoder", encoders["bert"], "--data", "sample", "--output_dir", tmp_path / "out", "--max_steps", "4"]

@@ -26,12 +26,15 @@ def load_config(name: str):
         raise InputError(f"{name}: {_explain(error)}") from None
 
 
-def load_encoder(name: str, model_class: str, tokenizer_name: str | None = None, **config_fields: Any):
+def load_encoder(
+    name: str, model_class: str, tokenizer_name: str | None = None, mix_layers: bool = False, **config_fields: Any
+):
     """The encoder `name` under a head of transformers' class `model_class`, and its tokenizer.
 
     `scratch:FOLDER` is the same network and tokenizer as in FOLDER with new weights; `scratch:PRESET` needs
-    `tokenizer_name`. `config_fields`, such as the labels, go into the configuration. Random weights are drawn from
-    torch's generator: seed it first.
+    `tokenizer_name`. With `mix_layers` the head reads a mix of the layers of an encoder of transformers; the heads of
+    this package's own read what they always do. `config_fields`, such as the labels, go into the configuration. Random
+    weights are drawn from torch's generator: seed it first.
 
     Raises `InputError` where nothing can be loaded, weights are missing, or the tokenizer does not fit the model.
     """
@@ -59,6 +62,11 @@ def load_encoder(name: str, model_class: str, tokenizer_name: str | None = None,
     else:
         config = load_config(source)
         tokenizer = load_tokenizer(tokenizer_name or source)
+    mix_layers = mix_layers and not config.model_type.startswith("toolkit-")
+    if mix_layers:
+        from toolkit.models.layer_mix import LayerMixConfig
+
+        config = LayerMixConfig(encoder=config.to_dict())
     for field, value in config_fields.items():
         setattr(config, field, value)
     if len(tokenizer) > getattr(config, "vocab_size", len(tokenizer)):
@@ -74,12 +82,16 @@ def load_encoder(name: str, model_class: str, tokenizer_name: str | None = None,
         if is_scratch:
             build = getattr(auto_class, "from_config", auto_class)
             return build(config), tokenizer
-        model, loading = auto_class.from_pretrained(
-            source,
-            config=config,
-            output_loading_info=True,
-            ignore_mismatched_sizes=bool(config_fields),  # other labels: the head of another task gives way
-        )
+        if mix_layers:
+            model = auto_class._model_mapping[type(config)](config)
+            loading = model.load_encoder(source)
+        else:
+            model, loading = auto_class.from_pretrained(
+                source,
+                config=config,
+                output_loading_info=True,
+                ignore_mismatched_sizes=bool(config_fields),  # other labels: the head of another task gives way
+            )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{name}: {_explain(error)}") from None
     except KeyError:

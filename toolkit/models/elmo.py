@@ -24,6 +24,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput, TokenClassifierOutput
 from transformers.utils import ModelOutput
 
+from .heads import ScalarMix, mean_and_maximum
 from .pieces import find_words, gather_rows
 
 
@@ -142,7 +143,7 @@ class ElmoPreTrainedModel(PreTrainedModel):
                 init.zeros_(layer.bias)
             for highway in module.highways:  # a highway starts by carrying its input through (gate 0.88)
                 init.constant_(highway.bias[highway.bias.shape[0] // 2 :], 2.0)
-        elif isinstance(module, ElmoScalarMix):
+        elif isinstance(module, ScalarMix):
             init.zeros_(module.weights)
             init.ones_(module.scale)
         elif not isinstance(module, (nn.Conv1d, nn.Embedding)):
@@ -337,19 +338,6 @@ class SampledSoftmax(torch.autograd.Function):
         return *(gradient.to(each.dtype) * each for each in gradients), None
 
 
-class ElmoScalarMix(nn.Module):
-    """A learned average of the layers, times a learned scale: equation 1 of Peters et al. (2018)."""
-
-    def __init__(self, num_layers: int):
-        super().__init__()
-        self.weights = nn.Parameter(torch.zeros(num_layers))
-        self.scale = nn.Parameter(torch.ones(1))
-
-    def forward(self, layers: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        weights = self.weights.softmax(dim=0)
-        return self.scale * sum(weight * layer for weight, layer in zip(weights, layers, strict=True))
-
-
 class ElmoForTokenClassification(ElmoPreTrainedModel):
     """A linear layer on the scalar mix of the layers; one row of logits a piece."""
 
@@ -357,7 +345,7 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
         super().__init__(config)
         self.num_labels = config.num_labels
         self.elmo = ElmoModel(config)
-        self.scalar_mix = ElmoScalarMix(config.num_hidden_layers + 1)
+        self.scalar_mix = ScalarMix(config.num_hidden_layers + 1)
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.classifier = nn.Linear(2 * config.hidden_size, config.num_labels)
         self.post_init()
@@ -381,16 +369,13 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
 
 
 class ElmoForSequenceClassification(ElmoPreTrainedModel):
-    """A linear layer on the mean and the maximum over words of the scalar mix of the layers.
-
-    Pooled as in Howard & Ruder (2018), https://arxiv.org/abs/1801.06146.
-    """
+    """A linear layer on the mean and the maximum over words of the scalar mix of the layers."""
 
     def __init__(self, config: ElmoConfig):
         super().__init__(config)
         self.num_labels = config.num_labels
         self.elmo = ElmoModel(config)
-        self.scalar_mix = ElmoScalarMix(config.num_hidden_layers + 1)
+        self.scalar_mix = ScalarMix(config.num_hidden_layers + 1)
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.classifier = nn.Linear(4 * config.hidden_size, config.num_labels)
         self.post_init()
@@ -406,10 +391,8 @@ class ElmoForSequenceClassification(ElmoPreTrainedModel):
     ) -> SequenceClassifierOutput:
         """`labels` (B,); logits (B, num_labels)."""
         outputs = self.elmo(input_ids, attention_mask, output_hidden_states=output_hidden_states)
-        states, inside = self.scalar_mix(outputs.word_states), outputs.word_mask.unsqueeze(-1)  # (B, W, 2H), (B, W, 1)
-        mean = (states * inside).sum(dim=1) / inside.sum(dim=1)
-        maximum = states.masked_fill(~inside, float("-inf")).amax(dim=1)
-        logits = self.classifier(self.dropout(torch.cat([mean, maximum], dim=-1)))  # (B, num_labels)
+        states = mean_and_maximum(self.scalar_mix(outputs.word_states), outputs.word_mask)  # (B, 4H)
+        logits = self.classifier(self.dropout(states))  # (B, num_labels)
         loss = None if labels is None else F.cross_entropy(logits, labels)
         output = SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
         return output if return_dict is not False else output.to_tuple()

@@ -1,0 +1,31 @@
+"""What the heads of several encoders share.
+
+The learned average of layers is equation 1 of Peters et al. (2018), https://arxiv.org/abs/1802.05365; mean and maximum
+side by side are of Howard & Ruder (2018), https://arxiv.org/abs/1801.06146.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+
+class ScalarMix(nn.Module):
+    """A learned average of the layers, times a learned scale."""
+
+    def __init__(self, num_layers: int):
+        super().__init__()
+        self.weights = nn.Parameter(torch.zeros(num_layers))
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, layers: Sequence[torch.Tensor]) -> torch.Tensor:
+        weights = self.weights.softmax(dim=0)
+        return self.scale * sum(weight * layer for weight, layer in zip(weights, layers, strict=True))
+
+
+def mean_and_maximum(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """`states` (B, N, H), `mask` (B, N) -> (B, 2H): over the N that `mask` does not leave out, at least one."""
+    inside = mask.bool().unsqueeze(-1)
+    mean = (states * inside).sum(dim=1) / inside.sum(dim=1)
+    maximum = states.masked_fill(~inside, float("-inf")).amax(dim=1)
+    return torch.cat([mean, maximum], dim=-1)

@@ -1,0 +1,141 @@
+"""Heads that read a learned mix of all layers of any encoder of transformers, in the place of its top layer alone.
+
+Peters et al. (2018), https://arxiv.org/abs/1802.05365: the layers of a language model know different things, and its
+top one mostly what the next word is. An ELMo's own heads read such a mix as well.
+
+Shape legend: B batch, T tokens, H width of the encoder.
+"""
+
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+from torch.nn import functional as F
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassifierOutput
+
+from .heads import ScalarMix, mean_and_maximum
+
+
+class LayerMixConfig(PreTrainedConfig):
+    """`encoder` is the configuration of the encoder, as a dictionary."""
+
+    model_type = "toolkit-layer-mix"
+
+    encoder: dict[str, Any] | None = None
+    classifier_dropout: float = 0.1
+
+    def __post_init__(self, **kwargs):
+        encoder = self.encoder or {}
+        for name in ("vocab_size", "max_position_embeddings", "pad_token_id"):  # what a tokenizer has to fit
+            if name in encoder:
+                setattr(self, name, encoder[name])
+        super().__post_init__(**kwargs)
+
+
+class LayerMixPreTrainedModel(PreTrainedModel):
+    config_class = LayerMixConfig
+    base_model_prefix = "encoder"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, ScalarMix):
+            init.zeros_(module.weights)
+            init.ones_(module.scale)
+        elif isinstance(module, nn.Linear):
+            init.normal_(module.weight, std=0.02)
+            init.zeros_(module.bias)
+
+    def _add_encoder(self, config: LayerMixConfig) -> int:
+        """Returns its width."""
+        encoder_config = transformers.AutoConfig.for_model(**config.encoder)
+        self.encoder = _without_pooler(transformers.AutoModel.from_config(encoder_config))
+        self.scalar_mix = ScalarMix(encoder_config.num_hidden_layers + 1)
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        return encoder_config.hidden_size
+
+    def load_encoder(self, source: str) -> dict[str, Any]:
+        """Take the encoder's weights from a folder or the Hub; returns what transformers says of them, by the names
+        that they have here."""
+        encoder, loading = transformers.AutoModel.from_pretrained(
+            source, config=self.encoder.config, output_loading_info=True
+        )
+        self.encoder = _without_pooler(encoder)
+        prefix = f"{self.base_model_prefix}."
+        return {
+            "missing_keys": [prefix + key for key in loading["missing_keys"]],
+            "mismatched_keys": [(prefix + key, *rest) for key, *rest in loading["mismatched_keys"]],
+        }
+
+    def _mix(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, **kwargs):
+        """The mix of the layers, (B, T, H), and the layers."""
+        layers = self.encoder(input_ids, attention_mask, output_hidden_states=True, **kwargs).hidden_states
+        return self.scalar_mix(layers), layers
+
+
+class LayerMixForTokenClassification(LayerMixPreTrainedModel):
+    """A linear layer on the mix."""
+
+    def __init__(self, config: LayerMixConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.classifier = nn.Linear(self._add_encoder(config), config.num_labels)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        **kwargs,
+    ) -> TokenClassifierOutput:
+        """`labels` (B, T), -100 where a token has none; logits (B, T, num_labels)."""
+        states, layers = self._mix(input_ids, attention_mask, **kwargs)
+        logits = self.classifier(self.dropout(states))
+        loss = None if labels is None else F.cross_entropy(logits.flatten(0, 1), labels.flatten())
+        output = TokenClassifierOutput(
+            loss=loss, logits=logits, hidden_states=layers if output_hidden_states else None
+        )
+        return output if return_dict is not False else output.to_tuple()
+
+
+class LayerMixForSequenceClassification(LayerMixPreTrainedModel):
+    """A linear layer on the mean and the maximum over tokens of the mix."""
+
+    def __init__(self, config: LayerMixConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.classifier = nn.Linear(2 * self._add_encoder(config), config.num_labels)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        **kwargs,
+    ) -> SequenceClassifierOutput:
+        """`labels` (B,); logits (B, num_labels)."""
+        states, layers = self._mix(input_ids, attention_mask, **kwargs)
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        logits = self.classifier(self.dropout(mean_and_maximum(states, mask)))
+        loss = None if labels is None else F.cross_entropy(logits, labels)
+        output = SequenceClassifierOutput(
+            loss=loss, logits=logits, hidden_states=layers if output_hidden_states else None
+        )
+        return output if return_dict is not False else output.to_tuple()
+
+
+def _without_pooler(encoder: PreTrainedModel) -> PreTrainedModel:
+    """A pooler reads the top layer, for heads that are not here."""
+    if getattr(encoder, "pooler", None) is not None:
+        encoder.pooler = None
+    return encoder
