@@ -47,9 +47,9 @@ class FinetuneArguments(TrainingArguments):
     """Seed of the choice of those examples; a larger choice holds every smaller one."""
     freeze: bool = False
     """Train the head only."""
-    layers: Literal["top", "mix"] = "top"
-    """What the head reads of an encoder of transformers, such as a BERT: its top layer, or a learned mix of all (for
-    texts with their mean and maximum over tokens). Those of this toolkit's own have their own way."""
+    layers: Literal["top", "mix"] | None = None
+    """What the head reads of an encoder of transformers, such as a BERT: its top layer, as transformers' heads do, or
+    a learned mix of all, as an ELMo's (default: mix where the encoder is frozen)."""
     probe_ratio: float = 0.1
     """Share of the run in which the head is trained alone, before a pretrained encoder joins."""
     bottom_rate: float = 0.25
@@ -401,6 +401,10 @@ def load_splits(task: Task, arguments: FinetuneArguments):
     return train_rows, validation_rows, test_rows
 
 
+def layers_to_read(arguments: FinetuneArguments) -> Literal["top", "mix"]:
+    return arguments.layers or ("mix" if arguments.freeze else "top")
+
+
 def _load_encoder(task: Task, arguments: FinetuneArguments, train_rows, **config_fields: Any):
     import tempfile
 
@@ -410,7 +414,7 @@ def _load_encoder(task: Task, arguments: FinetuneArguments, train_rows, **config
 
     source = arguments.encoder.removeprefix(SCRATCH)
     needs_tokenizer = arguments.encoder.startswith(SCRATCH) and source in PRESETS and arguments.tokenizer is None
-    config_fields["mix_layers"] = arguments.layers == "mix"
+    config_fields["mix_layers"] = layers_to_read(arguments) == "mix"
     if not needs_tokenizer:
         return load_encoder(arguments.encoder, task.model_class, arguments.tokenizer, **config_fields)
     preset = PRESETS[source]

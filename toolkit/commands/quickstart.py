@@ -20,7 +20,15 @@ FINETUNING: dict[str, Any] = {"max_steps": 100, "batch_size": 16, "eval_steps": 
 PRETRAINING: dict[str, dict[str, Any]] = {
     "word2vec": {"preset": "word2vec-tiny", "min_count": 3, "num_train_epochs": 10, "workers": 1},
     "elmo": {"preset": "elmo-tiny", "max_steps": 400, "num_negatives": 1024, "logging_steps": 25},
-    "bert": {"preset": "bert-tiny", "max_steps": 450, "logging_steps": 25},
+    "bert": {
+        "preset": "bert-tiny",
+        "max_steps": 450,
+        "logging_steps": 25,
+        "optim": "muon",
+        "learning_rate": 3e-3,
+        "embeddings": "word2vec",
+        "output_bias": "frequencies",
+    },
 }
 
 
