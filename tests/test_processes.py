@@ -19,7 +19,8 @@ NO_DROPOUT = {
     "elmo": {"hidden_dropout_prob": 0},
     "electra": {},
 }
-METHODS = ["bert", "elmo", pytest.param("electra", marks=pytest.mark.slow)]
+SLOW = [pytest.param(method, marks=pytest.mark.slow) for method in ("elmo", "electra")]
+METHODS = ["bert", "elmo", SLOW[1]]
 SCRIPT = """
 import dataclasses, json, os, sys
 from toolkit import batches, evaluation, presets
@@ -116,7 +117,7 @@ def test_processes_and_accumulation_share_one_global_batch(method, corpus, tmp_p
     assert len(again) == 5 * 32
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["bert", *SLOW])
 def test_sharing_parameters_out_equals_copying_them(method, corpus, tmp_path):
     """FSDP2 over two gloo processes, beside DDP; one process loads what FSDP2 saved and goes on from it."""
     runs = Runs(method, corpus, tmp_path)
