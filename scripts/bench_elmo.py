@@ -15,15 +15,13 @@ same words in the same order at the same learning rates. Record: docs/results/be
 
 import json
 import math
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import torch
-from alternation import alternate, write
+from alternation import alternate_processes, write
 from torch import nn
 from torch.nn import functional as F
 
@@ -157,17 +155,9 @@ def once(way: str) -> dict[str, float]:
 
 
 def speed(rounds: int = 3) -> None:
-    memory: dict[str, list[float]] = {}
-
-    def words_per_second(way: str) -> float:
-        done = subprocess.run([sys.executable, __file__, "once", way], stdout=subprocess.PIPE, text=True, check=True)
-        found = json.loads(done.stdout.splitlines()[-1])
-        memory.setdefault(way, []).append(found["peak_memory_mb"])
-        return BATCH_SIZE * (WORDS - 1) / found["seconds"]  # the first of a window is its [CLS]
-
-    ways = ("toolkit, bf16", "toolkit", "plain")
-    found = alternate({way: lambda way=way: words_per_second(way) for way in ways}, rounds)
-    found["peak memory, MB"] = {way: statistics.median(values) for way, values in memory.items()}
+    ways = {way: [way] for way in ("toolkit, bf16", "toolkit", "plain")}
+    words = BATCH_SIZE * (WORDS - 1)  # the first of a window is its [CLS]
+    found = alternate_processes(__file__, ways, rounds, words)
     write("bench_elmo", {"unit": "words/s", "steps": STEPS - 2, "negatives": NUM_NEGATIVES} | found)
 
 

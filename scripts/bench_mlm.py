@@ -18,8 +18,6 @@ Started again, it goes on with the run that is missing. Record: docs/results/ben
 
 import json
 import math
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from alternation import alternate, write
+from alternation import alternate_processes, write
 from datasets import Dataset
 from transformers import DataCollatorForLanguageModeling, Trainer, TrainerCallback
 from transformers import TrainingArguments as TrainerArguments
@@ -148,18 +146,8 @@ def speed(rounds: int = 3) -> None:
     record: dict[str, Any] = {"unit": "tokens/s", "steps": STEPS - 2}
     record["peak, GFLOP/s"] = {"float32": peak(torch.float32) / 1e9, "bf16": peak(torch.bfloat16) / 1e9}
     for vocab_size in (8_192, 30_522):
-        memory: dict[str, list[float]] = {}
-
-        def tokens_per_second(way: str, vocab_size=vocab_size, memory=memory) -> float:
-            command = [sys.executable, __file__, "once", way, str(vocab_size)]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-            found = json.loads(done.stdout.splitlines()[-1])
-            memory.setdefault(way, []).append(found["peak_memory_mb"])
-            return BATCH_SIZE * LENGTH / found["seconds"]
-
-        ways = ("toolkit, bf16", "Trainer, bf16", "toolkit", "Trainer")
-        found = alternate({way: lambda way=way: tokens_per_second(way) for way in ways}, rounds)
-        found["peak memory, MB"] = {way: statistics.median(values) for way, values in memory.items()}
+        ways = {way: [way, str(vocab_size)] for way in ("toolkit, bf16", "Trainer, bf16", "toolkit", "Trainer")}
+        found = alternate_processes(__file__, ways, rounds, BATCH_SIZE * LENGTH)
         found["share of the peak"] = {
             way: flops(vocab_size, way.startswith("toolkit"))
             / (BATCH_SIZE * LENGTH)

@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from alternation import alternate, write
+from alternation import alternate, in_a_process, write
 
 from toolkit.data.text import hold_out, load_text
 from toolkit.intrinsic import WORD_SETS, score_words
@@ -53,9 +53,7 @@ def ours(method: str, corpus: str, folder: Path) -> dict[str, float]:
 
 
 def gensim_by_hand(method: str, sentences: Sentences) -> dict[str, float]:
-    command = [sys.executable, __file__, "once", method, str(sentences.file), str(EPOCHS)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    return in_a_process(__file__, method, str(sentences.file), str(EPOCHS))
 
 
 def once(method: str, file: str, epochs: int) -> dict[str, float]:

@@ -41,7 +41,9 @@ def compare(
     runs_a_cell = len(learning_rates) + len(seeds) - 1
     num_runs = len(encoders) * 2 * len(train_sizes) * runs_a_cell
     num_done = 0
-    baseline = run_baseline(task, arguments, train_sizes, say) if with_baseline and is_main_process() else None
+    baseline = None
+    if with_baseline and is_main_process():
+        baseline = run_baseline(task, arguments, train_sizes, say, output_dir)
     rows = []
     for name, folder in encoders.items():
         budgets = []
@@ -128,14 +130,23 @@ def _run_cell(
     return _Cell(folders, {f"{rate:g}": score for rate, (score, _) in tried.items()})
 
 
-def run_baseline(task: Task, arguments: FinetuneArguments, train_sizes: Sequence[int | None], say) -> dict[str, Any]:
-    """What the task's usual method without a network makes of each label budget: figure, interval and seconds."""
+def run_baseline(
+    task: Task,
+    arguments: FinetuneArguments,
+    train_sizes: Sequence[int | None],
+    say,
+    folder: Path | None = None,
+) -> dict[str, Any]:
+    """What the task's usual method without a network makes of each label budget: figure, interval and seconds.
+
+    With a `folder` each is kept there when it is done, and with `arguments.resume` taken from there.
+    """
     from toolkit.intervals import ratio_interval
 
     budgets = []
     for train_size in train_sizes:
-        file = Path(arguments.output_dir) / f"baseline-{train_size or 'all'}.json"
-        if arguments.resume and file.is_file():  # what the runs beside it were made with is checked there
+        file = folder and folder / f"baseline-{train_size or 'all'}.json"
+        if file and arguments.resume and file.is_file():  # what the runs beside it were made with is checked there
             budgets.append(json.loads(file.read_text(encoding="utf-8")))
             continue
         say(f"{task.baseline_name}, {budget_name(train_size, arguments.per_class)}")
@@ -148,8 +159,9 @@ def run_baseline(task: Task, arguments: FinetuneArguments, train_sizes: Sequence
         hits = [task.hits(task.as_json(row, p)) for row, p in zip(rows, predictions, strict=True)]
         figure = ratio_interval([right for right, _ in hits], [total for _, total in hits])
         budgets.append({"train_size": len(train_rows), task.better: figure, "seconds": seconds})
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, budgets[-1])
+        if file:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_json(file, budgets[-1])
     return {"name": task.baseline_name, "budgets": budgets}
 
 

@@ -70,9 +70,7 @@ def bert(num_hidden_layers: int, hidden_size: int) -> Callable:
     return config
 
 
-def electra(
-    num_hidden_layers: int, hidden_size: int, embedding_size: int = 128, generator_size: float = 0.25
-) -> Callable:
+def electra(num_hidden_layers: int, hidden_size: int, embedding_size: int, generator_size: float) -> Callable:
     def config(vocab_size: int):
         from transformers import ElectraConfig
 

@@ -290,7 +290,7 @@ def pretrain_bert(arguments: BertArguments) -> dict[str, Any]:
     from toolkit.objectives.masked_lm import MaskTokens
 
     run = _Run("bert", arguments)
-    return run.train_to_fill_in(BertForMaskedLM, MaskTokens)
+    return run.train_to_fill_in("a BERT", BertForMaskedLM, MaskTokens)
 
 
 def pretrain_electra(arguments: ElectraArguments) -> dict[str, Any]:
@@ -304,7 +304,12 @@ def pretrain_electra(arguments: ElectraArguments) -> dict[str, Any]:
         settings["generator_size"] = arguments.generator_size
     # As the generator learns, the encoder's task becomes harder: the sum of their losses tells no best weights.
     return run.train_to_fill_in(
-        ElectraForPreTraining, ReplaceTokens, settings, better=None, result=ElectraForPreTraining.without_generator
+        "an ELECTRA",
+        ElectraForPreTraining,
+        ReplaceTokens,
+        settings,
+        better=None,
+        result=ElectraForPreTraining.without_generator,
     )
 
 
@@ -376,16 +381,16 @@ class _Run:
         return tokenizer
 
     def train_to_fill_in(
-        self, model_class, collate_class, settings: dict[str, Any] | None = None, **options: Any
+        self, reader: str, model_class, collate_class, settings: dict[str, Any] | None = None, **options: Any
     ) -> dict[str, Any]:
-        """Train a model that reads pieces of words of which some are masked; `settings` go into its configuration,
+        """Train `reader`, a model of pieces of words of which some are masked; `settings` go into its configuration,
         `options` to `train`."""
         import torch
 
         from toolkit.objectives import masked_lm
         from toolkit.objectives.skip_gram import train_token_vectors
 
-        arguments, tokenizer = self.arguments, self.piece_tokenizer()
+        arguments, tokenizer = self.arguments, self.piece_tokenizer(reader)
         special = tokenizer.all_special_ids
         config = self.preset.config(len(tokenizer))
         config.update(settings or {})
@@ -421,8 +426,8 @@ class _Run:
         self.create_output_dir()
         return self.train(model, tokenizer, *rows, collate, exact, item="token", **options)
 
-    def piece_tokenizer(self):
-        """One of pieces of words with a [MASK]: that of `--tokenizer`, or a WordPiece trained on the corpus."""
+    def piece_tokenizer(self, reader: str):
+        """One of pieces of words with a [MASK], for `reader`: that of `--tokenizer`, or a WordPiece made here."""
         from toolkit.tokenization import load_tokenizer, spells_words, train_tokenizer
 
         arguments = self.arguments
@@ -433,9 +438,8 @@ class _Run:
             return train_tokenizer(texts, "wordpiece", vocab_size, do_lower_case=arguments.do_lower_case)
         tokenizer = load_tokenizer(arguments.tokenizer)
         if tokenizer.mask_token_id is None or spells_words(tokenizer):
-            family = {"bert": "a BERT", "electra": "an ELECTRA"}[self.method]
             raise InputError(
-                f"--tokenizer {arguments.tokenizer}: does not fit {family}, which needs pieces of words and a [MASK]; "
+                f"--tokenizer {arguments.tokenizer}: does not fit {reader}, which needs pieces of words and a [MASK]; "
                 "make one with: toolkit tokenizer --kind wordpiece"
             )
         return tokenizer

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, broadcast_object_list
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, broadcast_object_list, gather_object
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from toolkit.errors import InputError
@@ -39,8 +39,6 @@ def gather_objects(accelerator: Accelerator, mine: list) -> list:
     """The lists of all processes, joined."""
     if accelerator.num_processes == 1:
         return mine
-    from accelerate.utils import gather_object
-
     return gather_object(mine)
 
 

@@ -24,7 +24,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput, TokenClassifierOutput
 from transformers.utils import ModelOutput
 
-from .heads import ScalarMix, mean_and_maximum
+from .heads import ScalarMix, classification_output, mean_and_maximum
 from .pieces import find_words, gather_rows
 
 
@@ -363,9 +363,7 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
         outputs = self.elmo(input_ids, attention_mask, output_hidden_states=output_hidden_states)
         word_logits = self.classifier(self.dropout(self.scalar_mix(outputs.word_states)))  # (B, W, num_labels)
         logits = gather_rows(word_logits, outputs.word_index)
-        loss = None if labels is None else F.cross_entropy(logits.flatten(0, 1), labels.flatten())
-        output = TokenClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
-        return output if return_dict is not False else output.to_tuple()
+        return classification_output(TokenClassifierOutput, logits, labels, outputs.hidden_states, return_dict)
 
 
 class ElmoForSequenceClassification(ElmoPreTrainedModel):
@@ -393,9 +391,7 @@ class ElmoForSequenceClassification(ElmoPreTrainedModel):
         outputs = self.elmo(input_ids, attention_mask, output_hidden_states=output_hidden_states)
         states = mean_and_maximum(self.scalar_mix(outputs.word_states), outputs.word_mask)  # (B, 4H)
         logits = self.classifier(self.dropout(states))  # (B, num_labels)
-        loss = None if labels is None else F.cross_entropy(logits, labels)
-        output = SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
-        return output if return_dict is not False else output.to_tuple()
+        return classification_output(SequenceClassifierOutput, logits, labels, outputs.hidden_states, return_dict)
 
 
 def _hash_multipliers(length: int, device: torch.device) -> torch.Tensor:

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput, TokenClassifierOutput
 
+from .heads import classification_output
 from .pieces import find_words, gather_rows
 from .word2vec import Word2VecConfig, Word2VecPreTrainedModel, Word2VecWindow, copy_word_vectors
 
@@ -207,9 +207,7 @@ class FastTextForTokenClassification(FastTextPreTrainedModel):
         outputs = self.fasttext(input_ids, attention_mask, output_hidden_states=output_hidden_states)
         word_logits = self.classifier(self.window(outputs.word_states))  # (B, W, num_labels)
         logits = gather_rows(word_logits, outputs.word_index)
-        loss = None if labels is None else F.cross_entropy(logits.flatten(0, 1), labels.flatten())
-        output = TokenClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
-        return output if return_dict is not False else output.to_tuple()
+        return classification_output(TokenClassifierOutput, logits, labels, outputs.hidden_states, return_dict)
 
 
 class FastTextForSequenceClassification(FastTextPreTrainedModel):
@@ -236,6 +234,4 @@ class FastTextForSequenceClassification(FastTextPreTrainedModel):
         outputs = self.fasttext(input_ids, attention_mask, output_hidden_states=output_hidden_states)
         features = self.window(outputs.word_states) * outputs.word_mask.unsqueeze(-1)  # (B, W, classifier_hidden_size)
         logits = self.classifier(features.amax(dim=1))  # no feature is below zero: padding never wins
-        loss = None if labels is None else F.cross_entropy(logits, labels)
-        output = SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
-        return output if return_dict is not False else output.to_tuple()
+        return classification_output(SequenceClassifierOutput, logits, labels, outputs.hidden_states, return_dict)

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
+from torch.nn import functional as F
+from transformers.utils import ModelOutput
 
 
 class ScalarMix(nn.Module):
@@ -29,3 +31,17 @@ def mean_and_maximum(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     mean = (states * inside).sum(dim=1) / inside.sum(dim=1)
     maximum = states.masked_fill(~inside, float("-inf")).amax(dim=1)
     return torch.cat([mean, maximum], dim=-1)
+
+
+def classification_output(
+    output_class: type[ModelOutput],
+    logits: torch.Tensor,
+    labels: torch.Tensor | None,
+    hidden_states: tuple[torch.Tensor, ...] | None,
+    return_dict: bool | None,
+) -> ModelOutput | tuple:
+    """What a head returns: `logits` (…, num_labels), with the mean cross-entropy of `labels` (…), -100 aside, if there
+    are any; as a tuple where `return_dict` is False."""
+    loss = None if labels is None else F.cross_entropy(logits.flatten(0, -2), labels.flatten())
+    output = output_class(loss=loss, logits=logits, hidden_states=hidden_states)
+    return output if return_dict is not False else output.to_tuple()

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 import transformers
 from torch import nn
-from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassifierOutput
+from transformers.utils import ModelOutput
 
-from .heads import ScalarMix, mean_and_maximum
+from .heads import ScalarMix, classification_output, mean_and_maximum
 
 
 class LayerMixConfig(PreTrainedConfig):
@@ -36,10 +36,24 @@ class LayerMixConfig(PreTrainedConfig):
 
 
 class LayerMixPreTrainedModel(PreTrainedModel):
+    """A linear layer on what a subclass takes from the mix, `widths` times as wide as the encoder."""
+
     config_class = LayerMixConfig
     base_model_prefix = "encoder"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
+    output_class: type[ModelOutput]
+    widths = 1
+
+    def __init__(self, config: LayerMixConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        encoder_config = transformers.AutoConfig.for_model(**config.encoder)
+        self.encoder = _without_pooler(transformers.AutoModel.from_config(encoder_config))
+        self.scalar_mix = ScalarMix(encoder_config.num_hidden_layers + 1)
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.classifier = nn.Linear(self.widths * encoder_config.hidden_size, config.num_labels)
+        self.post_init()
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -49,14 +63,6 @@ class LayerMixPreTrainedModel(PreTrainedModel):
         elif isinstance(module, nn.Linear):
             init.normal_(module.weight, std=0.02)
             init.zeros_(module.bias)
-
-    def _add_encoder(self, config: LayerMixConfig) -> int:
-        """Returns its width."""
-        encoder_config = transformers.AutoConfig.for_model(**config.encoder)
-        self.encoder = _without_pooler(transformers.AutoModel.from_config(encoder_config))
-        self.scalar_mix = ScalarMix(encoder_config.num_hidden_layers + 1)
-        self.dropout = nn.Dropout(config.classifier_dropout)
-        return encoder_config.hidden_size
 
     def load_encoder(self, source: str) -> dict[str, Any]:
         """Take the encoder's weights from a folder or the Hub; returns what transformers says of them, by the names
@@ -71,67 +77,41 @@ class LayerMixPreTrainedModel(PreTrainedModel):
             "mismatched_keys": [(prefix + key, *rest) for key, *rest in loading["mismatched_keys"]],
         }
 
-    def _mix(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, **kwargs):
-        """The mix of the layers, (B, T, H), and the layers."""
+    def read(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """What the linear layer gets of the mix `states` (B, T, H), `mask` (B, T) being 0 for padding."""
+        return states
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        **kwargs,
+    ) -> ModelOutput | tuple:
+        """`labels` and logits as the subclass says."""
         layers = self.encoder(input_ids, attention_mask, output_hidden_states=True, **kwargs).hidden_states
-        return self.scalar_mix(layers), layers
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        logits = self.classifier(self.dropout(self.read(self.scalar_mix(layers), mask)))
+        hidden_states = layers if output_hidden_states else None
+        return classification_output(self.output_class, logits, labels, hidden_states, return_dict)
 
 
 class LayerMixForTokenClassification(LayerMixPreTrainedModel):
-    """A linear layer on the mix."""
+    """Of each token: `labels` (B, T), -100 where a token has none; logits (B, T, num_labels)."""
 
-    def __init__(self, config: LayerMixConfig):
-        super().__init__(config)
-        self.num_labels = config.num_labels
-        self.classifier = nn.Linear(self._add_encoder(config), config.num_labels)
-        self.post_init()
-
-    def forward(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        **kwargs,
-    ) -> TokenClassifierOutput:
-        """`labels` (B, T), -100 where a token has none; logits (B, T, num_labels)."""
-        states, layers = self._mix(input_ids, attention_mask, **kwargs)
-        logits = self.classifier(self.dropout(states))
-        loss = None if labels is None else F.cross_entropy(logits.flatten(0, 1), labels.flatten())
-        output = TokenClassifierOutput(
-            loss=loss, logits=logits, hidden_states=layers if output_hidden_states else None
-        )
-        return output if return_dict is not False else output.to_tuple()
+    output_class = TokenClassifierOutput
 
 
 class LayerMixForSequenceClassification(LayerMixPreTrainedModel):
-    """A linear layer on the mean and the maximum over tokens of the mix."""
+    """Of the mean and the maximum over tokens: `labels` (B,); logits (B, num_labels)."""
 
-    def __init__(self, config: LayerMixConfig):
-        super().__init__(config)
-        self.num_labels = config.num_labels
-        self.classifier = nn.Linear(2 * self._add_encoder(config), config.num_labels)
-        self.post_init()
+    output_class = SequenceClassifierOutput
+    widths = 2
 
-    def forward(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        **kwargs,
-    ) -> SequenceClassifierOutput:
-        """`labels` (B,); logits (B, num_labels)."""
-        states, layers = self._mix(input_ids, attention_mask, **kwargs)
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        logits = self.classifier(self.dropout(mean_and_maximum(states, mask)))
-        loss = None if labels is None else F.cross_entropy(logits, labels)
-        output = SequenceClassifierOutput(
-            loss=loss, logits=logits, hidden_states=layers if output_hidden_states else None
-        )
-        return output if return_dict is not False else output.to_tuple()
+    def read(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return mean_and_maximum(states, mask)
 
 
 def _without_pooler(encoder: PreTrainedModel) -> PreTrainedModel:

@@ -17,6 +17,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput, TokenClassifierOutput
 
+from .heads import classification_output
+
 
 class Word2VecConfig(PreTrainedConfig):
     """Sizes of a table of word vectors, and of the heads' window on it."""
@@ -137,9 +139,7 @@ class Word2VecForTokenClassification(Word2VecPreTrainedModel):
         """`labels` (B, T), -100 where a word has none; logits (B, T, num_labels)."""
         outputs = self.word2vec(input_ids, attention_mask, output_hidden_states=output_hidden_states)
         logits = self.classifier(self.window(outputs.last_hidden_state))
-        loss = None if labels is None else F.cross_entropy(logits.flatten(0, 1), labels.flatten())
-        output = TokenClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
-        return output if return_dict is not False else output.to_tuple()
+        return classification_output(TokenClassifierOutput, logits, labels, outputs.hidden_states, return_dict)
 
 
 class Word2VecForSequenceClassification(Word2VecPreTrainedModel):
@@ -168,6 +168,4 @@ class Word2VecForSequenceClassification(Word2VecPreTrainedModel):
         if attention_mask is not None:
             features = features * attention_mask.unsqueeze(-1)  # no feature is below zero: padding never wins
         logits = self.classifier(features.amax(dim=1))
-        loss = None if labels is None else F.cross_entropy(logits, labels)
-        output = SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
-        return output if return_dict is not False else output.to_tuple()
+        return classification_output(SequenceClassifierOutput, logits, labels, outputs.hidden_states, return_dict)
