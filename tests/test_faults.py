@@ -36,6 +36,8 @@ def command_of(task: str, corpus: Path, encoders: dict[str, Path]) -> list[str]:
         flags = ["--encoder", str(encoders["bert"]), "--data", "sample", "--train_size", "40", "--word_dropout", "0.1"]
         return ["finetune", "pos", *flags, *shared]
     flags = ["--corpus", str(corpus), "--preset", f"{task}-tiny", "--vocab_size", "500", "--max_length", "24"]
+    if task == "elmo":
+        flags += ["--consecutive_windows", "2"]
     return ["pretrain", task, *flags, *shared]
 
 

@@ -241,6 +241,54 @@ def test_two_layers_equal_torch_run_by_hand():
                 assert torch.allclose(output.word_states[number + 1][1, :3, half], expected, atol=1e-6)
 
 
+def test_windows_read_on_equal_one_long_window():
+    """Forwards from the first, backwards from the last; what follows a window with padding begins anew."""
+    model = make(elmo.ElmoModel)
+    ids = torch.tensor([[2, 70, 330, 71, 72, 73], [2, 80, 331, 81, 82, 83], [2, 90, 332, 92, 93, 0]])
+    parts = ids[:, :3], ids[:, 3:]
+    with torch.no_grad():
+        whole = model(ids[:2]).last_hidden_state
+        first = model(parts[0], reads_on="forwards")
+        second = model(parts[1], reads_on="forwards", state=first.state)
+        read = torch.cat([first.last_hidden_state, second.last_hidden_state], dim=1)
+        size = model.config.hidden_size
+        torch.testing.assert_close(read[:2, :, :size], whole[..., :size])
+        last = model(parts[1], reads_on="backwards")
+        before = model(parts[0], reads_on="backwards", state=last.state)
+        read = torch.cat([before.last_hidden_state, last.last_hidden_state], dim=1)
+        torch.testing.assert_close(read[:2, :, size:], whole[..., size:])
+        anew = model(parts[0]).last_hidden_state
+        torch.testing.assert_close(before.last_hidden_state[2], anew[2])
+        assert not torch.allclose(before.last_hidden_state[1], anew[1], atol=1e-3)
+    assert not last.state.requires_grad
+
+
+def test_a_word_read_before_is_not_spelled_again_until_weights_or_precision_change(monkeypatch):
+    model = make(elmo.ElmoModel)
+    spelled = []
+    encode = elmo.ElmoCharacterEncoder.forward
+
+    def noted(self, spellings):
+        spelled.append(len(spellings))
+        return encode(self, spellings)
+
+    monkeypatch.setattr(elmo.ElmoCharacterEncoder, "forward", noted)
+    texts = torch.tensor([[2, 70, 330, 71, 3], [2, 71, 330, 71, 3]])
+    anew = [model(text.unsqueeze(0)).last_hidden_state for text in texts]  # with gradients nothing is kept
+    assert spelled == [4, 4]
+    with torch.no_grad():
+        for text, expected in zip([*texts, *texts], [*anew, *anew], strict=True):
+            torch.testing.assert_close(model(text.unsqueeze(0)).last_hidden_state, expected)
+        assert spelled == [4, 4, 4, 1]  # the second text has one new word
+        model.character_encoder.projection.weight.mul_(2)
+        changed = model(texts[:1]).last_hidden_state
+        assert not torch.allclose(changed, anew[0], atol=1e-3)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert not torch.equal(model(texts[:1]).last_hidden_state, changed)
+        assert torch.equal(model(texts[:1]).last_hidden_state, changed)
+        assert spelled[4:] == [4, 4, 4]
+
+
 def test_a_very_long_word_is_cut_not_refused():
     model = make(elmo.ElmoModel)
     limit = model.config.max_word_length

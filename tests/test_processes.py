@@ -117,6 +117,19 @@ def test_processes_and_accumulation_share_one_global_batch(method, corpus, tmp_p
     assert len(again) == 5 * 32
 
 
+def test_states_are_carried_on_through_a_checkpoint_and_by_any_number_of_processes(corpus, tmp_path):
+    runs = Runs("elmo", corpus, tmp_path)
+    steps = ("--max_steps", "12", "--save_steps", "10", "--consecutive_windows", "4")
+    one = runs.run("one", *steps)
+    expected = losses(one)
+    anew = runs.run("anew", *steps[:-1], "1")
+    assert losses(anew) != pytest.approx(expected, abs=1e-3)
+    for flags, launcher in ((("--gradient_accumulation_steps", "2"), ()), ((), TORCHRUN)):
+        (one / "results.json").unlink()
+        runs.run("one", *steps, *flags, "--resume", launcher=launcher)
+        assert losses(one) == pytest.approx(expected, abs=1e-5)
+
+
 @pytest.mark.parametrize("method", ["bert", *SLOW])
 def test_sharing_parameters_out_equals_copying_them(method, corpus, tmp_path):
     """FSDP2 over two gloo processes, beside DDP; one process loads what FSDP2 saved and goes on from it."""

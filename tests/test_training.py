@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,21 @@ def test_every_example_comes_once_an_epoch(lengths, batch_size):
         assert Counter(draw.example for draw in part) == Counter(range(23))
     if lengths is None or batch_size < 23:  # in one batch sorted by length the order is always the same
         assert [d.example for d in draws[:23]] != [d.example for d in draws[23:46]]
+
+
+def test_neighbours_follow_each_other_at_the_same_place_of_the_batch():
+    stream = ExampleStream(23, batch_size=4, seed=0, consecutive=3)
+    batches = [stream.draws(step) for step in range(12)]
+    for before, after in pairwise(batches):
+        for old, new in zip(before, after, strict=True):
+            assert new.continues == (new.step % 3 > 0)
+            assert new.backwards == (new.step // 3 in (1, 3))
+            if new.continues:
+                assert new.example - old.example == (-1 if new.backwards else 1)
+    for epoch in range(2):  # 7 runs of 3 with 2 left over
+        seen = Counter(draw.example for batch in batches for draw in batch if draw.epoch == epoch)
+        assert len(seen) == 21
+        assert set(seen.values()) == {1}
 
 
 def test_a_step_is_addressed_without_replaying_those_before_it():
@@ -286,6 +302,24 @@ def test_each_way_to_pretrain_a_bert_differs_repeats_and_resumes(flags, corpus, 
     assert whole == stopped
     assert losses(tmp_path / "whole") == losses(tmp_path / "stopped")
     assert losses(tmp_path / "whole") != pytest.approx(GOLDEN["bert"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"consecutive_windows": 0}, "--consecutive_windows 0: expected"),
+        ({"consecutive_windows": 10**6}, "--consecutive_windows 1000000: the text to train on fills only"),
+        ({"consecutive_windows": 2, "batch_size": 7, "gradient_accumulation_steps": 2}, "--batch_size 7: expected"),
+    ],
+)
+def test_states_that_cannot_be_carried_on_are_refused_before_anything_is_written(flags, message, corpus, tmp_path):
+    from toolkit.pretraining import pretrain
+
+    with pytest.raises(InputError, match=message):
+        pretrain(
+            "elmo", corpus=str(corpus), output_dir=str(tmp_path / "run"), preset="elmo-tiny", max_steps=2, **flags
+        )
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("flags", [{}, {"packing": "lines", "generator_size": 1.0, "embeddings": "word2vec"}])

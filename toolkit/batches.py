@@ -4,7 +4,8 @@ Which examples a step takes and what is random about them follows from the seed 
 process has to tell another, and nothing of it has to be saved.
 
 A batch is what a model's `forward` takes, plus two numbers that are taken out of it first: `num_targets`, what its
-loss is the mean over, and `num_items`, the tokens, words or images by which throughput is counted.
+loss is the mean over, and `num_items`, the tokens, words or images by which throughput is counted. Where it also has a
+true `continues`, the model gets the `state` that it gave for the batch before.
 """
 
 import os
@@ -31,6 +32,8 @@ class Draw(NamedTuple):
     example: int
     progress: float = 0.0  # of the run when the step begins, from 0 to 1
     counts: bool = True  # False for an example that only keeps a process without any in step with the others
+    continues: bool = False  # the example at this place of the batch before
+    backwards: bool = False  # the example of the batch before is the next one, not the last one
 
 
 Collate = Callable[[list[dict], list[Draw]], Batch]
@@ -39,7 +42,9 @@ Collate = Callable[[list[dict], list[Draw]], Batch]
 class ExampleStream:
     """Which examples each step takes: the epochs' shuffles, one after the other, cut into batches.
 
-    With `lengths`, batches hold examples of similar length. Every example comes once an epoch.
+    With `lengths`, batches hold examples of similar length. Every example comes once an epoch. With `consecutive`,
+    so many neighbours come one after the other at the same place of as many batches, by turns from the first to the
+    last and from the last to the first; only what is left of such runs does not come in an epoch.
     """
 
     BATCHES_SORTED_TOGETHER = 50
@@ -51,22 +56,26 @@ class ExampleStream:
         seed: int,
         lengths: Sequence[int] | None = None,
         max_examples: int | None = None,
+        consecutive: int = 1,
     ):
         self.num_examples, self.batch_size, self.seed = num_examples, batch_size, seed
+        self.consecutive = consecutive
         self.lengths = None if lengths is None else np.asarray(lengths)
         self.max_examples = max_examples
         self._orders: dict[int, np.ndarray] = {}
 
     def draws(self, step: int) -> list[Draw]:
         """The examples of one step, over all processes."""
-        start = step * self.batch_size
-        stop = start + self.batch_size
-        if self.max_examples is not None:
-            stop = min(stop, self.max_examples)
+        size = self.batch_size
+        if self.max_examples is not None and self.consecutive == 1:  # runs are of whole batches
+            size = min(size, self.max_examples - step * size)
+        turn, offset = divmod(step, self.consecutive)
+        backwards = turn % 2 == 1
         draws = []
-        for position in range(start, stop):
-            epoch, place = divmod(position, self.num_examples)
-            draws.append(Draw(step, epoch, int(self._order(epoch)[place])))
+        for position in range(turn * self.batch_size, turn * self.batch_size + size):
+            epoch, place = divmod(position, self.num_examples // self.consecutive)
+            example = int(self._order(epoch)[place]) + (self.consecutive - 1 - offset if backwards else offset)
+            draws.append(Draw(step, epoch, example, continues=offset > 0, backwards=backwards))
         return draws
 
     def _order(self, epoch: int) -> np.ndarray:
@@ -77,9 +86,9 @@ class ExampleStream:
 
     def _shuffle(self, epoch: int) -> np.ndarray:
         rng = np.random.default_rng((self.seed, epoch))
-        order = rng.permutation(self.num_examples)
+        order = rng.permutation(self.num_examples // self.consecutive)  # of the runs of neighbours
         if self.lengths is None:
-            return order
+            return order * self.consecutive + rng.integers(self.num_examples % self.consecutive + 1)
         # The first batch of an epoch is what the last epoch left of a batch.
         first = -epoch * self.num_examples % self.batch_size
         together = self.batch_size * self.BATCHES_SORTED_TOGETHER

@@ -19,6 +19,7 @@ from toolkit.errors import InputError, RunFailed
 
 STATE_FILE = "training_state.json"
 OPTIMIZER_FILE = "optimizer.safetensors"
+CARRIED_FILE = "carried.safetensors"  # what the model hands on to the next step, if it does
 MANIFEST_FILE = "manifest.json"  # size and SHA-256 of every other file of a checkpoint
 REPEAT_OR_START_ANEW = "repeat the command that made it, or start anew with --overwrite_output_dir"
 
@@ -74,10 +75,19 @@ def save_model(folder: Path, model, tokenizer=None, *, writes: bool = True) -> N
 
 
 def save_checkpoint(
-    output_dir: Path, model, tokenizer, optimizer, state: TrainingState, num_kept: int = 2, *, writes: bool = True
+    output_dir: Path,
+    model,
+    tokenizer,
+    optimizer,
+    state: TrainingState,
+    carried: torch.Tensor | None = None,
+    num_kept: int = 2,
+    *,
+    writes: bool = True,
 ) -> None:
     """Write `checkpoint-STEP`, complete enough to go on from, and delete all but the newest `num_kept` before it.
 
+    `carried` is what the model has given for the step that follows.
     Raises `RunFailed` where it cannot be written; what was there before then stays. `writes` as in `save_model`.
     """
     weights = _whole(model.state_dict())
@@ -95,6 +105,8 @@ def save_checkpoint(
     with _aside(folder, output_dir / f".{folder.name}.partial") as aside:
         _write(aside, model, tokenizer, weights)
         save_file(moments, aside / OPTIMIZER_FILE)
+        if carried is not None:
+            save_file({"state": carried}, aside / CARRIED_FILE)
         (aside / STATE_FILE).write_text(json.dumps(asdict(state), indent=2))
         files = {path.name: {"size": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(aside.iterdir())}
         (aside / MANIFEST_FILE).write_text(json.dumps(files, indent=2))
@@ -154,6 +166,11 @@ def find_fault(folder: Path) -> str | None:
 
 def load_state(folder: Path) -> TrainingState:
     return TrainingState(**json.loads((folder / STATE_FILE).read_text()))
+
+
+def load_carried(folder: Path, device: torch.device) -> torch.Tensor | None:
+    file = folder / CARRIED_FILE
+    return load_file(file)["state"].to(device) if file.exists() else None
 
 
 def load_weights(folder: Path, model) -> None:

@@ -110,6 +110,9 @@ class ElmoArguments(TrainingArguments, CorpusArguments):
     """Words of a window."""
     num_negatives: int = 2048
     """Random words that each predicted word competes with while training."""
+    consecutive_windows: int = 1
+    """Windows that are read one after the other, the state of the LSTM carried from each to the next, of both
+    directions by turns; 1 carries nothing."""
     learning_rate: float = 3e-3
     """Peak learning rate."""
 
@@ -117,8 +120,9 @@ class ElmoArguments(TrainingArguments, CorpusArguments):
         TrainingArguments.__post_init__(self)
         CorpusArguments.__post_init__(self)
         _check(self, 3)
-        if self.num_negatives <= 0:
-            raise InputError(f"--num_negatives {self.num_negatives}: expected a number greater than zero")
+        for name in ("num_negatives", "consecutive_windows"):
+            if getattr(self, name) <= 0:
+                raise InputError(f"--{name} {getattr(self, name)}: expected a number greater than zero")
 
 
 @dataclass(kw_only=True)
@@ -275,13 +279,15 @@ def pretrain_elmo(arguments: ElmoArguments) -> dict[str, Any]:
     )
     rows = run.prepare(lambda rows: two_way_lm.windows(rows, tokenizer, words, arguments.max_length))
     exact = two_way_lm.PredictNeighbours(tokenizer.pad_token_id, words.sep_token_id, len(words), arguments.seed)
-    sampled = dataclasses.replace(exact, num_negatives=arguments.num_negatives)
+    consecutive = arguments.consecutive_windows
+    sampled = dataclasses.replace(exact, num_negatives=arguments.num_negatives, consecutive=consecutive)
+    run.check_that_states_fit(consecutive, len(rows[0]))
     config = run.preset.config(len(words))
     model = run.new_model(ElmoForPreTraining, config)
     output_dir = run.create_output_dir()
     if run.is_main:
         words.save_pretrained(output_dir / OUTPUT_WORDS)
-    return run.train(model, tokenizer, *rows, sampled, exact, item="word")
+    return run.train(model, tokenizer, *rows, sampled, exact, item="word", consecutive=consecutive)
 
 
 def pretrain_bert(arguments: BertArguments) -> dict[str, Any]:
@@ -364,6 +370,18 @@ class _Run:
         if self.is_main:
             create_output_dir(self.arguments.output_dir, self.arguments.overwrite_output_dir and not self.resume)
         return Path(self.arguments.output_dir)
+
+    def check_that_states_fit(self, consecutive: int, num_windows: int) -> None:
+        """Raises `InputError` where the states after one step's windows cannot begin those of the next."""
+        if num_windows < consecutive:
+            raise InputError(f"--consecutive_windows {consecutive}: the text to train on fills only {num_windows:,}")
+        batch_size = self.arguments.batch_size
+        num_shares = self.accelerator.num_processes * self.arguments.gradient_accumulation_steps
+        if consecutive > 1 and batch_size % num_shares:
+            raise InputError(
+                f"--batch_size {batch_size}: expected a multiple of {num_shares}, processes times accumulation steps, "
+                "where --consecutive_windows carry a state"
+            )
 
     def byte_tokenizer(self, reader: str):
         """One that spells words, for `reader`: that of `--tokenizer`, or a new one."""
@@ -544,11 +562,13 @@ class _Run:
         exact_collate,
         item: str,
         better: str | None = "loss",
+        consecutive: int = 1,
         result: Callable | None = None,
     ) -> dict[str, Any]:
         """Train `model`, score the best weights, or the last, on the held-out text, return the record.
 
-        `result` gives what of the model stays in the folder.
+        `item`, `better` and `consecutive` are those of `toolkit.training.train`; `result` gives what of the model
+        stays in the folder.
         """
         from toolkit.checkpoint import save_model
         from toolkit.evaluation import held_out_losses
@@ -576,6 +596,7 @@ class _Run:
             evaluate=evaluate,
             better=better,
             item=item,
+            consecutive=consecutive,
         )
         model = type(model).from_pretrained(output_dir).to(self.accelerator.device).eval()
         sums, counts = losses(model, validation_rows, self.accelerator)

@@ -42,6 +42,12 @@ def gather_objects(accelerator: Accelerator, mine: list) -> list:
     return gather_object(mine)
 
 
+def join_over_processes(accelerator: Accelerator, mine: list[torch.Tensor | None]) -> torch.Tensor | None:
+    """The tensors of all processes, which are of one shape, joined in order; None where there is none."""
+    tensors = [tensor for tensor in mine if tensor is not None]
+    return accelerator.gather(torch.cat(tensors)) if tensors else None
+
+
 def sum_over_processes(accelerator: Accelerator, *numbers: float) -> list[float]:
     if accelerator.num_processes == 1:
         return list(numbers)

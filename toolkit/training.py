@@ -27,6 +27,7 @@ from toolkit.batches import Batch, Collate, Draw, ExampleStream, load_batches, s
 from toolkit.checkpoint import (
     REPEAT_OR_START_ANEW,
     TrainingState,
+    load_carried,
     load_optimizer,
     load_state,
     load_weights,
@@ -40,6 +41,7 @@ from toolkit.optimizers import MuonWithAdamW, matrices_of_layers
 from toolkit.processes import (
     adapt_to_deepspeed,
     agree,
+    join_over_processes,
     make_accelerator,
     norm_before_clipping,
     on_main_process,
@@ -118,6 +120,7 @@ def train(
     better: str | None = "loss",
     item: str = "token",
     num_evaluations: int = 10,
+    consecutive: int = 1,
     pace: Callable[[str], Pace] = lambda name: Pace(),
 ) -> TrainingResult:
     """Train `model` and leave it, with its tokenizer, in `output_dir`.
@@ -131,6 +134,8 @@ def train(
             better when lower, any other when higher. Without the one or the other the last weights are kept.
         item: what throughput counts, for the log.
         num_evaluations: in the run, where `arguments.eval_steps` does not say.
+        consecutive: so many neighbouring rows follow each other in as many steps, each with the `state` (examples, …)
+            of the output for the one before. Batches have to divide evenly among processes and accumulation steps.
         pace: how fast the parameter of a name learns.
 
     Raises `InputError` where there is nothing to train on or the loss is no number, `Interrupted` after a signal.
@@ -141,9 +146,17 @@ def train(
     accelerator = make_accelerator(arguments.report_to, output_dir)
     is_main = accelerator.is_main_process
     budget = Budget.of(arguments, len(rows))
-    stream = ExampleStream(len(rows), arguments.batch_size, arguments.seed, lengths, budget.max_examples)
-    order = {"num_examples": len(rows), "batch_size": arguments.batch_size, "seed": arguments.seed}
-    wrapped, optimizer, state = _prepare(model, arguments, output_dir, order, pace, accelerator)
+    num_parts = arguments.gradient_accumulation_steps
+    num_shares = accelerator.num_processes * num_parts
+    mine = slice(accelerator.process_index * num_parts, (accelerator.process_index + 1) * num_parts)
+    stream = ExampleStream(len(rows), arguments.batch_size, arguments.seed, lengths, budget.max_examples, consecutive)
+    order = {
+        "num_examples": len(rows),
+        "batch_size": arguments.batch_size,
+        "seed": arguments.seed,
+        "consecutive": consecutive,
+    }
+    wrapped, optimizer, state, carried = _prepare(model, arguments, output_dir, order, pace, accelerator)
     log_path = output_dir / LOG_FILE if is_main else Path(os.devnull)
     if is_main:
         output_dir.mkdir(parents=True, exist_ok=True)
@@ -154,8 +167,9 @@ def train(
     dtype = torch.bfloat16 if arguments.bf16 else torch.float16
     precision = torch.autocast(accelerator.device.type, dtype, enabled=arguments.bf16 or arguments.fp16)
     can_resume = accelerator.distributed_type != DistributedType.DEEPSPEED
-    num_parts = arguments.gradient_accumulation_steps
-    mine = slice(accelerator.process_index * num_parts, (accelerator.process_index + 1) * num_parts)
+    states: list[torch.Tensor | None] = [None] * num_parts
+    if carried is not None:
+        states = list(carried.chunk(num_shares)[mine])
 
     resumed_at = seconds = saved_at = state.seconds
 
@@ -191,7 +205,7 @@ def train(
             _seed_dropout(arguments.seed, state.step, accelerator.process_index)
 
             loss_sum, num_targets, step_items = _add_gradients(
-                wrapped, list(islice(batches, num_parts)), precision, accelerator
+                wrapped, list(islice(batches, num_parts)), states, precision, accelerator
             )
             if arguments.fp16:  # accelerate unscales only what its own flag has scaled
                 accelerator.scaler.unscale_(optimizer.optimizer)
@@ -233,8 +247,8 @@ def train(
                 state.seconds, state.log_bytes, saved_at = seconds, log.tell(), seconds
                 state.window_loss, state.window_targets = window.loss_sum(accelerator), window.targets
                 state.loss_scale = {} if accelerator.scaler is None else accelerator.scaler.state_dict()
-                num_kept = arguments.save_total_limit
-                save_checkpoint(output_dir, model, tokenizer, optimizer, state, num_kept, writes=is_main)
+                carried, num_kept = join_over_processes(accelerator, states), arguments.save_total_limit
+                save_checkpoint(output_dir, model, tokenizer, optimizer, state, carried, num_kept, writes=is_main)
             if signal_number:
                 accelerator.wait_for_everyone()  # a process that ends early takes down the one that still writes
                 name = signal.Signals(signal_number).name
@@ -254,8 +268,8 @@ def train(
 
 def _prepare(
     model, arguments: TrainingArguments, output_dir: Path, order: dict[str, int], pace, accelerator: Accelerator
-) -> tuple[Any, Any, TrainingState]:
-    """Model, optimiser and state, all as in the checkpoint if there is one to go on from."""
+) -> tuple[Any, Any, TrainingState, torch.Tensor | None]:
+    """Model, optimiser, state and what the model carries on, as in the checkpoint if there is one to go on from."""
     model.to(accelerator.device)
     if arguments.gradient_checkpointing:
         if not model.supports_gradient_checkpointing:
@@ -285,24 +299,28 @@ def _prepare(
         accelerator.scaler.load_state_dict(state.loss_scale)
     if arguments.torch_compile:
         model.compile()
-    return wrapped, optimizer, state
+    return wrapped, optimizer, state, None if checkpoint is None else load_carried(checkpoint, accelerator.device)
 
 
 def _add_gradients(
-    wrapped, parts: list[Batch], precision: torch.autocast, accelerator: Accelerator
+    wrapped, parts: list[Batch], states: list, precision: torch.autocast, accelerator: Accelerator
 ) -> tuple[torch.Tensor, float, float]:
     """The gradient of the mean loss over the targets of a whole batch, of which `parts` are this process's share.
 
-    Returns the sum of this process's losses, and the targets and items of all processes.
+    `states` are what the model gave for the parts of the step before, and become what it gives for these. Returns the
+    sum of this process's losses, and the targets and items of all processes.
     """
     # Count the targets of the whole batch first, then weight each part's mean by its share of them.
     counts = [(part.pop("num_targets"), part.pop("num_items")) for part in parts]
     num_targets, num_items = sum_over_processes(accelerator, *map(sum, zip(*counts, strict=True)))
     loss_sum = torch.zeros((), device=accelerator.device)
-    for i, (part, (part_targets, _)) in enumerate(zip(parts, counts, strict=True), start=1):
-        with contextlib.nullcontext() if i == len(parts) else accelerator.no_sync(wrapped):
+    for i, (part, (part_targets, _)) in enumerate(zip(parts, counts, strict=True)):
+        with contextlib.nullcontext() if i == len(parts) - 1 else accelerator.no_sync(wrapped):
+            if part.pop("continues", False):
+                part["state"] = states[i]
             with precision:
-                loss = wrapped(**send_to_device(part, accelerator.device)).loss
+                output = wrapped(**send_to_device(part, accelerator.device))
+            loss, states[i] = output.loss, output.get("state")
             # Processes average their gradients, hence their number.
             accelerator.backward(loss * (part_targets * accelerator.num_processes / num_targets))
         loss_sum += loss.detach().float() * part_targets
@@ -352,9 +370,9 @@ def _find_checkpoint(
         return start, None
     state = load_state(checkpoint)
     for name, value in start.order.items():
-        if state.order[name] != value:
+        if (found := state.order.get(name, 1)) != value:
             raise InputError(
-                f"--resume: {checkpoint} was made with {name} {state.order[name]:,}, not {value:,}, by which the data "
+                f"--resume: {checkpoint} was made with {name} {found:,}, not {value:,}, by which the data "
                 f"would come in another order; {REPEAT_OR_START_ANEW}"
             )
     if state.trained != start.trained:

@@ -56,21 +56,25 @@ class ElmoConfig(PreTrainedConfig):
 @dataclass
 class ElmoOutput(BaseModelOutput):
     """`last_hidden_state` (B, P, 2H): the top layer, one row a piece. `word_states`: for each layer, the characters'
-    included, (B, W, 2H). `word_index` (B, P): the word that each piece belongs to. `word_mask` (B, W): real words."""
+    included, (B, W, 2H). `word_index` (B, P): the word that each piece belongs to. `word_mask` (B, W): real words.
+    `state` (B, 2 * layers, H): hidden and cell states after the last word, of the direction that reads on."""
 
     word_states: tuple[torch.Tensor, ...] | None = None
     word_index: torch.Tensor | None = None
     word_mask: torch.Tensor | None = None
+    state: torch.Tensor | None = None
 
 
 @dataclass
 class ElmoForPreTrainingOutput(ModelOutput):
     """`loss`: mean negative log-likelihood of both directions, in nats a predicted word. The logits are of the full
-    softmax and given in evaluation only: (B, W - 1, V), of words 2 to W forwards and of words 1 to W - 1 backwards."""
+    softmax and given in evaluation only: (B, W - 1, V), of words 2 to W forwards and of words 1 to W - 1 backwards.
+    `state` is the encoder's, for the windows that follow."""
 
     loss: torch.Tensor | None = None
     forward_logits: torch.Tensor | None = None
     backward_logits: torch.Tensor | None = None
+    state: torch.Tensor | None = None
 
 
 class ElmoCharacterEncoder(nn.Module):
@@ -118,6 +122,31 @@ class ElmoCharacterEncoder(nn.Module):
         return weight, torch.cat([layer.bias for layer in self.convolutions])
 
 
+class WordCache:
+    """The vectors of the words that a character encoder has read, for as long as its weights stay as they are."""
+
+    MAX_WORDS = 200_000  # then it starts anew; at width 256 these are 200 MB
+
+    def __init__(self):
+        self.made_with: tuple = ()
+        self.keys = self.vectors = torch.empty(0)
+
+    def look_up(self, keys: torch.Tensor, spellings: torch.Tensor, encoder: ElmoCharacterEncoder) -> torch.Tensor:
+        """`keys` (D,), in order, tell the words apart that `spellings` (D, L) spell. Returns (D, H)."""
+        kind = spellings.device.type
+        precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        made_with = precision, *((weight.data_ptr(), weight._version) for weight in encoder.parameters())
+        if made_with != self.made_with or len(self.keys) > self.MAX_WORDS:
+            self.made_with, self.keys, self.vectors = made_with, keys, encoder(spellings)
+        missing = ~torch.isin(keys, self.keys)
+        if missing.any():
+            all_keys = torch.cat([self.keys, keys[missing]])
+            all_vectors = torch.cat([self.vectors, encoder(spellings[missing])])
+            self.keys, order = all_keys.sort()
+            self.vectors = all_vectors[order]
+        return self.vectors[torch.searchsorted(self.keys, keys)]
+
+
 class ElmoPreTrainedModel(PreTrainedModel):
     config_class = ElmoConfig
     base_model_prefix = "elmo"
@@ -156,12 +185,17 @@ class ElmoModel(ElmoPreTrainedModel):
     def __init__(self, config: ElmoConfig):
         super().__init__(config)
         self.character_encoder = ElmoCharacterEncoder(config)
+        self.word_cache = WordCache()  # for inference
         sizes = range(config.num_hidden_layers)
         hidden = config.hidden_size
         self.forward_layers = nn.ModuleList(nn.LSTM(hidden, hidden, batch_first=True) for _ in sizes)
         self.backward_layers = nn.ModuleList(nn.LSTM(hidden, hidden, batch_first=True) for _ in sizes)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.post_init()
+
+    def train(self, mode: bool = True) -> "ElmoModel":
+        self.word_cache = WordCache()
+        return super().train(mode)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.character_encoder.embeddings
@@ -175,10 +209,13 @@ class ElmoModel(ElmoPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        reads_on: str | None = None,
+        state: torch.Tensor | None = None,
         **kwargs,
     ) -> ElmoOutput:
         """`input_ids` and `attention_mask` (B, P), padded on the right. `hidden_states` has one (B, P, 2H) a layer,
-        the characters' first."""
+        the characters' first. `reads_on`, "forwards" or "backwards", is the direction that begins with the `state`
+        that it ended with in the windows before, and gives its own for the next."""
         if attention_mask is None:
             attention_mask = input_ids != self.config.pad_token_id
         word_index, word_mask, words = self._encode_words(input_ids, attention_mask.bool())
@@ -191,8 +228,14 @@ class ElmoModel(ElmoPreTrainedModel):
         # by it: no packing is needed.
         reversal = torch.where(positions < lengths, lengths - 1 - positions, positions)  # (B, W)
         forwards, backwards = words, gather_rows(words, reversal)
-        for forward_layer, backward_layer in zip(self.forward_layers, self.backward_layers, strict=True):
-            new_forwards, new_backwards = forward_layer(forwards)[0], backward_layer(backwards)[0]
+        begins = [None] * len(self.forward_layers) if state is None else _layers_of_state(state)
+        ends = []
+        for forward_layer, backward_layer, begin in zip(
+            self.forward_layers, self.backward_layers, begins, strict=True
+        ):
+            new_forwards, forward_end = forward_layer(forwards, begin if reads_on == "forwards" else None)
+            new_backwards, backward_end = backward_layer(backwards, begin if reads_on == "backwards" else None)
+            ends += forward_end if reads_on == "forwards" else backward_end
             is_first = len(word_states) == 1
             forwards = self.dropout(new_forwards) if is_first else forwards + self.dropout(new_forwards)
             backwards = self.dropout(new_backwards) if is_first else backwards + self.dropout(new_backwards)
@@ -204,6 +247,8 @@ class ElmoModel(ElmoPreTrainedModel):
             word_states=tuple(word_states),
             word_index=word_index,
             word_mask=word_mask,
+            # After padding a state is of no use: what follows a window that is not full begins anew.
+            state=None if reads_on is None else torch.cat(ends).transpose(0, 1).detach() * word_mask[:, -1:, None],
         )
         return output if return_dict is not False else output.to_tuple()
 
@@ -224,10 +269,13 @@ class ElmoModel(ElmoPreTrainedModel):
         # A word is spelled once however often it occurs. Words are told apart by a 64-bit hash of their bytes
         # (sorting one number a word is many times faster than sorting rows).
         keys = (spellings * _hash_multipliers(longest, spellings.device)).sum(dim=1)
-        _, inverse = torch.unique(keys, return_inverse=True)  # (B * W,)
-        first = torch.full((int(inverse.max()) + 1,), len(keys), device=keys.device)
+        distinct, inverse = torch.unique(keys, return_inverse=True)  # (D,), (B * W,)
+        first = torch.full_like(distinct, len(keys))
         first.scatter_reduce_(0, inverse, torch.arange(len(keys), device=keys.device), reduce="amin")
-        vectors = self.character_encoder(spellings[first])  # (D, H)
+        if self.training or torch.is_grad_enabled():
+            vectors = self.character_encoder(spellings[first])  # (D, H)
+        else:
+            vectors = self.word_cache.look_up(distinct, spellings[first], self.character_encoder)
         return word_index, word_mask, F.embedding(inverse, vectors).view(batch_size, width, -1)
 
 
@@ -256,13 +304,16 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
         labels: torch.Tensor | None = None,
         negatives: torch.Tensor | None = None,
         negative_log_counts: torch.Tensor | None = None,
+        reads_on: str | None = None,
+        state: torch.Tensor | None = None,
         **kwargs,
     ) -> ElmoForPreTrainingOutput:
         """`labels` (B, W): the output word of each word of the input, -100 where none is predicted. `negatives` (K,)
         are output words to compare with and `negative_log_counts` (V,) the log of how often each word is expected
-        among them: with both the loss is the sampled softmax's, without them the exact one."""
-        word_states = self.elmo(input_ids, attention_mask).word_states[-1]  # (B, W, 2H)
-        forwards, backwards = word_states.chunk(2, dim=-1)
+        among them: with both the loss is the sampled softmax's, without them the exact one. `reads_on` and `state`
+        are the encoder's."""
+        outputs = self.elmo(input_ids, attention_mask, reads_on=reads_on, state=state)
+        forwards, backwards = outputs.word_states[-1].chunk(2, dim=-1)  # (B, W, H)
         forwards, backwards = forwards[:, :-1], backwards[:, 1:]  # (B, W - 1, H)
         if labels is None:
             return ElmoForPreTrainingOutput(
@@ -273,8 +324,10 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
         predicted = targets != -100
         states, targets = states[predicted], targets[predicted]  # (N, H), (N,)
         if negatives is None:
-            return ElmoForPreTrainingOutput(loss=self._exact_loss(states, targets))
-        return ElmoForPreTrainingOutput(loss=self._sampled_loss(states, targets, negatives, negative_log_counts))
+            loss = self._exact_loss(states, targets)
+        else:
+            loss = self._sampled_loss(states, targets, negatives, negative_log_counts)
+        return ElmoForPreTrainingOutput(loss=loss, state=outputs.state)
 
     def _logits(self, states: torch.Tensor) -> torch.Tensor:
         return F.linear(states, self.output_embeddings.weight, self.output_bias.weight.squeeze(-1))
@@ -392,6 +445,12 @@ class ElmoForSequenceClassification(ElmoPreTrainedModel):
         states = mean_and_maximum(self.scalar_mix(outputs.word_states), outputs.word_mask)  # (B, 4H)
         logits = self.classifier(self.dropout(states))  # (B, num_labels)
         return classification_output(SequenceClassifierOutput, logits, labels, outputs.hidden_states, return_dict)
+
+
+def _layers_of_state(state: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """`state` (B, 2 * layers, H) -> hidden and cell state (1, B, H) of each layer."""
+    parts = [part.contiguous() for part in state.transpose(0, 1).split(1)]
+    return list(zip(parts[::2], parts[1::2], strict=True))
 
 
 def _hash_multipliers(length: int, device: torch.device) -> torch.Tensor:

@@ -15,13 +15,18 @@ from toolkit.tokenization import FIRST_CONTINUATION_ID, encode_lines
 
 @dataclass
 class PredictNeighbours:
-    """Collates windows of words. With `num_negatives`, every process of a step gets the same sample of words."""
+    """Collates windows of words. With `num_negatives`, every process of a step gets the same sample of words.
+
+    With `consecutive` windows a step's follow those of the step before, so many in a row: one direction reads on with
+    the state that it had at their end. The other cannot, since what it reads first comes last; they take turns.
+    """
 
     pad_token_id: int
     boundary_id: int  # the output word that ends a line
     output_vocab_size: int
     seed: int
     num_negatives: int | None = None
+    consecutive: int = 1
 
     def __call__(self, rows: list[dict], draws: list[Draw]) -> Batch:
         input_ids = _padded([row["input_ids"] for row in rows], self.pad_token_id)
@@ -33,6 +38,9 @@ class PredictNeighbours:
             "num_targets": int((labels[:, 1:] != -100).sum() + (labels[:, :-1] != -100).sum()),
             "num_items": int(((labels != -100) & (labels != self.boundary_id)).sum()),
         }
+        if self.consecutive > 1:
+            batch["reads_on"] = "backwards" if draws[0].backwards else "forwards"
+            batch["continues"] = draws[0].continues
         if self.num_negatives:
             sample, log_counts = sample_negatives(
                 self.output_vocab_size, self.num_negatives, (self.seed, draws[0].step)
