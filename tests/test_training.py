@@ -361,7 +361,7 @@ def test_the_flags_of_a_bert_on_the_command_line(corpus, tmp_path):
 
 @pytest.mark.parametrize(("flag", "value"), [("dropout", 1.0), ("mlm_probability", 0.0), ("mlm_probability_end", 1.5)])
 def test_impossible_settings_of_a_bert_are_named(flag, value):
-    from toolkit.pretraining import BertArguments
+    from toolkit.pretraining_arguments import BertArguments
 
     with pytest.raises(InputError, match=f"--{flag} {value}: expected a share"):
         BertArguments(corpus="sample", output_dir="out", **{flag: value})

@@ -7,183 +7,20 @@ import dataclasses
 import json
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from toolkit.data.text import hold_out, load_text, spread
 from toolkit.errors import InputError
-from toolkit.training_arguments import TrainingArguments
+from toolkit.pretraining_arguments import (
+    BertArguments,
+    ElectraArguments,
+    ElmoArguments,
+    FastTextArguments,
+    Word2VecArguments,
+)
 
 OUTPUT_WORDS = "output_words"  # the tokenizer of the words that an ELMo predicts, in its folder
-
-
-@dataclass(kw_only=True)
-class CorpusArguments:
-    corpus: str
-    """Text: a file, folder or glob of .txt, .jsonl, .csv or .parquet (also .gz), a Hub id, or 'sample'."""
-    output_dir: str
-    """Folder for the checkpoint, results.json and train_log.jsonl."""
-    split: str | None = None
-    """Split of a folder or Hub data set (default: train)."""
-    text_column: str | None = None
-    """Column of a table that holds the text (default: text, sentence, content or document)."""
-    validation_corpus: str | None = None
-    """Held-out text; by default the last part of the corpus, which is then not trained on."""
-    validation_fraction: float = 0.01
-    """Share of the lines to hold out where there is no --validation_corpus."""
-    tokenizer: str | None = None
-    """Folder or Hub id of a tokenizer; by default one is trained on the corpus."""
-    vocab_size: int | None = None
-    """Largest size of a vocabulary trained here (default: the preset's)."""
-    do_lower_case: bool = False
-    """Lower-case the text, for a tokenizer trained here."""
-    overwrite_output_dir: bool = False
-    """Replace an earlier run in the output folder."""
-
-    def __post_init__(self):
-        if not 0 < self.validation_fraction < 1:
-            raise InputError(f"--validation_fraction {self.validation_fraction}: expected a share between 0 and 1")
-        if self.vocab_size is not None and self.vocab_size <= 0:
-            raise InputError(f"--vocab_size {self.vocab_size}: expected a number greater than zero")
-
-
-@dataclass(kw_only=True)
-class Word2VecArguments(CorpusArguments):
-    preset: str = "word2vec-mini"
-    """Size of the vectors: word2vec-tiny, -mini, -small or -base."""
-    num_train_epochs: int = 5
-    """Passes over the corpus."""
-    max_minutes: float | None = None
-    """End after the first epoch that ends later than this."""
-    learning_rate: float = 0.025
-    """Learning rate at the start; it falls linearly to almost zero."""
-    window: int = 5
-    """Words to each side that are predicted."""
-    negative: int = 5
-    """Random words that each neighbour is compared with."""
-    min_count: int = 5
-    """Leave out words that occur fewer times."""
-    workers: int = 2
-    """gensim's threads; with one the vectors are the same each time."""
-    seed: int = 0
-    """Seed of the initial vectors."""
-
-    def __post_init__(self):
-        super().__post_init__()
-        for name in ("num_train_epochs", "max_minutes", "learning_rate", "window", "negative", "min_count", "workers"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise InputError(f"--{name} {value}: expected a number greater than zero")
-        if self.seed < 0:
-            raise InputError(f"--seed {self.seed}: expected zero or more")
-
-
-@dataclass(kw_only=True)
-class FastTextArguments(Word2VecArguments):
-    preset: str = "fasttext-mini"
-    """Size of the vectors: fasttext-tiny, -mini, -small or -base."""
-    num_buckets: int | None = None
-    """Vectors of n-grams, which share them by their hashes (default: the preset's)."""
-    min_n: int = 3
-    """Characters of the shortest n-gram, with the brackets that stand around a word."""
-    max_n: int = 6
-    """Characters of the longest n-gram."""
-
-    def __post_init__(self):
-        super().__post_init__()
-        for name in ("num_buckets", "min_n"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise InputError(f"--{name} {value}: expected a number greater than zero")
-        if self.max_n < self.min_n:
-            raise InputError(f"--max_n {self.max_n}: expected at least --min_n {self.min_n}")
-
-
-@dataclass(kw_only=True)
-class ElmoArguments(TrainingArguments, CorpusArguments):
-    preset: str = "elmo-mini"
-    """Size of the encoder: elmo-tiny, -mini, -small or -base."""
-    batch_size: int = 64
-    """Windows an optimiser step, over all processes and accumulation steps together."""
-    max_length: int = 32
-    """Words of a window."""
-    num_negatives: int = 2048
-    """Random words that each predicted word competes with while training."""
-    consecutive_windows: int = 1
-    """Windows that are read one after the other, the state of the LSTM carried from each to the next, of both
-    directions by turns; 1 carries nothing."""
-    learning_rate: float = 3e-3
-    """Peak learning rate."""
-
-    def __post_init__(self):
-        TrainingArguments.__post_init__(self)
-        CorpusArguments.__post_init__(self)
-        _check(self, 3)
-        for name in ("num_negatives", "consecutive_windows"):
-            if getattr(self, name) <= 0:
-                raise InputError(f"--{name} {getattr(self, name)}: expected a number greater than zero")
-
-
-@dataclass(kw_only=True)
-class BertArguments(TrainingArguments, CorpusArguments):
-    preset: str = "bert-mini"
-    """Size of the encoder: bert-tiny, -mini, -small or -base."""
-    max_length: int = 128
-    """Tokens of a window."""
-    learning_rate: float = 1e-3
-    """Peak learning rate."""
-    dropout: float = 0.0
-    """Dropout while pretraining; the checkpoint keeps BERT's usual 0.1 for fine-tuning."""
-    packing: Literal["none", "lines"] = "none"
-    """How lines fill windows: joined and cut (none), or whole, each read as if it stood alone (lines). Held-out losses
-    of the two do not compare."""
-    mlm_probability: float = 0.15
-    """Share of the tokens that are masked while training; held-out text is always masked at 0.15."""
-    mlm_probability_end: float | None = None
-    """The same at the end of the run; it changes linearly (default: it does not)."""
-    whole_word_mask: bool = False
-    """Mask all pieces of a word or none while training."""
-    embeddings: Literal["random", "word2vec"] = "random"
-    """What the embeddings of tokens start from: word2vec learns them from the corpus first, in seconds."""
-    output_bias: Literal["zeros", "frequencies"] = "zeros"
-    """What the bias of the output layer starts from: 'frequencies' guesses each token as often as it occurs."""
-
-    def __post_init__(self):
-        TrainingArguments.__post_init__(self)
-        CorpusArguments.__post_init__(self)
-        _check(self, 8)
-        for name in ("mlm_probability", "mlm_probability_end"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < 1:
-                raise InputError(f"--{name} {value}: expected a share between 0 and 1")
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"--dropout {self.dropout}: expected a share from 0 to below 1")
-
-
-@dataclass(kw_only=True)
-class ElectraArguments(BertArguments):
-    preset: str = "electra-mini"
-    """Size of the encoder: electra-tiny, -mini, -small or -base."""
-    generator_size: float | None = None
-    """Width of the generator, which fills in what the encoder looks for, as a share of the encoder's (default: the
-    preset's, a quarter to a half)."""
-    discriminator_weight: float = 50.0
-    """What a token counts for that the encoder judges, beside a masked one that the generator guesses."""
-
-    def __post_init__(self):
-        super().__post_init__()
-        for name in ("generator_size", "discriminator_weight"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise InputError(f"--{name} {value}: expected a number greater than zero")
-
-
-def _check(arguments: Any, shortest: int) -> None:
-    if arguments.max_length < shortest:
-        raise InputError(f"--max_length {arguments.max_length}: expected at least {shortest}")
-    if arguments.max_steps is None and arguments.max_minutes is None and arguments.num_train_epochs is None:
-        arguments.num_train_epochs = 1.0
 
 
 def pretrain(method: str, **flags: Any) -> dict[str, Any]:
