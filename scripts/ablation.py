@@ -1,12 +1,13 @@
 #!/usr/bin/env python
-"""What each choice in pretraining a BERT buys at equal time: the recipe, and the recipe with one thing changed.
+"""What each choice in pretraining buys at equal time: a recipe, and the recipe with one thing changed.
 
-    python scripts/ablation.py CORPUS VALIDATION_CORPUS RUNS_DIR [MINUTES]
-    python scripts/ablation.py texts/ held_out.txt runs/ablation 10
+    python scripts/ablation.py METHOD CORPUS VALIDATION_CORPUS RUNS_DIR [MINUTES]
+    python scripts/ablation.py elmo texts/ held_out.txt runs/ablation 10
 
-Every run pretrains a bert-mini for MINUTES (10) on one core, two runs side by side, with one tokenizer. Their losses
-are of the same held-out windows and masks. Started again, it makes the runs that are missing. The recipe is that of
-scripts/figures.sh. Record: docs/results/ablation.json, from which the table of docs/pretraining.md is made.
+METHOD bert or elmo: every run pretrains a mini one for MINUTES (10) on one core, two runs side by side, with one
+tokenizer. Their losses are of the same held-out windows, of 128 tokens or 32 words, with the same masks. The recipe of
+a BERT is that of scripts/figures.sh, of an ELMo the defaults. Started again, it makes the runs that are missing.
+Records: docs/results/ablation_METHOD.json, from which the tables of docs/pretraining.md are made.
 """
 
 import json
@@ -18,42 +19,87 @@ from pathlib import Path
 
 from alternation import write
 from bench_mlm import OURS, HeldOut
+from transformers import AutoModelForPreTraining
 
+from toolkit.data.text import load_text, spread
+from toolkit.evaluation import held_out_losses
+from toolkit.objectives.two_way_lm import PredictNeighbours, windows
+from toolkit.pretraining import OUTPUT_WORDS
+from toolkit.processes import make_accelerator
 from toolkit.results import RESULTS_FILE, read_results
+from toolkit.tokenization import load_tokenizer, train_tokenizer
 
-CHANGES = {
-    "the recipe": {},
-    "AdamW at 5e-4": {"optim": "adamw", "learning_rate": 5e-4},
-    "AdamW at 1e-3": {"optim": "adamw", "learning_rate": 1e-3},
-    "AdamW at 2e-3": {"optim": "adamw", "learning_rate": 2e-3},
-    "Muon at 1.5e-3": {"learning_rate": 1.5e-3},
-    "Muon at 6e-3": {"learning_rate": 6e-3},
-    "random embeddings": {"embeddings": "random"},
-    "an output bias of zeros": {"output_bias": "zeros"},
-    "15% of the tokens masked": {"mlm_probability": 0.15},
-    "30% of the tokens masked": {"mlm_probability_end": 0.3},
-    "whole words masked": {"whole_word_mask": True},
-    "whole lines, alone": {"packing": "lines"},
-    "dropout of 0.1": {"dropout": 0.1},
-    "windows of 64": {"max_length": 64, "batch_size": 32},
-    "batches of 8": {"batch_size": 8},
-    "batches of 32": {"batch_size": 32},
-    "float32": {"bf16": False},
+RECIPES = {"bert": OURS, "elmo": {"bf16": True}}
+CHANGES: dict[str, dict[str, dict]] = {
+    "bert": {
+        "the recipe": {},
+        "AdamW at 5e-4": {"optim": "adamw", "learning_rate": 5e-4},
+        "AdamW at 1e-3": {"optim": "adamw", "learning_rate": 1e-3},
+        "AdamW at 2e-3": {"optim": "adamw", "learning_rate": 2e-3},
+        "Muon at 1.5e-3": {"learning_rate": 1.5e-3},
+        "Muon at 6e-3": {"learning_rate": 6e-3},
+        "random embeddings": {"embeddings": "random"},
+        "an output bias of zeros": {"output_bias": "zeros"},
+        "15% of the tokens masked": {"mlm_probability": 0.15},
+        "30% of the tokens masked": {"mlm_probability_end": 0.3},
+        "whole words masked": {"whole_word_mask": True},
+        "whole lines, alone": {"packing": "lines"},
+        "dropout of 0.1": {"dropout": 0.1},
+        "windows of 64": {"max_length": 64, "batch_size": 32},
+        "batches of 8": {"batch_size": 8},
+        "batches of 32": {"batch_size": 32},
+        "float32": {"bf16": False},
+        "compiled": {"torch_compile": True},
+    },
+    "elmo": {
+        "the recipe": {},
+        "at 1.5e-3": {"learning_rate": 1.5e-3},
+        "at 6e-3": {"learning_rate": 6e-3},
+        "512 negatives": {"num_negatives": 512},
+        "8,192 negatives": {"num_negatives": 8_192},
+        "state carried over 8 windows": {"consecutive_windows": 8},
+        "windows of 64": {"max_length": 64, "batch_size": 32},
+        "batches of 32": {"batch_size": 32},
+        "batches of 128": {"batch_size": 128},
+        "float32": {"bf16": False},
+    },
 }
 
 
-def main(corpus: str, validation_corpus: str, runs: str, minutes: float = 10.0) -> None:
-    folder = Path(runs)
-    held_out = HeldOut(corpus, validation_corpus, folder / "tokenizer")
+class HeldOutWords:
+    """Held-out windows of words, and the losses of ELMos on them, of the full softmax."""
+
+    def __init__(self, validation_corpus: str, tokenizer: Path):
+        if not tokenizer.is_dir():
+            train_tokenizer((), "bytes").save_pretrained(tokenizer)
+        self.tokenizer, self.accelerator = load_tokenizer(tokenizer), make_accelerator()
+        self.texts = load_text(validation_corpus, "validation")
+
+    def loss_of_folder(self, folder: Path) -> float:
+        words = load_tokenizer(folder / OUTPUT_WORDS)  # the same for all, of the same corpus
+        rows = spread(windows(self.texts, self.tokenizer, words, 32), 2_048)
+        collate = PredictNeighbours(self.tokenizer.pad_token_id, words.sep_token_id, len(words), seed=0)
+        model = AutoModelForPreTraining.from_pretrained(folder).eval()
+        sums, counts = held_out_losses(model, rows, collate, 16, self.accelerator)
+        return float(sums.sum() / counts.sum())
+
+
+def main(method: str, corpus: str, validation_corpus: str, runs: str, minutes: float = 10.0) -> None:
+    folder, changes = Path(runs) / method, CHANGES[method]
+    held_out: HeldOut | HeldOutWords
+    if method == "bert":
+        held_out = HeldOut(corpus, validation_corpus, folder / "tokenizer")
+    else:
+        held_out = HeldOutWords(validation_corpus, folder / "tokenizer")
 
     def run(name: str) -> None:
         place = folder / name.replace(" ", "_")
         if (place / RESULTS_FILE).is_file():
             return
-        command = [sys.executable, "-m", "toolkit", "pretrain", "bert", "--resume", "--output_dir", str(place)]
+        command = [sys.executable, "-m", "toolkit", "pretrain", method, "--resume", "--output_dir", str(place)]
         command += ["--corpus", corpus, "--validation_corpus", validation_corpus, "--max_minutes", str(minutes)]
         command += ["--tokenizer", str(folder / "tokenizer")]
-        for flag, value in (OURS | CHANGES[name]).items():
+        for flag, value in (RECIPES[method] | changes[name]).items():
             command += [] if value is False else [f"--{flag}"] if value is True else [f"--{flag}", str(value)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         with open(folder / f"{place.name}.log", "w") as log:
@@ -61,24 +107,27 @@ def main(corpus: str, validation_corpus: str, runs: str, minutes: float = 10.0) 
         print(f"{name}: {held_out.loss_of_folder(place):.3f}", flush=True)
 
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(run, CHANGES))
+        list(pool.map(run, changes))
     found = {}
-    for name in CHANGES:
+    for name in changes:
         place = folder / name.replace(" ", "_")
         record = read_results(place)
         log = [json.loads(line) for line in (place / "train_log.jsonl").read_text().splitlines()]
         found[name] = {
             "loss": held_out.loss_of_folder(place),
             "steps": record["num_steps"],
-            "tokens/s": record["throughput"],
-            "tokens": record["throughput"] * record["training_seconds"],
+            record["throughput_unit"]: record["throughput"],
+            "millions read": record["throughput"] * record["training_seconds"] / 1e6,
             "last loss in training": [line["loss"] for line in log if "loss" in line][-1],
         }
     of_recipe = found["the recipe"]["loss"]
     losses = {name: figures["loss"] - of_recipe for name, figures in found.items()}
-    head = {"unit": "nats", "minutes": minutes, "recipe": OURS}
-    write("ablation", head | {"runs": found, "loss beside the recipe's": losses} | held_out.frequencies())
+    head = {"unit": "nats", "minutes": minutes, "recipe": RECIPES[method]}
+    record = head | {"runs": found, "loss beside the recipe's": losses}
+    if isinstance(held_out, HeldOut):
+        record |= held_out.frequencies()
+    write(f"ablation_{method}", record)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4], *map(float, sys.argv[4:5]))
+    main(*sys.argv[1:5], *map(float, sys.argv[5:6]))

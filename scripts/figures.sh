@@ -20,7 +20,7 @@ read -ra toolkit <<< "$TOOLKIT"
 
 compare() {  # ENCODER FLAGS…: its learning rates, one comparison, one record
     local rates=(3e-3 1e-2) output=$runs/${step}_$1
-    if [ "$1" = bert ]; then rates=(3e-4 1e-3); fi
+    case $1 in bert | electra) rates=(3e-4 1e-3) ;; esac
     if [ "$step" = brown ]; then rates=("${rates[0]}"); fi  # what EWT chose; a run on Brown takes long
     "${toolkit[@]}" compare --encoders "$runs/$1" --learning_rates "${rates[@]}" --output_dir "$output" --resume \
         "${precision[@]}" "${@:2}"
@@ -45,6 +45,7 @@ for encoder in $encoders; do
             python "$scripts"/join_records.py "$runs"/words/seed?/{analogies,simlex999,wordsim353}.json > docs/results/words_word2vec.json
             ;;
         words/*) ;;
+        ewt/electra) compare "$encoder" --task pos --data "$data/ud_english_ewt" --train_sizes 100 500 ;;
         ewt/*) compare "$encoder" --task pos --data "$data/ud_english_ewt" --train_sizes 100 500 2000 all ;;
         brown/*) compare "$encoder" --task pos --data "$data/brown" --train_sizes all --num_train_epochs 2 --baseline ;;
         trec/* | sentence_polarity/*)
