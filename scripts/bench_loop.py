@@ -47,7 +47,7 @@ def ours() -> float:
     arguments = TrainingArguments(max_steps=STEPS, batch_size=BATCH_SIZE, save_steps=STEPS // 3)
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        train(model, rows, collate, arguments, Path(folder), tokenizer=tokenizer)
+        train(model, rows, collate, arguments, Path(folder), processor=tokenizer)
         return STEPS / (time.perf_counter() - start)
 
 

@@ -51,7 +51,7 @@ def ours(folder: Path, max_steps: int, resume: bool) -> float:
     )
     arguments = TrainingArguments(max_steps=max_steps, batch_size=BATCH_SIZE, save_steps=steps, resume=resume)
     start = time.perf_counter()
-    train(model, rows, collate, arguments, folder, tokenizer=tokenizer)
+    train(model, rows, collate, arguments, folder, processor=tokenizer)
     return time.perf_counter() - start
 
 

@@ -2,7 +2,7 @@
 
 What may help with few labels, each by a flag: a slower pace for lower layers (Howard & Ruder 2018,
 https://arxiv.org/abs/1801.06146), a start with the head alone (Kumar, Raghunathan, Jones, Ma & Liang 2022,
-https://arxiv.org/abs/2202.10054), word dropout, and a learning rate chosen on validation data.
+https://arxiv.org/abs/2202.10054), and a learning rate chosen on validation data.
 """
 
 import dataclasses
@@ -10,12 +10,11 @@ import json
 import shutil
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from tasks.words import WordDropout
 from toolkit.errors import InputError
 from toolkit.training_arguments import TrainingArguments
 
@@ -37,8 +36,6 @@ class FinetuneArguments(TrainingArguments):
     """Labelled data: a file, a folder with one file a split, a Hub id, or 'sample'."""
     output_dir: str
     """Folder for the checkpoint, results.json, predictions.jsonl and train_log.jsonl."""
-    tokenizer: str | None = None
-    """Tokenizer of a scratch preset; by default one is trained on the training data."""
     train_size: int | None = None
     """Train on this many examples only."""
     per_class: bool = False
@@ -47,16 +44,11 @@ class FinetuneArguments(TrainingArguments):
     """Seed of the choice of those examples; a larger choice holds every smaller one."""
     freeze: bool = False
     """Train the head only."""
-    layers: Literal["top", "mix"] | None = None
-    """What the head reads of an encoder of transformers, such as a BERT: its top layer, as transformers' heads do, or
-    a learned mix of all, as an ELMo's (default: mix where the encoder is frozen)."""
     probe_ratio: float = 0.1
     """Share of the run in which the head is trained alone, before a pretrained encoder joins."""
     bottom_rate: float = 0.25
     """Share of the learning rate at which the lowest layer of a pretrained encoder learns; those above it follow in
     equal ratios up to the top layer, which learns at the rate of the head."""
-    word_dropout: float = 0.0
-    """Replace words of the training examples by the unknown word with this probability."""
     learning_rates: list[float] | None = None
     """Train once with each of these and keep what does best on validation data (instead of --learning_rate)."""
     overwrite_output_dir: bool = False
@@ -68,20 +60,23 @@ class FinetuneArguments(TrainingArguments):
             raise InputError(f"--train_size {self.train_size}: expected a number greater than zero")
         if self.subset_seed < 0:
             raise InputError(f"--subset_seed {self.subset_seed}: expected zero or more")
-        for name in ("probe_ratio", "word_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"--{name} {getattr(self, name)}: expected a share from 0 to below 1")
+        if not 0 <= self.probe_ratio < 1:
+            raise InputError(f"--probe_ratio {self.probe_ratio}: expected a share from 0 to below 1")
         if not 0 < self.bottom_rate <= 1:
             raise InputError(f"--bottom_rate {self.bottom_rate}: expected a share above 0, at most 1")
         if any(rate <= 0 for rate in self.learning_rates or ()):
             raise InputError(f"--learning_rates {min(self.learning_rates or ())}: expected numbers greater than zero")
 
+    def settled(self) -> "FinetuneArguments":
+        """The same where defaults that follow from other flags, such as `freeze`, are said."""
+        return self
+
 
 class Task(ABC):
     """From rows of data to rows of features, and from logits to figures.
 
-    A row of features has `input_ids`, `words`, the word of each piece or `NO_WORD`, `index` and `part`, the row of
-    data it was made from and which part of it, and what `collate` and `read` need.
+    A row of features has `index` and `part`, the row of data it was made from and which part of it, and what `collate`
+    and `read` need. A processor is what makes features, and is saved with the model: a tokenizer, for example.
     """
 
     name: str
@@ -106,10 +101,6 @@ class Task(ABC):
         """The splits that the source is known to have."""
 
     @abstractmethod
-    def texts(self, rows) -> Iterable[str]:
-        """The text of the rows, for training a tokenizer."""
-
-    @abstractmethod
     def labels(self, rows) -> list[str]:
         """All labels in the rows, sorted."""
 
@@ -126,12 +117,26 @@ class Task(ABC):
         raise InputError(f"--per_class: an example of {self.name} has many labels, give --train_size alone")
 
     @abstractmethod
-    def encode(self, rows, tokenizer, label2id: dict[str, int], max_length: int | None):
-        """The rows of features, as a data set."""
+    def load_encoder(self, arguments: Any, train_rows, **config_fields: Any) -> tuple[Any, Any]:
+        """The encoder that the arguments name under the head of the task, and its processor; `config_fields`, such as
+        the labels, go into the configuration. Raises `InputError`."""
 
     @abstractmethod
-    def collate(self, rows: list[dict], pad_token_id: int) -> dict[str, Any]:
-        """From rows of features to a batch, as `toolkit.batches` wants it."""
+    def load_finetuned(self, folder: str) -> tuple[Any, Any]:
+        """The model and the processor of a folder or Hub id. Raises `InputError`."""
+
+    @abstractmethod
+    def encode(self, rows, processor, model):
+        """The rows of features for `model`, as a data set."""
+
+    def lengths(self, features) -> list[int] | None:
+        """Of the rows of features, where similar ones are best batched together."""
+        return None
+
+    @abstractmethod
+    def collate(self, rows: list[dict], draws, processor, arguments: Any | None) -> dict[str, Any]:
+        """From rows of features to a batch, as `toolkit.batches` wants it; with `arguments` to train with, and with
+        what they say of changing examples at random."""
 
     @abstractmethod
     def read(self, features: list[dict], logits, model) -> list[Any]:
@@ -208,19 +213,17 @@ def finetune(task: Task, arguments: FinetuneArguments) -> dict[str, Any]:
 
     torch.manual_seed(arguments.seed)
     config_fields = {"id2label": id2label, "label2id": label2id, **task.config_fields(arguments)}
-    model, tokenizer = _load_encoder(task, arguments, train_rows, **config_fields)
-    if arguments.word_dropout and tokenizer.unk_token_id is None:
-        raise InputError(f"--word_dropout: the tokenizer of {arguments.encoder} has no unknown word")
+    model, processor = task.load_encoder(arguments, train_rows, **config_fields)
     if arguments.freeze:
         _freeze_encoder(model)
     features = {
-        name: encode(task, rows, tokenizer, model)
+        name: task.encode(rows, processor, model)
         for name, rows in (("train", train_rows), ("validation", validation_rows), ("test", test_rows))
         if rows is not None
     }
 
     def evaluate(accelerator) -> dict[str, float]:
-        predictions = predict(task, model, tokenizer, features["validation"], PREDICTION_BATCH_SIZE, accelerator)
+        predictions = predict(task, model, processor, features["validation"], PREDICTION_BATCH_SIZE, accelerator)
         figures = task.score(validation_rows, predictions, seen)
         return {name: interval["value"] for name, interval in figures.items() if not name.startswith("f1_")}
 
@@ -229,11 +232,11 @@ def finetune(task: Task, arguments: FinetuneArguments) -> dict[str, Any]:
     result = train(
         model,
         features["train"],
-        _Collate(task, tokenizer, arguments),
+        _Collate(task, processor, arguments),
         _with_default_budget(arguments, len(features["train"])),
         output_dir,
-        tokenizer=tokenizer,
-        lengths=[len(ids) for ids in features["train"]["input_ids"]],
+        processor=processor,
+        lengths=task.lengths(features["train"]),
         evaluate=evaluate,
         better=task.better,
         item=task.item,
@@ -244,7 +247,7 @@ def finetune(task: Task, arguments: FinetuneArguments) -> dict[str, Any]:
     scores, predictions = {}, []
     rows_of = {"validation": validation_rows, "test": test_rows}
     for split in [name for name in rows_of if name in features]:
-        predictions = predict(task, model, tokenizer, features[split], PREDICTION_BATCH_SIZE, accelerator)
+        predictions = predict(task, model, processor, features[split], PREDICTION_BATCH_SIZE, accelerator)
         scores[split] = task.score(rows_of[split], predictions, seen)
     split = "test" if "test" in scores else "validation"
     if split == "validation":
@@ -281,14 +284,13 @@ def score(
     task: Task, folder: str, data: str, split: str | None, columns: dict[str, str | None], output_file: Path
 ) -> dict[str, Any]:
     """Score a fine-tuned checkpoint on labelled data; the record is also written to `output_file`."""
-    from toolkit.encoders import load_encoder
     from toolkit.processes import make_accelerator
     from toolkit.report import write_confusion_matrix
     from toolkit.results import Stopwatch, write_results
 
     accelerator = make_accelerator()
     stopwatch = Stopwatch()
-    model, tokenizer = load_encoder(folder, task.model_class)
+    model, processor = task.load_finetuned(folder)
     if split is None:
         splits = task.splits(data)
         split = "test" if "test" in splits or not splits else splits[-1]
@@ -296,8 +298,8 @@ def score(
     seen_file = Path(folder) / SEEN_FILE
     seen = set(seen_file.read_text(encoding="utf-8").split("\n")) if seen_file.is_file() else None
     model.to(accelerator.device).eval()
-    features = encode(task, rows, tokenizer, model)
-    predictions = predict(task, model, tokenizer, features, PREDICTION_BATCH_SIZE, accelerator)
+    features = task.encode(rows, processor, model)
+    predictions = predict(task, model, processor, features, PREDICTION_BATCH_SIZE, accelerator)
     record = {
         "task": task.name,
         "dataset": data,
@@ -322,39 +324,29 @@ def score(
 
 def load_predictor(task: Task, folder: str) -> Callable[[Any], list[Any]]:
     """From a data set of unlabelled rows to one prediction a row."""
-    from toolkit.encoders import load_encoder
     from toolkit.processes import make_accelerator
 
     accelerator = make_accelerator()
-    model, tokenizer = load_encoder(folder, task.model_class)
+    model, processor = task.load_finetuned(folder)
     model.to(accelerator.device).eval()
 
     def predictor(rows) -> list[Any]:
-        features = encode(task, rows, tokenizer, model)
-        return predict(task, model, tokenizer, features, PREDICTION_BATCH_SIZE, accelerator)
+        features = task.encode(rows, processor, model)
+        return predict(task, model, processor, features, PREDICTION_BATCH_SIZE, accelerator)
 
     return predictor
 
 
-def encode(task: Task, rows, tokenizer, model):
-    """The features of rows, none longer than the model and its tokenizer allow."""
-    from toolkit.tokenization import WITHOUT_LIMIT
-
-    limit = tokenizer.model_max_length
-    limit = min(limit, getattr(model.config, "max_position_embeddings", limit))
-    return task.encode(rows, tokenizer, model.config.label2id, limit if limit < WITHOUT_LIMIT else None)
-
-
-def predict(task: Task, model, tokenizer, features, batch_size: int, accelerator) -> list[Any]:
+def predict(task: Task, model, processor, features, batch_size: int, accelerator) -> list[Any]:
     """One prediction a row of data, in order, the same on every process."""
     import torch
 
     from toolkit.evaluation import evaluation_batches
     from toolkit.processes import gather_objects
 
-    collate = _Collate(task, tokenizer)
-    lengths = [len(ids) for ids in features["input_ids"]]
-    features = features.select(sorted(range(len(lengths)), key=lengths.__getitem__))  # little padding
+    collate = _Collate(task, processor)
+    if (lengths := task.lengths(features)) is not None:
+        features = features.select(sorted(range(len(lengths)), key=lengths.__getitem__))  # little padding
 
     def collate_with_rows(rows: list[dict], draws) -> dict[str, Any]:
         return {**collate(rows, draws), "rows": rows}
@@ -401,42 +393,16 @@ def load_splits(task: Task, arguments: FinetuneArguments):
     return train_rows, validation_rows, test_rows
 
 
-def layers_to_read(arguments: FinetuneArguments) -> Literal["top", "mix"]:
-    return arguments.layers or ("mix" if arguments.freeze else "top")
-
-
-def _load_encoder(task: Task, arguments: FinetuneArguments, train_rows, **config_fields: Any):
-    import tempfile
-
-    from toolkit.encoders import SCRATCH, load_encoder
-    from toolkit.presets import PRESETS
-    from toolkit.tokenization import train_tokenizer
-
-    source = arguments.encoder.removeprefix(SCRATCH)
-    needs_tokenizer = arguments.encoder.startswith(SCRATCH) and source in PRESETS and arguments.tokenizer is None
-    config_fields["mix_layers"] = layers_to_read(arguments) == "mix"
-    if not needs_tokenizer:
-        return load_encoder(arguments.encoder, task.model_class, arguments.tokenizer, **config_fields)
-    preset = PRESETS[source]
-    tokenizer = train_tokenizer(task.texts(train_rows), preset.tokenizer_kind, preset.vocab_size, min_frequency=1)
-    with tempfile.TemporaryDirectory() as folder:
-        tokenizer.save_pretrained(folder)
-        return load_encoder(arguments.encoder, task.model_class, folder, **config_fields)
-
-
 @dataclass(frozen=True)
 class _Collate:
-    """Rows of features to a batch, for training with what `arguments` say of dropping words."""
+    """Rows of features to a batch, to train with `arguments`; a class, since workers of a data loader are given it."""
 
     task: Task
-    tokenizer: Any
+    processor: Any
     arguments: FinetuneArguments | None = None
 
     def __call__(self, rows: list[dict], draws) -> dict[str, Any]:
-        if self.arguments is not None and self.arguments.word_dropout:
-            drop_words = WordDropout(self.arguments.word_dropout, self.tokenizer.unk_token_id, self.arguments.seed)
-            rows = [drop_words(row, draw) for row, draw in zip(rows, draws, strict=True)]
-        return self.task.collate(rows, self.tokenizer.pad_token_id)
+        return self.task.collate(rows, draws, self.processor, self.arguments)
 
 
 def _freeze_encoder(model) -> None:

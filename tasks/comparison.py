@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tasks.base import PREDICTIONS_FILE, FinetuneArguments, Task, finetune, layers_to_read, load_splits
+from tasks.base import PREDICTIONS_FILE, FinetuneArguments, Task, finetune, load_splits
 from toolkit.encoders import SCRATCH
 from toolkit.results import RESULTS_FILE, Stopwatch, is_main_process, read_results, write_json, write_results
 
@@ -36,7 +36,7 @@ def compare(
     `toolkit.report` draws. With their `resume`, runs that an earlier comparison there has finished are not made again.
     """
     output_dir = Path(arguments.output_dir)
-    arguments = dataclasses.replace(arguments, layers=layers_to_read(arguments))  # the same for frozen and twin
+    arguments = arguments.settled()  # the same for frozen and twin
     stopwatch = Stopwatch()
     runs_a_cell = len(learning_rates) + len(seeds) - 1
     num_runs = len(encoders) * 2 * len(train_sizes) * runs_a_cell

@@ -11,14 +11,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tasks.base import IGNORED, FinetuneArguments, Task
-from tasks.words import NO_WORD, first_pieces, padded_pieces, words_of
+from tasks.base import IGNORED
+from tasks.words import NO_WORD, WordsArguments, WordsTask, first_pieces, padded_pieces, words_of
 from toolkit.data.source import read_text, splits_of, suffix_of
 from toolkit.errors import InputError
 
 
 @dataclass(kw_only=True)
-class PosArguments(FinetuneArguments):
+class PosArguments(WordsArguments):
     head: Literal["linear", "crf"] = "linear"
     """linear: each tag by itself; crf: the best sequence of tags (Lafferty, McCallum & Pereira 2001)."""
     tag_column: str | None = None
@@ -27,7 +27,7 @@ class PosArguments(FinetuneArguments):
     """Column of a table that holds the words (default: tokens or words)."""
 
 
-class PosTagging(Task):
+class PosTagging(WordsTask):
     name = "pos"
     arguments_class = PosArguments
     columns = ("tag_column", "token_column")
@@ -58,7 +58,7 @@ class PosTagging(Task):
     def config_fields(self, arguments: Any) -> dict[str, Any]:
         return {"tagging_head": arguments.head}
 
-    def encode(self, rows, tokenizer, label2id: dict[str, int], max_length: int | None):
+    def encode_words(self, rows, tokenizer, label2id: dict[str, int], max_length: int | None):
         """Sentences too long for the encoder are cut into parts; a tag that training lacks is not trained on."""
         import datasets
 
@@ -81,7 +81,7 @@ class PosTagging(Task):
                 )
         return datasets.Dataset.from_list(features)
 
-    def collate(self, rows: list[dict], pad_token_id: int) -> dict[str, Any]:
+    def collate_words(self, rows: list[dict], pad_token_id: int) -> dict[str, Any]:
         import torch
 
         input_ids, attention_mask = padded_pieces(rows, pad_token_id)

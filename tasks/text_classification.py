@@ -9,21 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.base import IGNORED, FinetuneArguments, Task
-from tasks.words import padded_pieces, words_of
+from tasks.base import IGNORED
+from tasks.words import WordsArguments, WordsTask, padded_pieces, words_of
 from toolkit.data.source import TABLE_BUILDERS, read_text, suffix_of
 from toolkit.errors import InputError
 
 
 @dataclass(kw_only=True)
-class TextArguments(FinetuneArguments):
+class TextArguments(WordsArguments):
     text_column: str | None = None
     """Column of a table that holds the text (default: text, sentence, content or document)."""
     label_column: str | None = None
     """Column of a table that holds the label (default: label, labels, category or class)."""
 
 
-class TextClassification(Task):
+class TextClassification(WordsTask):
     name = "text"
     arguments_class = TextArguments
     columns = ("text_column", "label_column")
@@ -51,7 +51,7 @@ class TextClassification(Task):
     def labels_of_rows(self, rows) -> list[str]:
         return rows["label"][:]
 
-    def encode(self, rows, tokenizer, label2id: dict[str, int], max_length: int | None):
+    def encode_words(self, rows, tokenizer, label2id: dict[str, int], max_length: int | None):
         """Texts too long for the encoder are cut at its end; a label that training lacks is not trained on."""
         import datasets
 
@@ -69,7 +69,7 @@ class TextClassification(Task):
         ]
         return datasets.Dataset.from_list(features)
 
-    def collate(self, rows: list[dict], pad_token_id: int) -> dict[str, Any]:
+    def collate_words(self, rows: list[dict], pad_token_id: int) -> dict[str, Any]:
         import torch
 
         input_ids, attention_mask = padded_pieces(rows, pad_token_id)

@@ -1,13 +1,98 @@
-"""Which pieces of a tokenized text belong to which word, and word dropout.
+"""What tasks on text share: tokenizers, which pieces belong to which word, word dropout.
 
 Word dropout: Iyyer, Manjunatha, Boyd-Graber & Daumé (2015), https://aclanthology.org/P15-1162.
 """
 
+import dataclasses
+from abc import abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 
+from tasks.base import FinetuneArguments, Task
+from toolkit.errors import InputError
+
 NO_WORD = -1
+
+
+@dataclass(kw_only=True)
+class WordsArguments(FinetuneArguments):
+    tokenizer: str | None = None
+    """Tokenizer of a scratch preset; by default one is trained on the training data."""
+    layers: Literal["top", "mix"] | None = None
+    """What the head reads of an encoder of transformers, such as a BERT: its top layer, as transformers' heads do, or
+    a learned mix of all, as an ELMo's (default: mix where the encoder is frozen)."""
+    word_dropout: float = 0.0
+    """Replace words of the training examples by the unknown word with this probability."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 <= self.word_dropout < 1:
+            raise InputError(f"--word_dropout {self.word_dropout}: expected a share from 0 to below 1")
+
+    def settled(self) -> "WordsArguments":
+        return dataclasses.replace(self, layers=self.layers or ("mix" if self.freeze else "top"))
+
+
+class WordsTask(Task):
+    """A task on text. A row of features also has `input_ids` and `words`, the word of each piece or `NO_WORD`."""
+
+    @abstractmethod
+    def texts(self, rows) -> Iterable[str]:
+        """The text of the rows, for training a tokenizer."""
+
+    @abstractmethod
+    def encode_words(self, rows, tokenizer, label2id: dict[str, int], max_length: int | None):
+        """The rows of features, none longer than `max_length` pieces, as a data set."""
+
+    @abstractmethod
+    def collate_words(self, rows: list[dict], pad_token_id: int) -> dict[str, Any]:
+        """From rows of features to a batch, as `toolkit.batches` wants it."""
+
+    def load_encoder(self, arguments: WordsArguments, train_rows, **config_fields: Any) -> tuple[Any, Any]:
+        import tempfile
+
+        from toolkit.encoders import SCRATCH, load_encoder
+        from toolkit.presets import PRESETS
+        from toolkit.tokenization import train_tokenizer
+
+        source, tokenizer_name = arguments.encoder.removeprefix(SCRATCH), arguments.tokenizer
+        config_fields["mix_layers"] = arguments.settled().layers == "mix"
+        with tempfile.TemporaryDirectory() as folder:
+            if arguments.encoder.startswith(SCRATCH) and source in PRESETS and tokenizer_name is None:
+                preset, tokenizer_name = PRESETS[source], folder
+                texts = self.texts(train_rows)
+                train_tokenizer(texts, preset.tokenizer_kind, preset.vocab_size, min_frequency=1).save_pretrained(
+                    folder
+                )
+            model, tokenizer = load_encoder(arguments.encoder, self.model_class, tokenizer_name, **config_fields)
+        if arguments.word_dropout and tokenizer.unk_token_id is None:
+            raise InputError(f"--word_dropout: the tokenizer of {arguments.encoder} has no unknown word")
+        return model, tokenizer
+
+    def load_finetuned(self, folder: str) -> tuple[Any, Any]:
+        from toolkit.encoders import load_encoder
+
+        return load_encoder(folder, self.model_class)
+
+    def encode(self, rows, processor, model):
+        """None longer than the model and its tokenizer allow."""
+        from toolkit.tokenization import WITHOUT_LIMIT
+
+        limit = processor.model_max_length
+        limit = min(limit, getattr(model.config, "max_position_embeddings", limit))
+        return self.encode_words(rows, processor, model.config.label2id, limit if limit < WITHOUT_LIMIT else None)
+
+    def lengths(self, features) -> list[int]:
+        return [len(ids) for ids in features["input_ids"]]
+
+    def collate(self, rows: list[dict], draws, processor, arguments: WordsArguments | None) -> dict[str, Any]:
+        if arguments is not None and arguments.word_dropout:
+            drop_words = WordDropout(arguments.word_dropout, processor.unk_token_id, arguments.seed)
+            rows = [drop_words(row, draw) for row, draw in zip(rows, draws, strict=True)]
+        return self.collate_words(rows, processor.pad_token_id)
 
 
 def words_of(encoding, index: int = 0) -> list[int]:

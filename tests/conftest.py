@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from forks import run_forked
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -22,7 +23,12 @@ TINY_PRETRAINING = {
 
 
 def run_toolkit(*arguments: str, cwd: Path | None = None, stdin: str = "", launcher=("-m",), **environment: str):
-    """The command line in a process of its own: a `CompletedProcess` with text."""
+    """The command line in a process of its own: a `CompletedProcess` with text.
+
+    With a `launcher` or an `environment` of its own it is a new interpreter, else a fork of one that is warm.
+    """
+    if launcher == ("-m",) and not environment:
+        return run_forked(list(map(str, arguments)), cwd or REPOSITORY, stdin)
     return subprocess.run(
         [sys.executable, *launcher, "toolkit", *map(str, arguments)],
         cwd=cwd or REPOSITORY,

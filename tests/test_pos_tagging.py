@@ -231,7 +231,7 @@ def test_a_bert_is_given_no_more_pieces_than_it_was_pretrained_on(encoders, tmp_
     tokenizer = AutoTokenizer.from_pretrained(encoders["bert"])
     assert tokenizer.model_max_length == 128
     rows = Dataset.from_dict({"tokens": [["word"] * 200]})
-    features = TASKS["pos"].encode(rows, tokenizer, {}, tokenizer.model_max_length)
+    features = TASKS["pos"].encode_words(rows, tokenizer, {}, tokenizer.model_max_length)
     assert max(map(len, features["input_ids"])) <= 128
     assert len(features) > 1
     assert sum(len(first_pieces(row)) for row in features["words"]) == 200

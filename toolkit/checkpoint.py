@@ -59,8 +59,8 @@ class TrainingState:
         return gain >= 0
 
 
-def save_model(folder: Path, model, tokenizer=None, *, writes: bool = True) -> None:
-    """Write `model` and `tokenizer` in Hugging Face format. Files that were there are replaced, weights last.
+def save_model(folder: Path, model, processor=None, *, writes: bool = True) -> None:
+    """Write `model` and `processor` in Hugging Face format. Files that were there are replaced, weights last.
 
     Where processes share the parameters of a model out among them, all of them must call this, one of them writing.
     """
@@ -68,7 +68,7 @@ def save_model(folder: Path, model, tokenizer=None, *, writes: bool = True) -> N
     if not writes:
         return
     with _aside(folder, folder / ".partial") as aside:
-        _write(aside, model, tokenizer, weights)
+        _write(aside, model, processor, weights)
         for file in sorted(aside.iterdir(), key=lambda file: file.suffix == ".safetensors"):
             os.replace(file, folder / file.name)
         aside.rmdir()
@@ -77,7 +77,7 @@ def save_model(folder: Path, model, tokenizer=None, *, writes: bool = True) -> N
 def save_checkpoint(
     output_dir: Path,
     model,
-    tokenizer,
+    processor,
     optimizer,
     state: TrainingState,
     carried: torch.Tensor | None = None,
@@ -103,7 +103,7 @@ def save_checkpoint(
         return
     folder = output_dir / f"checkpoint-{state.step:08d}"
     with _aside(folder, output_dir / f".{folder.name}.partial") as aside:
-        _write(aside, model, tokenizer, weights)
+        _write(aside, model, processor, weights)
         save_file(moments, aside / OPTIMIZER_FILE)
         if carried is not None:
             save_file({"state": carried}, aside / CARRIED_FILE)
@@ -245,10 +245,10 @@ def _aside(target: Path, aside: Path) -> Iterator[Path]:
         raise RunFailed(f"cannot save {target}: {error}; {way_on(aside.parent)}") from error
 
 
-def _write(folder: Path, model, tokenizer, weights: dict[str, torch.Tensor]) -> None:
+def _write(folder: Path, model, processor, weights: dict[str, torch.Tensor]) -> None:
     model.save_pretrained(folder, state_dict=weights)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
+    if processor is not None:
+        processor.save_pretrained(folder)
     for file in folder.glob("*.safetensors"):  # safetensors lets the owner alone read them
         shutil.copymode(folder / "config.json", file)
     _sync(folder)

@@ -429,7 +429,7 @@ class _Run:
             collate,
             self.arguments,
             output_dir,
-            tokenizer=tokenizer,
+            processor=tokenizer,
             evaluate=evaluate,
             better=better,
             item=item,

@@ -114,7 +114,7 @@ def train(
     arguments: TrainingArguments,
     output_dir: str | Path,
     *,
-    tokenizer=None,
+    processor=None,
     lengths: Sequence[int] | None = None,
     evaluate: Callable[[Accelerator], dict[str, float]] | None = None,
     better: str | None = "loss",
@@ -123,7 +123,7 @@ def train(
     consecutive: int = 1,
     pace: Callable[[str], Pace] = lambda name: Pace(),
 ) -> TrainingResult:
-    """Train `model` and leave it, with its tokenizer, in `output_dir`.
+    """Train `model` and leave it, with its processor, in `output_dir`.
 
     Args:
         model: a `PreTrainedModel` whose output has a `loss`, the mean over the batch's `num_targets`.
@@ -162,7 +162,7 @@ def train(
         output_dir.mkdir(parents=True, exist_ok=True)
         _truncate(log_path, state.log_bytes)
     if state.step == 0:
-        save_model(output_dir, model, tokenizer, writes=is_main)  # killed at any moment it leaves a loadable folder
+        save_model(output_dir, model, processor, writes=is_main)  # killed at any moment it leaves a loadable folder
 
     dtype = torch.bfloat16 if arguments.bf16 else torch.float16
     precision = torch.autocast(accelerator.device.type, dtype, enabled=arguments.bf16 or arguments.fp16)
@@ -237,7 +237,7 @@ def train(
                     figures = _evaluate(evaluate, model, accelerator)
                 report(seconds=seconds, **{f"validation_{name}": value for name, value in figures.items()})
                 if state.note_evaluation(figures, better):
-                    save_model(output_dir, model, tokenizer, writes=is_main)
+                    save_model(output_dir, model, processor, writes=is_main)
                 patience = arguments.early_stopping_patience
                 if patience is not None and state.num_without_gain >= patience:
                     break
@@ -248,7 +248,7 @@ def train(
                 state.window_loss, state.window_targets = window.loss_sum(accelerator), window.targets
                 state.loss_scale = {} if accelerator.scaler is None else accelerator.scaler.state_dict()
                 carried, num_kept = join_over_processes(accelerator, states), arguments.save_total_limit
-                save_checkpoint(output_dir, model, tokenizer, optimizer, state, carried, num_kept, writes=is_main)
+                save_checkpoint(output_dir, model, processor, optimizer, state, carried, num_kept, writes=is_main)
             if signal_number:
                 accelerator.wait_for_everyone()  # a process that ends early takes down the one that still writes
                 name = signal.Signals(signal_number).name
@@ -256,7 +256,7 @@ def train(
                 message = f"stopped by {name} after step {state.step}, saved in {output_dir}; {how}"
                 raise Interrupted(message, signal_number)
     if evaluate is None:
-        save_model(output_dir, model, tokenizer, writes=is_main)
+        save_model(output_dir, model, processor, writes=is_main)
     accelerator.wait_for_everyone()
     return TrainingResult(
         num_steps=state.step,

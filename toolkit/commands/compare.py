@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from tasks import TASKS, FinetuneArguments
+from tasks.words import WordsArguments
 from toolkit.errors import InputError
 from toolkit.flags import parse_flags
 from toolkit.training_arguments import TrainingArguments
@@ -48,7 +49,7 @@ class CompareArguments(TrainingArguments):
     """Share of each run in which the head is trained alone, before a pretrained encoder joins."""
     bottom_rate: float = FinetuneArguments.bottom_rate
     """Share of the learning rate at which the lowest layer of a pretrained encoder learns."""
-    word_dropout: float = FinetuneArguments.word_dropout
+    word_dropout: float = WordsArguments.word_dropout
     """Replace words of the training examples by the unknown word with this probability."""
     tag_column: str | None = None
     """Column of the tags (default: upos)."""
