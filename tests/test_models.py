@@ -353,8 +353,10 @@ def test_loss_and_gradients_at_masked_positions_are_those_of_transformers():
         assert torch.equal(model(input_ids).logits, plain(input_ids).logits)
 
 
-def test_a_packed_sequence_is_read_as_if_it_stood_alone():
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_packed_sequence_is_read_as_if_it_stood_alone(attention):
     model = make(bert.BertForMaskedLM)
+    model.set_attn_implementation(attention)
     first, second, third = [2, 70, 330, 331, 3], [2, 71, 332, 3], [2, 400, 401, 402, 403, 404, 3]
     input_ids = torch.tensor([[*first, *second], [*third, 0, 0]])
     sequence_ids = torch.tensor([[1] * 5 + [2] * 4, [1] * 7 + [0] * 2])

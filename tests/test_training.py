@@ -322,7 +322,9 @@ def test_states_that_cannot_be_carried_on_are_refused_before_anything_is_written
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("flags", [{}, {"packing": "lines", "generator_size": 1.0, "embeddings": "word2vec"}])
+@pytest.mark.parametrize(
+    "flags", [{}, {"packing": "lines", "generator_size": 1.0, "embeddings": "word2vec", "bf16": True}]
+)
 def test_an_electra_repeats_resumes_and_leaves_the_last_weights_of_its_encoder(flags, corpus, tmp_path):
     from transformers import ElectraForPreTraining
 

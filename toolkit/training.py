@@ -271,6 +271,8 @@ def _prepare(
 ) -> tuple[Any, Any, TrainingState, torch.Tensor | None]:
     """Model, optimiser, state and what the model carries on, as in the checkpoint if there is one to go on from."""
     model.to(accelerator.device)
+    if arguments.bf16 and accelerator.device.type == "cpu" and model.config._attn_implementation == "sdpa":
+        model.set_attn_implementation("eager")  # there the slower one, mostly backwards
     if arguments.gradient_checkpointing:
         if not model.supports_gradient_checkpointing:
             raise InputError(f"--gradient_checkpointing: {type(model).__name__} cannot do it")

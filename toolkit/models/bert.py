@@ -42,7 +42,10 @@ class BertForMaskedLM(LearnsToFillIn, transformers.BertForMaskedLM):
         `sequence_ids` (batch, time) in place of `attention_mask` number the sequences that share a row, padding as one
         of them: each is read as if it stood alone.
         """
-        kwargs |= {"attention_mask": attention_mask} if sequence_ids is None else attend_within(sequence_ids)
+        if sequence_ids is not None:
+            kwargs |= attend_within(sequence_ids, self.config._attn_implementation)
+        else:
+            kwargs["attention_mask"] = attention_mask
         if labels is None:
             return super().forward(input_ids, **kwargs)
         masked = labels != -100

@@ -64,6 +64,10 @@ class ElectraForPreTraining(LearnsToFillIn, transformers.ElectraForPreTraining):
     def output_bias(self) -> nn.Parameter:
         return self.generator.bias
 
+    def set_attn_implementation(self, *arguments, **kwargs) -> None:
+        super().set_attn_implementation(*arguments, **kwargs)
+        self.generator.config._attn_implementation = self.config._attn_implementation  # no model of transformers'
+
     def without_generator(self) -> "ElectraForPreTraining":
         """The same model, from now on a transformers' one: it can judge tokens and train no more."""
         del self.generator
@@ -87,7 +91,10 @@ class ElectraForPreTraining(LearnsToFillIn, transformers.ElectraForPreTraining):
         """
         if attention_mask is None and sequence_ids is None:
             attention_mask = (input_ids != self.config.pad_token_id).long()
-        kwargs |= {"attention_mask": attention_mask} if sequence_ids is None else attend_within(sequence_ids)
+        if sequence_ids is not None:
+            kwargs |= attend_within(sequence_ids, self.config._attn_implementation)
+        else:
+            kwargs["attention_mask"] = attention_mask
         if labels is None:
             return super().forward(input_ids, **kwargs)
         masked, real = labels != -100, attention_mask == 1 if sequence_ids is None else sequence_ids > 0

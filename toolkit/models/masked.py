@@ -61,9 +61,12 @@ class LearnsToFillIn:
         self.get_input_embeddings().weight[ids] = vectors * (self.config.initializer_range / vectors.std(correction=0))
 
 
-def attend_within(sequence_ids: torch.Tensor) -> dict[str, Any]:
+def attend_within(sequence_ids: torch.Tensor, attention: str) -> dict[str, Any]:
     """What makes an encoder read each of the sequences that share a row, `sequence_ids` (batch, time), as if it stood
-    alone: `attention_mask` (batch, 1, from, to) and `position_ids` (batch, time)."""
-    attention_mask = (sequence_ids.unsqueeze(2) == sequence_ids.unsqueeze(1)).unsqueeze(1)
-    position_ids = attention_mask.squeeze(1).tril(-1).sum(dim=-1)  # earlier tokens of the sequence
+    alone: `attention_mask` (batch, 1, from, to), for transformers' `attention`, and `position_ids` (batch, time)."""
+    is_same = sequence_ids.unsqueeze(2) == sequence_ids.unsqueeze(1)
+    position_ids = is_same.tril(-1).sum(dim=-1)  # earlier tokens of the sequence
+    attention_mask = is_same.unsqueeze(1)
+    if attention == "eager":  # which adds the mask to the scores
+        attention_mask = torch.zeros_like(attention_mask, dtype=torch.float32).masked_fill_(~attention_mask, -1e9)
     return {"attention_mask": attention_mask, "position_ids": position_ids}
