@@ -55,9 +55,10 @@ class ElmoConfig(PreTrainedConfig):
 
 @dataclass
 class ElmoOutput(BaseModelOutput):
-    """`last_hidden_state` (B, P, 2H): the top layer, one row a piece. `word_states`: for each layer, the characters'
-    included, (B, W, 2H). `word_index` (B, P): the word that each piece belongs to. `word_mask` (B, W): real words.
-    `state` (B, 2 * layers, H): hidden and cell states after the last word, of the direction that reads on."""
+    """`last_hidden_state` (B, P, 2H): the top layer, one row a piece, None if not asked for. `word_states`: for each
+    layer, the characters' included, (B, W, 2H). `word_index` (B, P): the word that each piece belongs to. `word_mask`
+    (B, W): real words. `state` (B, 2 * layers, H): hidden and cell states after the last word, of the direction that
+    reads on."""
 
     word_states: tuple[torch.Tensor, ...] | None = None
     word_index: torch.Tensor | None = None
@@ -209,13 +210,15 @@ class ElmoModel(ElmoPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        output_pieces: bool = True,
         reads_on: str | None = None,
         state: torch.Tensor | None = None,
         **kwargs,
     ) -> ElmoOutput:
         """`input_ids` and `attention_mask` (B, P), padded on the right. `hidden_states` has one (B, P, 2H) a layer,
-        the characters' first. `reads_on`, "forwards" or "backwards", is the direction that begins with the `state`
-        that it ended with in the windows before, and gives its own for the next."""
+        the characters' first; without `output_pieces` there is no `last_hidden_state`. `reads_on`, "forwards" or
+        "backwards", is the direction that begins with the `state` that it ended with in the windows before, and gives
+        its own for the next."""
         if attention_mask is None:
             attention_mask = input_ids != self.config.pad_token_id
         word_index, word_mask, words = self._encode_words(input_ids, attention_mask.bool())
@@ -242,7 +245,7 @@ class ElmoModel(ElmoPreTrainedModel):
             word_states.append(torch.cat([forwards, gather_rows(backwards, reversal)], dim=-1))
 
         output = ElmoOutput(
-            last_hidden_state=gather_rows(word_states[-1], word_index),
+            last_hidden_state=gather_rows(word_states[-1], word_index) if output_pieces else None,
             hidden_states=tuple(gather_rows(s, word_index) for s in word_states) if output_hidden_states else None,
             word_states=tuple(word_states),
             word_index=word_index,
@@ -312,7 +315,7 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
         are output words to compare with and `negative_log_counts` (V,) the log of how often each word is expected
         among them: with both the loss is the sampled softmax's, without them the exact one. `reads_on` and `state`
         are the encoder's."""
-        outputs = self.elmo(input_ids, attention_mask, reads_on=reads_on, state=state)
+        outputs = self.elmo(input_ids, attention_mask, output_pieces=False, reads_on=reads_on, state=state)
         forwards, backwards = outputs.word_states[-1].chunk(2, dim=-1)  # (B, W, H)
         forwards, backwards = forwards[:, :-1], backwards[:, 1:]  # (B, W - 1, H)
         if labels is None:
@@ -372,10 +375,11 @@ class SampledSoftmax(torch.autograd.Function):
             totals = torch.logaddexp(logits.logsumexp(dim=-1), some_targets)
             loss += (totals - some_targets).sum()
             shares = logits.sub_(totals.unsqueeze(-1)).exp_()
-            state_gradients.append(shares.to(some_states.dtype) @ embeddings)
-            target_gradients.append((some_targets - totals).exp() - 1)
-            embedding_gradient += shares.T.to(some_states.dtype) @ some_states
             offset_gradient += shares.sum(dim=0)
+            shares = shares.to(some_states.dtype)
+            state_gradients.append(shares @ embeddings)
+            target_gradients.append((some_targets - totals).exp() - 1)
+            embedding_gradient += shares.T @ some_states
         ctx.save_for_backward(
             torch.cat(state_gradients).to(states.dtype),
             torch.cat(target_gradients),
@@ -413,7 +417,7 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
         **kwargs,
     ) -> TokenClassifierOutput:
         """`labels` (B, P), -100 where a piece has none; logits (B, P, num_labels)."""
-        outputs = self.elmo(input_ids, attention_mask, output_hidden_states=output_hidden_states)
+        outputs = self.elmo(input_ids, attention_mask, output_hidden_states, output_pieces=False)
         word_logits = self.classifier(self.dropout(self.scalar_mix(outputs.word_states)))  # (B, W, num_labels)
         logits = gather_rows(word_logits, outputs.word_index)
         return classification_output(TokenClassifierOutput, logits, labels, outputs.hidden_states, return_dict)
@@ -441,7 +445,7 @@ class ElmoForSequenceClassification(ElmoPreTrainedModel):
         **kwargs,
     ) -> SequenceClassifierOutput:
         """`labels` (B,); logits (B, num_labels)."""
-        outputs = self.elmo(input_ids, attention_mask, output_hidden_states=output_hidden_states)
+        outputs = self.elmo(input_ids, attention_mask, output_hidden_states, output_pieces=False)
         states = mean_and_maximum(self.scalar_mix(outputs.word_states), outputs.word_mask)  # (B, 4H)
         logits = self.classifier(self.dropout(states))  # (B, num_labels)
         return classification_output(SequenceClassifierOutput, logits, labels, outputs.hidden_states, return_dict)
