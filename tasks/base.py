@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolkit.errors import InputError
+from toolkit.errors import InputError, check_flags, check_not_negative, check_positive, check_share
 from toolkit.training_arguments import TrainingArguments
 
 PREDICTIONS_FILE = "predictions.jsonl"
@@ -56,14 +56,10 @@ class FinetuneArguments(TrainingArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.train_size is not None and self.train_size <= 0:
-            raise InputError(f"--train_size {self.train_size}: expected a number greater than zero")
-        if self.subset_seed < 0:
-            raise InputError(f"--subset_seed {self.subset_seed}: expected zero or more")
-        if not 0 <= self.probe_ratio < 1:
-            raise InputError(f"--probe_ratio {self.probe_ratio}: expected a share from 0 to below 1")
-        if not 0 < self.bottom_rate <= 1:
-            raise InputError(f"--bottom_rate {self.bottom_rate}: expected a share above 0, at most 1")
+        check_positive(self, "train_size")
+        check_not_negative(self, "subset_seed")
+        check_share(self, "probe_ratio")
+        check_flags(self, "bottom_rate", lambda value: 0 < value <= 1, "a share above 0, at most 1")
         if any(rate <= 0 for rate in self.learning_rates or ()):
             raise InputError(f"--learning_rates {min(self.learning_rates or ())}: expected numbers greater than zero")
 

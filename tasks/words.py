@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tasks.base import FinetuneArguments, Task
-from toolkit.errors import InputError
+from toolkit.errors import InputError, check_share
 
 NO_WORD = -1
 
@@ -29,8 +29,7 @@ class WordsArguments(FinetuneArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        if not 0 <= self.word_dropout < 1:
-            raise InputError(f"--word_dropout {self.word_dropout}: expected a share from 0 to below 1")
+        check_share(self, "word_dropout")
 
     def settled(self) -> "WordsArguments":
         return dataclasses.replace(self, layers=self.layers or ("mix" if self.freeze else "top"))

@@ -2,12 +2,34 @@
 
 import errno
 import re
+from collections.abc import Callable
+from typing import Any
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 class InputError(ValueError):
     """Bad input: a file, a flag, a folder. The message names it, says what was expected, what to do. Exit code 2."""
+
+
+def check_flags(arguments: Any, names: str, holds: Callable[[Any], bool], expected: str) -> None:
+    """Raises `InputError` for the first of the flags `names` that is given and of which `holds` is false."""
+    for name in names.split():
+        value = getattr(arguments, name)
+        if value is not None and not holds(value):
+            raise InputError(f"--{name} {value}: expected {expected}")
+
+
+def check_positive(arguments: Any, names: str) -> None:
+    check_flags(arguments, names, lambda value: value > 0, "a number greater than zero")
+
+
+def check_not_negative(arguments: Any, names: str) -> None:
+    check_flags(arguments, names, lambda value: value >= 0, "zero or more")
+
+
+def check_share(arguments: Any, names: str) -> None:
+    check_flags(arguments, names, lambda value: 0 <= value < 1, "a share from 0 to below 1")
 
 
 class RunFailed(Exception):

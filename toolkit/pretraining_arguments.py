@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from toolkit.errors import InputError
+from toolkit.errors import InputError, check_flags, check_not_negative, check_positive, check_share
 from toolkit.training_arguments import TrainingArguments
 
 
@@ -31,10 +31,8 @@ class CorpusArguments:
     """Replace an earlier run in the output folder."""
 
     def __post_init__(self):
-        if not 0 < self.validation_fraction < 1:
-            raise InputError(f"--validation_fraction {self.validation_fraction}: expected a share between 0 and 1")
-        if self.vocab_size is not None and self.vocab_size <= 0:
-            raise InputError(f"--vocab_size {self.vocab_size}: expected a number greater than zero")
+        check_flags(self, "validation_fraction", _is_between_0_and_1, "a share between 0 and 1")
+        check_positive(self, "vocab_size")
 
 
 @dataclass(kw_only=True)
@@ -60,12 +58,8 @@ class Word2VecArguments(CorpusArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("num_train_epochs", "max_minutes", "learning_rate", "window", "negative", "min_count", "workers"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise InputError(f"--{name} {value}: expected a number greater than zero")
-        if self.seed < 0:
-            raise InputError(f"--seed {self.seed}: expected zero or more")
+        check_positive(self, "num_train_epochs max_minutes learning_rate window negative min_count workers")
+        check_not_negative(self, "seed")
 
 
 @dataclass(kw_only=True)
@@ -81,10 +75,7 @@ class FastTextArguments(Word2VecArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("num_buckets", "min_n"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise InputError(f"--{name} {value}: expected a number greater than zero")
+        check_positive(self, "num_buckets min_n")
         if self.max_n < self.min_n:
             raise InputError(f"--max_n {self.max_n}: expected at least --min_n {self.min_n}")
 
@@ -109,9 +100,7 @@ class ElmoArguments(TrainingArguments, CorpusArguments):
         TrainingArguments.__post_init__(self)
         CorpusArguments.__post_init__(self)
         _check(self, 3)
-        for name in ("num_negatives", "consecutive_windows"):
-            if getattr(self, name) <= 0:
-                raise InputError(f"--{name} {getattr(self, name)}: expected a number greater than zero")
+        check_positive(self, "num_negatives consecutive_windows")
 
 
 @dataclass(kw_only=True)
@@ -142,12 +131,8 @@ class BertArguments(TrainingArguments, CorpusArguments):
         TrainingArguments.__post_init__(self)
         CorpusArguments.__post_init__(self)
         _check(self, 8)
-        for name in ("mlm_probability", "mlm_probability_end"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < 1:
-                raise InputError(f"--{name} {value}: expected a share between 0 and 1")
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"--dropout {self.dropout}: expected a share from 0 to below 1")
+        check_flags(self, "mlm_probability mlm_probability_end", _is_between_0_and_1, "a share between 0 and 1")
+        check_share(self, "dropout")
 
 
 @dataclass(kw_only=True)
@@ -162,10 +147,11 @@ class ElectraArguments(BertArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("generator_size", "discriminator_weight"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise InputError(f"--{name} {value}: expected a number greater than zero")
+        check_positive(self, "generator_size discriminator_weight")
+
+
+def _is_between_0_and_1(value: float) -> bool:
+    return 0 < value < 1
 
 
 def _check(arguments: Any, shortest: int) -> None:

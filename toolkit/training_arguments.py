@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Literal
 
-from toolkit.errors import InputError
+from toolkit.errors import InputError, check_not_negative, check_positive, check_share
 
 
 @dataclass(kw_only=True)
@@ -58,18 +58,13 @@ class TrainingArguments:
     """Show the log in this tracker as well, which must be installed; nothing is sent unless you log in to it."""
 
     def __post_init__(self):
-        for name in (
+        check_positive(
+            self,
             "max_steps num_train_epochs max_minutes batch_size gradient_accumulation_steps learning_rate eval_steps "
-            "early_stopping_patience save_steps save_total_limit logging_steps max_grad_norm"
-        ).split():
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise InputError(f"--{name} {value}: expected a number greater than zero")
-        for name in ("weight_decay", "seed", "dataloader_num_workers"):
-            if getattr(self, name) < 0:
-                raise InputError(f"--{name} {getattr(self, name)}: expected zero or more")
-        if not 0 <= self.warmup_ratio < 1:
-            raise InputError(f"--warmup_ratio {self.warmup_ratio}: expected a share from 0 to below 1")
+            "early_stopping_patience save_steps save_total_limit logging_steps max_grad_norm",
+        )
+        check_not_negative(self, "weight_decay seed dataloader_num_workers")
+        check_share(self, "warmup_ratio")
         if self.bf16 and self.fp16:
             raise InputError("--bf16 --fp16: expected one of them")
         if self.report_to is not None and find_spec(self.report_to) is None:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from tasks import TASKS, FinetuneArguments
 from tasks.words import WordsArguments
-from toolkit.errors import InputError
+from toolkit.errors import InputError, check_positive
 from toolkit.flags import parse_flags
 from toolkit.training_arguments import TrainingArguments
 
@@ -69,8 +69,7 @@ class CompareArguments(TrainingArguments):
         for size in self.train_sizes:
             if size != "all" and not (size.isdigit() and int(size) > 0):
                 raise InputError(f"--train_sizes {size}: expected a number greater than zero, or 'all'")
-        if self.seeds <= 0:
-            raise InputError(f"--seeds {self.seeds}: expected a number greater than zero")
+        check_positive(self, "seeds")
         for task, flags in FLAGS_OF_TASK.items():
             for name in flags:
                 if task != self.task and getattr(self, name) != getattr(CompareArguments, name):

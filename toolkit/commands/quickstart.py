@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from toolkit.errors import InputError, Interrupted
+from toolkit.errors import Interrupted, check_positive
 from toolkit.flags import parse_flags
 
 LABEL_BUDGETS = (50, None)  # training sentences; None is all
@@ -40,8 +40,7 @@ class QuickstartArguments:
     """Share of the usual steps, for a quick look at how it works; below 1 the figures mean nothing."""
 
     def __post_init__(self):
-        if not self.budget > 0:
-            raise InputError(f"--budget {self.budget}: expected a number greater than zero")
+        check_positive(self, "budget")
 
 
 def parse(arguments: list[str]) -> QuickstartArguments:

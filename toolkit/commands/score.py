@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.data.source import SAMPLE
-from toolkit.errors import InputError
+from toolkit.errors import InputError, check_positive
 from toolkit.flags import parse_flags
 from toolkit.results import is_main_process
 
@@ -45,8 +45,7 @@ class ScoreArguments:
     """With a set of words, the layer that gives the vectors: 0 the embeddings, -1 the top (default: -1)."""
 
     def __post_init__(self):
-        if self.max_examples is not None and self.max_examples <= 0:
-            raise InputError(f"--max_examples {self.max_examples}: expected a number greater than zero")
+        check_positive(self, "max_examples")
 
 
 def parse(arguments: list[str]) -> ScoreArguments:

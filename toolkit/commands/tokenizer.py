@@ -7,7 +7,7 @@ toolkit tokenizer --corpus sample --kind bytes --output_dir runs/bytes
 
 from dataclasses import dataclass
 
-from toolkit.errors import InputError
+from toolkit.errors import check_positive
 from toolkit.flags import parse_flags
 from toolkit.tokenization import Kind
 
@@ -36,9 +36,7 @@ class TokenizerArguments:
     """Replace an earlier tokenizer in the output folder."""
 
     def __post_init__(self):
-        for name in ("vocab_size", "min_frequency"):
-            if getattr(self, name) <= 0:
-                raise InputError(f"--{name} {getattr(self, name)}: expected a number greater than zero")
+        check_positive(self, "vocab_size min_frequency")
 
 
 def parse(arguments: list[str]) -> TokenizerArguments:

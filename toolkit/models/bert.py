@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from transformers.modeling_outputs import MaskedLMOutput
 from transformers.models.bert.modeling_bert import BertLayer
 
-from .masked import LearnsToFillIn, MaskedLastLayer, attend_within
+from .masked import LearnsToFillIn, MaskedLastLayer
 
 
 class BertLastLayer(MaskedLastLayer, BertLayer):
@@ -42,10 +42,7 @@ class BertForMaskedLM(LearnsToFillIn, transformers.BertForMaskedLM):
         `sequence_ids` (batch, time) in place of `attention_mask` number the sequences that share a row, padding as one
         of them: each is read as if it stood alone.
         """
-        if sequence_ids is not None:
-            kwargs |= attend_within(sequence_ids, self.config._attn_implementation)
-        else:
-            kwargs["attention_mask"] = attention_mask
+        kwargs |= self.attention_inputs(attention_mask, sequence_ids)
         if labels is None:
             return super().forward(input_ids, **kwargs)
         masked = labels != -100

@@ -20,7 +20,7 @@ from transformers.models.electra.modeling_electra import (
     ElectraLayer,
 )
 
-from .masked import LearnsToFillIn, MaskedLastLayer, attend_within
+from .masked import LearnsToFillIn, MaskedLastLayer
 
 
 class ElectraLastLayer(MaskedLastLayer, ElectraLayer):
@@ -91,10 +91,7 @@ class ElectraForPreTraining(LearnsToFillIn, transformers.ElectraForPreTraining):
         """
         if attention_mask is None and sequence_ids is None:
             attention_mask = (input_ids != self.config.pad_token_id).long()
-        if sequence_ids is not None:
-            kwargs |= attend_within(sequence_ids, self.config._attn_implementation)
-        else:
-            kwargs["attention_mask"] = attention_mask
+        kwargs |= self.attention_inputs(attention_mask, sequence_ids)
         if labels is None:
             return super().forward(input_ids, **kwargs)
         masked, real = labels != -100, attention_mask == 1 if sequence_ids is None else sequence_ids > 0

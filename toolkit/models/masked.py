@@ -3,8 +3,6 @@
 Mixed into transformers' own classes, whose weights, configurations and checkpoints stay as they are.
 """
 
-from typing import Any
-
 import torch
 from torch import nn
 from transformers.models.bert.modeling_bert import BertCrossAttention
@@ -60,13 +58,17 @@ class LearnsToFillIn:
         vectors = vectors - vectors.mean(dim=0)
         self.get_input_embeddings().weight[ids] = vectors * (self.config.initializer_range / vectors.std(correction=0))
 
-
-def attend_within(sequence_ids: torch.Tensor, attention: str) -> dict[str, Any]:
-    """What makes an encoder read each of the sequences that share a row, `sequence_ids` (batch, time), as if it stood
-    alone: `attention_mask` (batch, 1, from, to), for transformers' `attention`, and `position_ids` (batch, time)."""
-    is_same = sequence_ids.unsqueeze(2) == sequence_ids.unsqueeze(1)
-    position_ids = is_same.tril(-1).sum(dim=-1)  # earlier tokens of the sequence
-    attention_mask = is_same.unsqueeze(1)
-    if attention == "eager":  # which adds the mask to the scores
-        attention_mask = torch.zeros_like(attention_mask, dtype=torch.float32).masked_fill_(~attention_mask, -1e9)
-    return {"attention_mask": attention_mask, "position_ids": position_ids}
+    def attention_inputs(
+        self, attention_mask: torch.Tensor | None, sequence_ids: torch.Tensor | None
+    ) -> dict[str, torch.Tensor | None]:
+        """What the encoder is given: `attention_mask` (batch, time) as it is, or what makes it read each of the
+        sequences that share a row, `sequence_ids` (batch, time), as if it stood alone: an `attention_mask` (batch, 1,
+        from, to) and `position_ids` (batch, time)."""
+        if sequence_ids is None:
+            return {"attention_mask": attention_mask}
+        is_same = sequence_ids.unsqueeze(2) == sequence_ids.unsqueeze(1)
+        position_ids = is_same.tril(-1).sum(dim=-1)  # earlier tokens of the sequence
+        attention_mask = is_same.unsqueeze(1)
+        if self.config._attn_implementation == "eager":  # which adds the mask to the scores
+            attention_mask = torch.zeros_like(attention_mask, dtype=torch.float32).masked_fill_(~attention_mask, -1e9)
+        return {"attention_mask": attention_mask, "position_ids": position_ids}
