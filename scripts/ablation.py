@@ -6,7 +6,8 @@
 
 METHOD bert or elmo: every run pretrains a mini one for MINUTES (10) on one core, two runs side by side, with one
 tokenizer. Their losses are of the same held-out windows, of 128 tokens or 32 words, with the same masks. The recipe of
-a BERT is that of scripts/figures.sh, of an ELMo the defaults. Started again, it makes the runs that are missing.
+a BERT is that of scripts/figures.sh, of an ELMo the defaults; in bfloat16 where the processor knows it. Started again,
+it makes the runs that are missing.
 Records: docs/results/ablation_METHOD.json, from which the tables of docs/pretraining.md are made.
 """
 
@@ -18,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from alternation import write
-from bench_mlm import OURS, HeldOut
+from bench_mlm import KNOWS_BFLOAT16, OURS, HeldOut
 from transformers import AutoModelForPreTraining
 
 from toolkit.data.text import load_text, spread
@@ -29,7 +30,7 @@ from toolkit.processes import make_accelerator
 from toolkit.results import RESULTS_FILE, read_results
 from toolkit.tokenization import load_tokenizer, train_tokenizer
 
-RECIPES = {"bert": OURS, "elmo": {"bf16": True}}
+RECIPES = {"bert": OURS, "elmo": {"bf16": KNOWS_BFLOAT16}}
 CHANGES: dict[str, dict[str, dict]] = {
     "bert": {
         "the recipe": {},
@@ -85,7 +86,8 @@ class HeldOutWords:
 
 
 def main(method: str, corpus: str, validation_corpus: str, runs: str, minutes: float = 10.0) -> None:
-    folder, changes = Path(runs) / method, CHANGES[method]
+    folder = Path(runs) / method
+    changes = {name: change for name, change in CHANGES[method].items() if KNOWS_BFLOAT16 or name != "float32"}
     held_out: HeldOut | HeldOutWords
     if method == "bert":
         held_out = HeldOut(corpus, validation_corpus, folder / "tokenizer")

@@ -17,6 +17,8 @@ import torch
 from alternation import alternate, write
 from torch import nn
 
+from toolkit.processes import knows_bfloat16
+
 BATCH_SIZE, WORDS, SIZE, WIDE, STEPS = 64, 32, 256, 1024, 5
 
 
@@ -79,7 +81,8 @@ def words_per_second(directions: list[nn.Module], dtype: torch.dtype) -> float:
 
 def main(rounds: int = 3) -> None:
     ways = {}
-    for dtype, suffix in ((torch.bfloat16, ", bf16"), (torch.float32, "")):
+    dtypes = {", bf16": torch.bfloat16} if knows_bfloat16(torch.device("cpu")) else {}
+    for suffix, dtype in (dtypes | {"": torch.float32}).items():
         for name, kind in KINDS.items():
             torch.manual_seed(0)
             ways[f"{name}{suffix}"] = partial(words_per_second, [kind(), kind()], dtype)

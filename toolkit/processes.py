@@ -64,6 +64,11 @@ def agree(accelerator: Accelerator, seconds: float, signal_number: int) -> tuple
     return float(every[0, 0]), int(every[:, 1].max())
 
 
+def knows_bfloat16(device: torch.device) -> bool:
+    """Whether it can multiply in bfloat16: a CPU that cannot takes hundreds of times as long as in float32."""
+    return device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 def on_main_process(accelerator: Accelerator, function: Callable[[], Any]) -> Any:
     """What `function` gives on the main process, or the `InputError` that it raises there, on all of them."""
     answer: list[Any] = [None]

@@ -42,6 +42,7 @@ from toolkit.processes import (
     adapt_to_deepspeed,
     agree,
     join_over_processes,
+    knows_bfloat16,
     make_accelerator,
     norm_before_clipping,
     on_main_process,
@@ -271,8 +272,11 @@ def _prepare(
 ) -> tuple[Any, Any, TrainingState, torch.Tensor | None]:
     """Model, optimiser, state and what the model carries on, as in the checkpoint if there is one to go on from."""
     model.to(accelerator.device)
-    if arguments.bf16 and accelerator.device.type == "cpu" and model.config._attn_implementation == "sdpa":
-        model.set_attn_implementation("eager")  # there the slower one, mostly backwards
+    if arguments.bf16 and accelerator.device.type == "cpu":
+        if not knows_bfloat16(accelerator.device):
+            accelerator.print("--bf16: this processor does not know bfloat16, far slower there than to leave it out")
+        if model.config._attn_implementation == "sdpa":
+            model.set_attn_implementation("eager")  # sdpa is slower there, mostly backwards
     if arguments.gradient_checkpointing:
         if not model.supports_gradient_checkpointing:
             raise InputError(f"--gradient_checkpointing: {type(model).__name__} cannot do it")
@@ -415,7 +419,9 @@ def _make_optimizer(model, arguments: TrainingArguments, pace, accelerator: Acce
         return torch.optim.AdamW(_parameter_groups(model, arguments.weight_decay, pace), lr=0.0, fused=True)
     if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
         raise InputError("--optim muon: needs whole matrices, which FSDP2 and DeepSpeed cut up; use adamw")
-    return MuonWithAdamW(_parameter_groups(model, arguments.weight_decay, pace, matrices_of_layers(model)), lr=0.0)
+    groups = _parameter_groups(model, arguments.weight_decay, pace, matrices_of_layers(model))
+    in_float32 = accelerator.device.type == "cpu" and not arguments.bf16
+    return MuonWithAdamW(groups, lr=0.0, dtype=torch.float32 if in_float32 else torch.bfloat16)
 
 
 def _parameter_groups(
