@@ -19,18 +19,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from tasks.base import FinetuneArguments, Task, load_predictor, score
+from tasks.image_classification import ImageClassification
 from tasks.pos_tagging import PosTagging
 from tasks.text_classification import TextClassification
 from toolkit.data.source import find_inputs
 from toolkit.errors import InputError
 
-TASKS: dict[str, Task] = {"pos": PosTagging(), "text": TextClassification()}
+TASKS: dict[str, Task] = {"pos": PosTagging(), "text": TextClassification(), "image": ImageClassification()}
 
 __all__ = ["TASKS", "FinetuneArguments", "Task", "finetune", "load_predictor", "predict", "score", "task_of"]
 
 
 def finetune(task: str, **flags: Any) -> dict[str, Any]:
-    """Fine-tune an encoder on the task `pos` or `text`; the flags are those of `toolkit finetune TASK --help`.
+    """Fine-tune an encoder on the task `pos`, `text` or `image`; flags as in `toolkit finetune TASK --help`.
 
     Leaves the checkpoint in `output_dir` and returns the record that stands in its `results.json`.
     """
@@ -44,8 +45,8 @@ def finetune(task: str, **flags: Any) -> dict[str, Any]:
 def predict(folder: str, inputs: Sequence[str]) -> list[dict[str, Any]]:
     """What a fine-tuned checkpoint says of texts, or of files as `toolkit predict` takes them.
 
-    One dictionary a sentence, with `tokens`, `predicted` and `probabilities`, or a text, with `text`, `predicted` and
-    `probability`.
+    One dictionary a sentence, with `tokens`, `predicted` and `probabilities`, a text, with `text`, `predicted` and
+    `probability`, or an image, with `image`, `predicted` and `probabilities`.
     """
     task = task_of(folder)
     rows = task.unlabelled(find_inputs(inputs))

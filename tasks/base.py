@@ -77,7 +77,7 @@ class Task(ABC):
 
     name: str
     arguments_class: type[FinetuneArguments]
-    columns: tuple[str, ...]  # the flags that name columns of the data
+    data_flags: tuple[str, ...]  # those that say how data is read, such as names of columns
     model_class: str  # transformers' Auto class
     better: str  # the figure by which checkpoints are chosen
     item: str  # what throughput counts
@@ -89,8 +89,8 @@ class Task(ABC):
         return self.model_class.removeprefix("AutoModel")
 
     @abstractmethod
-    def load(self, source: str, split: str | None, columns: dict[str, str | None]):
-        """The data set of a source. Raises `InputError`."""
+    def load(self, source: str, split: str | None, flags: dict[str, Any]):
+        """The data set of a source, with the values of `data_flags`. Raises `InputError`."""
 
     @abstractmethod
     def splits(self, source: str) -> list[str]:
@@ -133,6 +133,18 @@ class Task(ABC):
     def collate(self, rows: list[dict], draws, processor, arguments: Any | None) -> dict[str, Any]:
         """From rows of features to a batch, as `toolkit.batches` wants it; with `arguments` to train with, and with
         what they say of changing examples at random."""
+
+    def fit_head(self, model, processor, features: dict[str, Any]) -> bool:
+        """Fit the head to an encoder that stays as it is, where that needs no training loop; False where it does."""
+        return False
+
+    def settle(self, model, rows, predictions: list[Any], arguments: Any) -> bool:
+        """Let the model's configuration say how to decide, by predictions for validation rows; whether it now does."""
+        return False
+
+    def logits(self, model, inputs: dict[str, Any]):
+        """What the model says of a batch."""
+        return model(**inputs).logits
 
     @abstractmethod
     def read(self, features: list[dict], logits, model) -> list[Any]:
@@ -190,10 +202,11 @@ def finetune(task: Task, arguments: FinetuneArguments) -> dict[str, Any]:
 
     import torch
 
+    from toolkit.checkpoint import save_model
     from toolkit.processes import make_accelerator
     from toolkit.report import write_confusion_matrix
     from toolkit.results import RESULTS_FILE, Stopwatch, check_output_dir, create_output_dir, write_results
-    from toolkit.training import train
+    from toolkit.training import TrainingResult, train
 
     output_dir = check_output_dir(arguments.output_dir, arguments.resume, arguments.overwrite_output_dir)
     accelerator = make_accelerator()
@@ -225,25 +238,38 @@ def finetune(task: Task, arguments: FinetuneArguments) -> dict[str, Any]:
 
     if accelerator.is_main_process:
         create_output_dir(output_dir, arguments.overwrite_output_dir and not arguments.resume)
-    result = train(
-        model,
-        features["train"],
-        _Collate(task, processor, arguments),
-        _with_default_budget(arguments, len(features["train"])),
-        output_dir,
-        processor=processor,
-        lengths=task.lengths(features["train"]),
-        evaluate=evaluate,
-        better=task.better,
-        item=task.item,
-        num_evaluations=NUM_EVALUATIONS,
-        pace=_pace(model, arguments),
-    )
+    accelerator.wait_for_everyone()
+    model.to(accelerator.device)
+    start = stopwatch.seconds
+    if arguments.freeze and task.fit_head(model, processor, features):
+        seconds = stopwatch.seconds - start
+        save_model(output_dir, model, processor, writes=accelerator.is_main_process)
+        accelerator.wait_for_everyone()
+        result = TrainingResult(0, seconds, len(features["train"]) / seconds, deterministic=True)
+    else:
+        result = train(
+            model,
+            features["train"],
+            Collate(task, processor, arguments),
+            _with_default_budget(arguments, len(features["train"])),
+            output_dir,
+            processor=processor,
+            lengths=task.lengths(features["train"]),
+            evaluate=evaluate,
+            better=task.better,
+            item=task.item,
+            num_evaluations=NUM_EVALUATIONS,
+            pace=_pace(model, arguments),
+        )
     model = type(model).from_pretrained(output_dir).to(accelerator.device).eval()
     scores, predictions = {}, []
     rows_of = {"validation": validation_rows, "test": test_rows}
     for split in [name for name in rows_of if name in features]:
         predictions = predict(task, model, processor, features[split], PREDICTION_BATCH_SIZE, accelerator)
+        if split == "validation" and task.settle(model, validation_rows, predictions, arguments):
+            if accelerator.is_main_process:
+                model.config.save_pretrained(output_dir)
+            predictions = predict(task, model, processor, features[split], PREDICTION_BATCH_SIZE, accelerator)
         scores[split] = task.score(rows_of[split], predictions, seen)
     split = "test" if "test" in scores else "validation"
     if split == "validation":
@@ -277,7 +303,7 @@ def finetune(task: Task, arguments: FinetuneArguments) -> dict[str, Any]:
 
 
 def score(
-    task: Task, folder: str, data: str, split: str | None, columns: dict[str, str | None], output_file: Path
+    task: Task, folder: str, data: str, split: str | None, flags: dict[str, Any], output_file: Path
 ) -> dict[str, Any]:
     """Score a fine-tuned checkpoint on labelled data; the record is also written to `output_file`."""
     from toolkit.processes import make_accelerator
@@ -290,7 +316,7 @@ def score(
     if split is None:
         splits = task.splits(data)
         split = "test" if "test" in splits or not splits else splits[-1]
-    rows = task.load(data, split, columns)
+    rows = task.load(data, split, flags)
     seen_file = Path(folder) / SEEN_FILE
     seen = set(seen_file.read_text(encoding="utf-8").split("\n")) if seen_file.is_file() else None
     model.to(accelerator.device).eval()
@@ -340,7 +366,7 @@ def predict(task: Task, model, processor, features, batch_size: int, accelerator
     from toolkit.evaluation import evaluation_batches
     from toolkit.processes import gather_objects
 
-    collate = _Collate(task, processor)
+    collate = Collate(task, processor)
     if (lengths := task.lengths(features)) is not None:
         features = features.select(sorted(range(len(lengths)), key=lengths.__getitem__))  # little padding
 
@@ -352,7 +378,7 @@ def predict(task: Task, model, processor, features, batch_size: int, accelerator
         for batch in evaluation_batches(features, collate_with_rows, batch_size, accelerator, in_step=True):
             rows = batch.pop("rows")
             inputs = {name: batch[name] for name in batch if name not in ("labels", "num_targets", "num_items")}
-            logits = model(**inputs).logits
+            logits = task.logits(model, inputs)
             if batch["num_items"]:
                 predictions = task.read(rows, logits, model)
                 mine += [(row["index"], row["part"], p) for row, p in zip(rows, predictions, strict=True)]
@@ -372,10 +398,10 @@ def load_splits(task: Task, arguments: FinetuneArguments):
     from toolkit.data.source import take_subset
 
     splits = task.splits(arguments.data)
-    columns = {name: getattr(arguments, name) for name in task.columns}
-    train_rows = task.load(arguments.data, "train" if "train" in splits else None, columns)
+    flags = {name: getattr(arguments, name) for name in task.data_flags}
+    train_rows = task.load(arguments.data, "train" if "train" in splits else None, flags)
     if "validation" in splits:
-        validation_rows = task.load(arguments.data, "validation", columns)
+        validation_rows = task.load(arguments.data, "validation", flags)
     else:
         num_held_out = max(1, round(VALIDATION_SHARE * len(train_rows)))
         if num_held_out >= len(train_rows):
@@ -383,14 +409,14 @@ def load_splits(task: Task, arguments: FinetuneArguments):
         shuffled = train_rows.shuffle(seed=arguments.subset_seed)
         validation_rows = shuffled.select(range(num_held_out))
         train_rows = shuffled.select(range(num_held_out, len(shuffled)))
-    test_rows = task.load(arguments.data, "test", columns) if "test" in splits else None
+    test_rows = task.load(arguments.data, "test", flags) if "test" in splits else None
     labels = task.labels_of_rows(train_rows) if arguments.per_class else None
     train_rows = take_subset(train_rows, arguments.train_size, arguments.subset_seed, labels)
     return train_rows, validation_rows, test_rows
 
 
 @dataclass(frozen=True)
-class _Collate:
+class Collate:
     """Rows of features to a batch, to train with `arguments`; a class, since workers of a data loader are given it."""
 
     task: Task

@@ -1,23 +1,21 @@
 """What a task can be done with and without any network: the methods that an encoder has to beat. Extra: `baselines`.
 
 The tagger is a conditional random field over spelling and neighbours (Lafferty, McCallum & Pereira 2001) trained by
-crfsuite (Okazaki 2007, http://www.chokkan.org/software/crfsuite/). The classifier is logistic regression on words and
-pairs of words, weighted by TF-IDF.
+crfsuite (Okazaki 2007, http://www.chokkan.org/software/crfsuite/). The classifier of texts is logistic regression on
+words and pairs of words, weighted by TF-IDF, that of images logistic regression on pixels.
 """
 
 from collections.abc import Sequence
 
-from toolkit.errors import InputError
+from toolkit.errors import extra
 
 
 def crf_tags(
     sentences: Sequence[list[str]], tags: Sequence[list[str]], to_tag: Sequence[list[str]]
 ) -> list[list[str]]:
     """Train on `sentences` and their `tags`, return the tags of `to_tag`."""
-    try:
+    with extra("baselines"):
         from sklearn_crfsuite import CRF
-    except ImportError:
-        raise _missing() from None
 
     tagger = CRF(algorithm="lbfgs", c1=0.05, c2=0.01, max_iterations=100)
     tagger.fit([_features(words) for words in sentences], list(tags))
@@ -52,17 +50,34 @@ def _shape(word: str) -> str:
 
 def tfidf_labels(texts: Sequence[str], labels: Sequence[str], to_label: Sequence[str]) -> list[str]:
     """Train on `texts` and their `labels`, return the labels of `to_label`."""
-    try:
+    with extra("baselines"):
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
-    except ImportError:
-        raise _missing() from None
 
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\w+|[^\w\s]")
     classifier = make_pipeline(vectorizer, LogisticRegression(C=10, max_iter=1000))
     return classifier.fit(texts, labels).predict(to_label).tolist()
 
 
-def _missing() -> InputError:
-    return InputError("--baseline: a library is missing, pip install 'pretrain-transfer-toolkit[baselines]'")
+def pixel_labels(train_rows, rows, size: int = 28) -> list[tuple[str, dict[str, float]]]:
+    """Train on the pixels of labelled images, made `size` × `size`; return the label of each of `rows`, and the
+    probability of every label."""
+    import numpy as np
+
+    from toolkit.data.image import open_image
+
+    with extra("baselines"):
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+    def pixels(rows):
+        images = (open_image(row["image"], row["name"]).resize((size, size)) for row in rows)
+        return np.stack([np.asarray(image, dtype=np.float32).ravel() for image in images])
+
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
+    probabilities = classifier.fit(pixels(train_rows), train_rows["label"][:]).predict_proba(pixels(rows))
+    names = classifier.classes_.tolist()
+    found = (dict(zip(names, values, strict=True)) for values in probabilities.tolist())
+    return [(max(each, key=each.__getitem__), each) for each in found]

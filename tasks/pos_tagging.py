@@ -30,16 +30,16 @@ class PosArguments(WordsArguments):
 class PosTagging(WordsTask):
     name = "pos"
     arguments_class = PosArguments
-    columns = ("tag_column", "token_column")
+    data_flags = ("tag_column", "token_column")
     model_class = "AutoModelForTokenClassification"
     better = "accuracy"
     item = "word"
     baseline_name = "CRF"
 
-    def load(self, source: str, split: str | None, columns: dict[str, str | None]):
+    def load(self, source: str, split: str | None, flags: dict[str, Any]):
         from toolkit.data.treebank import load_treebank
 
-        return load_treebank(source, split, columns.get("tag_column"), columns.get("token_column"))
+        return load_treebank(source, split, flags.get("tag_column"), flags.get("token_column"))
 
     def splits(self, source: str) -> list[str]:
         from toolkit.data.treebank import SUFFIXES

@@ -26,16 +26,16 @@ class TextArguments(WordsArguments):
 class TextClassification(WordsTask):
     name = "text"
     arguments_class = TextArguments
-    columns = ("text_column", "label_column")
+    data_flags = ("text_column", "label_column")
     model_class = "AutoModelForSequenceClassification"
     better = "accuracy"
     item = "text"
     baseline_name = "TF-IDF + logistic regression"
 
-    def load(self, source: str, split: str | None, columns: dict[str, str | None]):
+    def load(self, source: str, split: str | None, flags: dict[str, Any]):
         from toolkit.data.text import load_labelled_text
 
-        return load_labelled_text(source, split, columns.get("text_column"), columns.get("label_column"))
+        return load_labelled_text(source, split, flags.get("text_column"), flags.get("label_column"))
 
     def splits(self, source: str) -> list[str]:
         from toolkit.data.text import splits_of_labelled_text

@@ -7,6 +7,7 @@ import pkgutil
 import numpy as np
 import pytest
 import torch
+from test_images import IMAGE_MODELS
 from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification, PreTrainedModel
 
 import toolkit.models
@@ -78,7 +79,7 @@ def test_the_table_has_every_class():
         for _, member in inspect.getmembers(module, inspect.isclass):
             if issubclass(member, PreTrainedModel) and member.__module__ == module.__name__:
                 found.add(member)
-    assert {cls for cls in found if not cls.__name__.endswith("PreTrainedModel")} == set(MODELS)
+    assert {cls for cls in found if not cls.__name__.endswith("PreTrainedModel")} == {*MODELS, *IMAGE_MODELS}
 
 
 @all_models

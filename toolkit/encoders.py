@@ -1,12 +1,15 @@
 """Take an encoder by name: a folder, a Hub id, or `scratch:` and a preset or folder for random weights."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from toolkit.errors import InputError
+from toolkit.errors import InputError, extra, first_line
 
 SCRATCH = "scratch:"
+TIMM = "timm/"
 _POOLER = ".pooler."
 _LAYER = re.compile(r"(?:^|\.|_)(layers?|blocks?|stages?|h)\.(\d+)\.")
 
@@ -21,9 +24,10 @@ def load_config(name: str):
     elif name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise InputError(f"{name}: no such folder, expected a checkpoint or a Hub id like org/name")
     try:
-        return AutoConfig.from_pretrained(name)
+        with extra("images"):  # timm, where the checkpoint is one of its networks
+            return AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise InputError(f"{name}: {_explain(error)}") from None
+        raise InputError(f"{name}: {first_line(error)}") from None
 
 
 def load_encoder(
@@ -39,7 +43,6 @@ def load_encoder(
     Raises `InputError` where nothing can be loaded, weights are missing, or the tokenizer does not fit the model.
     """
     import transformers
-    from safetensors import SafetensorError
 
     from toolkit.presets import PRESETS
     from toolkit.tokenization import load_tokenizer, spells_words
@@ -74,50 +77,100 @@ def load_encoder(
             f"{tokenizer_name or source}: the tokenizer has {len(tokenizer)} entries and does not fit the encoder "
             f"{source}, which has {config.vocab_size}; give the one that it was pretrained with"
         )
-    try:
-        if model_class == "AutoModelForTokenClassification" and getattr(config, "tagging_head", None) == "crf":
-            from toolkit.models.crf import with_crf
+    if model_class == "AutoModelForTokenClassification" and getattr(config, "tagging_head", None) == "crf":
+        from toolkit.models.crf import with_crf
 
-            auto_class = with_crf(auto_class._model_mapping[type(config)])
-        if is_scratch:
-            build = getattr(auto_class, "from_config", auto_class)
-            return build(config), tokenizer
-        if mix_layers:
-            model = auto_class._model_mapping[type(config)](config)
+        auto_class = with_crf(auto_class._model_mapping[type(config)])
+    if mix_layers and not is_scratch:
+        model = auto_class._model_mapping[type(config)](config)
+        with _loading_explained(name, model_class, config):
             loading = model.load_encoder(source)
-        else:
-            model, loading = auto_class.from_pretrained(
-                source,
-                config=config,
-                output_loading_info=True,
-                ignore_mismatched_sizes=bool(config_fields),  # other labels: the head of another task gives way
-            )
+        _check_that_all_is_there(name, model, loading)
+        return model, tokenizer
+    return _load_model(name, source, model_class, auto_class, config, has_new_head=bool(config_fields)), tokenizer
+
+
+def load_image_encoder(
+    name: str, model_class: str, image_size: int | None = None, train_rows=None, **config_fields: Any
+):
+    """The encoder `name` under a head of transformers' class `model_class`, and its image processor.
+
+    For `scratch:PRESET` images are normalised as `train_rows`, labelled images, say; `scratch:timm/NAME` is timm's
+    network of that name. Otherwise as `load_encoder`, and `image_size` takes the place of the encoder's own.
+    """
+    import transformers
+
+    from toolkit.images import load_processor, new_processor, set_size, timm_config
+    from toolkit.presets import IMAGE_PRESETS
+
+    is_scratch = name.startswith(SCRATCH)
+    source = name.removeprefix(SCRATCH)
+    if is_scratch and source in IMAGE_PRESETS:
+        preset = IMAGE_PRESETS[source]
+        size = image_size or preset.image_size
+        config, processor = preset.config(size), new_processor(size, train_rows)
+    elif is_scratch and "/" not in source and not Path(source).is_dir():
+        raise InputError(f"--encoder {name}: no such folder or preset, the presets are {', '.join(IMAGE_PRESETS)}")
+    else:
+        config = timm_config(source) if is_scratch and source.startswith(TIMM) else load_config(source)
+        processor = load_processor(source, config)
+        if image_size is not None:
+            set_size(config, processor, image_size)
+    for field, value in config_fields.items():
+        setattr(config, field, value)
+    auto_class = getattr(transformers, model_class)
+    return _load_model(name, source, model_class, auto_class, config, has_new_head=bool(config_fields)), processor
+
+
+def _load_model(name: str, source: str, model_class: str, auto_class, config, has_new_head: bool):
+    """The model of a configuration, with new weights for a scratch encoder, else with those of `source`."""
+    with _loading_explained(name, model_class, config):
+        if name.startswith(SCRATCH):
+            return getattr(auto_class, "from_config", auto_class)(config)
+        model, loading = auto_class.from_pretrained(
+            source,
+            config=config,
+            output_loading_info=True,
+            ignore_mismatched_sizes=has_new_head,  # other labels: the head of another task gives way
+        )
+    _check_that_all_is_there(name, model, loading)
+    return model
+
+
+@contextmanager
+def _loading_explained(name: str, model_class: str, config) -> Iterator[None]:
+    """Raises `InputError` in the place of what transformers raises."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"{name}: {_explain(error)}") from None
+        raise InputError(f"{name}: {first_line(error)}") from None
     except KeyError:
         raise InputError(f"{name}: {type(config).__name__} has no {model_class.removeprefix('AutoModel')}") from None
-    missing = [
-        key
-        for key in [*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])]
-        if key.startswith(f"{model.base_model_prefix}.") and _POOLER not in key  # pretraining leaves it untrained
-    ]
-    if missing:
+
+
+def _check_that_all_is_there(name: str, model, loading: dict[str, Any]) -> None:
+    """Raises `InputError` where weights are missing that are not of the head."""
+    keys = [*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])]
+    if missing := [key for key in keys if is_of_encoder(model, key)]:
         raise InputError(f"{name}: the weights of {missing[0]} and {len(missing) - 1} others are not in it")
-    return model, tokenizer
+
+
+def is_of_encoder(model, name: str) -> bool:
+    """Whether a parameter is none of the head, to which a pooler belongs that pretraining leaves untrained."""
+    if hasattr(model, "timm_model"):  # its head is one of its own layers
+        head = {id(parameter) for parameter in model.timm_model.get_classifier().parameters()}
+        return id(dict(model.named_parameters()).get(name)) not in head
+    return name.startswith(f"{model.base_model_prefix}.") and _POOLER not in name
 
 
 def layers_below_head(model) -> dict[str, int]:
     """How deep the parameter of each name lies: 0 the head, 1 the top layer of the encoder, then the embeddings."""
-    prefix = f"{model.base_model_prefix}."
     heights = {}
     for name, _ in model.named_parameters():
-        if name.startswith(prefix) and _POOLER not in name:
+        if is_of_encoder(model, name):
             layer = _LAYER.search(name)
             heights[name] = int(layer[2]) + 1 if layer else 0
     top = max(heights.values(), default=0) + 1
     return {name: top - heights.get(name, top) for name, _ in model.named_parameters()}
-
-
-def _explain(error: BaseException) -> str:
-    """The first line of what a library has to say."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -2,7 +2,8 @@
 
 import errno
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
@@ -57,3 +58,17 @@ class Interrupted(Exception):
         super().__init__(message)
         self.signal_number = signal_number
         self.exit_code = 128 + signal_number  # what a shell and a scheduler expect
+
+
+@contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Around imports of what comes with an extra of this package: raises `InputError` where it is not installed."""
+    try:
+        yield
+    except ImportError as error:
+        raise InputError(f"{error.name} is missing, try: pip install 'pretrain-transfer-toolkit[{name}]'") from None
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what a library has to say."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

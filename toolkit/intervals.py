@@ -4,7 +4,7 @@ Efron (1979), "Bootstrap methods: another look at the jackknife", https://doi.or
 again are sentences, lines or batches, never single words, which depend on one another.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -25,10 +25,7 @@ def ratio_interval(numerators: ArrayLike, denominators: ArrayLike, seed: int = 0
 def mean_ratio_interval(ratios: list[Ratio], seed: int = 0) -> Interval:
     """The mean of several such ratios over the same items, such as the F1 of each tag."""
     values, resampled = zip(*(_resample(*ratio, seed) for ratio in ratios), strict=True)
-    with np.errstate(invalid="ignore"):
-        means = np.nansum(resampled, axis=0) / np.sum(~np.isnan(resampled), axis=0)
-    low, high = np.nanpercentile(means, [2.5, 97.5])
-    return {"value": float(np.mean(values)), "low": float(low), "high": float(high)}
+    return _interval(values, resampled)
 
 
 def paired_difference(
@@ -40,6 +37,45 @@ def paired_difference(
     """
     first, second = (np.asarray(values, dtype=np.float64).mean(axis=0) for values in (numerators, other_numerators))
     return ratio_interval(first - second, denominators, seed)
+
+
+def mean_auc_interval(scored: Sequence[tuple[ArrayLike, ArrayLike]], seed: int = 0) -> Interval:
+    """The area under the ROC curve: how often a positive item has a higher score than a negative one, ties half.
+
+    Each of `scored` is `scores` and `is_positive`, (items,), with items of both kinds; of several the mean. Hanley &
+    McNeil (1982), "The meaning and use of the area under a receiver operating characteristic (ROC) curve",
+    https://doi.org/10.1148/radiology.143.1.7063747.
+    """
+    values, resampled = zip(*(_resample_area(*each, seed) for each in scored), strict=True)
+    return _interval(values, resampled)
+
+
+def _resample_area(scores: ArrayLike, is_positive: ArrayLike, seed: int) -> tuple[float, np.ndarray]:
+    distinct, groups = np.unique(np.asarray(scores, dtype=np.float64), return_inverse=True)
+    order = np.argsort(groups, kind="stable")
+    starts = np.searchsorted(groups[order], np.arange(len(distinct)))
+    positive = np.asarray(is_positive, dtype=np.float64)[order]
+
+    def areas(weights: np.ndarray) -> np.ndarray:
+        """`weights` (resamples, items), in order -> (resamples,)"""
+        of_positive, of_negative = (
+            np.add.reduceat(weights * kind, starts, axis=1) for kind in (positive, 1 - positive)
+        )  # (resamples, distinct scores)
+        below = np.cumsum(of_negative, axis=1) - of_negative
+        pairs = of_positive.sum(axis=1) * of_negative.sum(axis=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(pairs > 0, (of_positive * (below + of_negative / 2)).sum(axis=1) / pairs, np.nan)
+
+    drawn = [areas(weights[:, order]) for weights in _weights(len(order), seed)]
+    return float(areas(np.ones((1, len(order))))[0]), np.concatenate(drawn)
+
+
+def _interval(values: Sequence[float], resampled: Sequence[np.ndarray]) -> Interval:
+    """The mean of several figures, and in each resample the mean of those that are numbers there."""
+    with np.errstate(invalid="ignore"):
+        means = np.nansum(resampled, axis=0) / np.sum(~np.isnan(resampled), axis=0)
+    low, high = np.nanpercentile(means, [2.5, 97.5])
+    return {"value": float(np.mean(values)), "low": float(low), "high": float(high)}
 
 
 def _resample(numerators: ArrayLike, denominators: ArrayLike, seed: int) -> tuple[float, np.ndarray]:

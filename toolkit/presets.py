@@ -8,6 +8,7 @@ The BERT sizes are those of Turc, Chang, Lee & Toutanova (2019), https://arxiv.o
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from toolkit.errors import InputError
 from toolkit.tokenization import Kind
@@ -112,9 +113,81 @@ PRESETS: dict[str, Preset] = {
 }
 
 
+SMALL_IMAGE = 64  # pixels; up to here a network keeps the resolution in its first layer
+
+
+@dataclass(frozen=True)
+class ImagePreset:
+    """`config(image_size)` makes the configuration; `image_size` is the usual one."""
+
+    config: Callable
+    image_size: int
+
+
+def resnet(layer_type: str, hidden_sizes: list[int], depths: list[int]) -> Callable:
+    def config(image_size: int):
+        from transformers import ResNetConfig
+
+        from toolkit.models.resnet import SmallImageResNetConfig
+
+        config_class = SmallImageResNetConfig if image_size <= SMALL_IMAGE else ResNetConfig
+        first = hidden_sizes[0] if layer_type == "basic" else 64
+        return config_class(embedding_size=first, hidden_sizes=hidden_sizes, depths=depths, layer_type=layer_type)
+
+    return config
+
+
+def vit(num_hidden_layers: int, hidden_size: int) -> Callable:
+    def config(image_size: int):
+        from transformers import ViTConfig
+
+        return ViTConfig(
+            image_size=image_size,
+            patch_size=max(1, image_size // 8) if image_size <= SMALL_IMAGE else 16,
+            hidden_size=hidden_size,
+            num_hidden_layers=num_hidden_layers,
+            num_attention_heads=hidden_size // 64,
+            intermediate_size=4 * hidden_size,
+        )
+
+    return config
+
+
+def mlp(hidden_sizes: list[int]) -> Callable:
+    def config(image_size: int):
+        from toolkit.models.mlp import MlpConfig
+
+        return MlpConfig(image_size=image_size, hidden_sizes=hidden_sizes)
+
+    return config
+
+
+IMAGE_PRESETS: dict[str, ImagePreset] = {
+    "resnet-tiny": ImagePreset(resnet("basic", [16, 32, 64], [1, 1, 1]), 32),
+    "resnet-mini": ImagePreset(resnet("basic", [32, 64, 128], [2, 2, 2]), 32),
+    "resnet-small": ImagePreset(resnet("basic", [64, 128, 256, 512], [2, 2, 2, 2]), 64),
+    "resnet-base": ImagePreset(resnet("bottleneck", [256, 512, 1024, 2048], [3, 4, 6, 3]), 224),
+    "vit-tiny": ImagePreset(vit(4, 128), 32),
+    "vit-mini": ImagePreset(vit(6, 192), 32),
+    "vit-small": ImagePreset(vit(12, 384), 64),
+    "vit-base": ImagePreset(vit(12, 768), 224),
+    "mlp-tiny": ImagePreset(mlp([256]), 32),
+    "mlp-mini": ImagePreset(mlp([512, 512]), 32),
+}
+
+
 def get_preset(name: str, family: str | None = None) -> Preset:
-    """Raises `InputError`, with the names there are, where `name` is not one of `family`."""
-    names = [preset for preset in PRESETS if family is None or preset.startswith(f"{family}-")]
+    """That of an encoder of text. Raises `InputError`, which names those of `family`, where `name` is none of them."""
+    return _find(name, family, PRESETS)
+
+
+def get_image_preset(name: str, family: str | None = None) -> ImagePreset:
+    """The same for an encoder of images."""
+    return _find(name, family, IMAGE_PRESETS)
+
+
+def _find(name: str, family: str | None, presets: dict[str, Any]) -> Any:
+    names = [preset for preset in presets if family is None or preset.startswith(f"{family}-")]
     if name not in names:
         raise InputError(f"unknown preset '{name}', expected one of {', '.join(names)}")
-    return PRESETS[name]
+    return presets[name]

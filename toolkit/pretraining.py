@@ -7,6 +7,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from toolkit.pretraining_arguments import (
     ElectraArguments,
     ElmoArguments,
     FastTextArguments,
+    MlpArguments,
+    ResNetArguments,
+    ViTArguments,
     Word2VecArguments,
 )
 
@@ -24,7 +28,8 @@ OUTPUT_WORDS = "output_words"  # the tokenizer of the words that an ELMo predict
 
 
 def pretrain(method: str, **flags: Any) -> dict[str, Any]:
-    """Pretrain `word2vec`, `fasttext`, `elmo`, `bert` or `electra`; `flags` as in `toolkit pretrain METHOD --help`.
+    """Pretrain `word2vec`, `fasttext`, `elmo`, `bert` or `electra` on text, `resnet`, `vit` or `mlp` on images with
+    labels; `flags` as in `toolkit pretrain METHOD --help`.
 
     Leaves the checkpoint in `output_dir` and returns the record that stands in its `results.json`; with `resume` that
     of a run which stands there finished.
@@ -54,7 +59,7 @@ def pretrain_word2vec(arguments: Word2VecArguments) -> dict[str, Any]:
         word_splitter,
     )
 
-    run = _Run("word2vec", arguments)
+    run = _TextRun("word2vec", arguments)
     given, split = None, word_splitter(bert_normalizer(arguments.do_lower_case))
     if arguments.tokenizer is not None:
         given = load_tokenizer(arguments.tokenizer)
@@ -75,7 +80,7 @@ def pretrain_fasttext(arguments: FastTextArguments) -> dict[str, Any]:
     from toolkit.models.fasttext import FastTextModel
     from toolkit.tokenization import with_whole_words, word_splitter
 
-    run = _Run("fasttext", arguments)
+    run = _TextRun("fasttext", arguments)
     byte_tokenizer = run.byte_tokenizer("a fastText")
     normalizer = byte_tokenizer.backend_tokenizer.normalizer
     if not isinstance(normalizer, BertNormalizer):
@@ -105,7 +110,7 @@ def pretrain_elmo(arguments: ElmoArguments) -> dict[str, Any]:
     from toolkit.objectives import two_way_lm
     from toolkit.tokenization import train_tokenizer
 
-    run = _Run("elmo", arguments)
+    run = _TextRun("elmo", arguments)
     tokenizer = run.byte_tokenizer("an ELMo")
     run.say("counting words")
     words = train_tokenizer(
@@ -132,7 +137,7 @@ def pretrain_bert(arguments: BertArguments) -> dict[str, Any]:
     from toolkit.models.bert import BertForMaskedLM
     from toolkit.objectives.masked_lm import MaskTokens
 
-    run = _Run("bert", arguments)
+    run = _TextRun("bert", arguments)
     return run.train_to_fill_in("a BERT", BertForMaskedLM, MaskTokens)
 
 
@@ -141,7 +146,7 @@ def pretrain_electra(arguments: ElectraArguments) -> dict[str, Any]:
     from toolkit.models.electra import ElectraForPreTraining
     from toolkit.objectives.replaced_token import ReplaceTokens
 
-    run = _Run("electra", arguments)
+    run = _TextRun("electra", arguments)
     settings = {"discriminator_weight": arguments.discriminator_weight}
     if arguments.generator_size is not None:
         settings["generator_size"] = arguments.generator_size
@@ -156,39 +161,79 @@ def pretrain_electra(arguments: ElectraArguments) -> dict[str, Any]:
     )
 
 
+def pretrain_on_labels(method: str, arguments: ResNetArguments) -> dict[str, Any]:
+    """An image classifier, whose encoder has learned to see what tells the labels apart."""
+    import torch
+
+    from toolkit.data.image import load_labelled_images, splits_of_labelled_images, without_broken
+    from toolkit.encoders import SCRATCH, load_image_encoder
+    from toolkit.images import Changes, rows_of_pixels
+    from toolkit.objectives.supervised import CollateImages, set_loss, weights_of
+    from toolkit.presets import get_image_preset
+
+    run = _Run(method, arguments)
+    get_image_preset(arguments.preset, method)
+
+    def load(split: str | None):
+        rows = load_labelled_images(arguments.corpus, split, arguments.image_column, arguments.label_column)
+        return without_broken(rows, run.say) if arguments.skip_broken else rows
+
+    train_rows = load(arguments.split)
+    if "validation" in splits_of_labelled_images(arguments.corpus):
+        validation_rows = load("validation")
+    else:
+        train_rows, validation_rows = hold_out(train_rows.shuffle(seed=0), arguments.validation_fraction)
+    labels = sorted(set(train_rows["label"]))
+    if len(labels) < 2:
+        raise InputError(f"{arguments.corpus}: the only label is {labels[0]}, expected two or more")
+    label2id = {label: i for i, label in enumerate(labels)}
+    torch.manual_seed(arguments.seed)
+    model, processor = load_image_encoder(
+        SCRATCH + arguments.preset,
+        "AutoModelForImageClassification",
+        arguments.image_size,
+        train_rows,
+        id2label=dict(enumerate(labels)),
+        label2id=label2id,
+    )
+    weights = weights_of(train_rows["label"][:], labels) if arguments.class_weights else None
+    set_loss(model, arguments.label_smoothing, weights)
+    run.say("reading images")
+    images, held_out = (rows_of_pixels(rows, processor, label2id) for rows in (train_rows, validation_rows))
+    changes = Changes(tuple(arguments.augment), arguments.seed)
+    collate = CollateImages(processor, changes, arguments.image_size_start)
+    run.create_output_dir()
+    return run.train(model, processor, images, held_out, collate, CollateImages(processor), item="image")
+
+
 PRETRAINING: dict[str, tuple[type, Callable]] = {
     "word2vec": (Word2VecArguments, pretrain_word2vec),
     "fasttext": (FastTextArguments, pretrain_fasttext),
     "elmo": (ElmoArguments, pretrain_elmo),
     "bert": (BertArguments, pretrain_bert),
     "electra": (ElectraArguments, pretrain_electra),
+    "resnet": (ResNetArguments, partial(pretrain_on_labels, "resnet")),
+    "vit": (ViTArguments, partial(pretrain_on_labels, "vit")),
+    "mlp": (MlpArguments, partial(pretrain_on_labels, "mlp")),
 }
 
 
 class _Run:
-    """What the methods share: source, output folder, training and the record."""
+    """What the methods share: output folder, training and the record."""
 
-    VALIDATION_WINDOWS = 256  # looked at in between; the figure in results.json is of up to eight times as many
+    VALIDATION_ROWS = 256  # looked at in between; the figure in results.json is of up to eight times as many
     VALIDATION_BATCH_SIZE = 16
 
     def __init__(self, method: str, arguments: Any):
-        from toolkit.presets import get_preset
         from toolkit.processes import make_accelerator
         from toolkit.results import Stopwatch, check_output_dir
 
         self.method, self.arguments = method, arguments
-        self.preset = get_preset(arguments.preset, method)
         self.resume = getattr(arguments, "resume", False)
         check_output_dir(arguments.output_dir, self.resume, arguments.overwrite_output_dir)
         self.accelerator = make_accelerator()
         self.is_main = self.accelerator.is_main_process
         self.stopwatch = Stopwatch()
-        with self.accelerator.main_process_first():  # the others find what it prepared in the cache
-            self.train_rows = load_text(arguments.corpus, arguments.split, arguments.text_column)
-            if arguments.validation_corpus is not None:
-                self.validation_rows = load_text(arguments.validation_corpus, "validation", arguments.text_column)
-            else:
-                self.train_rows, self.validation_rows = hold_out(self.train_rows, arguments.validation_fraction)
 
     @property
     def starts_anew(self) -> bool:
@@ -207,6 +252,103 @@ class _Run:
         if self.is_main:
             create_output_dir(self.arguments.output_dir, self.arguments.overwrite_output_dir and not self.resume)
         return Path(self.arguments.output_dir)
+
+    def train(
+        self,
+        model,
+        tokenizer,
+        train_rows,
+        validation_rows,
+        collate,
+        exact_collate,
+        item: str,
+        better: str | None = "loss",
+        consecutive: int = 1,
+        result: Callable | None = None,
+    ) -> dict[str, Any]:
+        """Train `model`, score the best weights, or the last, on the held-out text, return the record.
+
+        `item`, `better` and `consecutive` are those of `toolkit.training.train`; `result` gives what of the model
+        stays in the folder.
+        """
+        from toolkit.checkpoint import save_model
+        from toolkit.evaluation import held_out_losses
+        from toolkit.intervals import ratio_interval
+        from toolkit.training import train
+
+        def losses(model, rows, accelerator):
+            return held_out_losses(model, rows, exact_collate, self.VALIDATION_BATCH_SIZE, accelerator)
+
+        def evaluate(accelerator) -> dict[str, float]:
+            sums, counts = losses(model, spread(validation_rows, self.VALIDATION_ROWS), accelerator)
+            return {"loss": float(sums.sum() / counts.sum())}
+
+        output_dir = Path(self.arguments.output_dir)
+        what = "images" if item == "image" else "windows"
+        self.say(
+            f"training {self.arguments.preset}, {model.num_parameters():,} parameters, {len(train_rows):,} {what}"
+        )
+        training = train(
+            model,
+            train_rows,
+            collate,
+            self.arguments,
+            output_dir,
+            processor=tokenizer,
+            evaluate=evaluate,
+            better=better,
+            item=item,
+            consecutive=consecutive,
+        )
+        model = type(model).from_pretrained(output_dir).to(self.accelerator.device).eval()
+        sums, counts = losses(model, validation_rows, self.accelerator)
+        if result is not None:
+            model = result(model)
+            save_model(output_dir, model, tokenizer, writes=self.is_main)
+        return self.write(
+            model,
+            metrics={"loss": ratio_interval(sums, counts)},
+            n=int(counts.sum()),
+            num_steps=training.num_steps,
+            training_seconds=training.seconds,
+            throughput=training.throughput,
+            throughput_unit=f"{item}s/s",
+            deterministic=training.deterministic,
+        )
+
+    def write(self, model, **fields: Any) -> dict[str, Any]:
+        from toolkit.results import RESULTS_FILE, write_results
+
+        record = {
+            "task": "pretraining",
+            "dataset": self.arguments.corpus,
+            "split": "validation",
+            "encoder": self.arguments.preset,
+            "seed": self.arguments.seed,
+            "parameters": model.num_parameters(),
+            "arguments": dataclasses.asdict(self.arguments),
+            **fields,
+        }
+        if self.is_main:
+            record = write_results(Path(self.arguments.output_dir) / RESULTS_FILE, self.stopwatch, **record)
+        return record
+
+
+class _TextRun(_Run):
+    """What the methods on text share besides: the corpus, tokenizers, windows of text."""
+
+    def __init__(self, method: str, arguments: Any):
+        from toolkit.presets import get_preset
+
+        preset = get_preset(arguments.preset, method)
+        super().__init__(method, arguments)
+        self.preset = preset
+        with self.accelerator.main_process_first():  # the others find what it prepared in the cache
+            self.train_rows = load_text(arguments.corpus, arguments.split, arguments.text_column)
+            if arguments.validation_corpus is not None:
+                self.validation_rows = load_text(arguments.validation_corpus, "validation", arguments.text_column)
+            else:
+                self.train_rows, self.validation_rows = hold_out(self.train_rows, arguments.validation_fraction)
 
     def check_that_states_fit(self, consecutive: int, num_windows: int) -> None:
         """Raises `InputError` where the states after one step's windows cannot begin those of the next."""
@@ -351,7 +493,7 @@ class _Run:
             )
             seconds = self.stopwatch.seconds - start
         model, tokenizer = export(vectors.wv)
-        lines = [words for words in words_of(spread(self.validation_rows, 8 * self.VALIDATION_WINDOWS)) if words]
+        lines = [words for words in words_of(spread(self.validation_rows, 8 * self.VALIDATION_ROWS)) if words]
         lengths = [len(words) for words in lines]
         known = [sum(word in vectors.wv.key_to_index for word in words) for words in lines]
         loss_sums, pair_counts = held_out_losses(vectors, lines, arguments.seed)
@@ -380,7 +522,7 @@ class _Run:
         for rows, what in ((train_rows, "text to train on"), (validation_rows, "held-out text")):
             if len(rows) == 0:
                 raise InputError(f"the {what} has no word that the tokenizer knows; give more, or --validation_corpus")
-        return train_rows, spread(validation_rows, 8 * self.VALIDATION_WINDOWS)
+        return train_rows, spread(validation_rows, 8 * self.VALIDATION_ROWS)
 
     def new_model(self, model_class, config):
         """A model with random weights, of the seed."""
@@ -388,82 +530,3 @@ class _Run:
 
         torch.manual_seed(self.arguments.seed)
         return model_class(config)
-
-    def train(
-        self,
-        model,
-        tokenizer,
-        train_rows,
-        validation_rows,
-        collate,
-        exact_collate,
-        item: str,
-        better: str | None = "loss",
-        consecutive: int = 1,
-        result: Callable | None = None,
-    ) -> dict[str, Any]:
-        """Train `model`, score the best weights, or the last, on the held-out text, return the record.
-
-        `item`, `better` and `consecutive` are those of `toolkit.training.train`; `result` gives what of the model
-        stays in the folder.
-        """
-        from toolkit.checkpoint import save_model
-        from toolkit.evaluation import held_out_losses
-        from toolkit.intervals import ratio_interval
-        from toolkit.training import train
-
-        def losses(model, rows, accelerator):
-            return held_out_losses(model, rows, exact_collate, self.VALIDATION_BATCH_SIZE, accelerator)
-
-        def evaluate(accelerator) -> dict[str, float]:
-            sums, counts = losses(model, spread(validation_rows, self.VALIDATION_WINDOWS), accelerator)
-            return {"loss": float(sums.sum() / counts.sum())}
-
-        output_dir = Path(self.arguments.output_dir)
-        self.say(
-            f"training {self.arguments.preset}, {model.num_parameters():,} parameters, {len(train_rows):,} windows"
-        )
-        training = train(
-            model,
-            train_rows,
-            collate,
-            self.arguments,
-            output_dir,
-            processor=tokenizer,
-            evaluate=evaluate,
-            better=better,
-            item=item,
-            consecutive=consecutive,
-        )
-        model = type(model).from_pretrained(output_dir).to(self.accelerator.device).eval()
-        sums, counts = losses(model, validation_rows, self.accelerator)
-        if result is not None:
-            model = result(model)
-            save_model(output_dir, model, tokenizer, writes=self.is_main)
-        return self.write(
-            model,
-            metrics={"loss": ratio_interval(sums, counts)},
-            n=int(counts.sum()),
-            num_steps=training.num_steps,
-            training_seconds=training.seconds,
-            throughput=training.throughput,
-            throughput_unit=f"{item}s/s",
-            deterministic=training.deterministic,
-        )
-
-    def write(self, model, **fields: Any) -> dict[str, Any]:
-        from toolkit.results import RESULTS_FILE, write_results
-
-        record = {
-            "task": "pretraining",
-            "dataset": self.arguments.corpus,
-            "split": "validation",
-            "encoder": self.arguments.preset,
-            "seed": self.arguments.seed,
-            "parameters": model.num_parameters(),
-            "arguments": dataclasses.asdict(self.arguments),
-            **fields,
-        }
-        if self.is_main:
-            record = write_results(Path(self.arguments.output_dir) / RESULTS_FILE, self.stopwatch, **record)
-        return record

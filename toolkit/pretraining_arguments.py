@@ -1,6 +1,6 @@
 """What to pretrain on and how: the flags of each method. Loads no torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from toolkit.errors import InputError, check_flags, check_not_negative, check_positive, check_share
@@ -150,6 +150,68 @@ class ElectraArguments(BertArguments):
         check_positive(self, "generator_size discriminator_weight")
 
 
+ImageChange = Literal["flip", "shift", "zoom", "rotate", "color", "trivial", "erase"]
+
+
+@dataclass(kw_only=True)
+class ImageArguments:
+    image_column: str | None = None
+    """Column of a table that holds images or their paths (default: the one of images, or image, file_name or path)."""
+    label_column: str | None = None
+    """Column of a table that holds the label (default: label, labels, category or class)."""
+    image_size: int | None = None
+    """Height and width that all images are given (default: those of the preset or of the encoder)."""
+    image_size_start: int | None = None
+    """Train on images that are smaller when the run begins, and of full size from three quarters of it on."""
+    augment: list[ImageChange] = field(default_factory=lambda: ["shift"])
+    """How training images are changed at random: flip (left to right), shift, zoom, rotate, color, trivial (one of
+    many such changes, TrivialAugment), erase (a rectangle). Without a value, not at all."""
+    label_smoothing: float = 0.0
+    """Share of each label that is spread over all labels."""
+    class_weights: bool = False
+    """Let rare labels count for more, all labels alike together."""
+    skip_broken: bool = False
+    """Leave out images that cannot be opened, and name them; by default the first one ends the run."""
+
+    def __post_init__(self):
+        check_positive(self, "image_size image_size_start")
+        check_share(self, "label_smoothing")
+
+
+@dataclass(kw_only=True)
+class ResNetArguments(ImageArguments, TrainingArguments):
+    corpus: str
+    """Labelled images: a folder with one folder a label, a table, a Hub id, or 'sample'."""
+    output_dir: str
+    """Folder for the checkpoint, results.json and train_log.jsonl."""
+    preset: str = "resnet-mini"
+    """Size of the encoder: resnet-tiny, -mini, -small or -base."""
+    split: str | None = None
+    """Split of a folder or Hub data set (default: train)."""
+    validation_fraction: float = 0.05
+    """Share of the images to hold out where there is no validation split."""
+    overwrite_output_dir: bool = False
+    """Replace an earlier run in the output folder."""
+
+    def __post_init__(self):
+        TrainingArguments.__post_init__(self)
+        ImageArguments.__post_init__(self)
+        check_flags(self, "validation_fraction", _is_between_0_and_1, "a share between 0 and 1")
+        _default_to_epochs(self, 10.0)
+
+
+@dataclass(kw_only=True)
+class ViTArguments(ResNetArguments):
+    preset: str = "vit-mini"
+    """Size of the encoder: vit-tiny, -mini, -small or -base."""
+
+
+@dataclass(kw_only=True)
+class MlpArguments(ResNetArguments):
+    preset: str = "mlp-mini"
+    """Size of the encoder: mlp-tiny or -mini."""
+
+
 def _is_between_0_and_1(value: float) -> bool:
     return 0 < value < 1
 
@@ -157,5 +219,9 @@ def _is_between_0_and_1(value: float) -> bool:
 def _check(arguments: Any, shortest: int) -> None:
     if arguments.max_length < shortest:
         raise InputError(f"--max_length {arguments.max_length}: expected at least {shortest}")
+    _default_to_epochs(arguments, 1.0)
+
+
+def _default_to_epochs(arguments: TrainingArguments, num_epochs: float) -> None:
     if arguments.max_steps is None and arguments.max_minutes is None and arguments.num_train_epochs is None:
-        arguments.num_train_epochs = 1.0
+        arguments.num_train_epochs = num_epochs

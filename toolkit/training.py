@@ -415,8 +415,11 @@ def _seed_dropout(*address: int) -> None:
 
 
 def _make_optimizer(model, arguments: TrainingArguments, pace, accelerator: Accelerator) -> torch.optim.Optimizer:
-    if arguments.optim == "adamw":
-        return torch.optim.AdamW(_parameter_groups(model, arguments.weight_decay, pace), lr=0.0, fused=True)
+    if arguments.optim != "muon":
+        groups = _parameter_groups(model, arguments.weight_decay, pace)
+        if arguments.optim == "sgd":
+            return torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True)
+        return torch.optim.AdamW(groups, lr=0.0, fused=True)
     if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
         raise InputError("--optim muon: needs whole matrices, which FSDP2 and DeepSpeed cut up; use adamw")
     groups = _parameter_groups(model, arguments.weight_decay, pace, matrices_of_layers(model))

@@ -14,9 +14,20 @@ from tasks import TASKS, FinetuneArguments
 from tasks.words import WordsArguments
 from toolkit.errors import InputError, check_positive
 from toolkit.flags import parse_flags
+from toolkit.pretraining_arguments import ImageChange
 from toolkit.training_arguments import TrainingArguments
 
-FLAGS_OF_TASK = {"pos": ("head", "tag_column", "token_column"), "text": ("text_column", "label_column")}
+FLAGS_OF_TASKS = {  # each with the tasks that know it
+    "head": ("pos",),
+    "tag_column": ("pos",),
+    "token_column": ("pos",),
+    "word_dropout": ("pos", "text"),
+    "text_column": ("text",),
+    "label_column": ("text", "image"),
+    "image_column": ("image",),
+    "image_size": ("image",),
+    "augment": ("image",),
+}
 
 
 @dataclass(kw_only=True)
@@ -27,8 +38,8 @@ class CompareArguments(TrainingArguments):
     """Labelled data: a folder with one file a split, a Hub id, or 'sample'."""
     output_dir: str
     """Folder for one folder a run, results.json and report.html."""
-    task: Literal["pos", "text"] = "pos"
-    """pos: tags of words; text: labels of texts."""
+    task: Literal["pos", "text", "image"] = "pos"
+    """pos: tags of words; text: labels of texts; image: labels of images."""
     seed: int = field(init=False, default=0)  # from --seeds
     learning_rate: float = field(init=False, default=TrainingArguments.learning_rate)  # from --learning_rates
     train_sizes: list[str] = field(default_factory=lambda: ["50", "all"])
@@ -40,7 +51,8 @@ class CompareArguments(TrainingArguments):
     learning_rates: list[float] = field(default_factory=lambda: [1e-3, 3e-3])
     """Short list from which validation data chooses for each encoder, twin and budget."""
     baseline: bool = False
-    """Also train the usual method without a network: a CRF for pos, TF-IDF and logistic regression for text."""
+    """Also train the usual method without a network: a CRF for pos, logistic regression for text (on TF-IDF) and for
+    images."""
     head: Literal["linear", "crf"] = "linear"
     """Head of pos taggers."""
     freeze: bool = False
@@ -59,6 +71,12 @@ class CompareArguments(TrainingArguments):
     """Column of a table that holds the text (default: text, sentence, content or document)."""
     label_column: str | None = None
     """Column of a table that holds the label (default: label, labels, category or class)."""
+    image_column: str | None = None
+    """Column of a table that holds images or their paths (default: the one of images, or image, file_name or path)."""
+    image_size: int | None = None
+    """Height and width that all images are given (default: those of the encoder)."""
+    augment: list[ImageChange] | None = None
+    """How training images are changed at random (default: shift)."""
     resume: bool = False
     """Go on with a comparison that was stopped; runs that are finished stay as they are."""
     overwrite_output_dir: bool = False
@@ -70,10 +88,10 @@ class CompareArguments(TrainingArguments):
             if size != "all" and not (size.isdigit() and int(size) > 0):
                 raise InputError(f"--train_sizes {size}: expected a number greater than zero, or 'all'")
         check_positive(self, "seeds")
-        for task, flags in FLAGS_OF_TASK.items():
-            for name in flags:
-                if task != self.task and getattr(self, name) != getattr(CompareArguments, name):
-                    raise InputError(f"--{name} {getattr(self, name)}: does not go with --task {self.task}")
+        for flag in fields(self):
+            value, tasks = getattr(self, flag.name), FLAGS_OF_TASKS.get(flag.name)
+            if tasks and self.task not in tasks and value != flag.default:
+                raise InputError(f"--{flag.name} {value}: does not go with --task {self.task}")
         names = [Path(encoder).name for encoder in self.encoders]
         if len(set(names)) < len(names):
             raise InputError(f"--encoders {' '.join(self.encoders)}: two folders have the same name")
@@ -95,8 +113,9 @@ def run(arguments: CompareArguments) -> None:
         load_config(encoder)
     root = check_output_dir(arguments.output_dir, arguments.resume, arguments.overwrite_output_dir)
     task = TASKS[arguments.task]
-    given = {f.name: getattr(arguments, f.name) for f in fields(task.arguments_class) if hasattr(arguments, f.name)}
-    shared = task.arguments_class(encoder="", **(given | {"learning_rates": None, "overwrite_output_dir": False}))
+    given = {field.name: getattr(arguments, field.name, None) for field in fields(task.arguments_class)}
+    given |= {"encoder": "", "learning_rates": None, "overwrite_output_dir": False}
+    shared = task.arguments_class(**{name: value for name, value in given.items() if value is not None})
     train_sizes = [None if size == "all" else int(size) for size in arguments.train_sizes]
     load_splits(task, replace(shared, train_size=max((size for size in train_sizes if size), default=None)))
     make_accelerator().wait_for_everyone()  # every process has looked before the main one writes

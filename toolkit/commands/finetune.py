@@ -1,10 +1,13 @@
-"""Put a task's head on an encoder and train it on labelled data: pos (tags of words) or text (labels of texts).
+"""Put a task's head on an encoder and train it on labelled data: pos (tags of words), text (labels of texts) or image
+(labels of images).
 
 toolkit finetune pos --encoder runs/elmo --data sample --output_dir runs/tagger
 toolkit finetune pos --encoder scratch:runs/elmo --data sample --train_size 50 --output_dir runs/tagger_scratch
 toolkit finetune pos --encoder runs/bert --data UD_Finnish-TDT/ --output_dir runs/number --tag_column Number
 toolkit finetune pos --encoder runs/bert --data sample --output_dir runs/crf_tagger --head crf
 toolkit finetune text --encoder runs/elmo --data reviews.csv --output_dir runs/reviews --learning_rates 1e-3 3e-3
+toolkit finetune image --encoder runs/resnet --data x_rays/ --output_dir runs/x_rays --choose_threshold
+toolkit finetune image --encoder scratch:timm/convnext_atto --data sample --output_dir runs/digits
 toolkit finetune text --encoder scratch:bert-tiny --data sample --train_size 10 --per_class --output_dir runs/genres
 """
 

@@ -1,8 +1,10 @@
-"""Label new text with a fine-tuned checkpoint: words with tags, or texts with labels, each with its probability.
+"""Label what is new with a fine-tuned checkpoint: words with tags, texts or images with labels, each with its
+probability.
 
 toolkit predict runs/tagger 'The old man the boats.'
 toolkit predict runs/tagger < sentences.txt > tagged.tsv
 toolkit predict runs/tagger test.conllu --output_format jsonl
+toolkit predict runs/x_rays new_scans/ scan.png
 toolkit predict runs/reviews 'a gem of a film' new_reviews.csv
 """
 
@@ -21,10 +23,11 @@ class PredictArguments:
     folder: str
     """Folder or Hub id of a fine-tuned checkpoint."""
     inputs: list[str] = field(default_factory=list)
-    """Texts, or files of text or of the task's data; without any, text from standard input, a sentence a line."""
+    """Texts, or files of text or of the task's data, of images also folders; without any, text from standard input, a
+    sentence a line."""
     output_format: Literal["tsv", "jsonl"] = "tsv"
-    """tsv: word, tag and probability, a blank line between sentences, or label, probability and text; jsonl: a
-    sentence or text a line."""
+    """tsv: word, tag and probability, a blank line between sentences, or label, probability and text or image;
+    jsonl: a sentence, text or image a line."""
 
 
 def parse(arguments: list[str]) -> PredictArguments:

@@ -1,9 +1,10 @@
-"""Pretrain an encoder on your text: word2vec, fasttext, elmo, bert or electra.
+"""Pretrain an encoder: word2vec, fasttext, elmo, bert or electra on text; resnet, vit or mlp on labelled images.
 
 toolkit pretrain elmo --corpus sample --output_dir runs/elmo --preset elmo-tiny --max_minutes 1
 toolkit pretrain bert --corpus 'texts/*.txt.gz' --output_dir runs/bert --max_steps 10000
 toolkit pretrain word2vec --corpus articles.jsonl --text_column body --output_dir runs/word2vec
 toolkit pretrain fasttext --corpus my_texts/ --output_dir runs/fasttext --preset fasttext-small --workers 8
+toolkit pretrain resnet --corpus photos/ --output_dir runs/resnet --augment flip shift --max_minutes 10
 torchrun --nproc_per_node 2 -m toolkit pretrain bert --corpus sample --output_dir runs/bert --max_steps 100
 """
 

@@ -38,6 +38,10 @@ class ScoreArguments:
     """Column of a table that holds the text (default: text, sentence, content or document)."""
     label_column: str | None = None
     """Column of a table that holds the label (default: label, labels, category or class)."""
+    image_column: str | None = None
+    """Column of a table that holds images or their paths (default: the one of images, or image, file_name or path)."""
+    skip_broken: bool = False
+    """Leave out images that cannot be opened, and name them."""
     max_examples: int | None = None
     """With text:SRC, score at most this many lines (BERT) or windows (ELMo), evenly spread: pseudo-perplexity is slow,
     since each token of a line is masked on its own."""
@@ -72,8 +76,8 @@ def run(arguments: ScoreArguments) -> None:
         raise InputError(f"--data {data}: no such file or folder, nor {SAMPLE}, {', '.join(WORD_SETS)} or text:SRC")
     else:
         task = task_of(folder)
-        columns = {name: getattr(arguments, name) for name in task.columns}
-        show(score(task, folder, data, arguments.split, columns, output_file))
+        flags = {name: getattr(arguments, name) for name in task.data_flags}
+        show(score(task, folder, data, arguments.split, flags, output_file))
 
 
 def show(record: dict[str, Any]) -> None:

@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
-from toolkit.errors import InputError
+from toolkit.errors import InputError, first_line
 
 SAMPLE = "sample"
 SAMPLE_TREEBANK = Path(__file__).parent / "samples" / "treebank"
 TABLE_BUILDERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+USUAL_LABEL_COLUMNS = ("label", "labels", "category", "class")
 # What files of a split are called, in the order in which they are looked for.
 SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "dev"), "test": ("test",)}
 
@@ -23,8 +24,8 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
 
 def suffix_of(path: Path) -> str:
-    """The suffix that tells the format: `.txt` of `a.txt` and of `a.txt.gz`."""
-    return Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+    """The suffix that tells the format: `.txt` of `a.txt`, `a.TXT` and `a.txt.gz`."""
+    return (Path(path.stem).suffix if path.suffix == ".gz" else path.suffix).lower()
 
 
 def find_files(source: str, suffixes: set[str], split: str | None) -> list[Path] | None:
@@ -111,8 +112,8 @@ def find_class_folders(source: str, suffixes: set[str]) -> dict[str, list[tuple[
 
 
 def find_inputs(words: Sequence[str]) -> list[str | Path]:
-    """What a user gave to label: a path where a word names a file, else the word itself, a text."""
-    return [Path(word) if os.path.isfile(word) else word for word in words]
+    """What a user gave to label: a path where a word names a file or folder, else the word itself, a text."""
+    return [Path(word) if os.path.exists(word) else word for word in words]
 
 
 def open_text(path: Path) -> IO[str]:
@@ -183,17 +184,13 @@ def _ask(source: str, load: Callable, *arguments, **flags):
         return load(*arguments, **flags)
     except (OfflineModeIsEnabled, ConnectionError, HfHubHTTPError) as error:
         raise InputError(
-            f"{source}: not a local file, and the Hub cannot be asked for it ({_first_line(error)}); "
+            f"{source}: not a local file, and the Hub cannot be asked for it ({first_line(error)}); "
             "check the path, HF_ENDPOINT and HF_HUB_OFFLINE"
         ) from None
     except (DatasetGenerationError, DatasetNotFoundError, FileNotFoundError) as error:
-        raise InputError(f"{source}: cannot be read ({_first_line(error.__cause__ or error)})") from None
+        raise InputError(f"{source}: cannot be read ({first_line(error.__cause__ or error)})") from None
     except ValueError as error:
-        raise InputError(f"{source}: {_first_line(error)}") from None
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{source}: {first_line(error)}") from None
 
 
 def choose_column(source: str, columns: list[str], flag: str, named: str | None, usual: tuple[str, ...]) -> str:
@@ -208,6 +205,26 @@ def choose_column(source: str, columns: list[str], flag: str, named: str | None,
     raise InputError(
         f"{source}: none of the columns {', '.join(columns)} is called {' or '.join(usual)}, use --{flag}"
     )
+
+
+def labels_of_table(source: str, rows, named: str | None) -> list[str]:
+    """The labels of the rows, as strings, from a column of `ClassLabel`, strings or whole numbers.
+
+    Raises `InputError` where there is no such column, or nothing in some row of it.
+    """
+    column = choose_column(source, rows.column_names, "label_column", named, USUAL_LABEL_COLUMNS)
+    kind, names = rows.features[column].dtype, getattr(rows.features[column], "names", None)
+    if not names and not (kind in ("string", "large_string", "bool") or "int" in kind):
+        raise InputError(f"{source}: the column '{column}' holds {kind}, expected labels: strings or whole numbers")
+    return [names[value] if names else str(value) for value in full_column(source, rows, column)]
+
+
+def full_column(source: str, rows, column: str) -> list:
+    """The values of a column. Raises `InputError` where a row has none."""
+    values = rows[column][:]
+    if None in values:
+        raise InputError(f"{source}: row {values.index(None) + 1} has no {column}")
+    return values
 
 
 def take_subset(rows, size: int | None, seed: int = 0, labels: Sequence[str] | None = None):

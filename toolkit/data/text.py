@@ -11,7 +11,6 @@ from toolkit.errors import InputError
 
 SUFFIXES = {".txt", *sources.TABLE_BUILDERS}
 USUAL_COLUMNS = ("text", "sentence", "content", "document")
-USUAL_LABEL_COLUMNS = ("label", "labels", "category", "class")
 
 
 def load_text(source: str, split: str | None = None, text_column: str | None = None):
@@ -75,16 +74,8 @@ def load_labelled_text(
         return datasets.Dataset.from_dict({"text": texts, "label": [label for _, label in folders[split]]})
     rows = sources.load_table(source, sources.find_files(source, set(sources.TABLE_BUILDERS), split), split)
     text = sources.choose_column(source, rows.column_names, "text_column", text_column, USUAL_COLUMNS)
-    label = sources.choose_column(source, rows.column_names, "label_column", label_column, USUAL_LABEL_COLUMNS)
-    kind, names = rows.features[label].dtype, getattr(rows.features[label], "names", None)
-    if not names and not (kind in ("string", "large_string", "bool") or "int" in kind):
-        raise InputError(f"{source}: the column '{label}' holds {kind}, expected labels: strings or whole numbers")
-    values = rows[label][:]
-    for column, found in ((label, values), (text, rows[text][:])):
-        if None in found:
-            raise InputError(f"{source}: row {found.index(None) + 1} has no {column}")
-    labels = [names[value] if names else str(value) for value in values]
-    return datasets.Dataset.from_dict({"text": rows[text][:], "label": labels})
+    labels = sources.labels_of_table(source, rows, label_column)
+    return datasets.Dataset.from_dict({"text": sources.full_column(source, rows, text), "label": labels})
 
 
 def splits_of_labelled_text(source: str) -> list[str]:

@@ -1,0 +1,192 @@
+"""Image classification: one label an image.
+
+An example: a chest X-ray, label "pneumonia". The figures are accuracy, F1 of each label and their mean, and the area
+under the ROC curve, of more than two labels the mean of each against all others.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.base import PREDICTION_BATCH_SIZE, Collate, FinetuneArguments, Task
+from toolkit.errors import InputError
+from toolkit.pretraining_arguments import ImageArguments
+
+
+@dataclass(kw_only=True)
+class ImageTaskArguments(ImageArguments, FinetuneArguments):
+    choose_threshold: bool = False
+    """Of two labels, take the second where its probability is above what does best on validation data."""
+    flip_at_test: bool = False
+    """Average what the model says of an image and of its mirror image."""
+
+    def __post_init__(self):
+        FinetuneArguments.__post_init__(self)
+        ImageArguments.__post_init__(self)
+
+
+class ImageClassification(Task):
+    name = "image"
+    arguments_class = ImageTaskArguments
+    data_flags = ("image_column", "label_column", "skip_broken")
+    model_class = "AutoModelForImageClassification"
+    better = "accuracy"
+    item = "image"
+    baseline_name = "logistic regression on pixels"
+
+    def load(self, source: str, split: str | None, flags: dict[str, Any]):
+        from toolkit.data.image import load_labelled_images, without_broken
+
+        rows = load_labelled_images(source, split, flags.get("image_column"), flags.get("label_column"))
+        return (
+            without_broken(rows, lambda message: print(message, file=sys.stderr)) if flags.get("skip_broken") else rows
+        )
+
+    def splits(self, source: str) -> list[str]:
+        from toolkit.data.image import splits_of_labelled_images
+
+        return splits_of_labelled_images(source)
+
+    def labels(self, rows) -> list[str]:
+        return sorted(set(rows["label"]))
+
+    def labels_of_rows(self, rows) -> list[str]:
+        return rows["label"][:]
+
+    def config_fields(self, arguments: ImageTaskArguments) -> dict[str, Any]:
+        return {"flip_at_test": arguments.flip_at_test}
+
+    def load_encoder(self, arguments: ImageTaskArguments, train_rows, **config_fields: Any) -> tuple[Any, Any]:
+        from toolkit.encoders import load_image_encoder
+        from toolkit.objectives.supervised import set_loss, weights_of
+
+        model, processor = load_image_encoder(
+            arguments.encoder, self.model_class, arguments.image_size, train_rows, **config_fields
+        )
+        weights = None
+        if arguments.class_weights:
+            weights = weights_of(train_rows["label"][:], list(model.config.id2label.values()))
+        set_loss(model, arguments.label_smoothing, weights)
+        return model, processor
+
+    def load_finetuned(self, folder: str) -> tuple[Any, Any]:
+        from toolkit.encoders import load_image_encoder
+
+        return load_image_encoder(folder, self.model_class)
+
+    def encode(self, rows, processor, model):
+        from toolkit.images import rows_of_pixels
+
+        return rows_of_pixels(rows, processor, model.config.label2id)
+
+    def collate(self, rows: list[dict], draws, processor, arguments: ImageTaskArguments | None) -> dict[str, Any]:
+        from toolkit.images import Changes
+        from toolkit.objectives.supervised import CollateImages
+
+        if arguments is None:
+            return CollateImages(processor)(rows, draws)
+        changes = Changes(tuple(arguments.augment), arguments.seed)
+        return CollateImages(processor, changes, arguments.image_size_start)(rows, draws)
+
+    def fit_head(self, model, processor, features) -> bool:
+        import numpy as np
+
+        from toolkit.batches import Draw, load_batches
+        from toolkit.linear_probe import fit_head, head_inputs
+
+        found = []
+        for split in ("train", "validation"):
+            rows = features[split]
+            starts = range(0, len(rows), PREDICTION_BATCH_SIZE)
+            draws = ([Draw(0, 0, i) for i in range(s, min(s + PREDICTION_BATCH_SIZE, len(rows)))] for s in starts)
+            batches = load_batches(rows, draws, Collate(self, processor))
+            found += [head_inputs(model, batches), np.array(rows["label"][:])]
+        fit_head(model, *found)
+        return True
+
+    def settle(self, model, rows, predictions, arguments: ImageTaskArguments) -> bool:
+        """Choose the threshold at which most validation images are right."""
+        import numpy as np
+
+        if not arguments.choose_threshold:
+            return False
+        names = list(model.config.id2label.values())
+        if len(names) != 2:
+            raise InputError(f"--choose_threshold: there are {len(names)} labels, expected two")
+        scores = np.array([probabilities[names[1]] for _, probabilities in predictions])
+        is_second = np.array(rows["label"][:]) == names[1]
+        levels = np.unique(scores)
+        candidates = np.array([levels[0] / 2, *((levels[1:] + levels[:-1]) / 2), (1 + levels[-1]) / 2])
+        right = ((scores >= candidates[:, None]) == is_second).sum(axis=1)
+        best = candidates[right == right.max()]
+        model.config.threshold = float(best[np.abs(best - 0.5).argmin()])  # of several that do as well
+        return True
+
+    def logits(self, model, inputs: dict[str, Any]):
+        logits = model(**inputs).logits
+        if getattr(model.config, "flip_at_test", False):
+            logits = (logits + model(pixel_values=inputs["pixel_values"].flip(-1)).logits) / 2
+        return logits
+
+    def read(self, features: list[dict], logits, model) -> list[tuple[str, dict[str, float]]]:
+        """For each image its label, and the probability of every label."""
+        names = [model.config.id2label[i] for i in range(model.config.num_labels)]
+        threshold = getattr(model.config, "threshold", None)
+        predictions = []
+        for values in logits.float().softmax(dim=-1).tolist():
+            probabilities = dict(zip(names, values, strict=True))
+            label = max(names, key=lambda name: probabilities[name])
+            if threshold is not None:
+                label = names[values[1] >= threshold]
+            predictions.append((label, probabilities))
+        return predictions
+
+    def join(self, predictions: list[tuple[str, dict[str, float]]]) -> tuple[str, dict[str, float]]:
+        (prediction,) = predictions
+        return prediction
+
+    def score(self, rows, predictions, seen: set[str] | None) -> dict[str, dict[str, float]]:
+        from toolkit.intervals import mean_auc_interval
+        from toolkit.metrics import Tagging
+
+        right, predicted = self.answers(rows, predictions)
+        figures = Tagging(keep_in_memory=True).compute(
+            predictions=[[label] for label in predicted], references=[[label] for label in right]
+        )
+        names = list(predictions[0][1])
+        present = [name for name in (names[1:] if len(names) == 2 else names) if 0 < right.count(name) < len(right)]
+        if present:
+            scored = [([p[name] for _, p in predictions], [label == name for label in right]) for name in present]
+            figures["roc_auc"] = mean_auc_interval(scored)
+        return figures
+
+    def answers(self, rows, predictions) -> tuple[list[str], list[str]]:
+        return rows["label"][:], [label for label, _ in predictions]
+
+    def baseline(self, train_rows, rows) -> list[tuple[str, dict[str, float]]]:
+        from tasks.baselines import pixel_labels
+
+        return pixel_labels(train_rows, rows)
+
+    def unlabelled(self, inputs: Sequence[str | Path]):
+        from toolkit.data.image import load_images
+
+        for found in inputs:
+            if isinstance(found, str):
+                raise InputError(f"{found}: no such file, expected images")
+        return load_images(inputs)
+
+    def as_json(self, row: dict, prediction: tuple[str, dict[str, float]]) -> dict:
+        label, probabilities = prediction
+        line = {"image": row["name"], "predicted": label}
+        line |= {"probabilities": {name: round(value, 4) for name, value in probabilities.items()}}
+        return {**line, "label": row["label"]} if "label" in row else line
+
+    def hits(self, line: dict) -> tuple[int, int]:
+        return int(line["predicted"] == line["label"]), 1
+
+    def as_text(self, row: dict, prediction: tuple[str, dict[str, float]]) -> str:
+        label, probabilities = prediction
+        return f"{label}\t{probabilities[label]:.4f}\t{row['name']}"

@@ -1,0 +1,221 @@
+"""The image task: networks of every kind, with and without pretraining, and what they predict."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import run_toolkit, shelf
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
+from transformers import AutoModelForImageClassification, pipeline
+
+from tasks import finetune, predict
+from toolkit.data.image import load_labelled_images, open_image
+from toolkit.intervals import mean_auc_interval
+from toolkit.linear_probe import fit_head, head_of
+
+ENCODERS = {
+    "resnet": ["scratch:resnet-tiny", "--learning_rate", "1e-2"],
+    "vit": ["scratch:vit-tiny", "--learning_rate", "1e-3"],
+    "mlp": ["scratch:mlp-tiny", "--learning_rate", "1e-3"],
+    "timm": ["scratch:timm/test_resnet", "--learning_rate", "1e-2"],
+}
+
+
+def save_digits(folder, split: str, names=("1", "7"), most: int = 60) -> None:
+    """Digits of the sample as class folders."""
+    counts = dict.fromkeys(names, 0)
+    for row in load_labelled_images("sample", split):
+        if row["label"] in names and counts[row["label"]] < most:
+            counts[row["label"]] += 1
+            place = folder / split / row["label"]
+            place.mkdir(parents=True, exist_ok=True)
+            open_image(row["image"], row["name"]).save(place / f"{counts[row['label']]:03d}.png")
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    root = tmp_path_factory.mktemp("digits")
+    for split in ("train", "validation", "test"):
+        save_digits(root, split)
+    return root
+
+
+@pytest.fixture(scope="module")
+def classifiers(digits, tmp_path_factory):
+    """A classifier of two digits of each kind of network."""
+    root = tmp_path_factory.mktemp("classifiers")
+    for kind, (encoder, *flags) in ENCODERS.items():
+        flags += ["--encoder", encoder, "--data", digits, "--output_dir", root / kind, "--image_size", "16"]
+        done = run_toolkit("finetune", "image", *flags, "--max_steps", "40", "--batch_size", "16")
+        assert done.returncode == 0, done.stderr
+    return root
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_figures_are_those_of_scikit_learn_on_the_predictions(classifiers, kind):
+    record = json.loads((classifiers / kind / "results.json").read_text())
+    lines = [json.loads(line) for line in (classifiers / kind / "predictions.jsonl").read_text().splitlines()]
+    right, predicted = [line["label"] for line in lines], [line["predicted"] for line in lines]
+    metrics = record["metrics"]
+    assert record["n"] == len(lines)
+    assert metrics["accuracy"]["value"] == pytest.approx(accuracy_score(right, predicted))
+    assert metrics["accuracy"]["value"] > 0.9
+    assert metrics["macro_f1"]["value"] == pytest.approx(f1_score(right, predicted, average="macro"))
+    scores = [line["probabilities"]["7"] for line in lines]
+    assert metrics["roc_auc"]["value"] == pytest.approx(roc_auc_score(np.array(right) == "7", scores), abs=2e-3)
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_score_predict_and_the_pipeline_agree(classifiers, digits, kind, tmp_path):
+    folder = classifiers / kind
+    done = run_toolkit("score", folder, "--data", digits, "--output_file", tmp_path / "score.json")
+    assert done.returncode == 0, done.stderr
+    record = json.loads((folder / "results.json").read_text())
+    assert json.loads((tmp_path / "score.json").read_text())["metrics"] == record["metrics"]
+    files = sorted(map(str, (digits / "test").rglob("*.png")))[::7]
+    done = run_toolkit("predict", folder, *files)
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    assert [row[2] for row in rows] == files
+    answers = pipeline("image-classification", model=str(folder))(files)
+    assert [row[0] for row in rows] == [answer[0]["label"] for answer in answers]
+    assert [float(row[1]) for row in rows] == pytest.approx([answer[0]["score"] for answer in answers], abs=1e-3)
+
+
+def test_a_folder_of_images_is_labelled(classifiers, digits):
+    lines = predict(str(classifiers / "resnet"), [str(digits / "test" / "7")])
+    assert len(lines) == len(list((digits / "test" / "7").iterdir()))
+    assert all(set(line) == {"image", "predicted", "probabilities"} for line in lines)
+    assert np.mean([line["predicted"] == "7" for line in lines]) > 0.8
+
+
+def test_what_is_pretrained_on_labels_moves_to_others(digits, tmp_path):
+    flags = ["--preset", "resnet-tiny", "--image_size", "16", "--max_steps", "60", "--learning_rate", "1e-2"]
+    done = run_toolkit("pretrain", "resnet", "--corpus", "sample", "--output_dir", tmp_path / "encoder", *flags)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "encoder" / "results.json").read_text())["metrics"]["loss"]["value"] < 2.0
+    record = finetune(
+        "image", encoder=str(tmp_path / "encoder"), data=str(digits), output_dir=str(tmp_path / "probe"), freeze=True
+    )
+    assert record["metrics"]["accuracy"]["value"] > 0.9
+    before = AutoModelForImageClassification.from_pretrained(tmp_path / "encoder").state_dict()
+    after = AutoModelForImageClassification.from_pretrained(tmp_path / "probe").state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before if name.startswith("resnet."))
+
+
+def test_a_fitted_head_says_what_scikit_learn_says():
+    torch.manual_seed(0)
+    model = torch.nn.Module()
+    model.classifier = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(5, 4))
+    rng = np.random.default_rng(0)
+    inputs, labels = rng.normal(size=(90, 5)) * [1, 5, 1, 1, 1] + 3, rng.integers(0, 3, 90)
+    inputs[:, 0] += 2 * labels
+    losses = fit_head(model, inputs[:60], labels[:60], inputs[60:], labels[60:])
+    best = min(losses, key=losses.__getitem__)
+    deviation = inputs[:60].std(axis=0)
+    probe = LogisticRegression(C=best, max_iter=1000).fit(inputs[:60] / deviation, labels[:60])
+    found = head_of(model)(torch.tensor(inputs[60:], dtype=torch.float32)).softmax(-1).detach().numpy()
+    assert found[:, :3] == pytest.approx(probe.predict_proba(inputs[60:] / deviation), abs=1e-2)
+    assert found[:, 3].max() < 1e-6, "a label without an example"
+
+
+def test_the_threshold_is_the_best_one_on_validation_images(digits, tmp_path):
+    flags = {"data": str(digits), "freeze": True, "flip_at_test": True, "choose_threshold": True}
+    record = finetune("image", encoder="scratch:mlp-tiny", output_dir=str(tmp_path / "probe"), image_size=8, **flags)
+    config = json.loads((tmp_path / "probe" / "config.json").read_text())
+    assert config["flip_at_test"] is True
+    files = sorted(map(str, (digits / "validation").rglob("*.png")))
+    lines = predict(str(tmp_path / "probe"), files)
+    scores = np.array([line["probabilities"]["7"] for line in lines])
+    right = np.array(["/7/" in file for file in files])
+    assert [line["predicted"] == "7" for line in lines] == (scores >= config["threshold"]).tolist()
+    reached = ((scores >= config["threshold"]) == right).mean()
+    assert reached == pytest.approx(record["validation_metrics"]["accuracy"]["value"])
+    assert all(((scores >= level) == right).mean() <= reached for level in [0, *(scores + 1e-5)])
+
+
+def test_a_mirrored_image_has_the_same_answer_where_both_are_asked(digits, tmp_path):
+    flags = {"data": str(digits), "flip_at_test": True, "max_steps": 5}
+    finetune("image", encoder="scratch:resnet-tiny", output_dir=str(tmp_path / "model"), image_size=16, **flags)
+    file = next((digits / "test" / "7").iterdir())
+    mirrored = tmp_path / "mirrored.png"
+    Image.open(file).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(mirrored)
+    one, other = predict(str(tmp_path / "model"), [str(file), str(mirrored)])
+    assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-3)
+
+
+def test_broken_images_end_the_run_or_are_left_out_and_named(digits, tmp_path):
+    save_digits(tmp_path / "data", "train", most=12)
+    (tmp_path / "data" / "train" / "1" / "broken.png").write_text("not an image")
+    flags = ["--encoder", "scratch:mlp-tiny", "--data", tmp_path / "data", "--max_steps", "2", "--image_size", "8"]
+    done = run_toolkit("finetune", "image", *flags, "--output_dir", tmp_path / "stopped")
+    assert done.returncode == 2
+    assert "broken.png: this is no image" in done.stderr
+    assert not (tmp_path / "stopped").exists()
+    done = run_toolkit("finetune", "image", *flags, "--output_dir", tmp_path / "model", "--skip_broken")
+    assert done.returncode == 0, done.stderr
+    assert "left out: " in done.stderr
+    assert "broken.png" in done.stderr
+
+
+def test_comparison_says_what_pretraining_bought(digits, tmp_path):
+    flags = ["--preset", "resnet-tiny", "--image_size", "16", "--max_steps", "80", "--learning_rate", "1e-2"]
+    done = run_toolkit("pretrain", "resnet", "--corpus", "sample", "--output_dir", tmp_path / "encoder", *flags)
+    assert done.returncode == 0, done.stderr
+    flags = ["--encoders", tmp_path / "encoder", "--data", digits, "--train_sizes", "2", "--per_class", "--baseline"]
+    flags += ["--seeds", "2", "--learning_rates", "3e-3", "--max_steps", "20", "--batch_size", "4"]
+    done = run_toolkit("compare", "--task", "image", *flags, "--output_dir", tmp_path / "comparison")
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "comparison" / "results.json").read_text())
+    (budget,) = record["encoders"][0]["budgets"]
+    assert budget["train_size"] == 4
+    assert budget["gain"]["value"] == pytest.approx(
+        budget["pretrained"]["accuracy"]["value"] - budget["scratch"]["accuracy"]["value"]
+    )
+    assert 0.5 < record["baseline"]["budgets"][0]["accuracy"]["value"] <= 1
+    done = run_toolkit("compare", "--task", "image", *flags, "--head", "crf", "--output_dir", tmp_path / "other")
+    assert done.returncode == 2
+    assert "--head crf: does not go with --task image" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            ["--encoder", "scratch:resnet-huge"],
+            "scratch:resnet-huge: no such folder or preset, the presets are",
+        ),
+        (["--encoder", "scratch:timm/nothing"], "timm knows no such network"),
+        (["--encoder", "scratch:mlp-tiny", "--augment", "mirror"], "mirror"),
+        (["--encoder", "scratch:mlp-tiny", "--image_size", "0"], "--image_size 0"),
+        (["--encoder", "scratch:mlp-tiny", "--choose_threshold"], "--choose_threshold: there are 10 labels"),
+    ],
+)
+def test_wrong_flags_end_in_one_line(flags, message, tmp_path):
+    flags = [*flags, "--data", "sample", "--output_dir", tmp_path / "out", "--max_steps", "1"]
+    done = run_toolkit("finetune", "image", *flags)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()[-1:]) == 1
+
+
+def test_the_area_under_the_curve_is_that_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    scores, positive = rng.integers(0, 20, 200) / 20, rng.random(200) < 0.3
+    found = mean_auc_interval([(scores, positive)])
+    assert found["value"] == pytest.approx(roc_auc_score(positive, scores))
+    draws = [rng.integers(0, 200, 200) for _ in range(500)]
+    areas = [roc_auc_score(positive[draw], scores[draw]) for draw in draws]
+    assert [found["low"], found["high"]] == pytest.approx(np.percentile(areas, [2.5, 97.5]).tolist(), abs=0.02)
+
+
+def test_an_imagenet_network_reads_x_rays(tmp_path):
+    data = shelf("chest_xray")
+    encoder = data.parent.parent / "models" / "efficientnet_lite0_imagenet"
+    if not encoder.is_dir():
+        pytest.skip(f"no {encoder}")
+    flags = {"train_size": 200, "freeze": True, "image_size": 64}
+    record = finetune("image", encoder=str(encoder), data=str(data), output_dir=str(tmp_path / "probe"), **flags)
+    assert record["metrics"]["roc_auc"]["value"] > 0.85

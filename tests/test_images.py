@@ -1,0 +1,237 @@
+"""Images: what can be opened, from which sources, and how they become numbers."""
+
+import io
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageFile
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForImageClassification,
+    ResNetConfig,
+    ResNetForImageClassification,
+)
+
+from toolkit.batches import Draw
+from toolkit.data.image import load_images, load_labelled_images, open_image, splits_of_labelled_images
+from toolkit.encoders import load_image_encoder
+from toolkit.errors import InputError
+from toolkit.images import Changes, Pixels
+from toolkit.models.mlp import MlpConfig, MlpForImageClassification, MlpModel
+from toolkit.models.resnet import (
+    SmallImageResNetConfig,
+    SmallImageResNetForImageClassification,
+    SmallImageResNetModel,
+)
+from toolkit.objectives.supervised import CollateImages, weights_of
+
+SMALL_RESNET = SmallImageResNetConfig(embedding_size=4, hidden_sizes=[4, 8], depths=[1, 2], num_labels=3)
+SMALL_MLP = MlpConfig(image_size=12, hidden_sizes=[8, 6], num_labels=3)
+IMAGE_MODELS = {
+    SmallImageResNetModel: SMALL_RESNET,
+    SmallImageResNetForImageClassification: SMALL_RESNET,
+    MlpModel: SMALL_MLP,
+    MlpForImageClassification: SMALL_MLP,
+}
+
+
+def picture(width: int = 24, height: int = 16, mode: str = "RGB", seed: int = 0) -> Image.Image:
+    colours = np.random.default_rng(seed).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    return Image.fromarray(colours).resize((width, height), Image.Resampling.BILINEAR).convert(mode)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **settings) -> dict:
+    file = io.BytesIO()
+    image.save(file, kind, **settings)
+    return {"bytes": file.getvalue(), "path": None}
+
+
+def test_a_turned_photograph_is_put_upright():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera lay on its side
+    turned = picture().transpose(Image.Transpose.ROTATE_90)
+    upright = open_image(encoded(turned, "TIFF", exif=exif), "photo")
+    assert upright.size == (24, 16)
+    assert np.array_equal(upright, picture())
+
+
+def test_sixteen_bits_of_grey_become_eight():
+    values = np.linspace(0, 65_535, 64).astype(np.uint16).reshape(8, 8)
+    found = np.asarray(open_image(encoded(Image.fromarray(values)), "scan"))
+    assert found.shape == (8, 8, 3)
+    assert np.array_equal(found[..., 0], (values / 257).round())
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"), [("CMYK", "JPEG"), ("P", "GIF"), ("RGBA", "PNG"), ("L", "PNG"), ("1", "PNG")]
+)
+def test_every_mode_becomes_rgb(mode, kind):
+    found = open_image(encoded(picture(mode=mode), kind), "image")
+    assert found.mode == "RGB"
+    assert found.size == (24, 16)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the file is empty"),
+        (b"no picture at all", "this is no image"),
+        (encoded(picture(200, 200), "JPEG")["bytes"][:1200], "cannot be decoded"),
+    ],
+    ids=["empty", "text", "truncated"],
+)
+def test_what_is_broken_is_named(tmp_path, content, message):
+    file = tmp_path / "x.png"
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=f"x.png: .*{message}"):
+        open_image({"bytes": None, "path": str(file)}, str(file))
+    assert not ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+@pytest.mark.parametrize("limit", [200, 100], ids=["above Pillow's warning", "above Pillow's error"])
+def test_a_decompression_bomb_is_not_opened(monkeypatch, limit):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    with pytest.raises(InputError, match=r"bomb: .*(pixels|large)"):
+        open_image(encoded(picture(18, 16)), "bomb")
+
+
+def write(kind: str, folder) -> str:
+    images = [picture(seed=i) for i in range(4)]
+    labels = ["cat", "dog", "cat", "dog"]
+    if kind == "class folders":
+        for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+            (folder / label).mkdir(exist_ok=True)
+            image.save(folder / label / f"{i}.PNG")
+        return str(folder)
+    if kind == "csv":
+        (folder / "pictures").mkdir()
+        for i, image in enumerate(images):
+            image.save(folder / "pictures" / f"{i}.png")
+        lines = [f"pictures/{i}.png,{label}" for i, label in enumerate(labels)]
+        (folder / "list.csv").write_text("\n".join(["file_name,label", *lines]) + "\n")
+        return str(folder / "list.csv")
+    features = datasets.Features({"photo": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
+    columns = {"photo": [encoded(image) for image in images], "label": [0, 1, 0, 1]}
+    datasets.Dataset.from_dict(columns, features=features).to_parquet(folder / "train.parquet")
+    return str(folder / "train.parquet")
+
+
+@pytest.mark.parametrize("kind", ["class folders", "csv", "parquet"])
+def test_sources_give_the_same_images(kind, tmp_path):
+    source = write(kind, tmp_path)
+    rows = load_labelled_images(source)
+    expected = {(label, picture(seed=i).tobytes()) for i, label in enumerate(["cat", "dog", "cat", "dog"])}
+    assert {(row["label"], open_image(row["image"], row["name"]).tobytes()) for row in rows} == expected
+    assert splits_of_labelled_images(source) == (["train"] if kind == "class folders" else [])
+    assert len(load_images([source])) == 4
+
+
+def test_the_sample_is_three_splits_of_all_digits():
+    splits = {name: load_labelled_images("sample", name) for name in ("train", "validation", "test")}
+    assert sum(map(len, splits.values())) == 1797
+    assert all(len(set(rows["label"])) == 10 for rows in splits.values())
+    with pytest.raises(InputError, match="no split 'dev'"):
+        load_labelled_images("sample", "dev")
+
+
+def test_a_label_without_images_and_a_path_that_leads_nowhere_are_named(tmp_path):
+    write("class folders", tmp_path)
+    (tmp_path / "bird").mkdir()
+    with pytest.raises(InputError, match="bird: no image in this folder"):
+        load_labelled_images(str(tmp_path))
+    (tmp_path / "list.csv").write_text("image,label\nnowhere.png,a\n")
+    (row,) = load_labelled_images(str(tmp_path / "list.csv"))
+    with pytest.raises(InputError, match=r"nowhere\.png: no such file"):
+        open_image(row["image"], row["name"])
+
+
+def processor_of(name: str, image_size: int = 32):
+    rows = datasets.Dataset.from_list([{"image": encoded(picture(seed=i)), "name": str(i)} for i in range(3)])
+    return load_image_encoder(name, "AutoModelForImageClassification", image_size, rows)[1]
+
+
+@pytest.mark.parametrize("name", ["scratch:resnet-tiny", "scratch:timm/test_resnet"])
+def test_the_halves_of_a_processor_make_the_whole(name):
+    processor = processor_of(name)
+    halves = Pixels(processor)
+    pixels = torch.from_numpy(halves.fit(picture()))
+    assert pixels.shape == (3, 32, 32)
+    assert pixels.dtype == torch.uint8
+    whole = processor(picture(), return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(halves.normalise(pixels[None]), whole, rtol=0, atol=1e-5)
+
+
+def test_a_new_processor_normalises_what_it_saw(tmp_path):
+    processor = processor_of("scratch:vit-tiny")
+    pixels = torch.cat([processor(picture(seed=i), return_tensors="pt")["pixel_values"] for i in range(3)])
+    torch.testing.assert_close(pixels.mean(dim=(0, 2, 3)), torch.zeros(3), rtol=0, atol=1e-3)
+    torch.testing.assert_close(pixels.std(dim=(0, 2, 3)), torch.ones(3), rtol=0, atol=2e-3)
+    processor.save_pretrained(tmp_path)
+    again = AutoImageProcessor.from_pretrained(tmp_path)(picture(seed=0), return_tensors="pt")["pixel_values"]
+    assert torch.equal(again, pixels[:1])
+
+
+def test_what_changes_at_random_follows_from_the_draw_alone():
+    pixels = torch.stack([torch.from_numpy(np.array(picture(32, 32, seed=i))).permute(2, 0, 1) for i in range(4)])
+    changes = Changes(("flip", "shift", "rotate", "color", "zoom", "trivial", "erase"), seed=5)
+    draws = [Draw(7, 1, example) for example in range(4)]
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    changed = changes(pixels, draws)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert changed.dtype == torch.uint8
+    assert torch.equal(changed[2:], changes(pixels[2:], draws[2:]))
+    assert not torch.equal(changed, changes(pixels, [draw._replace(epoch=2) for draw in draws]))
+    assert torch.equal(Changes((), 0)(pixels, draws), pixels)
+
+
+def test_images_grow_while_training_goes_on():
+    pixels = np.asarray(picture(32, 32)).transpose(2, 0, 1)
+    row = {"pixels": pixels.tobytes(), "height": 32, "width": 32, "label": 1}
+    collate = CollateImages(processor_of("scratch:resnet-tiny"), size_start=16)
+    sizes = [collate([row], [Draw(0, 0, 0, progress=p)])["pixel_values"].shape[-1] for p in (0, 0.4, 0.74, 0.75, 0.99)]
+    assert sizes == [16, 24, 28, 32, 32]
+
+
+def test_weights_let_labels_count_alike():
+    assert weights_of(["a", "a", "a", "b"], ["a", "b"]) == pytest.approx([4 / 6, 2])
+
+
+@pytest.mark.parametrize("model_class", IMAGE_MODELS, ids=lambda model_class: model_class.__name__)
+def test_one_step_of_training_then_save_and_load(model_class, tmp_path):
+    torch.manual_seed(0)
+    model, images = model_class(IMAGE_MODELS[model_class]).train(), torch.randn(4, 3, 12, 12)
+    if "For" in model_class.__name__:
+        model(images, labels=torch.tensor([0, 1, 2, 1])).loss.backward()
+        assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in model.parameters())
+        torch.optim.SGD(model.parameters(), lr=0.1).step()
+    model.eval().save_pretrained(tmp_path)
+    auto_class = AutoModelForImageClassification if "For" in model_class.__name__ else AutoModel
+    loaded = auto_class.from_pretrained(tmp_path).eval()
+    assert type(loaded) is model_class
+    assert type(AutoConfig.from_pretrained(tmp_path)) is type(model.config)
+    with torch.no_grad():
+        before, after, alone = model(images), loaded(images), model(images[1:2])
+    for name, value in before.items():
+        assert torch.equal(value, after[name])
+        torch.testing.assert_close(value[1:2], alone[name])
+
+
+@pytest.mark.parametrize("layer_type", ["basic", "bottleneck"])
+def test_the_resnet_is_that_of_transformers_but_for_its_stem(layer_type):
+    torch.manual_seed(0)
+    sizes = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 2], "layer_type": layer_type, "num_labels": 3}
+    ours = SmallImageResNetForImageClassification(SmallImageResNetConfig(**sizes)).eval()
+    theirs = ResNetForImageClassification(ResNetConfig(**sizes)).eval()
+    rest = {name: value for name, value in ours.state_dict().items() if ".embedder." not in name}
+    loading = theirs.load_state_dict(rest, strict=False)
+    assert all(".embedder." in name for name in loading.missing_keys)
+    assert not loading.unexpected_keys
+    images = torch.randn(2, 3, 12, 12)
+    theirs.resnet.embedder = ours.resnet.embedder
+    assert torch.equal(ours(images).logits, theirs(images).logits)
+    assert ours.resnet.embedder(images).shape[-2:] == (12, 12)

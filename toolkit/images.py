@@ -1,0 +1,184 @@
+"""Images on their way into a model: made one size once, changed at random while training, normalised in batches.
+
+What size and which normalisation is the image processor's to say, transformers' own or a timm model's.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+
+from toolkit.batches import Draw, seed_of
+from toolkit.data.image import open_image
+from toolkit.errors import InputError, extra, first_line
+from toolkit.pretraining_arguments import ImageChange
+
+with extra("images"):
+    import timm
+    from torchvision.transforms import v2
+
+READ_TOGETHER, NUM_MEASURED = 1024, 1000  # images
+_TO_NUMBERS = ("ToTensor", "MaybeToTensor", "PILToTensor", "ConvertImageDtype", "Normalize")  # timm's last transforms
+
+
+class Pixels:
+    """An image processor in two halves: `fit` gives an image its size, `normalise` makes a batch the model's numbers.
+
+    Between the two a pixel is three bytes.
+    """
+
+    def __init__(self, processor):
+        self.processor = processor
+        self._timm = getattr(processor, "val_transforms", None)
+
+    def fit(self, image) -> np.ndarray:
+        """A PIL image -> (3, height, width), bytes."""
+        if self._timm is None:
+            (pixels,) = self.processor(image, do_rescale=False, do_normalize=False, return_tensors="pt")[
+                "pixel_values"
+            ]
+            return pixels.numpy()
+        for transform in self._timm.transforms:
+            if type(transform).__name__ not in _TO_NUMBERS:
+                image = transform(image)
+        return np.ascontiguousarray(np.moveaxis(np.asarray(image), -1, 0))
+
+    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(images, 3, height, width), bytes or numbers up to 255 -> numbers."""
+        if self._timm is None:
+            p = self.processor
+            numbers = p.rescale_and_normalize(
+                pixels.float(), p.do_rescale, p.rescale_factor, p.do_normalize, tuple(p.image_mean), tuple(p.image_std)
+            )
+        else:
+            mean, std = (
+                255 * torch.tensor(self.processor.data_config[name]).view(3, 1, 1) for name in ("mean", "std")
+            )
+            numbers = (pixels - mean) / std
+        return numbers.contiguous(memory_format=torch.channels_last)
+
+
+def new_processor(size: int, train_rows):
+    """For a new network: images of that height and width, normalised by mean and deviation of up to 1,000 of them."""
+    from transformers import ViTImageProcessor
+
+    processor = ViTImageProcessor(size={"height": size, "width": size}, resample=3, do_convert_rgb=True)
+    some = train_rows.select(range(0, len(train_rows), -(-len(train_rows) // NUM_MEASURED)))
+    pixels = np.stack([np.frombuffer(row["pixels"], np.uint8) for row in pixels_of(some, processor)])
+    channels = pixels.reshape(len(pixels), 3, -1) / 255
+    processor.image_mean = channels.mean(axis=(0, 2)).round(4).tolist()
+    processor.image_std = np.maximum(channels.std(axis=(0, 2)), 0.01).round(4).tolist()
+    return processor
+
+
+def load_processor(source: str, config):
+    """The image processor of a folder, a Hub id, or of a timm configuration. Raises `InputError`."""
+    from transformers import AutoImageProcessor
+    from transformers.models.timm_wrapper.image_processing_timm_wrapper import TimmWrapperImageProcessor
+
+    if config.model_type == "timm_wrapper":
+        return TimmWrapperImageProcessor(config.pretrained_cfg, config.architecture)
+    try:
+        return AutoImageProcessor.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{source}: reads no images ({first_line(error)})") from None
+
+
+def timm_config(name: str):
+    """The configuration of timm's network of that name. Raises `InputError`."""
+    from transformers import TimmWrapperConfig
+
+    architecture = name.removeprefix("timm/")
+    if not timm.is_model(architecture):
+        raise InputError(f"{name}: timm knows no such network; `timm.list_models()` names those that it knows")
+    found = timm.get_pretrained_cfg(architecture) or timm.models.PretrainedCfg()
+    return TimmWrapperConfig(architecture=architecture, pretrained_cfg=found.to_dict())  # type: ignore[call-arg]
+
+
+def set_size(config, processor, size: int) -> None:
+    """Let model and processor take whole images of that height and width. Raises `InputError` where they cannot."""
+    if config.model_type == "timm_wrapper":
+        config.pretrained_cfg |= {"input_size": [3, size, size], "crop_pct": 1.0}
+        processor.__init__(config.pretrained_cfg, config.architecture)
+        return
+    trained = getattr(config, "image_size", size)
+    if trained not in (size, (size, size), [size, size]):
+        raise InputError(f"--image_size {size}: {type(config).__name__} takes images of {trained} only")
+    processor.size, processor.do_center_crop = {"height": size, "width": size}, False
+
+
+def pixels_of(rows, processor) -> Iterator[dict[str, Any]]:
+    """Images as `toolkit.data.image` gives them -> `pixels`, (3, height, width) bytes, `height` and `width`, in order.
+
+    Raises `InputError` where one is broken.
+    """
+    pixels = Pixels(processor)
+
+    def read(row: dict[str, Any]) -> np.ndarray:
+        return pixels.fit(open_image(row["image"], row["name"]))
+
+    with ThreadPoolExecutor() as pool:  # Pillow lets other threads run while it decodes
+        for start in range(0, len(rows), READ_TOGETHER):
+            part = [rows[i] for i in range(start, min(start + READ_TOGETHER, len(rows)))]
+            for found in pool.map(read, part):
+                yield {"pixels": found.tobytes(), "height": found.shape[1], "width": found.shape[2]}
+
+
+def rows_of_pixels(rows, processor, label2id: dict[str, int]):
+    """The same as a data set, with `label`, the id of the label or -100 where it has none, `index` and `part` (0)."""
+    labels = rows["label"][:] if "label" in rows.column_names else [None] * len(rows)
+    return datasets.Dataset.from_list(
+        [
+            {**pixels, "label": label2id.get(label, -100), "index": index, "part": 0}
+            for index, (pixels, label) in enumerate(zip(pixels_of(rows, processor), labels, strict=True))
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Changes images at random, each as its draw says, with torchvision's transforms.
+
+    `trivial` is TrivialAugment of Müller & Hutter (2021), https://arxiv.org/abs/2103.10158, `erase` random erasing of
+    Zhong, Zheng, Kang, Li & Yang (2020), https://arxiv.org/abs/1708.04896.
+    """
+
+    names: Sequence[ImageChange]
+    seed: int
+
+    def __call__(self, pixels: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
+        """`pixels` (images, 3, height, width), bytes -> the same shape."""
+        if not self.names:
+            return pixels
+        change = v2.Compose([_transform(name, (pixels.shape[2], pixels.shape[3])) for name in self.names])
+        changed = []
+        with torch.random.fork_rng(devices=()):
+            for image, draw in zip(pixels, draws, strict=True):
+                torch.manual_seed(
+                    int(np.random.SeedSequence(seed_of(self.seed, draw)).generate_state(1, np.uint64)[0])
+                )
+                changed.append(change(image))
+        return torch.stack(changed)
+
+
+def _transform(name: ImageChange, size: tuple[int, int]) -> v2.Transform:
+    bilinear = v2.InterpolationMode.BILINEAR
+    match name:
+        case "flip":
+            return v2.RandomHorizontalFlip()
+        case "shift":
+            return v2.RandomCrop(size, padding=max(1, max(size) // 8), padding_mode="reflect")
+        case "zoom":
+            return v2.RandomResizedCrop(size, scale=(0.5, 1.0), antialias=True)
+        case "rotate":
+            return v2.RandomRotation(15, interpolation=bilinear)
+        case "color":
+            return v2.ColorJitter(0.3, 0.3, 0.3)
+        case "trivial":
+            return v2.TrivialAugmentWide(interpolation=bilinear)
+        case "erase":
+            return v2.RandomErasing(0.25)

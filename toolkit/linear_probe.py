@@ -1,0 +1,71 @@
+"""The head of an image classifier, fitted to an encoder that stays as it is by logistic regression.
+
+Alain & Bengio (2016), "Understanding intermediate layers using linear classifier probes",
+https://arxiv.org/abs/1610.01644. The encoder runs once over each image.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from toolkit.errors import extra
+
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # scikit-learn's C
+
+
+def head_of(model) -> nn.Linear:
+    """The last layer, from features to logits."""
+    if hasattr(model, "timm_model"):
+        return model.timm_model.get_classifier()
+    return [module for module in model.classifier.modules() if isinstance(module, nn.Linear)][-1]
+
+
+@torch.inference_mode()
+def head_inputs(model, batches: Iterable[dict[str, Any]]) -> np.ndarray:
+    """What the head reads of each image: (images, features)."""
+    seen: list[np.ndarray] = []
+    hook = head_of(model).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].float().cpu().numpy()))
+    model.eval()
+    try:
+        for batch in batches:
+            model(pixel_values=batch["pixel_values"])
+    finally:
+        hook.remove()
+    return np.concatenate(seen)
+
+
+def fit_head(
+    model, inputs: np.ndarray, labels: np.ndarray, held_out_inputs: np.ndarray, held_out_labels: np.ndarray
+) -> dict[float, float]:
+    """Set the head's weights by the images; the strength is the one with the least loss on held-out images.
+
+    Features are scaled to a deviation of 1 first, which the weights then take over. `labels` are ids, (images,).
+    Returns the held-out loss of each strength.
+    """
+    with extra("images"):
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.metrics import log_loss
+
+    mean, deviation = inputs.mean(axis=0), inputs.std(axis=0) + 1e-6
+    scaled, held_out = (inputs - mean) / deviation, (held_out_inputs - mean) / deviation
+    fitted = {c: LogisticRegression(C=c, max_iter=1000).fit(scaled, labels) for c in STRENGTHS}
+    known = np.isin(held_out_labels, labels)
+    losses = {
+        c: float(log_loss(held_out_labels[known], probe.predict_proba(held_out[known]), labels=probe.classes_))
+        for c, probe in fitted.items()
+    }
+    best = fitted[min(losses, key=losses.__getitem__)]
+    coefficients, intercepts = best.coef_ / deviation, best.intercept_
+    if len(best.classes_) == 2:  # scikit-learn keeps the odds of the second alone
+        coefficients, intercepts = (np.concatenate([-c, c]) / 2 for c in (coefficients, intercepts))
+    head = head_of(model)
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.fill_(-1e4)  # a label without an image
+        classes = torch.from_numpy(best.classes_)
+        head.weight[classes] = torch.from_numpy(coefficients).to(head.weight)
+        head.bias[classes] = torch.from_numpy(intercepts - coefficients @ mean).to(head.bias)
+    return losses

@@ -1,0 +1,145 @@
+"""Residual networks for small images: those of transformers under a stem that keeps the resolution.
+
+He, Zhang, Ren & Sun (2016), "Deep residual learning for image recognition", https://arxiv.org/abs/1512.03385. The stem
+of the paper's networks for ImageNet leaves a sixteenth of the pixels; that of its networks for CIFAR-10, which is used
+here, a convolution of 3 × 3, leaves all of them. But for the stem the parameters are called as in
+`transformers.ResNetForImageClassification`, and the outputs are the same.
+
+Shape legend: B batch, C channels, S height and width, H last hidden size.
+"""
+
+from itertools import pairwise
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPoolingAndNoAttention,
+    ImageClassifierOutputWithNoAttention,
+)
+
+
+class SmallImageResNetConfig(PreTrainedConfig):
+    """Sizes of a residual network; every stage but the first halves height and width."""
+
+    model_type = "toolkit-resnet"
+
+    num_channels: int = 3
+    embedding_size: int = 64
+    hidden_sizes: list[int] | tuple[int, ...] = (64, 128, 256, 512)
+    depths: list[int] | tuple[int, ...] = (2, 2, 2, 2)
+    layer_type: str = "basic"  # or bottleneck
+
+
+class Convolution(nn.Module):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1, relu: bool = True):
+        super().__init__()
+        padding = kernel_size // 2
+        self.convolution = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
+        self.normalization = nn.BatchNorm2d(out_channels)
+        self.activation = nn.ReLU() if relu else nn.Identity()
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return self.activation(self.normalization(self.convolution(states)))
+
+
+class Block(nn.Module):
+    """Two convolutions of 3 × 3, or one between two of 1 × 1 that make it narrow, and what goes around them."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, layer_type: str):
+        super().__init__()
+        changes = in_channels != out_channels or stride != 1
+        self.shortcut = Convolution(in_channels, out_channels, 1, stride, relu=False) if changes else nn.Identity()
+        if layer_type == "bottleneck":
+            narrow = out_channels // 4
+            self.layer = nn.Sequential(
+                Convolution(in_channels, narrow, 1),
+                Convolution(narrow, narrow, 3, stride),
+                Convolution(narrow, out_channels, 1, relu=False),
+            )
+        else:
+            self.layer = nn.Sequential(
+                Convolution(in_channels, out_channels, 3, stride), Convolution(out_channels, out_channels, relu=False)
+            )
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return (self.layer(states) + self.shortcut(states)).relu()
+
+
+class Stage(nn.Module):
+    def __init__(self, in_channels: int, out_channels: int, stride: int, depth: int, layer_type: str):
+        super().__init__()
+        first = Block(in_channels, out_channels, stride, layer_type)
+        rest = (Block(out_channels, out_channels, 1, layer_type) for _ in range(depth - 1))
+        self.layers = nn.Sequential(first, *rest)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return self.layers(states)
+
+
+class Stages(nn.Module):
+    def __init__(self, config: SmallImageResNetConfig):
+        super().__init__()
+        sizes = pairwise([config.embedding_size, *config.hidden_sizes])
+        self.stages = nn.ModuleList(
+            Stage(*channels, 1 if i == 0 else 2, depth, config.layer_type)
+            for i, (channels, depth) in enumerate(zip(sizes, config.depths, strict=True))
+        )
+
+
+class SmallImageResNetPreTrainedModel(PreTrainedModel):
+    config_class = SmallImageResNetConfig
+    base_model_prefix = "resnet"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, nn.Conv2d):
+            init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+class SmallImageResNetModel(SmallImageResNetPreTrainedModel):
+    def __init__(self, config: SmallImageResNetConfig):
+        super().__init__(config)
+        self.embedder = Convolution(config.num_channels, config.embedding_size)
+        self.encoder = Stages(config)
+        self.pooler = nn.AdaptiveAvgPool2d(1)
+        self.post_init()
+
+    def forward(
+        self, pixel_values: torch.Tensor, output_hidden_states: bool = False, **kwargs
+    ) -> BaseModelOutputWithPoolingAndNoAttention:
+        """`pixel_values` (B, C, S, S) -> `pooler_output` (B, H, 1, 1), and states after the stem and the stages."""
+        layers = [self.embedder(pixel_values)]
+        for stage in self.encoder.stages:
+            layers.append(stage(layers[-1]))
+        return BaseModelOutputWithPoolingAndNoAttention(
+            last_hidden_state=layers[-1],
+            pooler_output=self.pooler(layers[-1]),
+            hidden_states=tuple(layers) if output_hidden_states else None,
+        )
+
+
+class SmallImageResNetForImageClassification(SmallImageResNetPreTrainedModel):
+    def __init__(self, config: SmallImageResNetConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.resnet = SmallImageResNetModel(config)
+        self.classifier = nn.Sequential(nn.Flatten(), nn.Linear(config.hidden_sizes[-1], config.num_labels))
+        self.post_init()
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        output_hidden_states: bool = False,
+        **kwargs,
+    ) -> ImageClassifierOutputWithNoAttention:
+        """`pixel_values` (B, C, S, S), `labels` (B,) -> `logits` (B, num_labels), and `loss` with labels."""
+        outputs = self.resnet(pixel_values, output_hidden_states)
+        logits = self.classifier(outputs.pooler_output)
+        loss = None if labels is None else self.loss_function(labels, logits, self.config)
+        return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits, hidden_states=outputs.hidden_states)

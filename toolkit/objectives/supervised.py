@@ -1,0 +1,70 @@
+"""Labels of images as what a network learns from: batches, and the loss where labels do not count alike."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from toolkit.batches import Draw
+from toolkit.images import Changes, Pixels
+
+FULL_SIZE_FROM = 0.75  # of the run, where images start smaller
+SIZE_STEP = 4  # pixels by which they grow
+
+
+@dataclass(frozen=True)
+class CollateImages:
+    """Rows with `pixels`, `height`, `width` and `label` to a batch; changed at random by `changes`, if there are any.
+
+    With `size_start`, images grow from that size to their own while training goes on.
+    """
+
+    processor: Any
+    changes: Changes | None = None
+    size_start: int | None = None
+
+    def __call__(self, rows: list[dict], draws: Sequence[Draw]) -> dict[str, Any]:
+        joined = bytearray(b"".join(row["pixels"] for row in rows))
+        height, width = rows[0]["height"], rows[0]["width"]
+        pixels = torch.frombuffer(joined, dtype=torch.uint8).view(len(rows), 3, height, width)
+        if self.changes is not None:
+            pixels = self.changes(pixels, draws)
+        if self.size_start is not None:
+            size = [self._size_at(draws[0].progress, full) for full in (height, width)]
+            if size != [height, width]:
+                pixels = F.interpolate(pixels.float(), size, mode="bilinear", antialias=True)
+        labels = [row["label"] for row in rows]
+        return {
+            "pixel_values": Pixels(self.processor).normalise(pixels),
+            "labels": torch.tensor(labels),
+            "num_targets": sum(label >= 0 for label in labels),
+            "num_items": len(rows),
+        }
+
+    def _size_at(self, progress: float, full: int) -> int:
+        assert self.size_start is not None
+        steps = max(0, full - self.size_start) / SIZE_STEP
+        return min(full, self.size_start + SIZE_STEP * int(steps * progress / FULL_SIZE_FROM))
+
+
+def set_loss(model, label_smoothing: float, weights: Sequence[float] | None) -> None:
+    """Let the model's loss be the cross-entropy with smoothed labels, or of labels that count as `weights` say."""
+    weight = None if weights is None else torch.tensor(weights)
+    model.loss_function = partial(_cross_entropy, label_smoothing=label_smoothing, weight=weight)
+
+
+def _cross_entropy(labels, logits, config, label_smoothing: float, weight: torch.Tensor | None) -> torch.Tensor:
+    if weight is None:
+        return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+    losses = F.cross_entropy(logits, labels, weight.to(logits), label_smoothing=label_smoothing, reduction="sum")
+    return losses / (labels >= 0).sum()
+
+
+def weights_of(labels: Sequence[str], names: Sequence[str]) -> list[float]:
+    """One number a name, so that each label counts the same in all, and the mean over `labels` is 1."""
+    counts = Counter(labels)
+    return [len(labels) / (len(names) * counts[name]) for name in names]
