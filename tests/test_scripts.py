@@ -37,6 +37,25 @@ def test_recipes_run(way, corpus, tmp_path):
 
 
 @pytest.mark.slow
+def test_recipes_on_images_run(tmp_path):
+    environment = {**os.environ, "TOOLKIT": TOOLKIT["one process"], "PYTHONPATH": str(REPOSITORY)}
+
+    def run(script: str, *arguments: str) -> str:
+        command = [str(REPOSITORY / "scripts" / script), *map(str, arguments), "--image_size", "8", "--max_steps", "3"]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=REPOSITORY, timeout=600)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
+
+    run("pretrain_images.sh", "sample", tmp_path / "encoders", "1")
+    flags = ["--train_sizes", "2", "--per_class", "--seeds", "1", "--learning_rates", "1e-3", "--baseline"]
+    table = run("transfer_images.sh", tmp_path / "encoders", "sample", tmp_path / "digits", *flags)
+    assert "gain over scratch" in table
+    assert "logistic regression on pixels" in table
+    record = json.loads((tmp_path / "digits" / "results.json").read_text())
+    assert [encoder["name"] for encoder in record["encoders"]] == ["resnet", "vit"]
+
+
+@pytest.mark.slow
 def test_word_vectors_of_three_seeds_are_scored(corpus, tmp_path):
     environment = {**os.environ, "TOOLKIT": TOOLKIT["one process"], "PYTHONPATH": str(REPOSITORY)}
     command = [REPOSITORY / "scripts" / "word_vectors.sh", corpus, tmp_path / "vectors", "--num_train_epochs", "1"]
