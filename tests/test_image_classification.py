@@ -13,6 +13,7 @@ from transformers import AutoModelForImageClassification, pipeline
 
 from tasks import finetune, predict
 from toolkit.data.image import load_labelled_images, open_image
+from toolkit.encoders import layers_below_head, load_image_encoder
 from toolkit.intervals import mean_auc_interval
 from toolkit.linear_probe import fit_head, head_of
 
@@ -209,6 +210,28 @@ def test_the_area_under_the_curve_is_that_of_scikit_learn():
     draws = [rng.integers(0, 200, 200) for _ in range(500)]
     areas = [roc_auc_score(positive[draw], scores[draw]) for draw in draws]
     assert [found["low"], found["high"]] == pytest.approx(np.percentile(areas, [2.5, 97.5]).tolist(), abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("name", "order"),
+    [
+        ("scratch:timm/tf_efficientnet_lite0", ["classifier", "conv_head", "blocks.6.0", "blocks.0.0", "conv_stem"]),
+        ("scratch:timm/resnet10t", ["fc", "layer4.0.conv1", "layer1.0.conv1", "conv1.0"]),
+        ("scratch:resnet-tiny", ["classifier.1", "encoder.stages.2", "encoder.stages.0", "embedder"]),
+        ("scratch:vit-tiny", ["classifier", "layernorm", "layers.3", "layers.0", "embeddings"]),
+    ],
+)
+def test_layers_are_counted_from_the_head_down(name, order):
+    rows = load_labelled_images("sample", "test").select(range(4))
+    labels = {"id2label": {0: "a", 1: "b"}, "label2id": {"a": 0, "b": 1}}
+    model, _ = load_image_encoder(name, "AutoModelForImageClassification", 32, rows, **labels)
+    depths = layers_below_head(model)
+    found = [{depth for parameter, depth in depths.items() if f".{part}." in f".{parameter}"} for part in order]
+    assert all(len(depth) == 1 for depth in found), found
+    firsts = [min(depth) for depth in found]
+    assert firsts == sorted(firsts)
+    assert firsts[0] == 0
+    assert max(firsts) == max(depths.values())
 
 
 def test_an_imagenet_network_reads_x_rays(tmp_path):

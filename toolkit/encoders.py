@@ -167,10 +167,21 @@ def is_of_encoder(model, name: str) -> bool:
 
 def layers_below_head(model) -> dict[str, int]:
     """How deep the parameter of each name lies: 0 the head, 1 the top layer of the encoder, then the embeddings."""
-    heights = {}
-    for name, _ in model.named_parameters():
-        if is_of_encoder(model, name):
-            layer = _LAYER.search(name)
-            heights[name] = int(layer[2]) + 1 if layer else 0
+    heights = {name: height for name, height in _heights(model).items() if is_of_encoder(model, name)}
     top = max(heights.values(), default=0) + 1
     return {name: top - heights.get(name, top) for name, _ in model.named_parameters()}
+
+
+def _heights(model) -> dict[str, int]:
+    """How high the parameter of each name lies, counted from the input."""
+    if hasattr(model, "timm_model"):
+        from timm.models import group_parameters
+
+        groups = group_parameters(model.timm_model, model.timm_model.group_matcher(), reverse=True)
+        return {f"timm_model.{name}": group for name, group in groups.items()}
+    heights, highest = {}, 0
+    for name, _ in model.named_parameters():
+        layer = _LAYER.search(name)
+        heights[name] = int(layer[2]) + 1 if layer else highest  # 0 before all layers, after them as the top one
+        highest = max(highest, heights[name])
+    return heights
