@@ -39,7 +39,7 @@ def test_the_matrices_are_those_of_the_layers():
     parts += ("intermediate.dense", "output.dense")
     assert names == {f"bert.encoder.layer.{layer}.{part}.weight" for layer in (0, 1) for part in parts}
     model.bert.requires_grad_(False)
-    with pytest.raises(InputError, match="--optim muon: BertForMaskedLM has no layers of a transformer to train"):
+    with pytest.raises(InputError, match="--optim muon: BertForMaskedLM has no layers that it is for"):
         matrices_of_layers(model)
 
 
@@ -72,7 +72,7 @@ def test_steps_are_those_of_muon_and_adamw_apart():
 def test_in_float32_steps_are_those_of_singular_values():
     """Newton and Schulz's polynomials move the singular values alone: done to them by hand, in float64."""
     torch.manual_seed(0)
-    for shape in ((5, 5), (4, 9), (9, 4)):
+    for shape in ((5, 5), (4, 9), (9, 4), (6, 2, 3, 3)):
         parameters = [torch.nn.Parameter(torch.zeros(shape)) for _ in range(2)]
         optimizer = Muon([{"params": parameters, "weight_decay": 0.0}], lr=1.0, dtype=torch.float32)
         for parameter in parameters:
@@ -80,12 +80,14 @@ def test_in_float32_steps_are_those_of_singular_values():
         optimizer.step()
         for parameter in parameters:
             assert parameter.grad is not None
-            left, values, right = torch.linalg.svd(parameter.grad.double(), full_matrices=False)
+            left, values, right = torch.linalg.svd(parameter.grad.flatten(1).double(), full_matrices=False)
             values /= values.norm()
             for _ in range(5):
                 values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
-            expected = -0.2 * max(shape) ** 0.5 * left * values @ right
-            torch.testing.assert_close(parameter.double(), expected, rtol=1e-4, atol=1e-5, check_dtype=False)
+            expected = -0.2 * max(len(left), right.shape[1]) ** 0.5 * left * values @ right
+            torch.testing.assert_close(
+                parameter.flatten(1).double(), expected, rtol=1e-4, atol=1e-5, check_dtype=False
+            )
 
 
 def test_going_on_from_a_saved_state_equals_not_stopping():
@@ -109,7 +111,7 @@ def test_what_muon_cannot_train_is_said(corpus, tmp_path):
     flags = ["--corpus", corpus, "--output_dir", tmp_path / "out", "--max_steps", "2", "--vocab_size", "500"]
     done = run_toolkit("pretrain", "elmo", *flags, "--preset", "elmo-tiny", "--optim", "muon")
     assert done.returncode == 2
-    assert "--optim muon: ElmoForPreTraining has no layers of a transformer" in done.stderr
+    assert "--optim muon: ElmoForPreTraining has no layers that it is for" in done.stderr
     flags[3] = tmp_path / "shared"
     done = run_toolkit(
         "pretrain", "bert", *flags, "--preset", "bert-tiny", "--optim", "muon", launcher=[*TORCHRUN, "-m"], **FSDP2

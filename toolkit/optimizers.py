@@ -1,4 +1,5 @@
-"""Muon, whose steps are orthogonal matrices, for the matrices inside a transformer; AdamW for all that is around them.
+"""Muon, whose steps are orthogonal matrices, for the layers of transformers and convolutional networks; AdamW for all
+that is around them.
 
 Jordan et al. (2024), "Muon: an optimizer for hidden layers in neural networks",
 https://kellerjordan.github.io/posts/muon/. That its steps are as long as AdamW's, so that both take one learning rate,
@@ -11,6 +12,8 @@ import torch
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from toolkit.errors import InputError
+
+NEWTON_SCHULZ, NUM_ITERATIONS = (3.4445, -4.7750, 2.0315), 5  # coefficients of x, x³ and x⁵, of Jordan et al.
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
@@ -29,14 +32,15 @@ class MuonWithAdamW(torch.optim.Optimizer):
             optimizer.step()
 
 
-class Muon(torch.optim.Muon):
-    """torch's Muon with steps as long as AdamW's, for all matrices of a shape at once, in any precision.
+class Muon(torch.optim.Optimizer):
+    """Muon with Nesterov's momentum and steps as long as AdamW's, for all matrices of a shape at once.
 
-    torch multiplies in bfloat16 alone, which a CPU that does not know it does hundreds of times slower than float32.
+    `torch.optim.Muon` takes the same steps. It multiplies in bfloat16 alone, which a CPU that does not know it does
+    hundreds of times slower than float32, and takes no convolutions; here a kernel is a matrix with a row an output.
     """
 
     def __init__(self, params: Iterable, lr: float, dtype: torch.dtype = torch.bfloat16):
-        super().__init__(params, lr, adjust_lr_fn="match_rms_adamw")
+        super().__init__(params, {"lr": lr, "weight_decay": 0.1, "momentum": 0.95})
         self.dtype = dtype
 
     @torch.no_grad()
@@ -46,13 +50,13 @@ class Muon(torch.optim.Muon):
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     shapes.setdefault(parameter.shape, []).append(parameter)
-            for (rows, columns), parameters in shapes.items():
-                steps = [self._momentum(parameter, group) for parameter in parameters]
-                directions = self._orthogonalise(torch.stack(steps), group).to(parameters[0].dtype)
-                length = 0.2 * max(rows, columns) ** 0.5
+            for shape, parameters in shapes.items():
+                steps = torch.stack([self._momentum(parameter, group).flatten(1) for parameter in parameters])
+                directions = orthogonalised(steps.to(self.dtype)).to(steps.dtype)
+                length = 0.2 * max(steps.shape[1:]) ** 0.5
                 for parameter, direction in zip(parameters, directions, strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    parameter.add_(direction, alpha=-group["lr"] * length)
+                    parameter.add_(direction.view(shape), alpha=-group["lr"] * length)
 
     def _momentum(self, parameter: torch.nn.Parameter, group: dict) -> torch.Tensor:
         state, gradient = self.state[parameter], parameter.grad
@@ -62,26 +66,28 @@ class Muon(torch.optim.Muon):
         average = state["momentum_buffer"].lerp_(gradient, 1 - group["momentum"])
         return gradient.lerp(average, group["momentum"])
 
-    def _orthogonalise(self, matrices: torch.Tensor, group: dict) -> torch.Tensor:
-        """(number, rows, columns): about the nearest matrices of orthonormal rows or columns, by Newton and Schulz."""
-        a, b, c = group["ns_coefficients"]
-        is_tall = matrices.size(1) > matrices.size(2)
-        wide = (matrices.mT if is_tall else matrices).to(self.dtype)
-        wide = wide / wide.norm(dim=(1, 2), keepdim=True).clamp(min=group["eps"])
-        for _ in range(group["ns_steps"]):
-            gram = wide @ wide.mT
-            wide = torch.baddbmm(wide, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
-        return wide.mT if is_tall else wide
+
+def orthogonalised(matrices: torch.Tensor) -> torch.Tensor:
+    """(number, rows, columns): about the nearest matrices of orthonormal rows or columns, by Newton and Schulz."""
+    is_tall = matrices.size(1) > matrices.size(2)
+    wide = matrices.mT if is_tall else matrices
+    wide = wide / wide.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    a, b, c = NEWTON_SCHULZ
+    for _ in range(NUM_ITERATIONS):
+        gram = wide @ wide.mT
+        wide = torch.baddbmm(wide, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
+    return wide.mT if is_tall else wide
 
 
 def matrices_of_layers(model) -> set[torch.nn.Parameter]:
-    """The trained matrices in the layers of a transformer: not embeddings and heads, which Muon does not suit.
-
-    Raises `InputError` where there are none.
+    """The trained matrices in the layers of a transformer, and the kernels of convolutions but for the first: not
+    embeddings and heads, which Muon does not suit. Raises `InputError` where there are none.
     """
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
-    parameters = {parameter for layer in layers for parameter in layer.parameters()}
-    matrices = {parameter for parameter in parameters if parameter.ndim == 2 and parameter.requires_grad}
+    parameters = {parameter for layer in layers for parameter in layer.parameters() if parameter.ndim == 2}
+    convolutions = [m for m in model.modules() if isinstance(m, torch.nn.Conv2d) and m.groups == 1]
+    matrices = parameters | {convolution.weight for convolution in convolutions[1:]}  # the first one reads pixels
+    matrices = {parameter for parameter in matrices if parameter.requires_grad}
     if not matrices:
-        raise InputError(f"--optim muon: {type(model).__name__} has no layers of a transformer to train, use adamw")
+        raise InputError(f"--optim muon: {type(model).__name__} has no layers that it is for, use adamw or sgd")
     return matrices

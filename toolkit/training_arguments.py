@@ -21,8 +21,8 @@ class TrainingArguments:
     gradient_accumulation_steps: int = 1
     """Parts that each process cuts its share of the batch into, to save memory."""
     optim: Literal["adamw", "muon", "sgd"] = "adamw"
-    """Optimiser: muon is for the matrices in the layers of a transformer, and leaves the rest to adamw; sgd, with
-    Nesterov's momentum of 0.9, wants much higher rates."""
+    """Optimiser: muon is for the matrices in the layers of a transformer and for convolutions, and leaves the rest to
+    adamw; sgd, with Nesterov's momentum of 0.9, wants much higher rates."""
     learning_rate: float = 1e-3
     """Peak learning rate."""
     warmup_ratio: float = 0.1
