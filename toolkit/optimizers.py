@@ -84,9 +84,9 @@ def matrices_of_layers(model) -> set[torch.nn.Parameter]:
     embeddings and heads, which Muon does not suit. Raises `InputError` where there are none.
     """
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
-    parameters = {parameter for layer in layers for parameter in layer.parameters() if parameter.ndim == 2}
     convolutions = [m for m in model.modules() if isinstance(m, torch.nn.Conv2d) and m.groups == 1]
-    matrices = parameters | {convolution.weight for convolution in convolutions[1:]}  # the first one reads pixels
+    matrices = {parameter for layer in layers for parameter in layer.parameters() if parameter.ndim == 2}
+    matrices |= {p for layer in convolutions[1:] for p in layer.parameters() if p.ndim == 4}  # the first reads pixels
     matrices = {parameter for parameter in matrices if parameter.requires_grad}
     if not matrices:
         raise InputError(f"--optim muon: {type(model).__name__} has no layers that it is for, use adamw or sgd")
