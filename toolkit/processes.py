@@ -1,7 +1,9 @@
 """Several processes as one, through Accelerate: which there are, what they agree on, how they share a model out."""
 
+import ctypes
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from toolkit.errors import InputError
 from toolkit.training_arguments import TrainingArguments
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
 
 def make_accelerator(tracker: str | None = None, output_dir: Path | None = None) -> Accelerator:
@@ -67,6 +71,15 @@ def agree(accelerator: Accelerator, seconds: float, signal_number: int) -> tuple
 def knows_bfloat16(device: torch.device) -> bool:
     """Whether it can multiply in bfloat16: a CPU that cannot takes hundreds of times as long as in float32."""
     return device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what tensors give back, where it is glibc: otherwise it asks the system for most of it
+    again in every step, which clears each page first."""
+    with suppress(OSError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def on_main_process(accelerator: Accelerator, function: Callable[[], Any]) -> Any:

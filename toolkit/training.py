@@ -42,6 +42,7 @@ from toolkit.processes import (
     adapt_to_deepspeed,
     agree,
     join_over_processes,
+    keep_freed_memory,
     knows_bfloat16,
     make_accelerator,
     norm_before_clipping,
@@ -157,6 +158,8 @@ def train(
         "seed": arguments.seed,
         "consecutive": consecutive,
     }
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
     wrapped, optimizer, state, carried = _prepare(model, arguments, output_dir, order, pace, accelerator)
     log_path = output_dir / LOG_FILE if is_main else Path(os.devnull)
     if is_main:
