@@ -202,11 +202,10 @@ def finetune(task: Task, arguments: FinetuneArguments) -> dict[str, Any]:
 
     import torch
 
-    from toolkit.checkpoint import save_model
     from toolkit.processes import make_accelerator
     from toolkit.report import write_confusion_matrix
     from toolkit.results import RESULTS_FILE, Stopwatch, check_output_dir, create_output_dir, write_results
-    from toolkit.training import TrainingResult, train
+    from toolkit.training import train
 
     output_dir = check_output_dir(arguments.output_dir, arguments.resume, arguments.overwrite_output_dir)
     accelerator = make_accelerator()
@@ -238,29 +237,21 @@ def finetune(task: Task, arguments: FinetuneArguments) -> dict[str, Any]:
 
     if accelerator.is_main_process:
         create_output_dir(output_dir, arguments.overwrite_output_dir and not arguments.resume)
-    accelerator.wait_for_everyone()
-    model.to(accelerator.device)
-    start = stopwatch.seconds
-    if arguments.freeze and task.fit_head(model, processor, features):
-        seconds = stopwatch.seconds - start
-        save_model(output_dir, model, processor, writes=accelerator.is_main_process)
-        accelerator.wait_for_everyone()
-        result = TrainingResult(0, seconds, len(features["train"]) / seconds, deterministic=True)
-    else:
-        result = train(
-            model,
-            features["train"],
-            Collate(task, processor, arguments),
-            _with_default_budget(arguments, len(features["train"])),
-            output_dir,
-            processor=processor,
-            lengths=task.lengths(features["train"]),
-            evaluate=evaluate,
-            better=task.better,
-            item=task.item,
-            num_evaluations=NUM_EVALUATIONS,
-            pace=_pace(model, arguments),
-        )
+    result = _fit_head(task, model, processor, features, output_dir, accelerator) if arguments.freeze else None
+    result = result or train(
+        model,
+        features["train"],
+        Collate(task, processor, arguments),
+        _with_default_budget(arguments, len(features["train"])),
+        output_dir,
+        processor=processor,
+        lengths=task.lengths(features["train"]),
+        evaluate=evaluate,
+        better=task.better,
+        item=task.item,
+        num_evaluations=NUM_EVALUATIONS,
+        pace=_pace(model, arguments),
+    )
     model = type(model).from_pretrained(output_dir).to(accelerator.device).eval()
     scores, predictions = {}, []
     rows_of = {"validation": validation_rows, "test": test_rows}
@@ -434,6 +425,22 @@ def _freeze_encoder(model) -> None:
     depths = layers_below_head(model)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(depths[name] == 0)
+
+
+def _fit_head(task: Task, model, processor, features: dict[str, Any], output_dir: Path, accelerator):
+    """The `TrainingResult` of a head that was fitted without training, its checkpoint saved; None where none was."""
+    from toolkit.checkpoint import save_model
+    from toolkit.results import Stopwatch
+    from toolkit.training import TrainingResult
+
+    model.to(accelerator.device)
+    stopwatch = Stopwatch()
+    if not task.fit_head(model, processor, features):
+        return None
+    seconds = stopwatch.seconds
+    save_model(output_dir, model, processor, writes=accelerator.is_main_process)
+    accelerator.wait_for_everyone()
+    return TrainingResult(0, seconds, len(features["train"]) / seconds, deterministic=True)
 
 
 def _pace(model, arguments: FinetuneArguments) -> Callable:

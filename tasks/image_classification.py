@@ -62,6 +62,9 @@ class ImageClassification(Task):
         from toolkit.encoders import load_image_encoder
         from toolkit.objectives.supervised import set_loss, weights_of
 
+        num_labels = len(config_fields["id2label"])
+        if arguments.choose_threshold and num_labels != 2:
+            raise InputError(f"--choose_threshold: there are {num_labels} labels, expected two")
         model, processor = load_image_encoder(
             arguments.encoder, self.model_class, arguments.image_size, train_rows, **config_fields
         )
@@ -112,11 +115,9 @@ class ImageClassification(Task):
 
         if not arguments.choose_threshold:
             return False
-        names = list(model.config.id2label.values())
-        if len(names) != 2:
-            raise InputError(f"--choose_threshold: there are {len(names)} labels, expected two")
-        scores = np.array([probabilities[names[1]] for _, probabilities in predictions])
-        is_second = np.array(rows["label"][:]) == names[1]
+        second = model.config.id2label[1]
+        scores = np.array([probabilities[second] for _, probabilities in predictions])
+        is_second = np.array(rows["label"][:]) == second
         levels = np.unique(scores)
         candidates = np.array([levels[0] / 2, *((levels[1:] + levels[:-1]) / 2), (1 + levels[-1]) / 2])
         right = ((scores >= candidates[:, None]) == is_second).sum(axis=1)

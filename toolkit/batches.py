@@ -16,6 +16,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch.utils.data import DataLoader
 
 from toolkit.interruptions import SIGNALS
@@ -106,6 +107,11 @@ class ExampleStream:
 def seed_of(seed: int, draw: Draw) -> tuple[int, int, int]:
     """The seed for whatever is random about one example, for `numpy.random.default_rng`."""
     return seed, draw.epoch, draw.example
+
+
+def seed_torch(*address: int) -> None:
+    """Let torch's generator start from numbers such as `seed_of` gives."""
+    torch.manual_seed(int(np.random.SeedSequence(address).generate_state(1, np.uint64)[0]))
 
 
 class _AddressedRows:

@@ -1,7 +1,7 @@
 """Take an encoder by name: a folder, a Hub id, or `scratch:` and a preset or folder for random weights."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -153,21 +153,24 @@ def _loading_explained(name: str, model_class: str, config) -> Iterator[None]:
 def _check_that_all_is_there(name: str, model, loading: dict[str, Any]) -> None:
     """Raises `InputError` where weights are missing that are not of the head."""
     keys = [*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])]
-    if missing := [key for key in keys if is_of_encoder(model, key)]:
+    if missing := _of_encoder(model, keys):
         raise InputError(f"{name}: the weights of {missing[0]} and {len(missing) - 1} others are not in it")
 
 
-def is_of_encoder(model, name: str) -> bool:
-    """Whether a parameter is none of the head, to which a pooler belongs that pretraining leaves untrained."""
+def _of_encoder(model, names: Iterable[str]) -> list[str]:
+    """The names of those parameters that are none of the head's, to which a pooler belongs that pretraining leaves
+    untrained."""
     if hasattr(model, "timm_model"):  # its head is one of its own layers
-        head = {id(parameter) for parameter in model.timm_model.get_classifier().parameters()}
-        return id(dict(model.named_parameters()).get(name)) not in head
-    return name.startswith(f"{model.base_model_prefix}.") and _POOLER not in name
+        head = model.timm_model.get_classifier()
+        (prefix,) = (f"{name}." for name, module in model.named_modules() if module is head)
+        return [name for name in names if not name.startswith(prefix)]
+    return [name for name in names if name.startswith(f"{model.base_model_prefix}.") and _POOLER not in name]
 
 
 def layers_below_head(model) -> dict[str, int]:
     """How deep the parameter of each name lies: 0 the head, 1 the top layer of the encoder, then the embeddings."""
-    heights = {name: height for name, height in _heights(model).items() if is_of_encoder(model, name)}
+    heights = _heights(model)
+    heights = {name: heights[name] for name in _of_encoder(model, heights)}
     top = max(heights.values(), default=0) + 1
     return {name: top - heights.get(name, top) for name, _ in model.named_parameters()}
 

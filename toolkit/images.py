@@ -12,7 +12,7 @@ import datasets
 import numpy as np
 import torch
 
-from toolkit.batches import Draw, seed_of
+from toolkit.batches import Draw, seed_of, seed_torch
 from toolkit.data.image import open_image
 from toolkit.errors import InputError, extra, first_line
 from toolkit.pretraining_arguments import ImageChange
@@ -158,9 +158,7 @@ class Changes:
         changed = []
         with torch.random.fork_rng(devices=()):
             for image, draw in zip(pixels, draws, strict=True):
-                torch.manual_seed(
-                    int(np.random.SeedSequence(seed_of(self.seed, draw)).generate_state(1, np.uint64)[0])
-                )
+                seed_torch(*seed_of(self.seed, draw))
                 changed.append(change(image))
         return torch.stack(changed)
 

@@ -31,7 +31,7 @@ def head_inputs(model, batches: Iterable[dict[str, Any]]) -> np.ndarray:
     model.eval()
     try:
         for batch in batches:
-            model(pixel_values=batch["pixel_values"])
+            model(pixel_values=batch["pixel_values"].to(model.device))
     finally:
         hook.remove()
     return np.concatenate(seen)

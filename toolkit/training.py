@@ -18,12 +18,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, send_to_device
 
-from toolkit.batches import Batch, Collate, Draw, ExampleStream, load_batches, split_draws
+from toolkit.batches import Batch, Collate, Draw, ExampleStream, load_batches, seed_torch, split_draws
 from toolkit.checkpoint import (
     REPEAT_OR_START_ANEW,
     TrainingState,
@@ -206,7 +205,7 @@ def train(
             for group in optimizer.param_groups:
                 factor = learning_rate_factor(progress, arguments.warmup_ratio, group["start"])
                 group["lr"] = arguments.learning_rate * group["scale"] * factor
-            _seed_dropout(arguments.seed, state.step, accelerator.process_index)
+            seed_torch(arguments.seed, state.step, accelerator.process_index)  # of dropout
 
             loss_sum, num_targets, step_items = _add_gradients(
                 wrapped, list(islice(batches, num_parts)), states, precision, accelerator
@@ -411,10 +410,6 @@ def _tracking(accelerator: Accelerator, arguments: TrainingArguments, output_dir
     finally:
         for tracker in accelerator.trackers:  # accelerate's end_training would end the processes' group as well
             tracker.finish()
-
-
-def _seed_dropout(*address: int) -> None:
-    torch.manual_seed(int(np.random.SeedSequence(address).generate_state(1, np.uint64)[0]))
 
 
 def _make_optimizer(model, arguments: TrainingArguments, pace, accelerator: Accelerator) -> torch.optim.Optimizer:

@@ -17,18 +17,6 @@ from toolkit.flags import parse_flags
 from toolkit.pretraining_arguments import ImageChange
 from toolkit.training_arguments import TrainingArguments
 
-FLAGS_OF_TASKS = {  # each with the tasks that know it
-    "head": ("pos",),
-    "tag_column": ("pos",),
-    "token_column": ("pos",),
-    "word_dropout": ("pos", "text"),
-    "text_column": ("text",),
-    "label_column": ("text", "image"),
-    "image_column": ("image",),
-    "image_size": ("image",),
-    "augment": ("image",),
-}
-
 
 @dataclass(kw_only=True)
 class CompareArguments(TrainingArguments):
@@ -88,9 +76,11 @@ class CompareArguments(TrainingArguments):
             if size != "all" and not (size.isdigit() and int(size) > 0):
                 raise InputError(f"--train_sizes {size}: expected a number greater than zero, or 'all'")
         check_positive(self, "seeds")
+        flags = {name: {flag.name for flag in fields(task.arguments_class)} for name, task in TASKS.items()}
+        of_others = set().union(*flags.values()) - flags[self.task]
         for flag in fields(self):
-            value, tasks = getattr(self, flag.name), FLAGS_OF_TASKS.get(flag.name)
-            if tasks and self.task not in tasks and value != flag.default:
+            value = getattr(self, flag.name)
+            if flag.name in of_others and value != flag.default:
                 raise InputError(f"--{flag.name} {value}: does not go with --task {self.task}")
         names = [Path(encoder).name for encoder in self.encoders]
         if len(set(names)) < len(names):

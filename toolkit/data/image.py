@@ -26,10 +26,7 @@ def load_labelled_images(
     if source == sources.SAMPLE:
         return _sample_digits(split or "train")
     if folders := _class_folders(source):
-        split = split or "train"
-        if split not in folders:
-            raise InputError(f"{source}: no split '{split}' in this folder, found {', '.join(folders)}")
-        return _of_files([file for file, _ in folders[split]], [label for _, label in folders[split]])
+        return _of_files(*sources.class_files_of_split(source, folders, split))
     files = sources.find_files(source, set(sources.TABLE_BUILDERS), split)
     rows = sources.load_table(source, files, split)
     labels = sources.labels_of_table(source, rows, label_column)
@@ -38,8 +35,7 @@ def load_labelled_images(
 
 def splits_of_labelled_images(source: str) -> list[str]:
     """The splits that a folder or a data set of the Hub has; none of a single file or a pattern."""
-    found = _class_folders(source)
-    return [s for s in sources.SPLIT_NAMES if s in found] or sources.splits_of(source, set(sources.TABLE_BUILDERS))
+    return sources.splits_of(source, set(sources.TABLE_BUILDERS), _class_folders(source))
 
 
 def load_images(inputs: Sequence[str | Path], image_column: str | None = None):

@@ -7,7 +7,7 @@ import random
 import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -80,8 +80,13 @@ def _split_of(names: Sequence[str]) -> str | None:
     return None
 
 
-def splits_of(source: str, suffixes: set[str]) -> list[str]:
-    """The splits that a folder has files for, or a data set of the Hub; none of a single file or a pattern."""
+def splits_of(source: str, suffixes: set[str], class_folders: Iterable[str] = ()) -> list[str]:
+    """The splits that a folder has files for, or a data set of the Hub; none of a single file or a pattern.
+
+    Of a folder with class folders they are those in `class_folders`.
+    """
+    if found := [split for split in SPLIT_NAMES if split in class_folders]:
+        return found
     if source == SAMPLE:
         return list(SPLIT_NAMES)
     if not Path(source).expanduser().is_dir():
@@ -109,6 +114,14 @@ def find_class_folders(source: str, suffixes: set[str]) -> dict[str, list[tuple[
             split = _split_of(folders[:1]) if len(folders) > 1 else None
             found.setdefault(split or "train", []).append((file, folders[-1]))
     return found
+
+
+def class_files_of_split(source: str, folders: dict[str, list[tuple[Path, str]]], split: str | None):
+    """The files of one split of what `find_class_folders` found, and beside them their labels. Raises `InputError`."""
+    split = split or "train"
+    if split not in folders:
+        raise InputError(f"{source}: no split '{split}' in this folder, found {', '.join(folders)}")
+    return [file for file, _ in folders[split]], [label for _, label in folders[split]]
 
 
 def find_inputs(words: Sequence[str]) -> list[str | Path]:

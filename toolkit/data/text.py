@@ -67,11 +67,9 @@ def load_labelled_text(
     if source == sources.SAMPLE:
         return datasets.Dataset.from_list(list(_sample_genres(split or "train")))
     if folders := sources.find_class_folders(source, {".txt"}):
-        split = split or "train"
-        if split not in folders:
-            raise InputError(f"{source}: no split '{split}' in this folder, found {', '.join(folders)}")
-        texts = [sources.read_text(file).strip() for file, _ in folders[split]]
-        return datasets.Dataset.from_dict({"text": texts, "label": [label for _, label in folders[split]]})
+        files, labels = sources.class_files_of_split(source, folders, split)
+        texts = [sources.read_text(file).strip() for file in files]
+        return datasets.Dataset.from_dict({"text": texts, "label": labels})
     rows = sources.load_table(source, sources.find_files(source, set(sources.TABLE_BUILDERS), split), split)
     text = sources.choose_column(source, rows.column_names, "text_column", text_column, USUAL_COLUMNS)
     labels = sources.labels_of_table(source, rows, label_column)
@@ -80,8 +78,7 @@ def load_labelled_text(
 
 def splits_of_labelled_text(source: str) -> list[str]:
     """The splits that a folder or a data set of the Hub has; none of a single file or a pattern."""
-    found = sources.find_class_folders(source, {".txt"})
-    return [s for s in sources.SPLIT_NAMES if s in found] or sources.splits_of(source, set(sources.TABLE_BUILDERS))
+    return sources.splits_of(source, set(sources.TABLE_BUILDERS), sources.find_class_folders(source, {".txt"}))
 
 
 def hold_out(rows, fraction: float):
