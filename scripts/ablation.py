@@ -18,14 +18,14 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from alternation import write
-from bench_mlm import KNOWS_BFLOAT16, OURS, HeldOut
+from alternation import KNOWS_BFLOAT16, write
+from bench_mlm import OURS, HeldOut
 from transformers import AutoModelForPreTraining
 
 from toolkit.data.text import load_text, spread
-from toolkit.evaluation import held_out_losses
+from toolkit.evaluation import held_out_loss
 from toolkit.objectives.two_way_lm import PredictNeighbours, windows
-from toolkit.pretraining import OUTPUT_WORDS
+from toolkit.pretraining.text import OUTPUT_WORDS
 from toolkit.processes import make_accelerator
 from toolkit.results import RESULTS_FILE, read_results
 from toolkit.tokenization import load_tokenizer, train_tokenizer
@@ -40,6 +40,7 @@ CHANGES: dict[str, dict[str, dict]] = {
         "Muon at 1.5e-3": {"learning_rate": 1.5e-3},
         "Muon at 6e-3": {"learning_rate": 6e-3},
         "random embeddings": {"embeddings": "random"},
+        "random attention": {"attention": "random"},
         "an output bias of zeros": {"output_bias": "zeros"},
         "15% of the tokens masked": {"mlm_probability": 0.15},
         "30% of the tokens masked": {"mlm_probability_end": 0.3},
@@ -81,8 +82,7 @@ class HeldOutWords:
         rows = spread(windows(self.texts, self.tokenizer, words, 32), 2_048)
         collate = PredictNeighbours(self.tokenizer.pad_token_id, words.sep_token_id, len(words), seed=0)
         model = AutoModelForPreTraining.from_pretrained(folder).eval()
-        sums, counts = held_out_losses(model, rows, collate, 16, self.accelerator)
-        return float(sums.sum() / counts.sum())
+        return held_out_loss(model, rows, collate, 16, self.accelerator)
 
 
 def main(method: str, corpus: str, validation_corpus: str, runs: str, minutes: float = 10.0) -> None:

@@ -1,17 +1,23 @@
-"""What the benchmarks share: ways of doing the same, run in turns on the same machine, as medians and ratios."""
+"""What the benchmarks share: ways of doing the same, run in turns on the same machine, as medians and ratios; what its
+processor knows and how fast it multiplies."""
 
 import json
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from toolkit.processes import knows_bfloat16
 from toolkit.results import made_with, write_json
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
+KNOWS_BFLOAT16 = knows_bfloat16(torch.device("cpu"))
 
 
 def alternate(ways: dict[str, Callable[[], float]], rounds: int) -> dict[str, Any]:
@@ -54,6 +60,28 @@ def alternate_processes(script: str, ways: dict[str, list[str]], rounds: int, it
 
     found = alternate({name: partial(items_per_second, name) for name in ways}, rounds)
     return found | {"peak memory, MB": {name: statistics.median(values) for name, values in memory.items()}}
+
+
+def peak(dtype: torch.dtype) -> float:
+    """Operations a second of a product of matrices of 1024 x 1024, the best of twenty."""
+    a, b = (torch.randn(1024, 1024, dtype=dtype) for _ in range(2))
+    times = []
+    for _ in range(20):
+        start = time.perf_counter()
+        a @ b
+        times.append(time.perf_counter() - start)
+    return 2 * 1024**3 / min(times)
+
+
+def peaks() -> dict[str, float]:
+    """That of float32, and of bfloat16 where the processor knows it, in GFLOP/s."""
+    dtypes = {"bf16": torch.bfloat16} if KNOWS_BFLOAT16 else {}
+    return {name: peak(dtype) / 1e9 for name, dtype in ({"float32": torch.float32} | dtypes).items()}
+
+
+def share_of_peak(way: str, flops: float, peaks: dict[str, float]) -> float:
+    """Of a way that carries out so many operations a second; with bfloat16 its name ends in bf16."""
+    return flops / (1e9 * peaks["bf16" if way.endswith("bf16") else "float32"])
 
 
 def write(name: str, record: dict[str, Any]) -> None:

@@ -9,9 +9,12 @@ spells out every word, runs `nn.LSTM` on the text and on its reverse, and takes 
 AdamW, a bare loop. The toolkit's trains as by default, with 2,048 negatives, and with --bf16 too where the processor
 knows bfloat16.
 
-speed: words a second, processes of a few steps each in turns, on the sample. Record: docs/results/bench_elmo.json.
+speed: words a second, processes of a few steps each in turns, on the sample, and the share of the machine's
+matrix-multiply peak: products and convolutions that torch counts while it trains, and those of LSTMs, see
+`lstm_flops`, by their time. Record: docs/results/bench_elmo.json.
 quality: the perplexity, of the full softmax, on the same held-out windows after STEPS (300) steps each, which are the
-same words in the same order at the same learning rates. Record: docs/results/bench_elmo_quality.json.
+same words in the same order at the same learning rates, and the seconds until there. Record:
+docs/results/bench_elmo_quality.json.
 """
 
 import json
@@ -19,27 +22,30 @@ import math
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from alternation import alternate_processes, write
+from alternation import KNOWS_BFLOAT16, alternate_processes, in_a_process, peaks, share_of_peak, write
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from toolkit.batches import ExampleStream
 from toolkit.data.text import hold_out, load_text, spread
-from toolkit.evaluation import held_out_losses
+from toolkit.evaluation import held_out_loss
 from toolkit.models.elmo import ElmoConfig, ElmoForPreTraining
 from toolkit.objectives.two_way_lm import PredictNeighbours, windows
 from toolkit.presets import get_preset
-from toolkit.processes import knows_bfloat16, make_accelerator
+from toolkit.processes import make_accelerator
 from toolkit.results import Stopwatch
 from toolkit.tokenization import train_tokenizer
 from toolkit.training import learning_rate_factor, train
 from toolkit.training_arguments import TrainingArguments
 
 BATCH_SIZE, WORDS, NUM_NEGATIVES, RATE, STEPS = 64, 32, 2_048, 3e-3, 12
-KNOWS_BFLOAT16 = knows_bfloat16(torch.device("cpu"))
 
 
 class PlainLanguageModel(nn.Module):
@@ -149,38 +155,67 @@ def perplexity_of_plain(model: PlainLanguageModel, job: Job) -> float:
     return math.exp(loss_sum / num_targets)
 
 
-def once(way: str) -> dict[str, float]:
-    """In a process of its own: seconds a step, after two to get warm, and peak memory."""
+def lstm_flops(states, of_inputs, of_states, *arguments, **keywords) -> int:
+    """Of one layer of an LSTM in one direction, from shapes: a product for each step's input and one for its state."""
+    steps, batch, _ = states
+    return 2 * steps * batch * (math.prod(of_inputs) + math.prod(of_states))
+
+
+def flops_of_a_step(train: Callable[[], Any]) -> float:
+    """Floating-point operations of matrix products and convolutions, forwards and backwards."""
+    lstm = torch.ops.aten.mkldnn_rnn_layer, torch.ops.aten.mkldnn_rnn_layer_backward
+    ways = {lstm[0]: lstm_flops, lstm[1]: lambda *arguments, **keywords: 2 * lstm_flops(*arguments)}
+    with FlopCounterMode(display=False, custom_mapping=ways) as counter:
+        train()
+    return counter.get_total_flops() / STEPS
+
+
+def once(way: str, what: str) -> dict[str, float]:
+    """In a process of its own: seconds a step, after two to get warm, and peak memory; or operations a step."""
     job = Job(*hold_out(load_text("sample"), 0.01), steps=STEPS, seed=0)
-    _, times = job.plain() if way == "plain" else job.ours(bf16=way.endswith("bf16"))
+    train = job.plain if way == "plain" else partial(job.ours, bf16=way.endswith("bf16"))
+    if what == "flops":
+        return {"flops": flops_of_a_step(train)}
+    _, times = train()
     return {"seconds": (times[-1] - times[1]) / (STEPS - 2), "peak_memory_mb": Stopwatch().peak_memory_mb}
 
 
 def speed(rounds: int = 3) -> None:
-    ways = {way: [way] for way in (*(["toolkit, bf16"] if KNOWS_BFLOAT16 else []), "toolkit", "plain")}
+    found_peaks = peaks()
+    ways = {way: [way, "seconds"] for way in (*(["toolkit, bf16"] if KNOWS_BFLOAT16 else []), "toolkit", "plain")}
     words = BATCH_SIZE * (WORDS - 1)  # the first of a window is its [CLS]
     found = alternate_processes(__file__, ways, rounds, words)
-    write("bench_elmo", {"unit": "words/s", "steps": STEPS - 2, "negatives": NUM_NEGATIVES} | found)
+    flops = {way: in_a_process(__file__, way, "flops")["flops"] for way in ways}
+    found["GFLOP a step"] = {way: count / 1e9 for way, count in flops.items()}
+    found["share of the peak"] = {
+        way: share_of_peak(way, flops[way] * found["medians"][way] / words, found_peaks) for way in ways
+    }
+    head = {"unit": "words/s", "steps": STEPS - 2, "negatives": NUM_NEGATIVES, "peak, GFLOP/s": found_peaks}
+    write("bench_elmo", head | found)
 
 
 def quality(corpus: str, validation_corpus: str, steps: int = 300, seeds: int = 3) -> None:
     name = "toolkit, bf16" if KNOWS_BFLOAT16 else "toolkit"
     found: dict[str, list[float]] = {name: [], "plain": []}
+    seconds: dict[str, list[float]] = {name: [], "plain": []}
     for seed in range(seeds):
         job = Job(load_text(corpus), load_text(validation_corpus, "validation"), steps, seed)
-        model, _ = job.ours(bf16=KNOWS_BFLOAT16)
-        sums, counts = held_out_losses(model.eval(), job.held_out, job.exact, 16, make_accelerator())
-        found[name].append(math.exp(sums.sum() / counts.sum()))
-        found["plain"].append(perplexity_of_plain(job.plain()[0], job))
+        model, times = job.ours(bf16=KNOWS_BFLOAT16)
+        loss = held_out_loss(model.eval(), job.held_out, job.exact, 16, make_accelerator())
+        found[name].append(math.exp(loss))
+        seconds[name].append(times[-1])
+        plain, times = job.plain()
+        found["plain"].append(perplexity_of_plain(plain, job))
+        seconds["plain"].append(times[-1])
         print(f"seed {seed}: { {name: values[-1] for name, values in found.items()} }", flush=True)
     ratios = [ours / plain for ours, plain in zip(*found.values(), strict=True)]
     head = {"unit": "perplexity", "steps": steps, "words": steps * BATCH_SIZE * (WORDS - 1)}
-    write("bench_elmo_quality", head | {"figures": found, "toolkit to plain": ratios})
+    write("bench_elmo_quality", head | {"figures": found, "toolkit to plain": ratios, "seconds": seconds})
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["once"]:
-        print(json.dumps(once(sys.argv[2])))
+        print(json.dumps(once(*sys.argv[2:4])))
     elif sys.argv[1:2] == ["quality"]:
         quality(*sys.argv[2:4], *map(int, sys.argv[4:6]))
     else:

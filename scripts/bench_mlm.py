@@ -28,18 +28,18 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from alternation import alternate_processes, write
+from alternation import KNOWS_BFLOAT16, alternate_processes, peaks, share_of_peak, write
 from datasets import Dataset
 from transformers import DataCollatorForLanguageModeling, Trainer, TrainerCallback
 from transformers import TrainingArguments as TrainerArguments
 
 from toolkit.data.text import load_text, spread
-from toolkit.evaluation import held_out_losses
+from toolkit.evaluation import held_out_loss
 from toolkit.models.bert import BertForMaskedLM
 from toolkit.objectives.masked_lm import MASKED_SHARE, MaskTokens, count_tokens, windows
 from toolkit.presets import get_preset
 from toolkit.pretraining import pretrain
-from toolkit.processes import knows_bfloat16, make_accelerator
+from toolkit.processes import make_accelerator
 from toolkit.results import LOG_FILE, Stopwatch, write_json
 from toolkit.tokenization import load_tokenizer, train_tokenizer, word_level_tokenizer
 from toolkit.training import train
@@ -47,7 +47,6 @@ from toolkit.training_arguments import TrainingArguments
 
 LAYERS, WIDTH, LENGTH, BATCH_SIZE, STEPS = 4, 256, 128, 32, 10
 SPECIAL_IDS = [0, 1, 2, 3, 4]
-KNOWS_BFLOAT16 = knows_bfloat16(torch.device("cpu"))
 PEER_RATES = (5e-4, 1e-3, 2e-3)
 OURS = {  # as in scripts/figures.sh
     "batch_size": 16,
@@ -55,6 +54,7 @@ OURS = {  # as in scripts/figures.sh
     "learning_rate": 3e-3,
     "embeddings": "word2vec",
     "output_bias": "frequencies",
+    "attention": "neighbours",
     "mlm_probability": 0.3,
     "mlm_probability_end": 0.15,
     "bf16": KNOWS_BFLOAT16,
@@ -71,17 +71,6 @@ def flops(vocab_size: int, masked_only: bool) -> float:
     last_layer = 2 * a_matrix + masked * (10 * a_matrix + scores)
     output = masked * (a_matrix + 2 * WIDTH * vocab_size)
     return 3 * BATCH_SIZE * LENGTH * ((LAYERS - 1) * a_layer + last_layer + output)
-
-
-def peak(dtype: torch.dtype) -> float:
-    """Operations a second of a product of matrices of 1024 x 1024, the best of twenty."""
-    a, b = (torch.randn(1024, 1024, dtype=dtype) for _ in range(2))
-    times = []
-    for _ in range(20):
-        start = time.perf_counter()
-        a @ b
-        times.append(time.perf_counter() - start)
-    return 2 * 1024**3 / min(times)
 
 
 def new_model(vocab_size: int) -> BertForMaskedLM:
@@ -145,24 +134,17 @@ def once(way: str, vocab_size: int) -> dict[str, float]:
 
 
 def speed(rounds: int = 3) -> None:
-    record: dict[str, Any] = {"unit": "tokens/s", "steps": STEPS - 2}
-    dtypes = {"bf16": torch.bfloat16} if KNOWS_BFLOAT16 else {}
-    record["peak, GFLOP/s"] = {
-        name: peak(dtype) / 1e9 for name, dtype in ({"float32": torch.float32} | dtypes).items()
-    }
-    names = [
-        f"{name}{suffix}" for suffix in (*(f", {name}" for name in dtypes), "") for name in ("toolkit", "Trainer")
-    ]
+    found_peaks = peaks()
+    record: dict[str, Any] = {"unit": "tokens/s", "steps": STEPS - 2, "peak, GFLOP/s": found_peaks}
+    suffixes = (", bf16", "") if KNOWS_BFLOAT16 else ("",)
+    names = [f"{name}{suffix}" for suffix in suffixes for name in ("toolkit", "Trainer")]
     for vocab_size in (8_192, 30_522):
         ways = {way: [way, str(vocab_size)] for way in names}
         found = alternate_processes(__file__, ways, rounds, BATCH_SIZE * LENGTH)
-        found["share of the peak"] = {
-            way: flops(vocab_size, way.startswith("toolkit"))
-            / (BATCH_SIZE * LENGTH)
-            * found["medians"][way]
-            / (1e9 * record["peak, GFLOP/s"]["bf16" if way.endswith("bf16") else "float32"])
-            for way in ways
-        }
+        found["share of the peak"] = {}
+        for way, tokens in found["medians"].items():
+            done = flops(vocab_size, way.startswith("toolkit")) / (BATCH_SIZE * LENGTH) * tokens
+            found["share of the peak"][way] = share_of_peak(way, done, found_peaks)
         record[f"vocabulary of {vocab_size:,}"] = found
     write("bench_mlm", record)
 
@@ -207,8 +189,7 @@ class HeldOut:
         self.collate, self.accelerator = MaskTokens(*ids, special, len(self.tokenizer), seed=0), make_accelerator()
 
     def loss(self, model) -> float:
-        sums, counts = held_out_losses(model.eval(), self.rows, self.collate, 16, self.accelerator)
-        return float(sums.sum() / counts.sum())
+        return held_out_loss(model.eval(), self.rows, self.collate, 16, self.accelerator)
 
     def loss_of_folder(self, folder: Path) -> float:
         return self.loss(BertForMaskedLM.from_pretrained(folder))

@@ -37,7 +37,8 @@ for encoder in $encoders; do
         pretrain/word2vec) pretrain word2vec ;;
         pretrain/bert)  # word2vec, which its embeddings start from, takes less than the twentieth minute
             pretrain bert "${precision[@]}" --max_minutes 19 --batch_size 16 --optim muon --learning_rate 3e-3 \
-                --embeddings word2vec --output_bias frequencies --mlm_probability 0.3 --mlm_probability_end 0.15
+                --embeddings word2vec --output_bias frequencies --attention neighbours \
+                --mlm_probability 0.3 --mlm_probability_end 0.15
             ;;
         pretrain/*) pretrain "$encoder" "${precision[@]}" ;;
         words/word2vec)

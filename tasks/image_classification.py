@@ -12,7 +12,7 @@ from typing import Any
 
 from tasks.base import PREDICTION_BATCH_SIZE, Collate, FinetuneArguments, Task
 from toolkit.errors import InputError
-from toolkit.pretraining_arguments import ImageArguments
+from toolkit.pretraining.arguments import ImageArguments
 
 
 @dataclass(kw_only=True)

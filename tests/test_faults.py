@@ -331,9 +331,8 @@ def test_a_signal_to_all_processes_waits_for_the_one_that_writes(corpus, encoder
 
 
 def test_a_second_signal_is_obeyed_at_once(corpus, encoders, tmp_path):
-    process = started(
-        [*command_of("bert", corpus, encoders), "--batch_size", "4096", "--max_length", "24"], tmp_path / "a", 0
-    )
+    long_steps = ["--batch_size", "16384", "--gradient_accumulation_steps", "4", "--max_length", "24"]
+    process = started([*command_of("bert", corpus, encoders), *long_steps], tmp_path / "a", 0)
     process.send_signal(signal.SIGINT)
     time.sleep(0.3)  # a step takes longer; two signals within one operation of torch would be one to Python
     process.send_signal(signal.SIGINT)

@@ -189,6 +189,19 @@ def test_what_changes_at_random_follows_from_the_draw_alone():
     assert torch.equal(Changes((), 0)(pixels, draws), pixels)
 
 
+def test_an_image_is_flipped_in_every_second_epoch():
+    pixels = torch.stack([torch.from_numpy(np.array(picture(32, 32))).permute(2, 0, 1)] * 64)
+    flipped = []
+    for epoch in (0, 1, 2):
+        changed = Changes(("flip",), seed=5)(pixels, [Draw(0, epoch, example) for example in range(64)])
+        is_flipped = (changed == pixels.flip(-1)).flatten(1).all(dim=1)
+        assert torch.equal(~is_flipped, (changed == pixels).flatten(1).all(dim=1))
+        flipped.append(is_flipped)
+    assert torch.equal(flipped[0], ~flipped[1])
+    assert torch.equal(flipped[0], flipped[2])
+    assert 16 < flipped[0].sum() < 48
+
+
 def test_images_grow_while_training_goes_on():
     pixels = np.asarray(picture(32, 32)).transpose(2, 0, 1)
     row = {"pixels": pixels.tobytes(), "height": 32, "width": 32, "label": 1}

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification,
 
 import toolkit.models
 from toolkit.models import bert, electra, elmo, fasttext, heads, layer_mix, word2vec
-from toolkit.presets import PRESETS
+from toolkit.presets import PRESETS, get_preset
 
 SMALL = {
     "toolkit-word2vec": word2vec.Word2VecConfig(
@@ -403,6 +403,50 @@ def test_output_bias_guesses_tokens_as_often_as_they_occur():
         guesses = model(INPUT_IDS, labels=INPUT_IDS).logits.softmax(dim=-1)
     expected = (counts + 1) / (counts.sum() + 600)
     assert torch.allclose(guesses, expected.expand_as(guesses), atol=1e-7)
+
+
+def attentions_of_stacks(model, ids: torch.Tensor) -> list[list[torch.Tensor]]:
+    """Of each stack of layers its attentions, (texts, heads, from, to) a layer."""
+    with torch.no_grad():
+        found = [list(model.base_model(ids, output_attentions=True).attentions)]
+        if hasattr(model, "generator"):
+            states, of_generator = model.generator.embeddings_project(model.electra.embeddings(ids)), []
+            for layer in model.generator.encoder.layer:
+                of_generator.append(layer.attention.self(states)[1])
+                states = layer(states)
+            found.append(of_generator)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("model_class", "preset"),
+    [
+        (bert.BertForMaskedLM, "bert-tiny"),
+        (bert.BertForMaskedLM, "bert-mini"),
+        (electra.ElectraForPreTraining, "electra-tiny"),
+        (electra.ElectraForPreTraining, "electra-mini"),
+    ],
+)
+def test_heads_begin_by_looking_at_neighbours(model_class, preset):
+    torch.manual_seed(0)
+    config = get_preset(preset).config(600)
+    config._attn_implementation = "eager"
+    model = model_class(config).eval()
+    ids = torch.randint(5, 600, (4, 40))
+    before = attentions_of_stacks(model, ids)
+    model.look_at_neighbours()
+    inner = torch.arange(2, 38)
+    for stack, stack_before in zip(attentions_of_stacks(model, ids), before, strict=True):
+        for head, place in zip(range(stack[0].shape[1]), [-1, 1, -2, 2], strict=False):
+            assert stack_before[0][:, head, inner, inner + place].max() < 0.1
+            assert stack[0][:, head, inner, inner + place].mean() > 0.4
+            for attention in stack:
+                assert (attention[:, head, inner].argmax(dim=-1) == inner + place).float().mean() > 0.9
+    embeddings = model.base_model.embeddings
+    words, positions = (
+        e.weight.norm(dim=1)[1:].mean() for e in (embeddings.word_embeddings, embeddings.position_embeddings)
+    )
+    torch.testing.assert_close(positions, words, rtol=0.02, atol=0)
 
 
 def test_given_embeddings_have_the_spread_of_random_ones_and_are_the_output_layer_too():

@@ -282,6 +282,7 @@ def test_resuming_equals_never_having_stopped(corpus, tmp_path):
     [
         {"output_bias": "frequencies"},
         {"embeddings": "word2vec"},
+        {"attention": "neighbours"},
         {"optim": "muon"},
         {"whole_word_mask": True},
         {"mlm_probability": 0.4, "mlm_probability_end": 0.1},
@@ -354,16 +355,17 @@ def test_the_flags_of_a_bert_on_the_command_line(corpus, tmp_path):
     flags = (
         "--max_steps 2 --batch_size 8 --packing lines --mlm_probability 0.4 --mlm_probability_end 0.2 --dropout 0.1"
     )
-    flags += " --whole_word_mask --embeddings word2vec --output_bias frequencies --optim muon --learning_rate 2e-3"
+    flags += " --whole_word_mask --embeddings word2vec --output_bias frequencies --attention neighbours"
+    flags += " --optim muon --learning_rate 2e-3"
     pretrain("bert", corpus, tmp_path / "out", *flags.split())
     record = json.loads((tmp_path / "out" / "results.json").read_text())
-    expected = {"packing": "lines", "mlm_probability_end": 0.2, "embeddings": "word2vec", "optim": "muon"}
+    expected = {"packing": "lines", "mlm_probability_end": 0.2, "embeddings": "word2vec", "attention": "neighbours"}
     assert {name: record["arguments"][name] for name in expected} == expected
 
 
 @pytest.mark.parametrize(("flag", "value"), [("dropout", 1.0), ("mlm_probability", 0.0), ("mlm_probability_end", 1.5)])
 def test_impossible_settings_of_a_bert_are_named(flag, value):
-    from toolkit.pretraining_arguments import BertArguments
+    from toolkit.pretraining.arguments import BertArguments
 
     with pytest.raises(InputError, match=f"--{flag} {value}: expected a share"):
         BertArguments(corpus="sample", output_dir="out", **{flag: value})

@@ -48,3 +48,9 @@ def held_out_losses(model, rows, collate: Collate, batch_size: int, accelerator:
         if num_items:
             sums.append((loss * num_targets, num_targets))
     return np.array(gather_objects(accelerator, sums), dtype=np.float64).T
+
+
+def held_out_loss(model, rows, collate: Collate, batch_size: int, accelerator: Accelerator) -> float:
+    """The mean over all targets."""
+    sums, counts = held_out_losses(model, rows, collate, batch_size, accelerator)
+    return float(sums.sum() / counts.sum())

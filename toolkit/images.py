@@ -15,7 +15,7 @@ import torch
 from toolkit.batches import Draw, seed_of, seed_torch
 from toolkit.data.image import open_image
 from toolkit.errors import InputError, extra, first_line
-from toolkit.pretraining_arguments import ImageChange
+from toolkit.pretraining.arguments import ImageChange
 
 with extra("images"):
     import timm
@@ -143,8 +143,10 @@ def rows_of_pixels(rows, processor, label2id: dict[str, int]):
 class Changes:
     """Changes images at random, each as its draw says, with torchvision's transforms.
 
-    `trivial` is TrivialAugment of Müller & Hutter (2021), https://arxiv.org/abs/2103.10158, `erase` random erasing of
-    Zhong, Zheng, Kang, Li & Yang (2020), https://arxiv.org/abs/1708.04896.
+    `flip` turns an image in every second epoch, which are the odd ones for half of them, as Jordan (2024) does,
+    https://arxiv.org/abs/2404.00498; `trivial` is TrivialAugment of Müller & Hutter (2021),
+    https://arxiv.org/abs/2103.10158, `erase` random erasing of Zhong, Zheng, Kang, Li & Yang (2020),
+    https://arxiv.org/abs/1708.04896.
     """
 
     names: Sequence[ImageChange]
@@ -154,20 +156,26 @@ class Changes:
         """`pixels` (images, 3, height, width), bytes -> the same shape."""
         if not self.names:
             return pixels
-        change = v2.Compose([_transform(name, (pixels.shape[2], pixels.shape[3])) for name in self.names])
+        size = pixels.shape[2], pixels.shape[3]
+        change = v2.Compose([_transform(name, size) for name in self.names])
         changed = []
         with torch.random.fork_rng(devices=()):
             for image, draw in zip(pixels, draws, strict=True):
                 seed_torch(*seed_of(self.seed, draw))
-                changed.append(change(image))
+                changed.append(change(image.flip(-1) if self._flips(draw) else image))
         return torch.stack(changed)
+
+    def _flips(self, draw: Draw) -> bool:
+        if "flip" not in self.names:
+            return False
+        return draw.epoch % 2 == int(np.random.default_rng((self.seed, draw.example)).integers(2))
 
 
 def _transform(name: ImageChange, size: tuple[int, int]) -> v2.Transform:
     bilinear = v2.InterpolationMode.BILINEAR
     match name:
         case "flip":
-            return v2.RandomHorizontalFlip()
+            return v2.Identity()  # an image is turned before
         case "shift":
             return v2.RandomCrop(size, padding=max(1, max(size) // 8), padding_mode="reflect")
         case "zoom":

@@ -25,7 +25,7 @@ from toolkit.errors import InputError
 from toolkit.evaluation import evaluation_batches
 from toolkit.intervals import NUM_RESAMPLES, Interval, ratio_interval
 from toolkit.objectives import two_way_lm
-from toolkit.pretraining import OUTPUT_WORDS
+from toolkit.pretraining.text import OUTPUT_WORDS
 from toolkit.processes import gather_objects, make_accelerator
 from toolkit.progress import Progress
 from toolkit.results import Stopwatch, read_results, write_results

@@ -14,7 +14,7 @@ from tasks import TASKS, FinetuneArguments
 from tasks.words import WordsArguments
 from toolkit.errors import InputError, check_positive
 from toolkit.flags import parse_flags
-from toolkit.pretraining_arguments import ImageChange
+from toolkit.pretraining.arguments import ImageChange
 from toolkit.training_arguments import TrainingArguments
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from transformers.modeling_outputs import MaskedLMOutput
 from transformers.models.bert.modeling_bert import BertLayer
 
-from .masked import LearnsToFillIn, MaskedLastLayer
+from .masked import LearnsToFillIn, MaskedLastLayer, Stack
 
 
 class BertLastLayer(MaskedLastLayer, BertLayer):
@@ -27,6 +27,10 @@ class BertForMaskedLM(LearnsToFillIn, transformers.BertForMaskedLM):
     @property
     def output_bias(self) -> nn.Parameter:
         return self.cls.predictions.bias
+
+    @property
+    def stacks(self) -> list[Stack]:
+        return [Stack(None, self.bert.encoder.layer, self.config)]
 
     def forward(
         self,

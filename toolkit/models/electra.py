@@ -20,7 +20,7 @@ from transformers.models.electra.modeling_electra import (
     ElectraLayer,
 )
 
-from .masked import LearnsToFillIn, MaskedLastLayer
+from .masked import LearnsToFillIn, MaskedLastLayer, Stack
 
 
 class ElectraLastLayer(MaskedLastLayer, ElectraLayer):
@@ -63,6 +63,14 @@ class ElectraForPreTraining(LearnsToFillIn, transformers.ElectraForPreTraining):
     @property
     def output_bias(self) -> nn.Parameter:
         return self.generator.bias
+
+    @property
+    def stacks(self) -> list[Stack]:
+        projection = getattr(self.electra, "embeddings_project", None)  # none where no width changes
+        return [
+            Stack(projection, self.electra.encoder.layer, self.config),
+            Stack(self.generator.embeddings_project, self.generator.encoder.layer, self.generator.config),
+        ]
 
     def set_attn_implementation(self, *arguments, **kwargs) -> None:
         super().set_attn_implementation(*arguments, **kwargs)

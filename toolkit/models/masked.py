@@ -3,8 +3,13 @@
 Mixed into transformers' own classes, whose weights, configurations and checkpoints stay as they are.
 """
 
+import math
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
 import torch
 from torch import nn
+from transformers import PreTrainedConfig
 from transformers.models.bert.modeling_bert import BertCrossAttention
 
 
@@ -35,10 +40,28 @@ class MaskedLastLayer:
         return self.feed_forward_chunk(self.attention.output(attended[wanted], states[wanted]))
 
 
+class Stack(NamedTuple):
+    """Layers on the embeddings; `projection` comes between where the embeddings are of another width."""
+
+    projection: nn.Linear | None
+    layers: Iterable[Any]
+    config: PreTrainedConfig
+
+    @property
+    def head_size(self) -> int:
+        return self.config.hidden_size // self.config.num_attention_heads
+
+
+GOLDEN_RATIO = (5**0.5 - 1) / 2
+LEAD = 12.0  # of a head's score for the place that it begins by looking at, beside places far from it
+
+
 class LearnsToFillIn:
-    """Of a model that guesses masked tokens; `output_bias` (vocab_size,) is the bias of its guesses."""
+    """Of a model that guesses masked tokens; `output_bias` (vocab_size,) is the bias of its guesses, `stacks` are all
+    that stand on its embeddings."""
 
     output_bias: nn.Parameter
+    stacks: list[Stack]
 
     def set_dropout(self, probability: float) -> None:
         """Of the modules, from now on; the configuration, which fine-tuning starts from, stays as it is."""
@@ -58,6 +81,39 @@ class LearnsToFillIn:
         vectors = vectors - vectors.mean(dim=0)
         self.get_input_embeddings().weight[ids] = vectors * (self.config.initializer_range / vectors.std(correction=0))
 
+    @torch.no_grad()
+    def look_at_neighbours(self) -> None:
+        """Let each head of each layer begin by looking at one place: that before, that after, two before, and so on.
+
+        The embeddings of positions become sines and cosines, in some random directions of the space. Keys read there
+        what position they are of, queries the position that their head looks at. All of it goes on learning. Otherwise
+        a small encoder guesses by frequency for thousands of steps, until its heads have found their neighbours.
+
+        Such heads, but never trained, are of Raganato, Scherrer & Tiedemann (2020), https://arxiv.org/abs/2002.10260;
+        to start attention where training would bring it, of Trockman & Kolter (2023), "Mimetic initialization of
+        self-attention layers", https://arxiv.org/abs/2305.09828.
+        """
+        positions = self.base_model.embeddings.position_embeddings.weight  # (positions, E)
+        width = positions.shape[1]
+        num_waves = min(min(stack.head_size, stack.config.hidden_size // 2) // 2 for stack in self.stacks)
+        frequencies = math.pi * ((torch.arange(num_waves) + 0.5) * GOLDEN_RATIO % 1)  # without a common period
+        angles = torch.arange(len(positions))[:, None] * frequencies
+        waves = torch.cat([angles.cos(), angles.sin()], dim=1) / num_waves**0.5  # (positions, waves), of length 1
+        directions = torch.linalg.qr(torch.randn(width, 2 * num_waves)).Q  # (E, waves)
+        positions.copy_(self.config.initializer_range * width**0.5 * waves @ directions.T)  # as long as those of words
+        for stack in self.stacks:
+            found = directions if stack.projection is None else _carry_over(stack.projection, directions)  # (H, waves)
+            # A state's squared length is H, of which positions have about half.
+            scale = (LEAD * stack.head_size**0.5 / (stack.config.hidden_size / 2)) ** 0.5
+            for head in range(stack.config.num_attention_heads):
+                turns = frequencies * (head // 2 + 1) * (1 if head % 2 else -1)
+                cos, sin = turns.cos().diag(), turns.sin().diag()
+                turned = torch.cat([torch.cat([cos, -sin], dim=1), torch.cat([sin, cos], dim=1)])
+                rows = slice(head * stack.head_size, head * stack.head_size + 2 * num_waves)
+                for layer in stack.layers:
+                    layer.attention.self.query.weight[rows] = scale * turned @ found.T
+                    layer.attention.self.key.weight[rows] = scale * found.T
+
     def attention_inputs(
         self, attention_mask: torch.Tensor | None, sequence_ids: torch.Tensor | None
     ) -> dict[str, torch.Tensor | None]:
@@ -72,3 +128,15 @@ class LearnsToFillIn:
         if self.config._attn_implementation == "eager":  # which adds the mask to the scores
             attention_mask = torch.zeros_like(attention_mask, dtype=torch.float32).masked_fill_(~attention_mask, -1e9)
         return {"attention_mask": attention_mask, "position_ids": position_ids}
+
+
+def _carry_over(projection: nn.Linear, directions: torch.Tensor) -> torch.Tensor:
+    """Let a projection from E to H keep lengths and angles of `directions` (E, n), orthonormal, and of as many others
+    as it can, but that a vector of length √E becomes one of √H. Returns what they become, (H, n), orthonormal."""
+    wide, narrow = projection.weight.shape[1], projection.weight.shape[0]
+    number = directions.shape[1]
+    others = torch.linalg.qr(torch.cat([directions, torch.randn(wide, wide - number)], dim=1)).Q[:, number:]
+    sources = torch.cat([directions, others], dim=1)[:, :narrow]
+    targets = torch.linalg.qr(torch.randn(narrow, narrow)).Q[:, :wide]
+    projection.weight.copy_((narrow / wide) ** 0.5 * targets @ sources.T)
+    return targets[:, :number]

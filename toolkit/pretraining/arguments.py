@@ -124,6 +124,8 @@ class BertArguments(TrainingArguments, CorpusArguments):
     """Mask all pieces of a word or none while training."""
     embeddings: Literal["random", "word2vec"] = "random"
     """What the embeddings of tokens start from: word2vec learns them from the corpus first, in seconds."""
+    attention: Literal["random", "neighbours"] = "random"
+    """What the heads look at when training starts: anything, or each head at one of the tokens on either side."""
     output_bias: Literal["zeros", "frequencies"] = "zeros"
     """What the bias of the output layer starts from: 'frequencies' guesses each token as often as it occurs."""
 

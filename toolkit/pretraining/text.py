@@ -1,51 +1,23 @@
-"""Pretrain an encoder on a corpus: source, tokenizer, preset, objective and training put together.
-
-`PRETRAINING` maps each method to its flags and its function. Importing this module loads no torch.
-"""
+"""Pretraining on text: word2vec, fastText, ELMo, BERT and ELECTRA."""
 
 import dataclasses
 import json
-import sys
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from toolkit.data.text import hold_out, load_text, spread
 from toolkit.errors import InputError
-from toolkit.pretraining_arguments import (
+from toolkit.pretraining.arguments import (
     BertArguments,
     ElectraArguments,
     ElmoArguments,
     FastTextArguments,
-    MlpArguments,
-    ResNetArguments,
-    ViTArguments,
     Word2VecArguments,
 )
+from toolkit.pretraining.base import Run
 
 OUTPUT_WORDS = "output_words"  # the tokenizer of the words that an ELMo predicts, in its folder
-
-
-def pretrain(method: str, **flags: Any) -> dict[str, Any]:
-    """Pretrain `word2vec`, `fasttext`, `elmo`, `bert` or `electra` on text, `resnet`, `vit` or `mlp` on images with
-    labels; `flags` as in `toolkit pretrain METHOD --help`.
-
-    Leaves the checkpoint in `output_dir` and returns the record that stands in its `results.json`; with `resume` that
-    of a run which stands there finished.
-    """
-    if method not in PRETRAINING:
-        raise InputError(f"unknown method '{method}', expected one of {', '.join(PRETRAINING)}")
-    return run(method, PRETRAINING[method][0](**flags))
-
-
-def run(method: str, arguments: Any) -> dict[str, Any]:
-    """The same, from the dataclass of the flags."""
-    from toolkit.results import finished_run
-
-    if hasattr(arguments, "resume") and (record := finished_run(arguments)) is not None:
-        return record
-    return PRETRAINING[method][1](arguments)
 
 
 def pretrain_word2vec(arguments: Word2VecArguments) -> dict[str, Any]:
@@ -59,7 +31,7 @@ def pretrain_word2vec(arguments: Word2VecArguments) -> dict[str, Any]:
         word_splitter,
     )
 
-    run = _TextRun("word2vec", arguments)
+    run = TextRun("word2vec", arguments)
     given, split = None, word_splitter(bert_normalizer(arguments.do_lower_case))
     if arguments.tokenizer is not None:
         given = load_tokenizer(arguments.tokenizer)
@@ -80,7 +52,7 @@ def pretrain_fasttext(arguments: FastTextArguments) -> dict[str, Any]:
     from toolkit.models.fasttext import FastTextModel
     from toolkit.tokenization import with_whole_words, word_splitter
 
-    run = _TextRun("fasttext", arguments)
+    run = TextRun("fasttext", arguments)
     byte_tokenizer = run.byte_tokenizer("a fastText")
     normalizer = byte_tokenizer.backend_tokenizer.normalizer
     if not isinstance(normalizer, BertNormalizer):
@@ -110,7 +82,7 @@ def pretrain_elmo(arguments: ElmoArguments) -> dict[str, Any]:
     from toolkit.objectives import two_way_lm
     from toolkit.tokenization import train_tokenizer
 
-    run = _TextRun("elmo", arguments)
+    run = TextRun("elmo", arguments)
     tokenizer = run.byte_tokenizer("an ELMo")
     run.say("counting words")
     words = train_tokenizer(
@@ -137,7 +109,7 @@ def pretrain_bert(arguments: BertArguments) -> dict[str, Any]:
     from toolkit.models.bert import BertForMaskedLM
     from toolkit.objectives.masked_lm import MaskTokens
 
-    run = _TextRun("bert", arguments)
+    run = TextRun("bert", arguments)
     return run.train_to_fill_in("a BERT", BertForMaskedLM, MaskTokens)
 
 
@@ -146,7 +118,7 @@ def pretrain_electra(arguments: ElectraArguments) -> dict[str, Any]:
     from toolkit.models.electra import ElectraForPreTraining
     from toolkit.objectives.replaced_token import ReplaceTokens
 
-    run = _TextRun("electra", arguments)
+    run = TextRun("electra", arguments)
     settings = {"discriminator_weight": arguments.discriminator_weight}
     if arguments.generator_size is not None:
         settings["generator_size"] = arguments.generator_size
@@ -161,181 +133,8 @@ def pretrain_electra(arguments: ElectraArguments) -> dict[str, Any]:
     )
 
 
-def pretrain_on_labels(method: str, arguments: ResNetArguments) -> dict[str, Any]:
-    """An image classifier, whose encoder has learned to see what tells the labels apart."""
-    import torch
-
-    from toolkit.data.image import load_labelled_images, splits_of_labelled_images, without_broken
-    from toolkit.encoders import SCRATCH, load_image_encoder
-    from toolkit.images import Changes, rows_of_pixels
-    from toolkit.objectives.supervised import CollateImages, set_loss, weights_of
-    from toolkit.presets import get_image_preset
-
-    run = _Run(method, arguments)
-    get_image_preset(arguments.preset, method)
-
-    def load(split: str | None):
-        rows = load_labelled_images(arguments.corpus, split, arguments.image_column, arguments.label_column)
-        return without_broken(rows, run.say) if arguments.skip_broken else rows
-
-    train_rows = load(arguments.split)
-    if "validation" in splits_of_labelled_images(arguments.corpus):
-        validation_rows = load("validation")
-    else:
-        train_rows, validation_rows = hold_out(train_rows.shuffle(seed=0), arguments.validation_fraction)
-    labels = sorted(set(train_rows["label"]))
-    if len(labels) < 2:
-        raise InputError(f"{arguments.corpus}: the only label is {labels[0]}, expected two or more")
-    label2id = {label: i for i, label in enumerate(labels)}
-    torch.manual_seed(arguments.seed)
-    model, processor = load_image_encoder(
-        SCRATCH + arguments.preset,
-        "AutoModelForImageClassification",
-        arguments.image_size,
-        train_rows,
-        id2label=dict(enumerate(labels)),
-        label2id=label2id,
-    )
-    weights = weights_of(train_rows["label"][:], labels) if arguments.class_weights else None
-    set_loss(model, arguments.label_smoothing, weights)
-    run.say("reading images")
-    images, held_out = (rows_of_pixels(rows, processor, label2id) for rows in (train_rows, validation_rows))
-    changes = Changes(tuple(arguments.augment), arguments.seed)
-    collate = CollateImages(processor, changes, arguments.image_size_start)
-    run.create_output_dir()
-    return run.train(model, processor, images, held_out, collate, CollateImages(processor), item="image")
-
-
-PRETRAINING: dict[str, tuple[type, Callable]] = {
-    "word2vec": (Word2VecArguments, pretrain_word2vec),
-    "fasttext": (FastTextArguments, pretrain_fasttext),
-    "elmo": (ElmoArguments, pretrain_elmo),
-    "bert": (BertArguments, pretrain_bert),
-    "electra": (ElectraArguments, pretrain_electra),
-    "resnet": (ResNetArguments, partial(pretrain_on_labels, "resnet")),
-    "vit": (ViTArguments, partial(pretrain_on_labels, "vit")),
-    "mlp": (MlpArguments, partial(pretrain_on_labels, "mlp")),
-}
-
-
-class _Run:
-    """What the methods share: output folder, training and the record."""
-
-    VALIDATION_ROWS = 256  # looked at in between; the figure in results.json is of up to eight times as many
-    VALIDATION_BATCH_SIZE = 16
-
-    def __init__(self, method: str, arguments: Any):
-        from toolkit.processes import make_accelerator
-        from toolkit.results import Stopwatch, check_output_dir
-
-        self.method, self.arguments = method, arguments
-        self.resume = getattr(arguments, "resume", False)
-        check_output_dir(arguments.output_dir, self.resume, arguments.overwrite_output_dir)
-        self.accelerator = make_accelerator()
-        self.is_main = self.accelerator.is_main_process
-        self.stopwatch = Stopwatch()
-
-    @property
-    def starts_anew(self) -> bool:
-        """Whether the weights that training starts from are not those of a checkpoint."""
-        from toolkit.checkpoint import list_checkpoints
-
-        return not (self.resume and list_checkpoints(Path(self.arguments.output_dir)))
-
-    def say(self, message: str) -> None:
-        if self.is_main:
-            print(f"{self.method}: {message}", file=sys.stderr, flush=True)
-
-    def create_output_dir(self) -> Path:
-        from toolkit.results import create_output_dir
-
-        if self.is_main:
-            create_output_dir(self.arguments.output_dir, self.arguments.overwrite_output_dir and not self.resume)
-        return Path(self.arguments.output_dir)
-
-    def train(
-        self,
-        model,
-        tokenizer,
-        train_rows,
-        validation_rows,
-        collate,
-        exact_collate,
-        item: str,
-        better: str | None = "loss",
-        consecutive: int = 1,
-        result: Callable | None = None,
-    ) -> dict[str, Any]:
-        """Train `model`, score the best weights, or the last, on the held-out text, return the record.
-
-        `item`, `better` and `consecutive` are those of `toolkit.training.train`; `result` gives what of the model
-        stays in the folder.
-        """
-        from toolkit.checkpoint import save_model
-        from toolkit.evaluation import held_out_losses
-        from toolkit.intervals import ratio_interval
-        from toolkit.training import train
-
-        def losses(model, rows, accelerator):
-            return held_out_losses(model, rows, exact_collate, self.VALIDATION_BATCH_SIZE, accelerator)
-
-        def evaluate(accelerator) -> dict[str, float]:
-            sums, counts = losses(model, spread(validation_rows, self.VALIDATION_ROWS), accelerator)
-            return {"loss": float(sums.sum() / counts.sum())}
-
-        output_dir = Path(self.arguments.output_dir)
-        what = "images" if item == "image" else "windows"
-        self.say(
-            f"training {self.arguments.preset}, {model.num_parameters():,} parameters, {len(train_rows):,} {what}"
-        )
-        training = train(
-            model,
-            train_rows,
-            collate,
-            self.arguments,
-            output_dir,
-            processor=tokenizer,
-            evaluate=evaluate,
-            better=better,
-            item=item,
-            consecutive=consecutive,
-        )
-        model = type(model).from_pretrained(output_dir).to(self.accelerator.device).eval()
-        sums, counts = losses(model, validation_rows, self.accelerator)
-        if result is not None:
-            model = result(model)
-            save_model(output_dir, model, tokenizer, writes=self.is_main)
-        return self.write(
-            model,
-            metrics={"loss": ratio_interval(sums, counts)},
-            n=int(counts.sum()),
-            num_steps=training.num_steps,
-            training_seconds=training.seconds,
-            throughput=training.throughput,
-            throughput_unit=f"{item}s/s",
-            deterministic=training.deterministic,
-        )
-
-    def write(self, model, **fields: Any) -> dict[str, Any]:
-        from toolkit.results import RESULTS_FILE, write_results
-
-        record = {
-            "task": "pretraining",
-            "dataset": self.arguments.corpus,
-            "split": "validation",
-            "encoder": self.arguments.preset,
-            "seed": self.arguments.seed,
-            "parameters": model.num_parameters(),
-            "arguments": dataclasses.asdict(self.arguments),
-            **fields,
-        }
-        if self.is_main:
-            record = write_results(Path(self.arguments.output_dir) / RESULTS_FILE, self.stopwatch, **record)
-        return record
-
-
-class _TextRun(_Run):
-    """What the methods on text share besides: the corpus, tokenizers, windows of text."""
+class TextRun(Run):
+    """What these methods share: the corpus, tokenizers, windows of text."""
 
     def __init__(self, method: str, arguments: Any):
         from toolkit.presets import get_preset
@@ -378,7 +177,12 @@ class _TextRun(_Run):
         return tokenizer
 
     def train_to_fill_in(
-        self, reader: str, model_class, collate_class, settings: dict[str, Any] | None = None, **options: Any
+        self,
+        reader: str,
+        model_class,
+        collate_class,
+        settings: dict[str, Any] | None = None,
+        **options: Any,
     ) -> dict[str, Any]:
         """Train `reader`, a model of pieces of words of which some are masked; `settings` go into its configuration,
         `options` to `train`."""
@@ -411,6 +215,8 @@ class _TextRun(_Run):
         collate = dataclasses.replace(exact, shares=(start, start if end is None else end), continues=continues)
         model = self.new_model(model_class, config)
         model.set_dropout(arguments.dropout)
+        if self.starts_anew and arguments.attention == "neighbours":
+            model.look_at_neighbours()
         if self.starts_anew and arguments.output_bias == "frequencies":
             counts = masked_lm.count_tokens(rows[0], len(tokenizer))
             counts[special] = 0  # never a target

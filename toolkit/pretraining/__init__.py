@@ -1,0 +1,60 @@
+"""Pretrain an encoder on a corpus: source, tokenizer, preset, objective and training put together.
+
+`PRETRAINING` maps each method to its flags and its function. Importing this package loads no torch.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from toolkit.errors import InputError
+from toolkit.pretraining.arguments import (
+    BertArguments,
+    ElectraArguments,
+    ElmoArguments,
+    FastTextArguments,
+    MlpArguments,
+    ResNetArguments,
+    ViTArguments,
+    Word2VecArguments,
+)
+from toolkit.pretraining.images import pretrain_on_labels
+from toolkit.pretraining.text import (
+    pretrain_bert,
+    pretrain_electra,
+    pretrain_elmo,
+    pretrain_fasttext,
+    pretrain_word2vec,
+)
+
+PRETRAINING: dict[str, tuple[type, Callable]] = {
+    "word2vec": (Word2VecArguments, pretrain_word2vec),
+    "fasttext": (FastTextArguments, pretrain_fasttext),
+    "elmo": (ElmoArguments, pretrain_elmo),
+    "bert": (BertArguments, pretrain_bert),
+    "electra": (ElectraArguments, pretrain_electra),
+    "resnet": (ResNetArguments, partial(pretrain_on_labels, "resnet")),
+    "vit": (ViTArguments, partial(pretrain_on_labels, "vit")),
+    "mlp": (MlpArguments, partial(pretrain_on_labels, "mlp")),
+}
+
+
+def pretrain(method: str, **flags: Any) -> dict[str, Any]:
+    """Pretrain `word2vec`, `fasttext`, `elmo`, `bert` or `electra` on text, `resnet`, `vit` or `mlp` on images with
+    labels; `flags` as in `toolkit pretrain METHOD --help`.
+
+    Leaves the checkpoint in `output_dir` and returns the record that stands in its `results.json`; with `resume` that
+    of a run which stands there finished.
+    """
+    if method not in PRETRAINING:
+        raise InputError(f"unknown method '{method}', expected one of {', '.join(PRETRAINING)}")
+    return run(method, PRETRAINING[method][0](**flags))
+
+
+def run(method: str, arguments: Any) -> dict[str, Any]:
+    """The same, from the dataclass of the flags."""
+    from toolkit.results import finished_run
+
+    if hasattr(arguments, "resume") and (record := finished_run(arguments)) is not None:
+        return record
+    return PRETRAINING[method][1](arguments)

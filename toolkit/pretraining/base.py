@@ -1,0 +1,122 @@
+"""What all methods of pretraining share: output folder, training and the record."""
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from toolkit.data.text import spread
+
+
+class Run:
+    VALIDATION_ROWS = 256  # looked at in between; the figure in results.json is of up to eight times as many
+    VALIDATION_BATCH_SIZE = 16
+
+    def __init__(self, method: str, arguments: Any):
+        from toolkit.processes import make_accelerator
+        from toolkit.results import Stopwatch, check_output_dir
+
+        self.method, self.arguments = method, arguments
+        self.resume = getattr(arguments, "resume", False)
+        check_output_dir(arguments.output_dir, self.resume, arguments.overwrite_output_dir)
+        self.accelerator = make_accelerator()
+        self.is_main = self.accelerator.is_main_process
+        self.stopwatch = Stopwatch()
+
+    @property
+    def starts_anew(self) -> bool:
+        """Whether the weights that training starts from are not those of a checkpoint."""
+        from toolkit.checkpoint import list_checkpoints
+
+        return not (self.resume and list_checkpoints(Path(self.arguments.output_dir)))
+
+    def say(self, message: str) -> None:
+        if self.is_main:
+            print(f"{self.method}: {message}", file=sys.stderr, flush=True)
+
+    def create_output_dir(self) -> Path:
+        from toolkit.results import create_output_dir
+
+        if self.is_main:
+            create_output_dir(self.arguments.output_dir, self.arguments.overwrite_output_dir and not self.resume)
+        return Path(self.arguments.output_dir)
+
+    def train(
+        self,
+        model,
+        tokenizer,
+        train_rows,
+        validation_rows,
+        collate,
+        exact_collate,
+        item: str,
+        better: str | None = "loss",
+        consecutive: int = 1,
+        result: Callable | None = None,
+    ) -> dict[str, Any]:
+        """Train `model`, score the best weights, or the last, on the held-out text, return the record.
+
+        `item`, `better` and `consecutive` are those of `toolkit.training.train`; `result` gives what of the model
+        stays in the folder.
+        """
+        from toolkit.checkpoint import save_model
+        from toolkit.evaluation import held_out_loss, held_out_losses
+        from toolkit.intervals import ratio_interval
+        from toolkit.training import train
+
+        settings = (exact_collate, self.VALIDATION_BATCH_SIZE)
+
+        def evaluate(accelerator) -> dict[str, float]:
+            some = spread(validation_rows, self.VALIDATION_ROWS)
+            return {"loss": held_out_loss(model, some, *settings, accelerator)}
+
+        output_dir = Path(self.arguments.output_dir)
+        what = "images" if item == "image" else "windows"
+        self.say(
+            f"training {self.arguments.preset}, {model.num_parameters():,} parameters, {len(train_rows):,} {what}"
+        )
+        training = train(
+            model,
+            train_rows,
+            collate,
+            self.arguments,
+            output_dir,
+            processor=tokenizer,
+            evaluate=evaluate,
+            better=better,
+            item=item,
+            consecutive=consecutive,
+        )
+        model = type(model).from_pretrained(output_dir).to(self.accelerator.device).eval()
+        sums, counts = held_out_losses(model, validation_rows, *settings, self.accelerator)
+        if result is not None:
+            model = result(model)
+            save_model(output_dir, model, tokenizer, writes=self.is_main)
+        return self.write(
+            model,
+            metrics={"loss": ratio_interval(sums, counts)},
+            n=int(counts.sum()),
+            num_steps=training.num_steps,
+            training_seconds=training.seconds,
+            throughput=training.throughput,
+            throughput_unit=f"{item}s/s",
+            deterministic=training.deterministic,
+        )
+
+    def write(self, model, **fields: Any) -> dict[str, Any]:
+        from toolkit.results import RESULTS_FILE, write_results
+
+        record = {
+            "task": "pretraining",
+            "dataset": self.arguments.corpus,
+            "split": "validation",
+            "encoder": self.arguments.preset,
+            "seed": self.arguments.seed,
+            "parameters": model.num_parameters(),
+            "arguments": dataclasses.asdict(self.arguments),
+            **fields,
+        }
+        if self.is_main:
+            record = write_results(Path(self.arguments.output_dir) / RESULTS_FILE, self.stopwatch, **record)
+        return record
