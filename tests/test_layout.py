@@ -73,3 +73,10 @@ def test_every_export_is_there():
     import toolkit
 
     assert all(getattr(toolkit, name) is not None for name in toolkit.__all__)
+
+
+def test_every_package_is_installed():
+    folders = {file.parent.relative_to(REPOSITORY).parts for file in FILES if file.name == "__init__.py"}
+    project = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
+    (listed,) = [line for line in project.splitlines() if line.startswith("packages = [") and "toolkit.models" in line]
+    assert {".".join(parts) for parts in folders} == set(ast.literal_eval(listed.partition("= ")[2]))
