@@ -161,22 +161,22 @@ def lstm_flops(states, of_inputs, of_states, *arguments, **keywords) -> int:
     return 2 * steps * batch * (math.prod(of_inputs) + math.prod(of_states))
 
 
-def flops_of_a_step(train: Callable[[], Any]) -> float:
+def flops_of_a_step(run: Callable[[], Any]) -> float:
     """Floating-point operations of matrix products and convolutions, forwards and backwards."""
     lstm = torch.ops.aten.mkldnn_rnn_layer, torch.ops.aten.mkldnn_rnn_layer_backward
     ways = {lstm[0]: lstm_flops, lstm[1]: lambda *arguments, **keywords: 2 * lstm_flops(*arguments)}
     with FlopCounterMode(display=False, custom_mapping=ways) as counter:
-        train()
+        run()
     return counter.get_total_flops() / STEPS
 
 
 def once(way: str, what: str) -> dict[str, float]:
     """In a process of its own: seconds a step, after two to get warm, and peak memory; or operations a step."""
     job = Job(*hold_out(load_text("sample"), 0.01), steps=STEPS, seed=0)
-    train = job.plain if way == "plain" else partial(job.ours, bf16=way.endswith("bf16"))
+    run = job.plain if way == "plain" else partial(job.ours, bf16=way.endswith("bf16"))
     if what == "flops":
-        return {"flops": flops_of_a_step(train)}
-    _, times = train()
+        return {"flops": flops_of_a_step(run)}
+    _, times = run()
     return {"seconds": (times[-1] - times[1]) / (STEPS - 2), "peak_memory_mb": Stopwatch().peak_memory_mb}
 
 

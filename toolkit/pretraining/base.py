@@ -45,7 +45,7 @@ class Run:
     def train(
         self,
         model,
-        tokenizer,
+        processor,
         train_rows,
         validation_rows,
         collate,
@@ -82,7 +82,7 @@ class Run:
             collate,
             self.arguments,
             output_dir,
-            processor=tokenizer,
+            processor=processor,
             evaluate=evaluate,
             better=better,
             item=item,
@@ -92,7 +92,7 @@ class Run:
         sums, counts = held_out_losses(model, validation_rows, *settings, self.accelerator)
         if result is not None:
             model = result(model)
-            save_model(output_dir, model, tokenizer, writes=self.is_main)
+            save_model(output_dir, model, processor, writes=self.is_main)
         return self.write(
             model,
             metrics={"loss": ratio_interval(sums, counts)},

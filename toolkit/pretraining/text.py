@@ -177,19 +177,11 @@ class TextRun(Run):
         return tokenizer
 
     def train_to_fill_in(
-        self,
-        reader: str,
-        model_class,
-        collate_class,
-        settings: dict[str, Any] | None = None,
-        **options: Any,
+        self, reader: str, model_class, collate_class, settings: dict[str, Any] | None = None, **options: Any
     ) -> dict[str, Any]:
         """Train `reader`, a model of pieces of words of which some are masked; `settings` go into its configuration,
         `options` to `train`."""
-        import torch
-
         from toolkit.objectives import masked_lm
-        from toolkit.objectives.skip_gram import train_token_vectors
 
         arguments, tokenizer = self.arguments, self.piece_tokenizer(reader)
         special = tokenizer.all_special_ids
@@ -215,19 +207,29 @@ class TextRun(Run):
         collate = dataclasses.replace(exact, shares=(start, start if end is None else end), continues=continues)
         model = self.new_model(model_class, config)
         model.set_dropout(arguments.dropout)
-        if self.starts_anew and arguments.attention == "neighbours":
-            model.look_at_neighbours()
-        if self.starts_anew and arguments.output_bias == "frequencies":
-            counts = masked_lm.count_tokens(rows[0], len(tokenizer))
-            counts[special] = 0  # never a target
-            model.set_output_bias(torch.from_numpy(counts))
-        if self.starts_anew and arguments.embeddings == "word2vec":
-            self.say("learning embeddings with word2vec")
-            width = model.get_input_embeddings().embedding_dim
-            vectors = train_token_vectors(rows[0], special, width, arguments.seed)
-            model.set_word_embeddings(*map(torch.from_numpy, vectors))
+        if self.starts_anew:
+            self.set_first_weights(model, rows[0], special)
         self.create_output_dir()
         return self.train(model, tokenizer, *rows, collate, exact, item="token", **options)
+
+    def set_first_weights(self, model, rows, special_ids: list[int]) -> None:
+        """What training starts from where it is not random: attention, the bias of the output layer, embeddings."""
+        import torch
+
+        from toolkit.objectives.masked_lm import count_tokens
+        from toolkit.objectives.skip_gram import train_token_vectors
+
+        arguments, embeddings = self.arguments, model.get_input_embeddings()
+        if arguments.attention == "neighbours":
+            model.look_at_neighbours()
+        if arguments.output_bias == "frequencies":
+            counts = count_tokens(rows, embeddings.num_embeddings)
+            counts[special_ids] = 0  # never a target
+            model.set_output_bias(torch.from_numpy(counts))
+        if arguments.embeddings == "word2vec":
+            self.say("learning embeddings with word2vec")
+            vectors = train_token_vectors(rows, special_ids, embeddings.embedding_dim, arguments.seed)
+            model.set_word_embeddings(*map(torch.from_numpy, vectors))
 
     def piece_tokenizer(self, reader: str):
         """One of pieces of words with a [MASK], for `reader`: that of `--tokenizer`, or a WordPiece made here."""
