@@ -34,7 +34,8 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from toolkit.batches import ExampleStream
-from toolkit.data.text import hold_out, load_text, spread
+from toolkit.data.rows import hold_out, spread
+from toolkit.data.text import load_text
 from toolkit.evaluation import held_out_loss
 from toolkit.models.elmo import ElmoConfig, ElmoForPreTraining
 from toolkit.objectives.two_way_lm import PredictNeighbours, windows

@@ -33,7 +33,8 @@ from datasets import Dataset
 from transformers import DataCollatorForLanguageModeling, Trainer, TrainerCallback
 from transformers import TrainingArguments as TrainerArguments
 
-from toolkit.data.text import load_text, spread
+from toolkit.data.rows import spread
+from toolkit.data.text import load_text
 from toolkit.evaluation import held_out_loss
 from toolkit.models.bert import BertForMaskedLM
 from toolkit.objectives.masked_lm import MASKED_SHARE, MaskTokens, count_tokens, windows

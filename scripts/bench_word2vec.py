@@ -25,7 +25,8 @@ from typing import Any
 
 from alternation import alternate, in_a_process, write
 
-from toolkit.data.text import hold_out, load_text
+from toolkit.data.rows import hold_out
+from toolkit.data.text import load_text
 from toolkit.intrinsic import WORD_SETS, score_words
 from toolkit.objectives.skip_gram import Sentences, write_sentences
 from toolkit.presets import get_preset

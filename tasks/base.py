@@ -386,7 +386,7 @@ def say(message: str, accelerator) -> None:
 
 def load_splits(task: Task, arguments: FinetuneArguments):
     """Training rows, as many as `arguments` say, validation rows, and test rows, None where there are none."""
-    from toolkit.data.source import take_subset
+    from toolkit.data.rows import take_subset
 
     splits = task.splits(arguments.data)
     flags = {name: getattr(arguments, name) for name in task.data_flags}

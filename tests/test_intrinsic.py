@@ -14,7 +14,8 @@ from tokenizers import pre_tokenizers
 from transformers import AutoModelForMaskedLM, AutoModelForPreTraining, AutoTokenizer
 
 from toolkit.cli import main
-from toolkit.data.text import hold_out, load_text, spread
+from toolkit.data.rows import hold_out, spread
+from toolkit.data.text import load_text
 from toolkit.encoders import load_encoder
 from toolkit.errors import InputError
 from toolkit.intrinsic import WORD_SETS, analogies, score_text, score_words, similarity, whole_words, word_vectors

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from toolkit.data.text import load_text, spread
+from toolkit.data.rows import spread
+from toolkit.data.text import load_text
 from toolkit.encoders import load_config, load_encoder
 from toolkit.errors import InputError
 from toolkit.evaluation import evaluation_batches

@@ -3,10 +3,8 @@
 import glob
 import gzip
 import os
-import random
 import re
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO
@@ -238,25 +236,3 @@ def full_column(source: str, rows, column: str) -> list:
     if None in values:
         raise InputError(f"{source}: row {values.index(None) + 1} has no {column}")
     return values
-
-
-def take_subset(rows, size: int | None, seed: int = 0, labels: Sequence[str] | None = None):
-    """The first `size` rows of a shuffle that depends on `seed` alone: a larger subset holds every smaller one.
-
-    With `labels`, one a row, the first `size` rows of each label, or all that it has.
-    """
-    if size is None:
-        return rows
-    if labels is None and size > len(rows):
-        raise InputError(f"--train_size {size} is larger than the training data, which has {len(rows)} examples")
-    order = list(range(len(rows)))
-    random.Random(seed).shuffle(order)
-    if labels is None:
-        return rows.select(order[:size])
-    counts: Counter[str] = Counter()
-    chosen = []
-    for row in order:
-        if counts[labels[row]] < size:
-            counts[labels[row]] += 1
-            chosen.append(row)
-    return rows.select(chosen)

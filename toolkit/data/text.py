@@ -81,19 +81,6 @@ def splits_of_labelled_text(source: str) -> list[str]:
     return sources.splits_of(source, set(sources.TABLE_BUILDERS), sources.find_class_folders(source, {".txt"}))
 
 
-def hold_out(rows, fraction: float):
-    """Split off the last `fraction` of the lines, at least one: (train, validation)."""
-    num_held_out = max(1, round(len(rows) * fraction))
-    if num_held_out >= len(rows):
-        raise InputError(f"the corpus has {len(rows)} lines, too few to hold out {num_held_out} for validation")
-    return rows.select(range(len(rows) - num_held_out)), rows.select(range(len(rows) - num_held_out, len(rows)))
-
-
-def spread(rows, size: int | None):
-    """At most `size` rows, evenly spaced over all of them; all where `size` is None."""
-    return rows if size is None else rows.select(range(0, len(rows), max(1, -(-len(rows) // size))))
-
-
 # The sample: English Wikipedia and news that gensim installs with itself.
 
 _SAMPLE_WIKIPEDIA = "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"

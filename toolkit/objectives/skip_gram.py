@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from toolkit.data.text import spread
+from toolkit.data.rows import spread
 from toolkit.errors import InputError
 
 TOKENS_OF_A_START = 3_000_000

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from toolkit.data.text import spread
+from toolkit.data.rows import spread
 
 
 class Run:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from toolkit.data.text import hold_out
+from toolkit.data.rows import hold_out
 from toolkit.errors import InputError
 from toolkit.pretraining.arguments import ResNetArguments
 from toolkit.pretraining.base import Run

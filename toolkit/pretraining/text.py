@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from toolkit.data.text import hold_out, load_text, spread
+from toolkit.data.rows import hold_out, spread
+from toolkit.data.text import load_text
 from toolkit.errors import InputError
 from toolkit.pretraining.arguments import (
     BertArguments,
