@@ -19,6 +19,7 @@ from toolkit.linear_probe import fit_head, head_of
 
 ENCODERS = {
     "resnet": ["scratch:resnet-tiny", "--learning_rate", "1e-2"],
+    "fast": ["scratch:resnet-fast", "--learning_rate", "1e-2"],
     "vit": ["scratch:vit-tiny", "--learning_rate", "1e-3"],
     "mlp": ["scratch:mlp-tiny", "--learning_rate", "1e-3"],
     "timm": ["scratch:timm/test_resnet", "--learning_rate", "1e-2"],

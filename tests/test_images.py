@@ -21,6 +21,7 @@ from toolkit.data.image import load_images, load_labelled_images, open_image, sp
 from toolkit.encoders import load_image_encoder
 from toolkit.errors import InputError
 from toolkit.images import Changes, Pixels
+from toolkit.models.fast_resnet import FastResNetConfig, FastResNetForImageClassification, FastResNetModel
 from toolkit.models.mlp import MlpConfig, MlpForImageClassification, MlpModel
 from toolkit.models.resnet import (
     SmallImageResNetConfig,
@@ -30,10 +31,13 @@ from toolkit.models.resnet import (
 from toolkit.objectives.supervised import CollateImages, weights_of
 
 SMALL_RESNET = SmallImageResNetConfig(embedding_size=4, hidden_sizes=[4, 8], depths=[1, 2], num_labels=3)
+SMALL_FAST_RESNET = FastResNetConfig(hidden_sizes=[4, 8], num_labels=3)
 SMALL_MLP = MlpConfig(image_size=12, hidden_sizes=[8, 6], num_labels=3)
 IMAGE_MODELS = {
     SmallImageResNetModel: SMALL_RESNET,
     SmallImageResNetForImageClassification: SMALL_RESNET,
+    FastResNetModel: SMALL_FAST_RESNET,
+    FastResNetForImageClassification: SMALL_FAST_RESNET,
     MlpModel: SMALL_MLP,
     MlpForImageClassification: SMALL_MLP,
 }
@@ -232,6 +236,22 @@ def test_one_step_of_training_then_save_and_load(model_class, tmp_path):
     for name, value in before.items():
         assert torch.equal(value, after[name])
         torch.testing.assert_close(value[1:2], alone[name])
+
+
+def test_the_stem_of_the_fast_resnet_whitens_the_training_images():
+    torch.manual_seed(0)
+    rows = load_labelled_images("sample", "train")
+    model, processor = load_image_encoder("scratch:resnet-fast", "AutoModelForImageClassification", 16, rows)
+    pixels = [Pixels(processor).fit(open_image(row["image"], row["name"])) for row in rows]
+    images = Pixels(processor).normalise(torch.tensor(np.stack(pixels)))
+    half = model.fast_resnet.embedder.out_channels // 2
+    with torch.no_grad():
+        first, second = model.fast_resnet.embedder(images).split(half, dim=1)
+    torch.testing.assert_close(first, -second)
+    found = np.cov(first.transpose(0, 1).flatten(1).numpy())
+    grey = found.diagonal() > 0.5  # these digits have no colour, and nothing differs in the directions of colour
+    assert grey.sum() == 4
+    assert found[np.ix_(grey, grey)] == pytest.approx(np.eye(4), abs=0.05)
 
 
 @pytest.mark.parametrize("layer_type", ["basic", "bottleneck"])

@@ -110,8 +110,17 @@ def seed_of(seed: int, draw: Draw) -> tuple[int, int, int]:
 
 
 def seed_torch(*address: int) -> None:
-    """Let torch's generator start from numbers such as `seed_of` gives."""
-    torch.manual_seed(int(np.random.SeedSequence(address).generate_state(1, np.uint64)[0]))
+    """Let torch's generators start from numbers such as `seed_of` gives."""
+    torch.manual_seed(_number(address))
+
+
+def seed_cpu(*address: int) -> None:
+    """The same for that of the CPU alone, a hundred times faster."""
+    torch.default_generator.manual_seed(_number(address))
+
+
+def _number(address: tuple[int, ...]) -> int:
+    return int(np.random.SeedSequence(address).generate_state(1, np.uint64)[0])
 
 
 class _AddressedRows:

@@ -100,7 +100,7 @@ def load_image_encoder(
     """
     import transformers
 
-    from toolkit.images import load_processor, new_processor, set_size, timm_config
+    from toolkit.images import load_processor, new_processor, normalised, set_size, timm_config
     from toolkit.presets import IMAGE_PRESETS
 
     is_scratch = name.startswith(SCRATCH)
@@ -119,7 +119,10 @@ def load_image_encoder(
     for field, value in config_fields.items():
         setattr(config, field, value)
     auto_class = getattr(transformers, model_class)
-    return _load_model(name, source, model_class, auto_class, config, has_new_head=bool(config_fields)), processor
+    model = _load_model(name, source, model_class, auto_class, config, has_new_head=bool(config_fields))
+    if is_scratch and hasattr(model.base_model, "whiten"):
+        model.base_model.whiten(normalised(train_rows, processor))
+    return model, processor
 
 
 def _load_model(name: str, source: str, model_class: str, auto_class, config, has_new_head: bool):

@@ -12,8 +12,9 @@ import datasets
 import numpy as np
 import torch
 
-from toolkit.batches import Draw, seed_of, seed_torch
+from toolkit.batches import Draw, seed_cpu, seed_of
 from toolkit.data.image import open_image
+from toolkit.data.rows import spread
 from toolkit.errors import InputError, extra, first_line
 from toolkit.pretraining.arguments import ImageChange
 
@@ -67,12 +68,19 @@ def new_processor(size: int, train_rows):
     from transformers import ViTImageProcessor
 
     processor = ViTImageProcessor(size={"height": size, "width": size}, resample=3, do_convert_rgb=True)
-    some = train_rows.select(range(0, len(train_rows), -(-len(train_rows) // NUM_MEASURED)))
-    pixels = np.stack([np.frombuffer(row["pixels"], np.uint8) for row in pixels_of(some, processor)])
-    channels = pixels.reshape(len(pixels), 3, -1) / 255
-    processor.image_mean = channels.mean(axis=(0, 2)).round(4).tolist()
-    processor.image_std = np.maximum(channels.std(axis=(0, 2)), 0.01).round(4).tolist()
+    channels = _some_pixels(train_rows, processor).double() / 255
+    processor.image_mean = channels.mean(dim=(0, 2, 3)).numpy().round(4).tolist()
+    processor.image_std = channels.std(dim=(0, 2, 3)).clamp(min=0.01).numpy().round(4).tolist()
     return processor
+
+
+def normalised(train_rows, processor) -> torch.Tensor:
+    """Up to 1,000 images as a model reads them, (images, 3, height, width)."""
+    return Pixels(processor).normalise(_some_pixels(train_rows, processor))
+
+
+def _some_pixels(train_rows, processor) -> torch.Tensor:
+    return stacked(list(pixels_of(spread(train_rows, NUM_MEASURED), processor)))
 
 
 def load_processor(source: str, config):
@@ -128,6 +136,12 @@ def pixels_of(rows, processor) -> Iterator[dict[str, Any]]:
                 yield {"pixels": found.tobytes(), "height": found.shape[1], "width": found.shape[2]}
 
 
+def stacked(rows: Sequence[dict[str, Any]]) -> torch.Tensor:
+    """Such rows, of one size, as one tensor of bytes, (images, 3, height, width)."""
+    joined = bytearray(b"".join(row["pixels"] for row in rows))
+    return torch.frombuffer(joined, dtype=torch.uint8).view(len(rows), 3, rows[0]["height"], rows[0]["width"])
+
+
 def rows_of_pixels(rows, processor, label2id: dict[str, int]):
     """The same as a data set, with `label`, the id of the label or -100 where it has none, `index` and `part` (0)."""
     labels = rows["label"][:] if "label" in rows.column_names else [None] * len(rows)
@@ -161,7 +175,7 @@ class Changes:
         changed = []
         with torch.random.fork_rng(devices=()):
             for image, draw in zip(pixels, draws, strict=True):
-                seed_torch(*seed_of(self.seed, draw))
+                seed_cpu(*seed_of(self.seed, draw))
                 changed.append(change(image.flip(-1) if self._flips(draw) else image))
         return torch.stack(changed)
 

@@ -137,6 +137,15 @@ def resnet(layer_type: str, hidden_sizes: list[int], depths: list[int]) -> Calla
     return config
 
 
+def fast_resnet(hidden_sizes: list[int]) -> Callable:
+    def config(image_size: int):
+        from toolkit.models.fast_resnet import FastResNetConfig
+
+        return FastResNetConfig(hidden_sizes=hidden_sizes)
+
+    return config
+
+
 def vit(num_hidden_layers: int, hidden_size: int) -> Callable:
     def config(image_size: int):
         from transformers import ViTConfig
@@ -167,6 +176,7 @@ IMAGE_PRESETS: dict[str, ImagePreset] = {
     "resnet-mini": ImagePreset(resnet("basic", [32, 64, 128], [2, 2, 2]), 32),
     "resnet-small": ImagePreset(resnet("basic", [64, 128, 256, 512], [2, 2, 2, 2]), 64),
     "resnet-base": ImagePreset(resnet("bottleneck", [256, 512, 1024, 2048], [3, 4, 6, 3]), 224),
+    "resnet-fast": ImagePreset(fast_resnet([32, 128, 128]), 32),
     "vit-tiny": ImagePreset(vit(4, 128), 32),
     "vit-mini": ImagePreset(vit(6, 192), 32),
     "vit-small": ImagePreset(vit(12, 384), 64),

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from toolkit.batches import Draw
-from toolkit.images import Changes, Pixels
+from toolkit.images import Changes, Pixels, stacked
 
 FULL_SIZE_FROM = 0.75  # of the run, where images start smaller
 SIZE_STEP = 4  # pixels by which they grow
@@ -28,14 +28,12 @@ class CollateImages:
     size_start: int | None = None
 
     def __call__(self, rows: list[dict], draws: Sequence[Draw]) -> dict[str, Any]:
-        joined = bytearray(b"".join(row["pixels"] for row in rows))
-        height, width = rows[0]["height"], rows[0]["width"]
-        pixels = torch.frombuffer(joined, dtype=torch.uint8).view(len(rows), 3, height, width)
+        pixels = stacked(rows)
         if self.changes is not None:
             pixels = self.changes(pixels, draws)
         if self.size_start is not None:
-            size = [self._size_at(draws[0].progress, full) for full in (height, width)]
-            if size != [height, width]:
+            size = [self._size_at(draws[0].progress, full) for full in pixels.shape[2:]]
+            if size != list(pixels.shape[2:]):
                 pixels = F.interpolate(pixels.float(), size, mode="bilinear", antialias=True)
         labels = [row["label"] for row in rows]
         return {
