@@ -6,8 +6,8 @@
 
 METHOD bert or elmo: every run pretrains a mini one for MINUTES (10) on one core, two runs side by side, with one
 tokenizer. Their losses are of the same held-out windows, of 128 tokens or 32 words, with the same masks. The recipe of
-a BERT is that of scripts/figures.sh, of an ELMo the defaults; in bfloat16 where the processor knows it. Started again,
-it makes the runs that are missing.
+a BERT is that of scripts/figures.sh, of an ELMo batches of 64 and the defaults; in bfloat16 where the processor knows
+it. Started again, it makes the runs that are missing.
 Records: docs/results/ablation_METHOD.json, from which the tables of docs/pretraining.md are made.
 """
 
@@ -22,7 +22,11 @@ from alternation import KNOWS_BFLOAT16, write
 from bench_mlm import OURS, HeldOut
 from transformers import AutoModelForPreTraining
 
-from toolkit.data.text import load_text, spread
+import toolkit.training
+from toolkit import cli
+from toolkit.batches import Draw, ExampleStream
+from toolkit.data.rows import spread
+from toolkit.data.text import load_text
 from toolkit.evaluation import held_out_loss
 from toolkit.objectives.two_way_lm import PredictNeighbours, windows
 from toolkit.pretraining.text import OUTPUT_WORDS
@@ -30,10 +34,12 @@ from toolkit.processes import make_accelerator
 from toolkit.results import RESULTS_FILE, read_results
 from toolkit.tokenization import load_tokenizer, train_tokenizer
 
-RECIPES = {"bert": OURS, "elmo": {"bf16": KNOWS_BFLOAT16}}
+BATCHES_A_SIZE = 300
+RECIPES = {"bert": OURS, "elmo": {"batch_size": 64, "bf16": KNOWS_BFLOAT16}}
 CHANGES: dict[str, dict[str, dict]] = {
     "bert": {
         "the recipe": {},
+        "another seed": {"seed": 1},
         "AdamW at 5e-4": {"optim": "adamw", "learning_rate": 5e-4},
         "AdamW at 1e-3": {"optim": "adamw", "learning_rate": 1e-3},
         "AdamW at 2e-3": {"optim": "adamw", "learning_rate": 2e-3},
@@ -50,19 +56,23 @@ CHANGES: dict[str, dict[str, dict]] = {
         "windows of 64": {"max_length": 64, "batch_size": 32},
         "batches of 8": {"batch_size": 8},
         "batches of 32": {"batch_size": 32},
+        "batches of 4, of 8, then of 16": {"growing": True},
         "float32": {"bf16": False},
         "compiled": {"torch_compile": True},
     },
     "elmo": {
         "the recipe": {},
+        "another seed": {"seed": 1},
         "at 1.5e-3": {"learning_rate": 1.5e-3},
         "at 6e-3": {"learning_rate": 6e-3},
         "512 negatives": {"num_negatives": 512},
         "8,192 negatives": {"num_negatives": 8_192},
         "state carried over 8 windows": {"consecutive_windows": 8},
         "windows of 64": {"max_length": 64, "batch_size": 32},
+        "batches of 16": {"batch_size": 16},
         "batches of 32": {"batch_size": 32},
         "batches of 128": {"batch_size": 128},
+        "batches of 32 and 512 negatives": {"batch_size": 32, "num_negatives": 512},
         "float32": {"bf16": False},
     },
 }
@@ -85,6 +95,17 @@ class HeldOutWords:
         return held_out_loss(model, rows, collate, 16, self.accelerator)
 
 
+class GrowingBatches(ExampleStream):
+    """`BATCHES_A_SIZE` batches of 4 examples, as many of 8, then of `batch_size`; the toolkit has no flag for it."""
+
+    def draws(self, step: int) -> list[Draw]:
+        sizes = [4] * BATCHES_A_SIZE + [8] * BATCHES_A_SIZE
+        start = sum(sizes[:step]) + max(0, step - len(sizes)) * self.batch_size
+        size = sizes[step] if step < len(sizes) else self.batch_size
+        places = [divmod(position, self.num_examples) for position in range(start, start + size)]
+        return [Draw(step, epoch, int(self._order(epoch)[place])) for epoch, place in places]
+
+
 def main(method: str, corpus: str, validation_corpus: str, runs: str, minutes: float = 10.0) -> None:
     folder = Path(runs) / method
     changes = {name: change for name, change in CHANGES[method].items() if KNOWS_BFLOAT16 or name != "float32"}
@@ -98,10 +119,12 @@ def main(method: str, corpus: str, validation_corpus: str, runs: str, minutes: f
         place = folder / name.replace(" ", "_")
         if (place / RESULTS_FILE).is_file():
             return
-        command = [sys.executable, "-m", "toolkit", "pretrain", method, "--resume", "--output_dir", str(place)]
+        settings = RECIPES[method] | changes[name]
+        program = [__file__, "growing"] if settings.pop("growing", False) else ["-m", "toolkit"]
+        command = [sys.executable, *program, "pretrain", method, "--resume", "--output_dir", str(place)]
         command += ["--corpus", corpus, "--validation_corpus", validation_corpus, "--max_minutes", str(minutes)]
         command += ["--tokenizer", str(folder / "tokenizer")]
-        for flag, value in (RECIPES[method] | changes[name]).items():
+        for flag, value in settings.items():
             command += [] if value is False else [f"--{flag}"] if value is True else [f"--{flag}", str(value)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         with open(folder / f"{place.name}.log", "w") as log:
@@ -131,5 +154,8 @@ def main(method: str, corpus: str, validation_corpus: str, runs: str, minutes: f
     write(f"ablation_{method}", record)
 
 
+if __name__ == "__main__" and sys.argv[1] == "growing":
+    toolkit.training.ExampleStream = GrowingBatches  # type: ignore[misc]
+    sys.exit(cli.main(sys.argv[2:]))
 if __name__ == "__main__":
     main(*sys.argv[1:5], *map(float, sys.argv[5:6]))

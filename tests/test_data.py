@@ -121,7 +121,7 @@ def test_held_out_lines_are_the_last_and_no_line_is_lost():
     train, validation = hold_out(rows, 0.1)
     assert train["text"][:] + validation["text"][:] == rows["text"][:]
     assert len(validation) == 5
-    with pytest.raises(InputError, match="1 lines, too few"):
+    with pytest.raises(InputError, match="1 rows, too few"):
         hold_out(rows.select([0]), 0.1)
 
 

@@ -114,7 +114,10 @@ def test_impossible_settings_are_named(flag, value):
 
 
 def pretrain(method: str, corpus: Path, output_dir: Path, *flags: str, **options):
-    presets = {"bert": ["--vocab_size", "500"], "elmo": ["--vocab_size", "500", "--num_negatives", "64"]}
+    presets = {
+        "bert": ["--vocab_size", "500", "--embeddings", "random"],
+        "elmo": ["--vocab_size", "500", "--num_negatives", "64"],
+    }
     common = [
         "--corpus",
         str(corpus),
@@ -138,12 +141,12 @@ def losses(folder: Path, figure: str = "loss") -> list[float]:
 # Losses of the first steps, at full precision; a change in any part of the way to them shows here.
 GOLDEN = {
     "bert": [
-        6.192465464274089,
-        6.257585525512695,
-        6.226228713989258,
-        6.1667906443278,
-        6.191994349161784,
-        6.17534065246582,
+        6.201281411307199,
+        6.290037427629743,
+        6.206299373081753,
+        6.0742356436593195,
+        6.146993909563337,
+        6.050276620047433,
     ],
     "elmo": [
         5.6359581841362845,
@@ -282,7 +285,7 @@ def test_resuming_equals_never_having_stopped(corpus, tmp_path):
     [
         {"output_bias": "frequencies"},
         {"embeddings": "word2vec"},
-        {"attention": "neighbours"},
+        {"attention": "random"},
         {"optim": "muon"},
         {"whole_word_mask": True},
         {"mlm_probability": 0.4, "mlm_probability_end": 0.1},
@@ -294,11 +297,12 @@ def test_each_way_to_pretrain_a_bert_differs_repeats_and_resumes(flags, corpus, 
     from toolkit.pretraining import pretrain
 
     same = {"corpus": str(corpus), "preset": "bert-tiny", "vocab_size": 500, "max_length": 24, "batch_size": 8}
-    same |= {"max_steps": 6, "logging_steps": 1, "save_steps": 4}
+    same |= {"max_steps": 6, "logging_steps": 1, "save_steps": 4, "embeddings": "random"}
+    same |= flags
     for name in ("whole", "stopped"):
-        pretrain("bert", output_dir=str(tmp_path / name), **same, **flags)
+        pretrain("bert", output_dir=str(tmp_path / name), **same)
     (tmp_path / "stopped" / "results.json").unlink()
-    pretrain("bert", output_dir=str(tmp_path / "stopped"), **same, **flags, resume=True)
+    pretrain("bert", output_dir=str(tmp_path / "stopped"), **same, resume=True)
     whole, stopped = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "stopped"))
     assert whole == stopped
     assert losses(tmp_path / "whole") == losses(tmp_path / "stopped")
@@ -324,7 +328,7 @@ def test_states_that_cannot_be_carried_on_are_refused_before_anything_is_written
 
 
 @pytest.mark.parametrize(
-    "flags", [{}, {"packing": "lines", "generator_size": 1.0, "embeddings": "word2vec", "bf16": True}]
+    "flags", [{}, {"packing": "lines", "generator_size": 1.0, "embeddings": "random", "bf16": True}]
 )
 def test_an_electra_repeats_resumes_and_leaves_the_last_weights_of_its_encoder(flags, corpus, tmp_path):
     from transformers import ElectraForPreTraining
@@ -355,11 +359,11 @@ def test_the_flags_of_a_bert_on_the_command_line(corpus, tmp_path):
     flags = (
         "--max_steps 2 --batch_size 8 --packing lines --mlm_probability 0.4 --mlm_probability_end 0.2 --dropout 0.1"
     )
-    flags += " --whole_word_mask --embeddings word2vec --output_bias frequencies --attention neighbours"
+    flags += " --whole_word_mask --embeddings word2vec --output_bias frequencies --attention random"
     flags += " --optim muon --learning_rate 2e-3"
     pretrain("bert", corpus, tmp_path / "out", *flags.split())
     record = json.loads((tmp_path / "out" / "results.json").read_text())
-    expected = {"packing": "lines", "mlm_probability_end": 0.2, "embeddings": "word2vec", "attention": "neighbours"}
+    expected = {"packing": "lines", "mlm_probability_end": 0.2, "embeddings": "word2vec", "attention": "random"}
     assert {name: record["arguments"][name] for name in expected} == expected
 
 

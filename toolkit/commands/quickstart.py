@@ -19,15 +19,12 @@ TEXT_LEARNING_RATES = (3e-3,)
 FINETUNING: dict[str, Any] = {"max_steps": 100, "batch_size": 16, "eval_steps": 25, "logging_steps": 25}
 PRETRAINING: dict[str, dict[str, Any]] = {
     "word2vec": {"preset": "word2vec-tiny", "min_count": 3, "num_train_epochs": 10, "workers": 1},
-    "elmo": {"preset": "elmo-tiny", "max_steps": 400, "num_negatives": 1024, "logging_steps": 25},
+    "elmo": {"preset": "elmo-tiny", "max_steps": 750, "num_negatives": 1024, "logging_steps": 25},
     "bert": {
         "preset": "bert-tiny",
-        "max_steps": 450,
+        "max_steps": 600,
         "logging_steps": 25,
-        "optim": "muon",
-        "learning_rate": 3e-3,
-        "embeddings": "word2vec",
-        "output_bias": "frequencies",
+        "learning_rate": 2e-3,
     },
 }
 

@@ -84,8 +84,6 @@ class FastTextArguments(Word2VecArguments):
 class ElmoArguments(TrainingArguments, CorpusArguments):
     preset: str = "elmo-mini"
     """Size of the encoder: elmo-tiny, -mini, -small or -base."""
-    batch_size: int = 64
-    """Windows an optimiser step, over all processes and accumulation steps together."""
     max_length: int = 32
     """Words of a window."""
     num_negatives: int = 2048
@@ -116,15 +114,15 @@ class BertArguments(TrainingArguments, CorpusArguments):
     packing: Literal["none", "lines"] = "none"
     """How lines fill windows: joined and cut (none), or whole, each read as if it stood alone (lines). Held-out losses
     of the two do not compare."""
-    mlm_probability: float = 0.15
+    mlm_probability: float = 0.3
     """Share of the tokens that are masked while training; held-out text is always masked at 0.15."""
     mlm_probability_end: float | None = None
     """The same at the end of the run; it changes linearly (default: it does not)."""
     whole_word_mask: bool = False
     """Mask all pieces of a word or none while training."""
-    embeddings: Literal["random", "word2vec"] = "random"
+    embeddings: Literal["random", "word2vec"] = "word2vec"
     """What the embeddings of tokens start from: word2vec learns them from the corpus first, in seconds."""
-    attention: Literal["random", "neighbours"] = "random"
+    attention: Literal["random", "neighbours"] = "neighbours"
     """What the heads look at when training starts: anything, or each head at one of the tokens on either side."""
     output_bias: Literal["zeros", "frequencies"] = "zeros"
     """What the bias of the output layer starts from: 'frequencies' guesses each token as often as it occurs."""
@@ -187,7 +185,7 @@ class ResNetArguments(ImageArguments, TrainingArguments):
     output_dir: str
     """Folder for the checkpoint, results.json and train_log.jsonl."""
     preset: str = "resnet-mini"
-    """Size of the encoder: resnet-tiny, -mini, -small or -base."""
+    """Size of the encoder: resnet-tiny, -mini, -small or -base, or resnet-fast for small images and minutes."""
     split: str | None = None
     """Split of a folder or Hub data set (default: train)."""
     validation_fraction: float = 0.05
