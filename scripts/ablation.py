@@ -154,8 +154,8 @@ def main(method: str, corpus: str, validation_corpus: str, runs: str, minutes: f
     write(f"ablation_{method}", record)
 
 
-if __name__ == "__main__" and sys.argv[1] == "growing":
-    toolkit.training.ExampleStream = GrowingBatches  # type: ignore[misc]
-    sys.exit(cli.main(sys.argv[2:]))
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["growing"]:
+        toolkit.training.ExampleStream = GrowingBatches  # type: ignore[misc]
+        sys.exit(cli.main(sys.argv[2:]))
     main(*sys.argv[1:5], *map(float, sys.argv[5:6]))

@@ -99,10 +99,12 @@ def test_an_encoder_that_gained_nothing_is_explained():
         gain = {"value": (low + high) / 2, "low": low, "high": high}
         budget = {"name": "50 labels", "gain": gain}
         figures = {"training_seconds": 60.0, "metrics": {"loss": {"value": 6.5}}}
+        figures["arguments"] = {"mlm_probability": 0.2}
         return {"name": name, "budgets": [budget], "pretraining": figures}
 
     record = {"encoders": [encoder("elmo", 0.01, 0.03), encoder("bert", -0.01, 0.02)]}
     (note,) = _notes(record)
     assert note.startswith("bert gained nothing certain with 50 labels")
+    assert "from 20% of the tokens" in note
     assert "no difference" in report.conclusions(record)[1]
     assert "pretraining helped" in report.conclusions(record)[0]

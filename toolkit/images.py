@@ -70,7 +70,7 @@ def new_processor(size: int, train_rows):
     processor = ViTImageProcessor(size={"height": size, "width": size}, resample=3, do_convert_rgb=True)
     channels = _some_pixels(train_rows, processor).double() / 255
     processor.image_mean = channels.mean(dim=(0, 2, 3)).numpy().round(4).tolist()
-    processor.image_std = channels.std(dim=(0, 2, 3)).clamp(min=0.01).numpy().round(4).tolist()
+    processor.image_std = channels.std(dim=(0, 2, 3), correction=0).clamp(min=0.01).numpy().round(4).tolist()
     return processor
 
 

@@ -119,7 +119,8 @@ def _notes(record: dict) -> list[str]:
             f"{pretraining['training_seconds']:.0f} s of pretraining brought its held-out loss to "
             f"{pretraining['metrics']['loss']['value']:.2f} nats, too little to learn much beyond word frequencies. "
             + (
-                "It learns from 15% of the tokens that it reads, the others from all. "
+                f"It learns from {pretraining['arguments']['mlm_probability']:.0%} of the tokens that it reads, "
+                "the others from all. "
                 if encoder["name"] == "bert"
                 else ""
             )
