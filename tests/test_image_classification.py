@@ -97,7 +97,14 @@ def test_what_is_pretrained_on_labels_moves_to_others(digits, tmp_path):
     flags = ["--preset", "resnet-tiny", "--image_size", "16", "--max_steps", "60", "--learning_rate", "1e-2"]
     done = run_toolkit("pretrain", "resnet", "--corpus", "sample", "--output_dir", tmp_path / "encoder", *flags)
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "encoder" / "results.json").read_text())["metrics"]["loss"]["value"] < 2.0
+    metrics = json.loads((tmp_path / "encoder" / "results.json").read_text())["metrics"]
+    assert metrics["loss"]["value"] < 2.0
+    rows = load_labelled_images("sample", "validation")
+    images = [open_image(row["image"], row["name"]) for row in rows]
+    answers = pipeline("image-classification", model=str(tmp_path / "encoder"))(images, top_k=1)
+    right = np.mean([answer[0]["label"] == label for answer, label in zip(answers, rows["label"], strict=True)])
+    assert metrics["accuracy"]["value"] == pytest.approx(right)
+    assert f", accuracy {right:.3f} [" in done.stdout
     record = finetune(
         "image", encoder=str(tmp_path / "encoder"), data=str(digits), output_dir=str(tmp_path / "probe"), freeze=True
     )

@@ -24,9 +24,13 @@ def run(parsed: tuple[str, Any]) -> None:
     method, arguments = parsed
     record = pretraining.run(method, arguments)
     if record and is_main_process():
-        loss = record["metrics"]["loss"]
+        figures = (
+            f"{name} {figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
+            for name, figure in record["metrics"].items()
+            if name in ("loss", "accuracy")
+        )
         print(
             f"{arguments.output_dir}: {record['parameters']:,} parameters, {record['training_seconds']:,.0f} s, "
             f"{record['throughput']:,.0f} {record['throughput_unit']}, "
-            f"held-out loss {loss['value']:.3f} [{loss['low']:.3f}, {loss['high']:.3f}]"
+            f"held-out {', '.join(figures)}"
         )

@@ -7,10 +7,14 @@ from functools import partial
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch.nn import functional as F
 
 from toolkit.batches import Draw
+from toolkit.evaluation import evaluation_batches
 from toolkit.images import Changes, Pixels, stacked
+from toolkit.intervals import Interval, ratio_interval
+from toolkit.processes import gather_objects
 
 FULL_SIZE_FROM = 0.75  # of the run, where images start smaller
 SIZE_STEP = 4  # pixels by which they grow
@@ -47,6 +51,17 @@ class CollateImages:
         assert self.size_start is not None
         steps = max(0, full - self.size_start) / SIZE_STEP
         return min(full, self.size_start + SIZE_STEP * int(steps * progress / FULL_SIZE_FROM))
+
+
+@torch.no_grad()
+def held_out_accuracy(model, rows, collate: CollateImages, batch_size: int, accelerator: Accelerator) -> Interval:
+    """The share of the rows whose label the model gives the highest logit; all processes get it."""
+    hits: list[bool] = []
+    for batch in evaluation_batches(rows, collate, batch_size, accelerator, in_step=True):
+        right = model(pixel_values=batch["pixel_values"]).logits.argmax(dim=-1) == batch["labels"]
+        hits += right.tolist() if batch["num_items"] else []
+    hits = gather_objects(accelerator, hits)
+    return ratio_interval(hits, [1] * len(hits))
 
 
 def set_loss(model, label_smoothing: float, weights: Sequence[float] | None) -> None:

@@ -54,11 +54,12 @@ class Run:
         better: str | None = "loss",
         consecutive: int = 1,
         result: Callable | None = None,
+        measure: Callable | None = None,
     ) -> dict[str, Any]:
         """Train `model`, score the best weights, or the last, on the held-out text, return the record.
 
         `item`, `better` and `consecutive` are those of `toolkit.training.train`; `result` gives what of the model
-        stays in the folder.
+        stays in the folder, `measure` its figures on the held-out rows besides the loss.
         """
         from toolkit.checkpoint import save_model
         from toolkit.evaluation import held_out_loss, held_out_losses
@@ -90,12 +91,13 @@ class Run:
         )
         model = type(model).from_pretrained(output_dir).to(self.accelerator.device).eval()
         sums, counts = held_out_losses(model, validation_rows, *settings, self.accelerator)
+        metrics = {"loss": ratio_interval(sums, counts)} | (measure(model) if measure else {})
         if result is not None:
             model = result(model)
             save_model(output_dir, model, processor, writes=self.is_main)
         return self.write(
             model,
-            metrics={"loss": ratio_interval(sums, counts)},
+            metrics=metrics,
             n=int(counts.sum()),
             num_steps=training.num_steps,
             training_seconds=training.seconds,

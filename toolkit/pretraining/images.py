@@ -15,7 +15,7 @@ def pretrain_on_labels(method: str, arguments: ResNetArguments) -> dict[str, Any
     from toolkit.data.image import load_labelled_images, splits_of_labelled_images, without_broken
     from toolkit.encoders import SCRATCH, load_image_encoder
     from toolkit.images import Changes, rows_of_pixels
-    from toolkit.objectives.supervised import CollateImages, set_loss, weights_of
+    from toolkit.objectives.supervised import CollateImages, held_out_accuracy, set_loss, weights_of
     from toolkit.presets import get_image_preset
 
     run = Run(method, arguments)
@@ -48,6 +48,10 @@ def pretrain_on_labels(method: str, arguments: ResNetArguments) -> dict[str, Any
     run.say("reading images")
     images, held_out = (rows_of_pixels(rows, processor, label2id) for rows in (train_rows, validation_rows))
     changes = Changes(tuple(arguments.augment), arguments.seed)
-    collate = CollateImages(processor, changes, arguments.image_size_start)
+    collate, exact = CollateImages(processor, changes, arguments.image_size_start), CollateImages(processor)
+
+    def measure(model) -> dict[str, Any]:
+        return {"accuracy": held_out_accuracy(model, held_out, exact, run.VALIDATION_BATCH_SIZE, run.accelerator)}
+
     run.create_output_dir()
-    return run.train(model, processor, images, held_out, collate, CollateImages(processor), item="image")
+    return run.train(model, processor, images, held_out, collate, exact, item="image", measure=measure)
