@@ -32,7 +32,7 @@ from toolkit.objectives.skip_gram import Sentences, write_sentences
 from toolkit.presets import get_preset
 from toolkit.pretraining import PRETRAINING
 from toolkit.results import Stopwatch, read_results
-from toolkit.tokenization import bert_normalizer, word_splitter
+from toolkit.tokenization import bert_normalizer, word_spacer
 
 EPOCHS, WORKERS = 5, 2
 
@@ -64,12 +64,11 @@ def once(method: str, file: str, epochs: int) -> dict[str, float]:
 
     arguments = PRETRAINING[method][0](corpus="", output_dir="")
     preset = get_preset(arguments.preset)
-    config = preset.config(1)
     settings = {"window": arguments.window, "negative": arguments.negative, "min_count": arguments.min_count}
     settings |= {"alpha": arguments.learning_rate, "epochs": epochs, "workers": WORKERS, "sg": 1, "seed": 0}
-    settings |= {"vector_size": config.hidden_size, "max_final_vocab": preset.vocab_size}
+    settings |= {"vector_size": preset.sizes[0], "max_final_vocab": preset.vocab_size}
     if method == "fasttext":
-        settings |= {"bucket": config.num_buckets, "min_n": arguments.min_n, "max_n": arguments.max_n}
+        settings |= {"bucket": preset.sizes[1], "min_n": arguments.min_n, "max_n": arguments.max_n}
     model = (FastText if method == "fasttext" else Word2Vec)(**settings)
     stopwatch = Stopwatch()
     model.build_vocab(corpus_file=file)
@@ -87,12 +86,12 @@ def once(method: str, file: str, epochs: int) -> dict[str, float]:
 
 
 def main(rounds: int = 3, corpus: str = "sample", method: str = "word2vec") -> None:
-    split = word_splitter(bert_normalizer(do_lower_case=True))
+    space = word_spacer(bert_normalizer(do_lower_case=True))
     rows, _ = hold_out(load_text(corpus), PRETRAINING[method][0].validation_fraction)
     notes: dict[str, list[dict[str, float]]] = {"toolkit": [], "gensim": []}
     with tempfile.TemporaryDirectory() as root:
-        words = (words for batch in rows.iter(batch_size=1000) for words in split(batch["text"]))
-        sentences = write_sentences(words, Path(root) / "sentences.txt")
+        batches = (space(batch["text"]) for batch in rows.iter(batch_size=1000))
+        sentences = write_sentences(batches, Path(root) / "sentences.txt")
 
         def seconds_of(name: str, found: dict[str, float]) -> float:
             notes[name].append(found)

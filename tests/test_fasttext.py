@@ -19,7 +19,7 @@ from toolkit.cli import main
 from toolkit.intrinsic import WORD_SETS, score_words, whole_words
 from toolkit.models.fasttext import BYTES, FastTextConfig, FastTextModel, ngram_hashes
 from toolkit.objectives.skip_gram import train_word_vectors, write_sentences
-from toolkit.tokenization import FIRST_CONTINUATION_ID, NUM_BYTES, bert_normalizer, word_splitter
+from toolkit.tokenization import FIRST_CONTINUATION_ID, NUM_BYTES, bert_normalizer, word_spacer
 
 SETTINGS = {"vector_size": 64, "window": 5, "negative": 5, "min_count": 5, "epochs": 2, "seed": 7, "workers": 1}
 NGRAMS = {"bucket": 50_000, "min_n": 3, "max_n": 6}
@@ -193,8 +193,8 @@ def test_a_tokenizer_that_normalizes_otherwise_is_refused(tmp_path, capsys):
 
 
 def test_training_that_ends_early_leaves_vectors_made_of_ngrams(corpus, tmp_path):
-    split = word_splitter(bert_normalizer())
-    sentences = write_sentences(split(corpus.read_text(encoding="utf-8").split("\n")), tmp_path / "sentences.txt")
+    lines = word_spacer(bert_normalizer())(corpus.read_text(encoding="utf-8").split("\n"))
+    sentences = write_sentences([lines], tmp_path / "sentences.txt")
     settings = {name: SETTINGS[name] for name in ("window", "negative", "min_count", "seed", "workers")}
     settings |= {"vector_size": 8, "epochs": 3, "alpha": 0.025, "max_final_vocab": None, "ngrams": NGRAMS}
     model, num_epochs = train_word_vectors(sentences, **settings, max_minutes=1e-9)

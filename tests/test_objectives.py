@@ -334,10 +334,10 @@ def test_lines_that_gensim_cuts_train_as_by_hand(corpus, ngrams, tmp_path):
 
     from toolkit.objectives.skip_gram import train_word_vectors, write_sentences
 
-    lines = [line.split() for line in corpus.read_text(encoding="utf-8").splitlines()]
-    lines = [[word for line in lines[:200] for word in line], [], *lines[200:]]
-    assert len(lines[0]) > 10_000
-    sentences = write_sentences(lines, tmp_path / "sentences.txt")
+    lines = corpus.read_text(encoding="utf-8").splitlines()
+    lines = [" ".join(lines[:200]), "", *lines[200:]]
+    assert len(lines[0].split()) > 10_000
+    sentences = write_sentences([lines[:5], [" "], lines[5:]], tmp_path / "sentences.txt")
     settings = {"vector_size": 8, "window": 3, "negative": 2, "min_count": 2, "seed": 3, "workers": 1, "epochs": 2}
     settings |= {"alpha": 0.05, "max_final_vocab": 900}
     ours, _ = train_word_vectors(sentences, **settings, ngrams=ngrams)

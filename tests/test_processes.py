@@ -29,12 +29,12 @@ from toolkit.cli import main
 name, without_dropout, seen_folder = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3]
 old = presets.PRESETS[name]
 
-def config(vocab_size):
-    made = old.config(vocab_size)
+def make(vocab_size, *sizes):
+    made = old.make(vocab_size, *sizes)
     made.update(without_dropout)
     return made
 
-presets.PRESETS[name] = dataclasses.replace(old, config=config)
+presets.PRESETS[name] = dataclasses.replace(old, make=make)
 original = batches.collate_pairs
 
 def collate(function, pairs):

@@ -11,11 +11,11 @@ from toolkit.tokenization import (
     is_byte_level,
     load_tokenizer,
     spells_words,
-    token_splitter,
+    token_spacer,
     train_tokenizer,
     with_whole_words,
     word_level_tokenizer,
-    word_splitter,
+    word_spacer,
 )
 
 KINDS = ("wordpiece", "bpe", "word", "bytes")
@@ -100,7 +100,7 @@ def test_many_texts_are_split_as_the_library_splits_one(do_lower_case, strip_acc
     characters = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
     texts = ["x".join(characters[i : i + 500]) for i in range(0, len(characters), 500)]
     texts += ["two\nlines\r\n, a\ttab", "", " \n ", "ÎLE ΣΟΦΟΣ İstanbul", "".join(characters[:0x3000])]
-    words = word_splitter(normalizer)(texts)
+    words = [line.split() for line in word_spacer(normalizer)(texts)]
     by_library = [
         [word for word, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(text))] for text in texts
     ]
@@ -111,7 +111,7 @@ def test_many_texts_are_split_as_the_library_splits_one(do_lower_case, strip_acc
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_texts_are_cut_into_tokens_as_one(texts, kind):
     tokenizer = train_tokenizer(texts, kind, vocab_size=600)
-    assert token_splitter(tokenizer)(texts[:50]) == [tokenizer.tokenize(text) for text in texts[:50]]
+    assert token_spacer(tokenizer)(texts[:50]) == [" ".join(tokenizer.tokenize(text)) for text in texts[:50]]
 
 
 WHOLE_WORDS = ["the", "café", "中", "a", "🙂x"]
@@ -139,8 +139,8 @@ def test_whole_words_are_one_piece_and_all_others_are_bytes(tmp_path):
 
 
 def test_lower_case_and_accents_are_options(texts):
-    assert word_splitter(bert_normalizer())(["Été IS"]) == [["Été", "IS"]]
-    assert word_splitter(bert_normalizer(do_lower_case=True))(["Été IS"]) == [["été", "is"]]
+    assert word_spacer(bert_normalizer())(["Été IS"]) == ["Été IS"]
+    assert word_spacer(bert_normalizer(do_lower_case=True))(["Été IS"]) == ["été is"]
     stripped = train_tokenizer(["ete is"] * 3, "word", do_lower_case=True, strip_accents=True)
     assert stripped.tokenize("Été IS") == ["ete", "is"]
 

@@ -16,100 +16,89 @@ from toolkit.tokenization import Kind
 
 @dataclass(frozen=True)
 class Preset:
-    """`config(vocab_size)` makes the configuration; `vocab_size` is the usual one, of output words for an ELMo and of
-    known words for a fastText."""
+    """`make(vocab_size, *sizes)` gives the configuration; `vocab_size` is the usual one, of output words for an ELMo
+    and of known words for a fastText."""
 
-    config: Callable
+    make: Callable
+    sizes: tuple
     vocab_size: int
     tokenizer_kind: Kind
 
-
-def word2vec(hidden_size: int) -> Callable:
-    def config(vocab_size: int):
-        from toolkit.models.word2vec import Word2VecConfig
-
-        return Word2VecConfig(vocab_size=vocab_size, hidden_size=hidden_size)
-
-    return config
+    def config(self, vocab_size: int):
+        return self.make(vocab_size, *self.sizes)
 
 
-def fasttext(hidden_size: int, num_buckets: int) -> Callable:
-    def config(vocab_size: int):
-        from toolkit.models.fasttext import FastTextConfig
+def word2vec(vocab_size: int, hidden_size: int):
+    from toolkit.models.word2vec import Word2VecConfig
 
-        return FastTextConfig(vocab_size=vocab_size, hidden_size=hidden_size, num_buckets=num_buckets)
-
-    return config
+    return Word2VecConfig(vocab_size=vocab_size, hidden_size=hidden_size)
 
 
-def elmo(hidden_size: int, char_filters: list[list[int]], num_highway_layers: int = 1) -> Callable:
-    def config(vocab_size: int):
-        from toolkit.models.elmo import ElmoConfig
+def fasttext(vocab_size: int, hidden_size: int, num_buckets: int):
+    from toolkit.models.fasttext import FastTextConfig
 
-        return ElmoConfig(
-            output_vocab_size=vocab_size,
-            hidden_size=hidden_size,
-            char_filters=char_filters,
-            num_highway_layers=num_highway_layers,
-        )
-
-    return config
+    return FastTextConfig(vocab_size=vocab_size, hidden_size=hidden_size, num_buckets=num_buckets)
 
 
-def bert(num_hidden_layers: int, hidden_size: int) -> Callable:
-    def config(vocab_size: int):
-        from transformers import BertConfig
+def elmo(vocab_size: int, hidden_size: int, char_filters: list[list[int]], num_highway_layers: int = 1):
+    from toolkit.models.elmo import ElmoConfig
 
-        return BertConfig(
-            vocab_size=vocab_size,
-            hidden_size=hidden_size,
-            num_hidden_layers=num_hidden_layers,
-            num_attention_heads=hidden_size // 64,
-            intermediate_size=4 * hidden_size,
-        )
-
-    return config
+    return ElmoConfig(
+        output_vocab_size=vocab_size,
+        hidden_size=hidden_size,
+        char_filters=char_filters,
+        num_highway_layers=num_highway_layers,
+    )
 
 
-def electra(num_hidden_layers: int, hidden_size: int, embedding_size: int, generator_size: float) -> Callable:
-    def config(vocab_size: int):
-        from transformers import ElectraConfig
+def bert(vocab_size: int, num_hidden_layers: int, hidden_size: int):
+    from transformers import BertConfig
 
-        config = ElectraConfig(
-            vocab_size=vocab_size,
-            embedding_size=embedding_size,
-            hidden_size=hidden_size,
-            num_hidden_layers=num_hidden_layers,
-            num_attention_heads=hidden_size // 64,
-            intermediate_size=4 * hidden_size,
-        )
-        config.update({"generator_size": generator_size, "discriminator_weight": 50.0})  # what pretraining adds to it
-        return config
+    return BertConfig(
+        vocab_size=vocab_size,
+        hidden_size=hidden_size,
+        num_hidden_layers=num_hidden_layers,
+        num_attention_heads=hidden_size // 64,
+        intermediate_size=4 * hidden_size,
+    )
 
+
+def electra(vocab_size: int, num_hidden_layers: int, hidden_size: int, embedding_size: int, generator_size: float):
+    from transformers import ElectraConfig
+
+    config = ElectraConfig(
+        vocab_size=vocab_size,
+        embedding_size=embedding_size,
+        hidden_size=hidden_size,
+        num_hidden_layers=num_hidden_layers,
+        num_attention_heads=hidden_size // 64,
+        intermediate_size=4 * hidden_size,
+    )
+    config.update({"generator_size": generator_size, "discriminator_weight": 50.0})  # what pretraining adds to it
     return config
 
 
 PRESETS: dict[str, Preset] = {
-    "word2vec-tiny": Preset(word2vec(64), 30_000, "word"),
-    "word2vec-mini": Preset(word2vec(100), 100_000, "word"),
-    "word2vec-small": Preset(word2vec(200), 200_000, "word"),
-    "word2vec-base": Preset(word2vec(300), 1_000_000, "word"),
-    "fasttext-tiny": Preset(fasttext(64, 50_000), 30_000, "bytes"),
-    "fasttext-mini": Preset(fasttext(100, 200_000), 100_000, "bytes"),
-    "fasttext-small": Preset(fasttext(200, 500_000), 200_000, "bytes"),
-    "fasttext-base": Preset(fasttext(300, 2_000_000), 1_000_000, "bytes"),
-    "elmo-tiny": Preset(elmo(128, [[1, 16], [2, 32], [3, 48], [4, 64]]), 10_000, "bytes"),
-    "elmo-mini": Preset(elmo(256, [[1, 32], [2, 64], [3, 96], [4, 128], [5, 160], [6, 192]]), 30_000, "bytes"),
-    "elmo-small": Preset(elmo(512, [[1, 32], [2, 64], [3, 128], [4, 192], [5, 256], [6, 256]]), 50_000, "bytes"),
-    "elmo-base": Preset(elmo(1024, [[1, 32], [2, 32], [3, 64], [4, 128], [5, 256], [6, 512]], 2), 200_000, "bytes"),
-    "bert-tiny": Preset(bert(2, 128), 4_096, "wordpiece"),
-    "bert-mini": Preset(bert(4, 256), 8_192, "wordpiece"),
-    "bert-small": Preset(bert(4, 512), 16_384, "wordpiece"),
-    "bert-base": Preset(bert(12, 768), 30_522, "wordpiece"),
-    "electra-tiny": Preset(electra(2, 128, 128, 1 / 2), 4_096, "wordpiece"),
-    "electra-mini": Preset(electra(4, 256, 128, 1 / 4), 8_192, "wordpiece"),
-    "electra-small": Preset(electra(12, 256, 128, 1 / 4), 30_522, "wordpiece"),
-    "electra-base": Preset(electra(12, 768, 768, 1 / 3), 30_522, "wordpiece"),
+    "word2vec-tiny": Preset(word2vec, (64,), 30_000, "word"),
+    "word2vec-mini": Preset(word2vec, (100,), 100_000, "word"),
+    "word2vec-small": Preset(word2vec, (200,), 200_000, "word"),
+    "word2vec-base": Preset(word2vec, (300,), 1_000_000, "word"),
+    "fasttext-tiny": Preset(fasttext, (64, 50_000), 30_000, "bytes"),
+    "fasttext-mini": Preset(fasttext, (100, 200_000), 100_000, "bytes"),
+    "fasttext-small": Preset(fasttext, (200, 500_000), 200_000, "bytes"),
+    "fasttext-base": Preset(fasttext, (300, 2_000_000), 1_000_000, "bytes"),
+    "elmo-tiny": Preset(elmo, (128, [[1, 16], [2, 32], [3, 48], [4, 64]]), 10_000, "bytes"),
+    "elmo-mini": Preset(elmo, (256, [[1, 32], [2, 64], [3, 96], [4, 128], [5, 160], [6, 192]]), 30_000, "bytes"),
+    "elmo-small": Preset(elmo, (512, [[1, 32], [2, 64], [3, 128], [4, 192], [5, 256], [6, 256]]), 50_000, "bytes"),
+    "elmo-base": Preset(elmo, (1024, [[1, 32], [2, 32], [3, 64], [4, 128], [5, 256], [6, 512]], 2), 200_000, "bytes"),
+    "bert-tiny": Preset(bert, (2, 128), 4_096, "wordpiece"),
+    "bert-mini": Preset(bert, (4, 256), 8_192, "wordpiece"),
+    "bert-small": Preset(bert, (4, 512), 16_384, "wordpiece"),
+    "bert-base": Preset(bert, (12, 768), 30_522, "wordpiece"),
+    "electra-tiny": Preset(electra, (2, 128, 128, 1 / 2), 4_096, "wordpiece"),
+    "electra-mini": Preset(electra, (4, 256, 128, 1 / 4), 8_192, "wordpiece"),
+    "electra-small": Preset(electra, (12, 256, 128, 1 / 4), 30_522, "wordpiece"),
+    "electra-base": Preset(electra, (12, 768, 768, 1 / 3), 30_522, "wordpiece"),
 }
 
 
@@ -118,71 +107,63 @@ SMALL_IMAGE = 64  # pixels; up to here a network keeps the resolution in its fir
 
 @dataclass(frozen=True)
 class ImagePreset:
-    """`config(image_size)` makes the configuration; `image_size` is the usual one."""
+    """`make(image_size, *sizes)` gives the configuration; `image_size` is the usual one."""
 
-    config: Callable
+    make: Callable
+    sizes: tuple
     image_size: int
 
-
-def resnet(layer_type: str, hidden_sizes: list[int], depths: list[int]) -> Callable:
-    def config(image_size: int):
-        from transformers import ResNetConfig
-
-        from toolkit.models.resnet import SmallImageResNetConfig
-
-        config_class = SmallImageResNetConfig if image_size <= SMALL_IMAGE else ResNetConfig
-        first = hidden_sizes[0] if layer_type == "basic" else 64
-        return config_class(embedding_size=first, hidden_sizes=hidden_sizes, depths=depths, layer_type=layer_type)
-
-    return config
+    def config(self, image_size: int):
+        return self.make(image_size, *self.sizes)
 
 
-def fast_resnet(hidden_sizes: list[int]) -> Callable:
-    def config(image_size: int):
-        from toolkit.models.fast_resnet import FastResNetConfig
+def resnet(image_size: int, layer_type: str, hidden_sizes: list[int], depths: list[int]):
+    from transformers import ResNetConfig
 
-        return FastResNetConfig(hidden_sizes=hidden_sizes)
+    from toolkit.models.resnet import SmallImageResNetConfig
 
-    return config
-
-
-def vit(num_hidden_layers: int, hidden_size: int) -> Callable:
-    def config(image_size: int):
-        from transformers import ViTConfig
-
-        return ViTConfig(
-            image_size=image_size,
-            patch_size=max(1, image_size // 8) if image_size <= SMALL_IMAGE else 16,
-            hidden_size=hidden_size,
-            num_hidden_layers=num_hidden_layers,
-            num_attention_heads=hidden_size // 64,
-            intermediate_size=4 * hidden_size,
-        )
-
-    return config
+    config_class = SmallImageResNetConfig if image_size <= SMALL_IMAGE else ResNetConfig
+    first = hidden_sizes[0] if layer_type == "basic" else 64
+    return config_class(embedding_size=first, hidden_sizes=hidden_sizes, depths=depths, layer_type=layer_type)
 
 
-def mlp(hidden_sizes: list[int]) -> Callable:
-    def config(image_size: int):
-        from toolkit.models.mlp import MlpConfig
+def fast_resnet(image_size: int, hidden_sizes: list[int]):
+    from toolkit.models.fast_resnet import FastResNetConfig
 
-        return MlpConfig(image_size=image_size, hidden_sizes=hidden_sizes)
+    return FastResNetConfig(hidden_sizes=hidden_sizes)
 
-    return config
+
+def vit(image_size: int, num_hidden_layers: int, hidden_size: int):
+    from transformers import ViTConfig
+
+    return ViTConfig(
+        image_size=image_size,
+        patch_size=max(1, image_size // 8) if image_size <= SMALL_IMAGE else 16,
+        hidden_size=hidden_size,
+        num_hidden_layers=num_hidden_layers,
+        num_attention_heads=hidden_size // 64,
+        intermediate_size=4 * hidden_size,
+    )
+
+
+def mlp(image_size: int, hidden_sizes: list[int]):
+    from toolkit.models.mlp import MlpConfig
+
+    return MlpConfig(image_size=image_size, hidden_sizes=hidden_sizes)
 
 
 IMAGE_PRESETS: dict[str, ImagePreset] = {
-    "resnet-tiny": ImagePreset(resnet("basic", [16, 32, 64], [1, 1, 1]), 32),
-    "resnet-mini": ImagePreset(resnet("basic", [32, 64, 128], [2, 2, 2]), 32),
-    "resnet-small": ImagePreset(resnet("basic", [64, 128, 256, 512], [2, 2, 2, 2]), 64),
-    "resnet-base": ImagePreset(resnet("bottleneck", [256, 512, 1024, 2048], [3, 4, 6, 3]), 224),
-    "resnet-fast": ImagePreset(fast_resnet([32, 128, 128]), 32),
-    "vit-tiny": ImagePreset(vit(4, 128), 32),
-    "vit-mini": ImagePreset(vit(6, 192), 32),
-    "vit-small": ImagePreset(vit(12, 384), 64),
-    "vit-base": ImagePreset(vit(12, 768), 224),
-    "mlp-tiny": ImagePreset(mlp([256]), 32),
-    "mlp-mini": ImagePreset(mlp([512, 512]), 32),
+    "resnet-tiny": ImagePreset(resnet, ("basic", [16, 32, 64], [1, 1, 1]), 32),
+    "resnet-mini": ImagePreset(resnet, ("basic", [32, 64, 128], [2, 2, 2]), 32),
+    "resnet-small": ImagePreset(resnet, ("basic", [64, 128, 256, 512], [2, 2, 2, 2]), 64),
+    "resnet-base": ImagePreset(resnet, ("bottleneck", [256, 512, 1024, 2048], [3, 4, 6, 3]), 224),
+    "resnet-fast": ImagePreset(fast_resnet, ([32, 128, 128],), 32),
+    "vit-tiny": ImagePreset(vit, (4, 128), 32),
+    "vit-mini": ImagePreset(vit, (6, 192), 32),
+    "vit-small": ImagePreset(vit, (12, 384), 64),
+    "vit-base": ImagePreset(vit, (12, 768), 224),
+    "mlp-tiny": ImagePreset(mlp, ([256],), 32),
+    "mlp-mini": ImagePreset(mlp, ([512, 512],), 32),
 }
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, broadcast_object_list, gather_object
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from toolkit.errors import InputError
 from toolkit.training_arguments import TrainingArguments
@@ -125,6 +124,7 @@ def share_out(model, plugin: FullyShardedDataParallelPlugin) -> None:
     accelerate would do it at `prepare`, but not with the output bias of a BERT, which two modules hold in common.
     """
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+    from transformers.modeling_layers import GradientCheckpointingLayer
 
     policies = {
         "mp_policy": plugin.mixed_precision_policy or MixedPrecisionPolicy(),

@@ -153,8 +153,8 @@ def with_whole_words(tokenizer, words: Iterable[str]):
     return _wrap(whole, WITHOUT_LIMIT), ids
 
 
-def word_splitter(normalizer) -> Callable[[list[str]], list[list[str]]]:
-    """The function from texts to the words of each that tokenizers made here apply before they look anything up.
+def word_spacer(normalizer) -> Callable[[list[str]], list[str]]:
+    """The function from texts to the words of each, spaces between them, that tokenizers made here look up.
 
     `normalizer` is theirs, a `BertNormalizer`. It and the splitting after it treat every character by itself. So they
     are asked once for each character what becomes of it, and many texts are translated at once, several times faster
@@ -172,21 +172,20 @@ def word_splitter(normalizer) -> Callable[[list[str]], list[list[str]]]:
 
     translation = Translation({ord("\n"): "\n"})
 
-    def split(texts: list[str]) -> list[list[str]]:
-        lines = "\n".join([text.replace("\n", " ") for text in texts]).translate(translation)
-        return [line.split() for line in lines.split("\n")]
+    def space(texts: list[str]) -> list[str]:
+        return "\n".join([text.replace("\n", " ") for text in texts]).translate(translation).split("\n")
 
-    return split
+    return space
 
 
-def token_splitter(tokenizer) -> Callable[[list[str]], list[list[str]]]:
-    """The function from texts to the tokens of each, without special ones around them."""
+def token_spacer(tokenizer) -> Callable[[list[str]], list[str]]:
+    """The function from texts to the tokens of each, spaces between them, without special ones around them."""
 
-    def split(texts: list[str]) -> list[list[str]]:
+    def space(texts: list[str]) -> list[str]:
         encoding = tokenizer(texts, add_special_tokens=False, verbose=False)
-        return [encoding.tokens(i) for i in range(len(texts))]
+        return [" ".join(encoding.tokens(i)) for i in range(len(texts))]
 
-    return split
+    return space
 
 
 def bert_normalizer(do_lower_case: bool = False, strip_accents: bool = False):

@@ -46,7 +46,7 @@ def parse(arguments: list[str]) -> TokenizerArguments:
 def run(arguments: TokenizerArguments) -> None:
     from toolkit.data.text import load_text
     from toolkit.results import check_output_dir, create_output_dir
-    from toolkit.tokenization import train_tokenizer, word_splitter
+    from toolkit.tokenization import train_tokenizer, word_spacer
 
     check_output_dir(arguments.output_dir, overwrite=arguments.overwrite_output_dir)
     texts = load_text(arguments.corpus, arguments.split, arguments.text_column)["text"]
@@ -61,7 +61,8 @@ def run(arguments: TokenizerArguments) -> None:
     folder = create_output_dir(arguments.output_dir, arguments.overwrite_output_dir)
     tokenizer.save_pretrained(folder)
     sample = [text for text in texts[:1000] if text.strip()]
-    num_words = sum(map(len, word_splitter(tokenizer.backend_tokenizer.normalizer)(sample)))
+    space = word_spacer(tokenizer.backend_tokenizer.normalizer)
+    num_words = sum(len(line.split()) for line in space(sample))
     pieces = tokenizer(sample, add_special_tokens=False, verbose=False)["input_ids"]
     unknown = sum(ids.count(tokenizer.unk_token_id) for ids in pieces)
     num_pieces = sum(map(len, pieces))

@@ -38,19 +38,23 @@ class Sentences:
         return self.word_counts.total()
 
 
-def write_sentences(sentences: Iterable[list[str]], file: Path) -> Sentences:
-    """Leaves out sentences without words."""
+def write_sentences(batches: Iterable[list[str]], file: Path) -> Sentences:
+    """Write lines of words with spaces between them, but not those without words."""
     from gensim.models.word2vec import MAX_WORDS_IN_BATCH
 
-    word_counts: Counter[str] = Counter()
+    word_counts: Counter[bytes] = Counter()  # bytes are split where gensim's workers do, at ASCII's spaces alone
     num_sentences = 0
-    with open(file, "w", encoding="utf-8") as lines:
-        for words in sentences:
-            if words:
-                lines.write(" ".join(words) + "\n")
-                word_counts.update(words)
-                num_sentences += -(-len(words) // MAX_WORDS_IN_BATCH)  # gensim cuts longer ones
-    return Sentences(file, word_counts, num_sentences)
+    with open(file, "wb") as sentences:
+        for lines in batches:
+            lines = [line for line in lines if line.strip()]
+            text = "".join(f"{line}\n" for line in lines).encode()
+            sentences.write(text)
+            word_counts.update(text.split())
+            num_sentences += len(lines)
+            for line in lines:
+                if len(line) > MAX_WORDS_IN_BATCH:  # gensim cuts those with more words
+                    num_sentences += (len(line.encode().split()) - 1) // MAX_WORDS_IN_BATCH
+    return Sentences(file, Counter({word.decode(): count for word, count in word_counts.items()}), num_sentences)
 
 
 def train_word_vectors(
@@ -134,15 +138,14 @@ def train_token_vectors(
     rows = spread(rows, math.ceil(TOKENS_OF_A_START / tokens_a_row))
     epochs = min(5, max(1, round(TOKENS_OF_A_START / (tokens_a_row * len(rows)))))
 
-    def lines() -> Iterator[list[str]]:
-        for row in rows:
-            ids = np.array(row["input_ids"])
-            for line in np.split(ids, np.flatnonzero(np.isin(ids, boundary_token_ids))):
-                yield [str(i) for i in line.tolist() if i not in boundary_token_ids]
+    def lines(row) -> Iterator[str]:
+        ids = np.array(row["input_ids"])
+        for line in np.split(ids, np.flatnonzero(np.isin(ids, boundary_token_ids))):
+            yield " ".join(str(i) for i in line.tolist() if i not in boundary_token_ids)
 
     with tempfile.TemporaryDirectory() as folder:
         model, _ = train_word_vectors(
-            write_sentences(lines(), Path(folder) / "tokens.txt"),
+            write_sentences((list(lines(row)) for row in rows), Path(folder) / "tokens.txt"),
             vector_size=vector_size,
             window=5,
             negative=5,

@@ -23,35 +23,35 @@ OUTPUT_WORDS = "output_words"  # the tokenizer of the words that an ELMo predict
 
 def pretrain_word2vec(arguments: Word2VecArguments) -> dict[str, Any]:
     """gensim trains the vectors; they become a `Word2VecModel`."""
-    from toolkit.models.word2vec import Word2VecModel
     from toolkit.tokenization import (
         bert_normalizer,
         load_tokenizer,
-        token_splitter,
+        token_spacer,
         word_level_tokenizer,
-        word_splitter,
+        word_spacer,
     )
 
     run = TextRun("word2vec", arguments)
-    given, split = None, word_splitter(bert_normalizer(arguments.do_lower_case))
+    given, space = None, word_spacer(bert_normalizer(arguments.do_lower_case))
     if arguments.tokenizer is not None:
         given = load_tokenizer(arguments.tokenizer)
-        split = token_splitter(given)
+        space = token_spacer(given)
 
     def export(word_vectors) -> tuple[Any, Any]:
+        from toolkit.models.word2vec import Word2VecModel
+
         tokenizer = given or word_level_tokenizer(word_vectors.index_to_key, arguments.do_lower_case)
         config = run.preset.config(len(tokenizer))
         return Word2VecModel.from_word_vectors(config, word_vectors, tokenizer.get_vocab()), tokenizer
 
-    return run.train_word_vectors(split, export)
+    return run.train_word_vectors(space, export)
 
 
 def pretrain_fasttext(arguments: FastTextArguments) -> dict[str, Any]:
     """gensim trains vectors of words and of n-grams; they become a `FastTextModel`."""
     from tokenizers.normalizers import BertNormalizer
 
-    from toolkit.models.fasttext import FastTextModel
-    from toolkit.tokenization import with_whole_words, word_splitter
+    from toolkit.tokenization import with_whole_words, word_spacer
 
     run = TextRun("fasttext", arguments)
     byte_tokenizer = run.byte_tokenizer("a fastText")
@@ -62,19 +62,21 @@ def pretrain_fasttext(arguments: FastTextArguments) -> dict[str, Any]:
             "expected BertNormalizer; make one with: toolkit tokenizer --kind bytes"
         )
     settings = {
-        "num_buckets": arguments.num_buckets or run.preset.config(1).num_buckets,
+        "num_buckets": arguments.num_buckets or run.preset.sizes[1],
         "min_n": arguments.min_n,
         "max_n": arguments.max_n,
     }
 
     def export(word_vectors) -> tuple[Any, Any]:
+        from toolkit.models.fasttext import FastTextModel
+
         tokenizer, ids = with_whole_words(byte_tokenizer, word_vectors.index_to_key)
         config = run.preset.config(len(tokenizer))
         config.update(settings)
         return FastTextModel.from_word_vectors(config, word_vectors, ids), tokenizer
 
     ngrams = {"bucket": settings["num_buckets"], "min_n": arguments.min_n, "max_n": arguments.max_n}
-    return run.train_word_vectors(word_splitter(normalizer), export, ngrams)
+    return run.train_word_vectors(word_spacer(normalizer), export, ngrams)
 
 
 def pretrain_elmo(arguments: ElmoArguments) -> dict[str, Any]:
@@ -251,15 +253,17 @@ class TextRun(Run):
         return tokenizer
 
     def train_word_vectors(
-        self, split: Callable, export: Callable, ngrams: dict[str, int] | None = None
+        self, space: Callable, export: Callable, ngrams: dict[str, int] | None = None
     ) -> dict[str, Any]:
         """Let gensim train on the main process, in threads; score its vectors on held-out text, return the record.
 
-        `split` gives the words of each of a list of texts, `export` a model and a tokenizer from gensim's vectors.
+        `space` puts spaces between the words of each of a list of texts, `export` makes a model and a tokenizer of
+        gensim's vectors.
         """
         import tempfile
+        from concurrent.futures import ThreadPoolExecutor
+        from importlib import import_module
 
-        from toolkit.checkpoint import save_model
         from toolkit.intervals import ratio_interval
         from toolkit.objectives.skip_gram import held_out_losses, train_word_vectors, write_sentences
         from toolkit.results import LOG_FILE
@@ -268,17 +272,17 @@ class TextRun(Run):
             return {}
         arguments, log = self.arguments, []
 
-        def words_of(rows) -> Iterator[list[str]]:
-            for batch in rows.iter(batch_size=1000):
-                yield from split(batch["text"])
+        def spaced(rows) -> Iterator[list[str]]:
+            return (space(batch["text"]) for batch in rows.iter(batch_size=1000))
 
-        with tempfile.TemporaryDirectory() as folder:
-            sentences = write_sentences(words_of(self.train_rows), Path(folder) / "sentences.txt")
+        with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor() as meanwhile:
+            sentences = write_sentences(spaced(self.train_rows), Path(folder) / "sentences.txt")
             num_words = sentences.num_words
             self.say(f"training on {num_words:,} words with {arguments.workers} workers")
             if self.accelerator.num_processes > 1:
                 self.say("these are threads of the main process; gensim has no use for the other processes")
             start = self.stopwatch.seconds
+            meanwhile.submit(import_module, f"toolkit.models.{self.method}")  # takes seconds; workers leave cores idle
 
             def on_epoch_end(num_epochs: int, seconds: float) -> None:
                 speed = num_words * num_epochs / seconds
@@ -287,7 +291,7 @@ class TextRun(Run):
 
             vectors, num_epochs = train_word_vectors(
                 sentences,
-                vector_size=self.preset.config(1).hidden_size,
+                vector_size=self.preset.sizes[0],
                 window=arguments.window,
                 negative=arguments.negative,
                 min_count=arguments.min_count,
@@ -302,10 +306,13 @@ class TextRun(Run):
             )
             seconds = self.stopwatch.seconds - start
         model, tokenizer = export(vectors.wv)
-        lines = [words for words in words_of(spread(self.validation_rows, 8 * self.VALIDATION_ROWS)) if words]
+        batches = spaced(spread(self.validation_rows, 8 * self.VALIDATION_ROWS))
+        lines = [words for batch in batches for line in batch if (words := line.split())]
         lengths = [len(words) for words in lines]
         known = [sum(word in vectors.wv.key_to_index for word in words) for words in lines]
         loss_sums, pair_counts = held_out_losses(vectors, lines, arguments.seed)
+        from toolkit.checkpoint import save_model
+
         output_dir = self.create_output_dir()
         save_model(output_dir, model, tokenizer)
         (output_dir / LOG_FILE).write_text("".join(json.dumps(line) + "\n" for line in log), encoding="utf-8")
