@@ -264,6 +264,7 @@ class TextRun(Run):
         from concurrent.futures import ThreadPoolExecutor
         from importlib import import_module
 
+        from toolkit.checkpoint import save_model
         from toolkit.intervals import ratio_interval
         from toolkit.objectives.skip_gram import held_out_losses, train_word_vectors, write_sentences
         from toolkit.results import LOG_FILE
@@ -282,7 +283,7 @@ class TextRun(Run):
             if self.accelerator.num_processes > 1:
                 self.say("these are threads of the main process; gensim has no use for the other processes")
             start = self.stopwatch.seconds
-            meanwhile.submit(import_module, f"toolkit.models.{self.method}")  # takes seconds; workers leave cores idle
+            meanwhile.submit(import_module, f"toolkit.models.{self.method}")  # `export` needs it, and it takes seconds
 
             def on_epoch_end(num_epochs: int, seconds: float) -> None:
                 speed = num_words * num_epochs / seconds
@@ -311,8 +312,6 @@ class TextRun(Run):
         lengths = [len(words) for words in lines]
         known = [sum(word in vectors.wv.key_to_index for word in words) for words in lines]
         loss_sums, pair_counts = held_out_losses(vectors, lines, arguments.seed)
-        from toolkit.checkpoint import save_model
-
         output_dir = self.create_output_dir()
         save_model(output_dir, model, tokenizer)
         (output_dir / LOG_FILE).write_text("".join(json.dumps(line) + "\n" for line in log), encoding="utf-8")
