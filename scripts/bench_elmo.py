@@ -95,21 +95,23 @@ def spell(batch: dict, config: ElmoConfig) -> torch.Tensor:
 class Job:
     """Windows of a text and what both models train with."""
 
-    def __init__(self, texts, held_out_texts, steps: int, seed: int):
-        tokenizer = train_tokenizer((), "bytes")
-        words = train_tokenizer(texts["text"], "word", get_preset("elmo-mini").vocab_size)
-        self.tokenizer, self.steps, self.seed = tokenizer, steps, seed
-        self.rows, held_out = (windows(rows, tokenizer, words, WORDS) for rows in (texts, held_out_texts))
-        self.rows, held_out = (rows.filter(lambda row: len(row["labels"]) == WORDS) for rows in (self.rows, held_out))
-        self.held_out = spread(held_out, 2_048)
-        self.exact = PredictNeighbours(tokenizer.pad_token_id, words.sep_token_id, len(words), seed)
-        self.sampled = PredictNeighbours(
-            tokenizer.pad_token_id, words.sep_token_id, len(words), seed, num_negatives=NUM_NEGATIVES
+    def __init__(self, texts, held_out_texts, steps: int):
+        self.tokenizer, self.steps, self.seed = train_tokenizer((), "bytes"), steps, 0
+        self.words = train_tokenizer(texts["text"], "word", get_preset("elmo-mini").vocab_size)
+        self.rows, held_out = (
+            windows(rows, self.tokenizer, self.words, WORDS).filter(lambda row: len(row["labels"]) == WORDS)
+            for rows in (texts, held_out_texts)
         )
-        self.config = get_preset("elmo-mini").config(len(words))
-        torch.manual_seed(seed)
+        self.held_out = spread(held_out, 2_048)
+        self.config = get_preset("elmo-mini").config(len(self.words))
+        self.accelerator = make_accelerator()
+
+    def collate(self, num_negatives: int | None = None) -> PredictNeighbours:
+        ids = self.tokenizer.pad_token_id, self.words.sep_token_id
+        return PredictNeighbours(*ids, len(self.words), self.seed, num_negatives=num_negatives)
 
     def ours(self, bf16: bool) -> tuple[ElmoForPreTraining, list[float]]:
+        torch.manual_seed(self.seed)
         model = ElmoForPreTraining(self.config)
         arguments = TrainingArguments(
             max_steps=self.steps,
@@ -120,21 +122,23 @@ class Job:
             bf16=bf16,
         )
         with tempfile.TemporaryDirectory() as folder:
-            train(model, self.rows, self.sampled, arguments, folder, item="word")
+            train(model, self.rows, self.collate(NUM_NEGATIVES), arguments, folder, item="word")
             log = (Path(folder) / "train_log.jsonl").read_text().splitlines()
         return model, [json.loads(line)["seconds"] for line in log]
 
     def plain(self) -> tuple[PlainLanguageModel, list[float]]:
-        model = PlainLanguageModel(self.config).train()
+        device, collate = self.accelerator.device, self.collate()
+        torch.manual_seed(self.seed)
+        model = PlainLanguageModel(self.config).to(device).train()
         optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01, fused=True)
         stream, times = ExampleStream(len(self.rows), BATCH_SIZE, self.seed), []
         start = time.perf_counter()
         for step in range(self.steps):
             draws = stream.draws(step)
-            batch = self.exact([self.rows[draw.example] for draw in draws], draws)
+            batch = collate([self.rows[draw.example] for draw in draws], draws)
             for group in optimizer.param_groups:
                 group["lr"] = RATE * learning_rate_factor(step / self.steps, TrainingArguments().warmup_ratio)
-            loss = model(spell(batch, self.config), batch["labels"])
+            loss = model(spell(batch, self.config).to(device), batch["labels"].to(device))
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -148,10 +152,12 @@ class Job:
 @torch.no_grad()
 def perplexity_of_plain(model: PlainLanguageModel, job: Job) -> float:
     loss_sum = num_targets = 0.0
+    device, collate = job.accelerator.device, job.collate()
     model.eval()
     for start in range(0, len(job.held_out), 32):
-        batch = job.exact(list(job.held_out.select(range(start, min(start + 32, len(job.held_out))))), [])
-        loss_sum += float(model(spell(batch, job.config), batch["labels"])) * batch["num_targets"]
+        batch = collate(list(job.held_out.select(range(start, min(start + 32, len(job.held_out))))), [])
+        spellings, labels = spell(batch, job.config).to(device), batch["labels"].to(device)
+        loss_sum += float(model(spellings, labels)) * batch["num_targets"]
         num_targets += batch["num_targets"]
     return math.exp(loss_sum / num_targets)
 
@@ -173,7 +179,7 @@ def flops_of_a_step(run: Callable[[], Any]) -> float:
 
 def once(way: str, what: str) -> dict[str, float]:
     """In a process of its own: seconds a step, after two to get warm, and peak memory; or operations a step."""
-    job = Job(*hold_out(load_text("sample"), 0.01), steps=STEPS, seed=0)
+    job = Job(*hold_out(load_text("sample"), 0.01), steps=STEPS)
     run = job.plain if way == "plain" else partial(job.ours, bf16=way.endswith("bf16"))
     if what == "flops":
         return {"flops": flops_of_a_step(run)}
@@ -199,10 +205,11 @@ def quality(corpus: str, validation_corpus: str, steps: int = 300, seeds: int = 
     name = "toolkit, bf16" if KNOWS_BFLOAT16 else "toolkit"
     found: dict[str, list[float]] = {name: [], "plain": []}
     seconds: dict[str, list[float]] = {name: [], "plain": []}
+    job = Job(load_text(corpus), load_text(validation_corpus, "validation"), steps)
     for seed in range(seeds):
-        job = Job(load_text(corpus), load_text(validation_corpus, "validation"), steps, seed)
+        job.seed = seed
         model, times = job.ours(bf16=KNOWS_BFLOAT16)
-        loss = held_out_loss(model.eval(), job.held_out, job.exact, 16, make_accelerator())
+        loss = held_out_loss(model.eval(), job.held_out, job.collate(), 16, job.accelerator)
         found[name].append(math.exp(loss))
         seconds[name].append(times[-1])
         plain, times = job.plain()

@@ -35,11 +35,9 @@ pretrain() {  # ENCODER FLAGS…
 for encoder in $encoders; do
     case $step/$encoder in
         pretrain/word2vec) pretrain word2vec ;;
-        pretrain/bert)  # word2vec, which its embeddings start from, takes less than the twentieth minute
-            pretrain bert "${precision[@]}" --max_minutes 19 --batch_size 16 --optim muon --learning_rate 3e-3 \
-                --embeddings word2vec --output_bias frequencies --attention neighbours \
-                --mlm_probability 0.3 --mlm_probability_end 0.15
-            ;;
+        # word2vec, which their embeddings start from, takes less than the twentieth minute
+        pretrain/bert) pretrain bert "${precision[@]}" --max_minutes 19 --batch_size 16 --learning_rate 2e-3 ;;
+        pretrain/electra) pretrain electra "${precision[@]}" --max_minutes 19 --batch_size 16 ;;
         pretrain/*) pretrain "$encoder" "${precision[@]}" ;;
         words/word2vec)
             "$scripts"/word_vectors.sh "$data/text_corpus/train.txt" "$runs/words"

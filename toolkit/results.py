@@ -126,9 +126,12 @@ def write_results(path: Path, stopwatch: Stopwatch, **fields: Any) -> dict[str, 
 
 def made_with() -> dict[str, Any]:
     """Versions and machine, for a record."""
+    import torch  # here, since the folder of a run is looked at before anything slow is imported
+
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
         "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONED}},
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
+        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), **({"gpus": gpus} if gpus else {})},
     }
 
 
