@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageFile
+from torchvision.transforms import v2
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -204,6 +205,17 @@ def test_an_image_is_flipped_in_every_second_epoch():
     assert torch.equal(flipped[0], ~flipped[1])
     assert torch.equal(flipped[0], flipped[2])
     assert 16 < flipped[0].sum() < 48
+
+
+def test_an_image_is_shifted_into_its_own_reflection():
+    pixels = torch.stack([torch.from_numpy(np.array(picture(24, 32))).permute(2, 0, 1)] * 200)
+    changed = Changes(("shift",), seed=5)(pixels, [Draw(0, 1, example) for example in range(200)])
+    padded = v2.functional.pad(pixels[0], [4, 4], padding_mode="reflect")
+    height, width = pixels.shape[2:]
+    crops = {(top, left): padded[:, top : top + height, left : left + width] for top in range(9) for left in range(9)}
+    found = [[place for place, crop in crops.items() if torch.equal(crop, image)] for image in changed]
+    assert all(len(places) == 1 for places in found)
+    assert {top for [(top, _)] in found} == {left for [(_, left)] in found} == set(range(9))
 
 
 def test_images_grow_while_training_goes_on():

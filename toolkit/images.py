@@ -3,7 +3,7 @@
 What size and which normalisation is the image processor's to say, transformers' own or a timm model's.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -155,12 +155,12 @@ def rows_of_pixels(rows, processor, label2id: dict[str, int]):
 
 @dataclass(frozen=True)
 class Changes:
-    """Changes images at random, each as its draw says, with torchvision's transforms.
+    """Changes images at random, each as its draw says: turns and shifts a whole batch, then each image by torchvision.
 
     `flip` turns an image in every second epoch, which are the odd ones for half of them, as Jordan (2024) does,
-    https://arxiv.org/abs/2404.00498; `trivial` is TrivialAugment of Müller & Hutter (2021),
-    https://arxiv.org/abs/2103.10158, `erase` random erasing of Zhong, Zheng, Kang, Li & Yang (2020),
-    https://arxiv.org/abs/1708.04896.
+    https://arxiv.org/abs/2404.00498; `shift` moves it by up to an eighth of its size, with its own mirror image behind
+    the edge. `trivial` is TrivialAugment of Müller & Hutter (2021), https://arxiv.org/abs/2103.10158, `erase` random
+    erasing of Zhong, Zheng, Kang, Li & Yang (2020), https://arxiv.org/abs/1708.04896.
     """
 
     names: Sequence[ImageChange]
@@ -168,37 +168,60 @@ class Changes:
 
     def __call__(self, pixels: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
         """`pixels` (images, 3, height, width), bytes -> the same shape."""
-        if not self.names:
-            return pixels
         size = pixels.shape[2], pixels.shape[3]
-        change = v2.Compose([_transform(name, size) for name in self.names])
-        changed = []
+        if "flip" in self.names or "shift" in self.names:
+            pixels = _moved(pixels, self._shifts(size, draws), self._turns(draws))
+        one_by_one = [_TRANSFORMS[name](size) for name in self.names if name in _TRANSFORMS]
+        if not one_by_one:
+            return pixels
+        change, changed = v2.Compose(one_by_one), []
         with torch.random.fork_rng(devices=()):
             for image, draw in zip(pixels, draws, strict=True):
                 seed_cpu(*seed_of(self.seed, draw))
-                changed.append(change(image.flip(-1) if self._flips(draw) else image))
+                changed.append(change(image))
         return torch.stack(changed)
 
-    def _flips(self, draw: Draw) -> bool:
+    def _turns(self, draws: Sequence[Draw]) -> np.ndarray:
+        """(images,): which are turned left to right."""
         if "flip" not in self.names:
-            return False
-        return draw.epoch % 2 == int(np.random.default_rng((self.seed, draw.example)).integers(2))
+            return np.zeros(len(draws), dtype=bool)
+        first = [np.random.default_rng((self.seed, draw.example)).integers(2) for draw in draws]
+        return (np.array(first) + [draw.epoch for draw in draws]) % 2 == 0
+
+    def _shifts(self, size: tuple[int, int], draws: Sequence[Draw]) -> np.ndarray:
+        """(images, 2): pixels that they move down and right."""
+        if "shift" not in self.names:
+            return np.zeros((len(draws), 2), dtype=np.int64)
+        furthest = max(1, max(size) // 8)
+        moves = [
+            np.random.default_rng(seed_of(self.seed, draw)).integers(-furthest, furthest + 1, 2) for draw in draws
+        ]
+        return np.array(moves)
 
 
-def _transform(name: ImageChange, size: tuple[int, int]) -> v2.Transform:
-    bilinear = v2.InterpolationMode.BILINEAR
-    match name:
-        case "flip":
-            return v2.Identity()  # an image is turned before
-        case "shift":
-            return v2.RandomCrop(size, padding=max(1, max(size) // 8), padding_mode="reflect")
-        case "zoom":
-            return v2.RandomResizedCrop(size, scale=(0.5, 1.0), antialias=True)
-        case "rotate":
-            return v2.RandomRotation(15, interpolation=bilinear)
-        case "color":
-            return v2.ColorJitter(0.3, 0.3, 0.3)
-        case "trivial":
-            return v2.TrivialAugmentWide(interpolation=bilinear)
-        case "erase":
-            return v2.RandomErasing(0.25)
+def _moved(pixels: torch.Tensor, shifts: np.ndarray, turns: np.ndarray) -> torch.Tensor:
+    """`pixels` (images, channels, height, width), turned left to right where `turns` says and moved by `shifts`."""
+    rows, columns = (
+        _reflected(np.arange(size) - shift[:, None], size)
+        for size, shift in zip(pixels.shape[2:], shifts.T, strict=True)
+    )
+    columns = np.where(turns[:, None], pixels.shape[3] - 1 - columns, columns)
+    images, channels = np.ogrid[: pixels.shape[0], : pixels.shape[1]]
+    places = images[..., None, None], channels[..., None, None], rows[:, None, :, None], columns[:, None, None, :]
+    return torch.from_numpy(pixels.numpy()[places])
+
+
+def _reflected(places: np.ndarray, size: int) -> np.ndarray:
+    """Places beyond the first or the last of so many, mirrored there."""
+    last = size - 1
+    return last - np.abs(last - np.abs(places))
+
+
+_BILINEAR = v2.InterpolationMode.BILINEAR
+_TRANSFORMS: dict[str, Callable[[tuple[int, int]], v2.Transform]] = {
+    "zoom": lambda size: v2.RandomResizedCrop(size, scale=(0.5, 1.0), antialias=True),
+    "rotate": lambda size: v2.RandomRotation(15, interpolation=_BILINEAR),
+    "color": lambda size: v2.ColorJitter(0.3, 0.3, 0.3),
+    "trivial": lambda size: v2.TrivialAugmentWide(interpolation=_BILINEAR),
+    "erase": lambda size: v2.RandomErasing(0.25),
+}
