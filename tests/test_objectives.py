@@ -1,7 +1,10 @@
 """What pretraining predicts: masks, windows, negatives, and word2vec against gensim by hand."""
 
 import dataclasses
+import errno
 import json
+import os
+import signal
 from itertools import pairwise
 
 import numpy as np
@@ -12,7 +15,7 @@ from scipy.stats import binom
 from transformers import AutoModel, AutoTokenizer
 
 from toolkit.batches import Draw
-from toolkit.errors import InputError
+from toolkit.errors import InputError, RunFailed
 from toolkit.objectives import masked_lm, replaced_token, two_way_lm
 from toolkit.tokenization import train_tokenizer
 
@@ -325,6 +328,36 @@ def test_word_vectors_equal_gensim_by_hand(corpus, tmp_path):
     assert record["metrics"]["known_words"]["value"] == pytest.approx(
         np.mean([word in by_hand.wv for words in words_of_lines for word in words])
     )
+
+
+def test_parts_of_a_text_are_written_as_the_whole(corpus, tmp_path):
+    from toolkit.objectives.skip_gram import write_parts, write_sentences
+
+    lines = corpus.read_text(encoding="utf-8").splitlines()
+    batches = [lines[i : i + 40] for i in range(0, len(lines), 40)]
+    whole = write_sentences(batches, tmp_path / "whole.txt")
+    joined = write_parts([batches[:2], batches[2:3], batches[3:]], tmp_path / "joined.txt")
+    assert joined.file.read_bytes() == whole.file.read_bytes()
+    assert list(joined.word_counts.items()) == list(whole.word_counts.items())
+    assert joined.num_sentences == whole.num_sentences
+    assert {path.name for path in tmp_path.iterdir()} == {"whole.txt", "joined.txt"}
+
+
+def test_what_goes_wrong_with_a_part_is_said(tmp_path):
+    from toolkit.objectives.skip_gram import write_parts
+
+    def full():
+        yield ["one two"]
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def killed():
+        yield ["one two"]
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(OSError, match="No space left"):
+        write_parts([[["three"]], full()], tmp_path / "text.txt")
+    with pytest.raises(RunFailed, match="was killed"):
+        write_parts([[["three"]], killed()], tmp_path / "text.txt")
 
 
 @pytest.mark.parametrize("ngrams", [None, {"bucket": 1000, "min_n": 3, "max_n": 6}], ids=["word2vec", "fasttext"])

@@ -6,17 +6,21 @@ Joulin & Mikolov (2017), "Enriching word vectors with subword information", http
 """
 
 import math
+import multiprocessing
+import shutil
+import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from toolkit.data.rows import spread
-from toolkit.errors import InputError
+from toolkit.errors import InputError, RunFailed
 
 TOKENS_OF_A_START = 3_000_000
 
@@ -55,6 +59,43 @@ def write_sentences(batches: Iterable[list[str]], file: Path) -> Sentences:
                 if len(line) > MAX_WORDS_IN_BATCH:  # gensim cuts those with more words
                     num_sentences += (len(line.encode().split()) - 1) // MAX_WORDS_IN_BATCH
     return Sentences(file, Counter({word.decode(): count for word, count in word_counts.items()}), num_sentences)
+
+
+def write_parts(parts: Sequence[Iterable[list[str]]], file: Path) -> Sentences:
+    """The same of the parts of a text, each written by a process of its own where processes can be forked."""
+    if len(parts) == 1 or "fork" not in multiprocessing.get_all_start_methods():
+        return write_sentences(chain.from_iterable(parts), file)
+    context = multiprocessing.get_context("fork")
+
+    def write(part: Iterable[list[str]], to: Path, writer) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # ends with the main process
+        try:
+            writer.send(write_sentences(part, to))
+        except OSError as error:
+            writer.send(error)
+
+    readers = []
+    for number, part in enumerate(parts[1:], start=2):
+        reader, writer = context.Pipe(duplex=False)
+        context.Process(target=write, args=(part, file.with_suffix(f".{number}"), writer), daemon=True).start()
+        writer.close()
+        readers.append(reader)
+    found = write_sentences(parts[0], file)
+    word_counts, num_sentences = found.word_counts, found.num_sentences
+    with open(file, "ab") as sentences:
+        for reader in readers:
+            try:
+                found = reader.recv()
+            except EOFError:
+                raise RunFailed("a process that splits text into words was killed; is there enough memory?") from None
+            if isinstance(found, OSError):
+                raise found
+            word_counts.update(found.word_counts)
+            num_sentences += found.num_sentences
+            with open(found.file, "rb") as part_file:
+                shutil.copyfileobj(part_file, sentences)
+            found.file.unlink()
+    return Sentences(file, word_counts, num_sentences)
 
 
 def train_word_vectors(

@@ -1,8 +1,11 @@
 """What all methods of pretraining share: output folder, training and the record."""
 
 import dataclasses
+import os
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +17,26 @@ class Run:
     VALIDATION_BATCH_SIZE = 16
 
     def __init__(self, method: str, arguments: Any):
-        from toolkit.processes import make_accelerator
-        from toolkit.results import Stopwatch, check_output_dir
+        from toolkit.results import Stopwatch, check_output_dir, is_main_process
 
         self.method, self.arguments = method, arguments
         self.resume = getattr(arguments, "resume", False)
         check_output_dir(arguments.output_dir, self.resume, arguments.overwrite_output_dir)
-        self.accelerator = make_accelerator()
-        self.is_main = self.accelerator.is_main_process
+        self.has_launcher = not {"WORLD_SIZE", "MASTER_ADDR"}.isdisjoint(os.environ)
+        if self.has_launcher:
+            self.accelerator  # noqa: B018  what is wrong with the launcher is said before anything is done
+        self.is_main = is_main_process()
         self.stopwatch = Stopwatch()
+
+    @cached_property
+    def accelerator(self):
+        from toolkit.processes import make_accelerator
+
+        return make_accelerator()
+
+    def main_process_first(self) -> AbstractContextManager:
+        """The others wait for it; a process that is alone needs no accelerator for that."""
+        return self.accelerator.main_process_first() if self.has_launcher else nullcontext()
 
     @property
     def starts_anew(self) -> bool:

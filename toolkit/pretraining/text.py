@@ -18,6 +18,7 @@ from toolkit.pretraining.arguments import (
 )
 from toolkit.pretraining.base import Run
 
+LINES_A_PART = 20_000  # of text that word2vec and fastText read, at least, for a process to split it into words
 OUTPUT_WORDS = "output_words"  # the tokenizer of the words that an ELMo predicts, in its folder
 
 
@@ -145,7 +146,7 @@ class TextRun(Run):
         preset = get_preset(arguments.preset, method)
         super().__init__(method, arguments)
         self.preset = preset
-        with self.accelerator.main_process_first():  # the others find what it prepared in the cache
+        with self.main_process_first():  # the others find what it prepared in the cache
             self.train_rows = load_text(arguments.corpus, arguments.split, arguments.text_column)
             if arguments.validation_corpus is not None:
                 self.validation_rows = load_text(arguments.validation_corpus, "validation", arguments.text_column)
@@ -264,9 +265,8 @@ class TextRun(Run):
         from concurrent.futures import ThreadPoolExecutor
         from importlib import import_module
 
-        from toolkit.checkpoint import save_model
         from toolkit.intervals import ratio_interval
-        from toolkit.objectives.skip_gram import held_out_losses, train_word_vectors, write_sentences
+        from toolkit.objectives.skip_gram import held_out_losses, train_word_vectors, write_parts
         from toolkit.results import LOG_FILE
 
         if not self.is_main:
@@ -276,14 +276,17 @@ class TextRun(Run):
         def spaced(rows) -> Iterator[list[str]]:
             return (space(batch["text"]) for batch in rows.iter(batch_size=1000))
 
-        with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor() as meanwhile:
-            sentences = write_sentences(spaced(self.train_rows), Path(folder) / "sentences.txt")
+        with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as meanwhile:
+            num_parts = min(arguments.workers, 1 + len(self.train_rows) // LINES_A_PART)
+            parts = [spaced(self.train_rows.shard(num_parts, i, contiguous=True)) for i in range(num_parts)]
+            sentences = write_parts(parts, Path(folder) / "sentences.txt")
             num_words = sentences.num_words
             self.say(f"training on {num_words:,} words with {arguments.workers} workers")
-            if self.accelerator.num_processes > 1:
+            if self.has_launcher and self.accelerator.num_processes > 1:
                 self.say("these are threads of the main process; gensim has no use for the other processes")
             start = self.stopwatch.seconds
-            meanwhile.submit(import_module, f"toolkit.models.{self.method}")  # `export` needs it, and it takes seconds
+            for name in (f"toolkit.models.{self.method}", "toolkit.checkpoint"):  # they load torch, in seconds
+                meanwhile.submit(import_module, name)
 
             def on_epoch_end(num_epochs: int, seconds: float) -> None:
                 speed = num_words * num_epochs / seconds
@@ -312,6 +315,8 @@ class TextRun(Run):
         lengths = [len(words) for words in lines]
         known = [sum(word in vectors.wv.key_to_index for word in words) for words in lines]
         loss_sums, pair_counts = held_out_losses(vectors, lines, arguments.seed)
+        from toolkit.checkpoint import save_model  # here, where it is loaded already
+
         output_dir = self.create_output_dir()
         save_model(output_dir, model, tokenizer)
         (output_dir / LOG_FILE).write_text("".join(json.dumps(line) + "\n" for line in log), encoding="utf-8")
@@ -332,7 +337,7 @@ class TextRun(Run):
     def prepare(self, windows: Callable) -> tuple[Any, Any]:
         """`windows` of the training and of the held-out text, made once by the main process."""
         self.say("tokenizing")
-        with self.accelerator.main_process_first():
+        with self.main_process_first():
             train_rows, validation_rows = windows(self.train_rows), windows(self.validation_rows)
         for rows, what in ((train_rows, "text to train on"), (validation_rows, "held-out text")):
             if len(rows) == 0:
