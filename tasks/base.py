@@ -79,7 +79,6 @@ class Task(ABC):
     arguments_class: type[FinetuneArguments]
     data_flags: tuple[str, ...]  # those that say how data is read, such as names of columns
     model_class: str  # transformers' Auto class
-    better: str  # the figure by which checkpoints are chosen
     item: str  # what throughput counts
     baseline_name: str
 
@@ -181,6 +180,25 @@ class Task(ABC):
     def hits(self, line: dict) -> tuple[int, int]:
         """Of what `as_json` gave for a row with the right answer: how many were right, of how many."""
 
+    def figure(self, arguments: FinetuneArguments) -> str:
+        """The one by which checkpoints and learning rates are chosen, and encoders compared."""
+        return "accuracy"
+
+    def measure(self, figure: str, runs: list[list[dict]], others: list[list[dict]] | None = None) -> dict[str, float]:
+        """That figure, with its interval, of several runs' lines of predictions on the same examples: the mean over
+        the runs, or how much it is above that of the others."""
+        from toolkit.intervals import paired_difference
+
+        def hits(of_runs: list[list[dict]]) -> list[list[int]]:
+            return [[self.hits(line)[0] for line in lines] for lines in of_runs]
+
+        totals = [self.hits(line)[1] for line in runs[0]]
+        return paired_difference(hits(runs), hits(others) if others else [[0] * len(totals)], totals)
+
+    def picture(self, row: dict) -> str | None:
+        """The address of a small picture that shows the example, `data:image/png;base64,…`; None of what is text."""
+        return None
+
     @abstractmethod
     def as_text(self, row: dict, prediction: Any) -> str:
         """The same for people and spreadsheets."""
@@ -230,9 +248,13 @@ def finetune(task: Task, arguments: FinetuneArguments) -> dict[str, Any]:
         if rows is not None
     }
 
+    better = task.figure(arguments)
+
     def evaluate(accelerator) -> dict[str, float]:
         predictions = predict(task, model, processor, features["validation"], PREDICTION_BATCH_SIZE, accelerator)
         figures = task.score(validation_rows, predictions, seen)
+        if better not in figures:
+            raise InputError(f"--figure {better}: not defined on the validation data, which has one label only")
         return {name: interval["value"] for name, interval in figures.items() if not name.startswith("f1_")}
 
     if accelerator.is_main_process:
@@ -247,7 +269,7 @@ def finetune(task: Task, arguments: FinetuneArguments) -> dict[str, Any]:
         processor=processor,
         lengths=task.lengths(features["train"]),
         evaluate=evaluate,
-        better=task.better,
+        better=better,
         item=task.item,
         num_evaluations=NUM_EVALUATIONS,
         pace=_pace(model, arguments),
@@ -489,8 +511,9 @@ def _finetune_with_each_rate(task: Task, arguments: FinetuneArguments) -> dict[s
         one = dataclasses.replace(
             arguments, learning_rates=None, learning_rate=rate, output_dir=str(folder), overwrite_output_dir=False
         )
-        figures[rate] = finetune(task, one)["validation_metrics"][task.better]["value"]
-        say(f"learning rate {rate:g}: {task.better} {figures[rate]:.4f} on validation data", accelerator)
+        figure = task.figure(arguments)
+        figures[rate] = finetune(task, one)["validation_metrics"][figure]["value"]
+        say(f"learning rate {rate:g}: {figure} {figures[rate]:.4f} on validation data", accelerator)
     best = max(figures, key=lambda rate: figures[rate])
     record = read_results(output_dir / f"lr-{best:g}")
     record["arguments"] = dataclasses.asdict(arguments)

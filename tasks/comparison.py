@@ -37,7 +37,7 @@ def compare(
     """
     output_dir = Path(arguments.output_dir)
     arguments = arguments.settled()  # the same for frozen and twin
-    stopwatch = Stopwatch()
+    figure, stopwatch = task.figure(arguments), Stopwatch()
     runs_a_cell = len(learning_rates) + len(seeds) - 1
     num_runs = len(encoders) * 2 * len(train_sizes) * runs_a_cell
     num_done = 0
@@ -58,7 +58,7 @@ def compare(
                 shared = dataclasses.replace(arguments, encoder=encoder, train_size=train_size, freeze=freeze)
                 cells[variant] = _run_cell(task, shared, cell_dir, seeds, learning_rates)
                 num_done += runs_a_cell
-            budgets.append({"name": budget, **_compare_cells(task, **cells)})
+            budgets.append({"name": budget, **_compare_cells(task, figure, **cells)})
         rows.append(
             {
                 "name": name,
@@ -68,17 +68,17 @@ def compare(
                 "budgets": budgets,
             }
         )
-    figures = {
+    cells_by_name = {
         f"{row['name']}, {variant}, {budget['name']}": budget[variant]
         for row in rows
         for budget in row["budgets"]
         for variant in (PRETRAINED, FROM_SCRATCH)
     }
-    num_steps = sum(figure["num_steps"] for figure in figures.values())
+    num_steps = sum(cell["num_steps"] for cell in cells_by_name.values())
     record = {
         "task": task.name,
         "dataset": arguments.data,
-        "metrics": {name: figure[task.better] for name, figure in figures.items()},
+        "metrics": {name: cell[figure] for name, cell in cells_by_name.items()},
         "encoder": list(encoders.values()),
         "seed": seeds[0],
         "num_steps": num_steps,
@@ -87,12 +87,12 @@ def compare(
         "throughput_unit": "steps/s",
         "split": rows[0]["budgets"][0]["split"],
         "n": rows[0]["budgets"][0]["n"],
-        "figure": task.better,
+        "figure": figure,
         "seeds": list(seeds),
         "learning_rates": list(learning_rates),
         "encoders": rows,
         "baseline": baseline,
-        "examples": _examples(rows),
+        "examples": _examples(task, arguments, rows),
         "deterministic": arguments.max_minutes is None,
     }
     return write_results(output_dir / RESULTS_FILE, stopwatch, **record) if is_main_process() else record
@@ -122,7 +122,7 @@ def _run_cell(
     def run(seed: int, learning_rate: float) -> tuple[float, Path]:
         output_dir = folder / f"seed{seed}-lr{learning_rate:g}"
         one = dataclasses.replace(arguments, seed=seed, learning_rate=learning_rate, output_dir=str(output_dir))
-        return finetune(task, one)["validation_metrics"][task.better]["value"], output_dir
+        return finetune(task, one)["validation_metrics"][task.figure(one)]["value"], output_dir
 
     tried = {learning_rate: run(seeds[0], learning_rate) for learning_rate in learning_rates}
     best = max(tried, key=lambda learning_rate: tried[learning_rate][0])
@@ -141,8 +141,7 @@ def run_baseline(
 
     With a `folder` each is kept there when it is done, and with `arguments.resume` taken from there.
     """
-    from toolkit.intervals import ratio_interval
-
+    figure = task.figure(arguments)
     budgets = []
     for train_size in train_sizes:
         file = folder and folder / f"baseline-{train_size or 'all'}.json"
@@ -156,30 +155,24 @@ def run_baseline(
         rows, stopwatch = test_rows or validation_rows, Stopwatch()
         predictions = task.baseline(train_rows, rows)
         seconds = stopwatch.seconds
-        hits = [task.hits(task.as_json(row, p)) for row, p in zip(rows, predictions, strict=True)]
-        figure = ratio_interval([right for right, _ in hits], [total for _, total in hits])
-        budgets.append({"train_size": len(train_rows), task.better: figure, "seconds": seconds})
+        lines = [task.as_json(row, prediction) for row, prediction in zip(rows, predictions, strict=True)]
+        measured = task.measure(figure, [lines])
+        budgets.append({"train_size": len(train_rows), figure: measured, "seconds": seconds})
         if file:
             file.parent.mkdir(parents=True, exist_ok=True)
             write_json(file, budgets[-1])
     return {"name": task.baseline_name, "budgets": budgets}
 
 
-def _compare_cells(task: Task, pretrained: _Cell, scratch: _Cell) -> dict[str, Any]:
-    from toolkit.intervals import paired_difference, ratio_interval
-
+def _compare_cells(task: Task, figure: str, pretrained: _Cell, scratch: _Cell) -> dict[str, Any]:
     record = read_results(pretrained.folders[0])
-    hits = {}
-    cells = {}
+    lines, cells = {}, {}
     for variant, (folders, tried) in ((PRETRAINED, pretrained), (FROM_SCRATCH, scratch)):
-        counts = [[task.hits(line) for line in _read_lines(folder / PREDICTIONS_FILE)] for folder in folders]
-        hits[variant] = [[hit for hit, _ in items] for items in counts]
-        totals = [total for _, total in counts[0]]
-        mean_hits = [sum(values) / len(folders) for values in zip(*hits[variant], strict=True)]
+        lines[variant] = [_read_lines(folder / PREDICTIONS_FILE) for folder in folders]
         results = [read_results(folder) for folder in folders]
         cells[variant] = {
-            task.better: ratio_interval(mean_hits, totals),
-            "by_seed": [result["metrics"][task.better]["value"] for result in results],
+            figure: task.measure(figure, lines[variant]),
+            "by_seed": [result["metrics"][figure]["value"] for result in results],
             "learning_rate": results[0]["arguments"]["learning_rate"],
             "learning_rates_tried": tried,
             "seconds": sum(result["seconds"] for result in results) / len(results),
@@ -193,12 +186,13 @@ def _compare_cells(task: Task, pretrained: _Cell, scratch: _Cell) -> dict[str, A
         "n": record["n"],
         "num_steps": record["num_steps"],
         **cells,
-        "gain": paired_difference(hits[PRETRAINED], hits[FROM_SCRATCH], totals),
+        "gain": task.measure(figure, lines[PRETRAINED], lines[FROM_SCRATCH]),
     }
 
 
-def _examples(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Test items on which the encoders, at the smallest budget, differ most: each with every encoder's answer."""
+def _examples(task: Task, arguments: FinetuneArguments, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Test items on which the encoders, at the smallest budget, differ most or are wrong: each with every encoder's
+    answer, and a picture where it is one."""
     folders = {row["name"]: Path(row["budgets"][0][PRETRAINED]["folders"][0]) for row in rows}
     answers = {name: _read_lines(folder / PREDICTIONS_FILE) for name, folder in folders.items()}
     items = [
@@ -208,8 +202,17 @@ def _examples(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for item in items:
         for name in ("probabilities", "probability"):
             item.pop(name, None)
-    order = sorted(range(len(items)), key=lambda i: -len({json.dumps(p) for p in items[i]["predicted"].values()}))
-    return [items[i] for i in order[:NUM_SHOWN]]
+    right_name = "label" if "label" in items[0] else "tags"
+
+    def interest(item: dict[str, Any]) -> tuple[int, int]:
+        predicted = list(item["predicted"].values())
+        return len({json.dumps(answer) for answer in predicted}), sum(p != item[right_name] for p in predicted)
+
+    order = sorted(range(len(items)), key=lambda i: interest(items[i]), reverse=True)[:NUM_SHOWN]
+    _, validation_rows, test_rows = load_splits(task, arguments)
+    tested = validation_rows if test_rows is None else test_rows
+    pictures = {i: task.picture(tested[i]) for i in order}
+    return [items[i] | ({"picture": pictures[i]} if pictures[i] else {}) for i in order]
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:

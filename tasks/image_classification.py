@@ -8,17 +8,21 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tasks.base import PREDICTION_BATCH_SIZE, Collate, FinetuneArguments, Task
 from toolkit.errors import InputError
 from toolkit.pretraining.arguments import ImageArguments
+
+PICTURE_SIZE = 96  # pixels of an image in a report, at most
 
 
 @dataclass(kw_only=True)
 class ImageTaskArguments(ImageArguments, FinetuneArguments):
     choose_threshold: bool = False
     """Of two labels, take the second where its probability is above what does best on validation data."""
+    figure: Literal["accuracy", "roc_auc"] = "accuracy"
+    """By which checkpoints and learning rates are chosen on validation data, and encoders compared."""
     flip_at_test: bool = False
     """Average what the model says of an image and of its mirror image."""
 
@@ -30,16 +34,16 @@ class ImageTaskArguments(ImageArguments, FinetuneArguments):
 class ImageClassification(Task):
     name = "image"
     arguments_class = ImageTaskArguments
-    data_flags = ("image_column", "label_column", "skip_broken")
+    data_flags = ("image_column", "label_column", "labels", "skip_broken")
     model_class = "AutoModelForImageClassification"
-    better = "accuracy"
     item = "image"
     baseline_name = "logistic regression on pixels"
 
     def load(self, source: str, split: str | None, flags: dict[str, Any]):
         from toolkit.data.image import load_labelled_images, without_broken
 
-        rows = load_labelled_images(source, split, flags.get("image_column"), flags.get("label_column"))
+        columns = flags.get("image_column"), flags.get("label_column")
+        rows = load_labelled_images(source, split, *columns, flags.get("labels"))
         return (
             without_broken(rows, lambda message: print(message, file=sys.stderr)) if flags.get("skip_broken") else rows
         )
@@ -156,12 +160,29 @@ class ImageClassification(Task):
         figures = Tagging(keep_in_memory=True).compute(
             predictions=[[label] for label in predicted], references=[[label] for label in right]
         )
-        names = list(predictions[0][1])
-        present = [name for name in (names[1:] if len(names) == 2 else names) if 0 < right.count(name) < len(right)]
-        if present:
-            scored = [([p[name] for _, p in predictions], [label == name for label in right]) for name in present]
-            figures["roc_auc"] = mean_auc_interval(scored)
-        return figures
+        scored = _scored([probabilities for _, probabilities in predictions], right)
+        return figures | ({"roc_auc": mean_auc_interval(scored)} if scored else {})
+
+    def figure(self, arguments: FinetuneArguments) -> str:
+        assert isinstance(arguments, ImageTaskArguments)
+        return arguments.figure
+
+    def measure(self, figure: str, runs: list[list[dict]], others: list[list[dict]] | None = None) -> dict[str, float]:
+        from toolkit.intervals import mean_auc_difference, mean_auc_interval
+
+        if figure != "roc_auc":
+            return super().measure(figure, runs, others)
+        scored, other_scored = (
+            [
+                each
+                for lines in of_runs
+                for each in _scored([line["probabilities"] for line in lines], [line["label"] for line in lines])
+            ]
+            for of_runs in (runs, others or [])
+        )
+        if not scored:
+            raise InputError(f"--figure {figure}: not defined on the test data, which has one label only")
+        return mean_auc_interval(scored) if others is None else mean_auc_difference(scored, other_scored)
 
     def answers(self, rows, predictions) -> tuple[list[str], list[str]]:
         return rows["label"][:], [label for label, _ in predictions]
@@ -182,8 +203,19 @@ class ImageClassification(Task):
     def as_json(self, row: dict, prediction: tuple[str, dict[str, float]]) -> dict:
         label, probabilities = prediction
         line = {"image": row["name"], "predicted": label}
-        line |= {"probabilities": {name: round(value, 4) for name, value in probabilities.items()}}
+        line |= {"probabilities": {name: round(value, 8) for name, value in probabilities.items()}}
         return {**line, "label": row["label"]} if "label" in row else line
+
+    def picture(self, row: dict) -> str:
+        import base64
+        import io
+
+        from toolkit.data.image import open_image
+
+        image, file = open_image(row["image"], row["name"]), io.BytesIO()
+        image.thumbnail((PICTURE_SIZE, PICTURE_SIZE))
+        image.save(file, "PNG")
+        return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
     def hits(self, line: dict) -> tuple[int, int]:
         return int(line["predicted"] == line["label"]), 1
@@ -191,3 +223,11 @@ class ImageClassification(Task):
     def as_text(self, row: dict, prediction: tuple[str, dict[str, float]]) -> str:
         label, probabilities = prediction
         return f"{label}\t{probabilities[label]:.4f}\t{row['name']}"
+
+
+def _scored(probabilities: list[dict[str, float]], right: list[str]) -> list[tuple[list[float], list[bool]]]:
+    """For each label that some examples have and others do not, of two labels the second alone: its probability for
+    each example, and whether it is right."""
+    names = list(probabilities[0])
+    present = [name for name in (names[1:] if len(names) == 2 else names) if 0 < right.count(name) < len(right)]
+    return [([each[name] for each in probabilities], [label == name for label in right]) for name in present]

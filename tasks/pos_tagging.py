@@ -32,7 +32,6 @@ class PosTagging(WordsTask):
     arguments_class = PosArguments
     data_flags = ("tag_column", "token_column")
     model_class = "AutoModelForTokenClassification"
-    better = "accuracy"
     item = "word"
     baseline_name = "CRF"
 

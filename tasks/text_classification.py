@@ -28,7 +28,6 @@ class TextClassification(WordsTask):
     arguments_class = TextArguments
     data_flags = ("text_column", "label_column")
     model_class = "AutoModelForSequenceClassification"
-    better = "accuracy"
     item = "text"
     baseline_name = "TF-IDF + logistic regression"
 

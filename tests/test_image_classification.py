@@ -1,6 +1,7 @@
 """The image task: networks of every kind, with and without pretraining, and what they predict."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,12 +10,12 @@ from conftest import run_toolkit, shelf
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
-from transformers import AutoModelForImageClassification, pipeline
+from transformers import AutoConfig, AutoModelForImageClassification, pipeline
 
 from tasks import finetune, predict
 from toolkit.data.image import load_labelled_images, open_image
 from toolkit.encoders import layers_below_head, load_image_encoder
-from toolkit.intervals import mean_auc_interval
+from toolkit.intervals import mean_auc_difference, mean_auc_interval
 from toolkit.linear_probe import fit_head, head_of
 
 ENCODERS = {
@@ -114,6 +115,26 @@ def test_what_is_pretrained_on_labels_moves_to_others(digits, tmp_path):
     assert all(torch.equal(before[name], after[name]) for name in before if name.startswith("resnet."))
 
 
+def test_labels_that_pretraining_never_saw(tmp_path):
+    flags = ["--preset", "resnet-tiny", "--image_size", "16", "--max_steps", "20", "--labels", "0", "1", "2"]
+    done = run_toolkit("pretrain", "resnet", "--corpus", "sample", "--output_dir", tmp_path / "encoder", *flags)
+    assert done.returncode == 0, done.stderr
+    assert set(AutoConfig.from_pretrained(tmp_path / "encoder").id2label.values()) == {"0", "1", "2"}
+    flags = ["--data", "sample", "--freeze", "--labels", "8", "9"]
+    done = run_toolkit(
+        "finetune", "image", "--encoder", tmp_path / "encoder", *flags, "--output_dir", tmp_path / "probe"
+    )
+    assert done.returncode == 0, done.stderr
+    test_labels = load_labelled_images("sample", "test")["label"][:]
+    record = json.loads((tmp_path / "probe" / "results.json").read_text())
+    assert record["n"] == test_labels.count("8") + test_labels.count("9")
+    assert record["metrics"]["accuracy"]["value"] > 0.8
+    flags = ["--data", "sample", "--labels", "8", "nine"]
+    done = run_toolkit("score", tmp_path / "probe", *flags)
+    assert done.returncode == 2
+    assert "--labels nine: not in sample, where there are 0, 1, 2, 3" in done.stderr
+
+
 def test_a_fitted_head_says_what_scikit_learn_says():
     torch.manual_seed(0)
     model = torch.nn.Module()
@@ -184,6 +205,17 @@ def test_comparison_says_what_pretraining_bought(digits, tmp_path):
         budget["pretrained"]["accuracy"]["value"] - budget["scratch"]["accuracy"]["value"]
     )
     assert 0.5 < record["baseline"]["budgets"][0]["accuracy"]["value"] <= 1
+    done = run_toolkit("compare", "--task", "image", *flags, "--figure", "roc_auc", "--output_dir", tmp_path / "areas")
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "areas" / "results.json").read_text())
+    (budget,) = record["encoders"][0]["budgets"]
+    for variant in ("pretrained", "scratch"):
+        runs = [json.loads(Path(run, "results.json").read_text()) for run in budget[variant]["folders"]]
+        areas = [run["metrics"]["roc_auc"]["value"] for run in runs]
+        assert budget[variant]["by_seed"] == areas
+        assert budget[variant]["roc_auc"]["value"] == pytest.approx(np.mean(areas), abs=1e-4)
+    gain = budget["pretrained"]["roc_auc"]["value"] - budget["scratch"]["roc_auc"]["value"]
+    assert budget["gain"]["value"] == pytest.approx(gain)
     done = run_toolkit("compare", "--task", "image", *flags, "--head", "crf", "--output_dir", tmp_path / "other")
     assert done.returncode == 2
     assert "--head crf: does not go with --task image" in done.stderr
@@ -218,6 +250,25 @@ def test_the_area_under_the_curve_is_that_of_scikit_learn():
     draws = [rng.integers(0, 200, 200) for _ in range(500)]
     areas = [roc_auc_score(positive[draw], scores[draw]) for draw in draws]
     assert [found["low"], found["high"]] == pytest.approx(np.percentile(areas, [2.5, 97.5]).tolist(), abs=0.02)
+
+
+def test_the_difference_of_two_areas_is_paired():
+    rng = np.random.default_rng(0)
+    positive = rng.random(300) < 0.4
+    runs, others = (
+        [(positive + deviation * rng.normal(size=300), positive) for _ in range(2)] for deviation in (1, 2)
+    )
+    found = mean_auc_difference(runs, others)
+    areas = [[roc_auc_score(positive, scores) for scores, _ in scored] for scored in (runs, others)]
+    assert found["value"] == pytest.approx(np.mean(areas[0]) - np.mean(areas[1]))
+    draws = [rng.integers(0, 300, 300) for _ in range(300)]
+    differences = [
+        np.mean([roc_auc_score(positive[draw], scores[draw]) for scores, _ in runs])
+        - np.mean([roc_auc_score(positive[draw], scores[draw]) for scores, _ in others])
+        for draw in draws
+    ]
+    assert [found["low"], found["high"]] == pytest.approx(np.percentile(differences, [2.5, 97.5]).tolist(), abs=0.02)
+    assert mean_auc_difference(runs, runs) == {"value": 0.0, "low": 0.0, "high": 0.0}
 
 
 @pytest.mark.parametrize(

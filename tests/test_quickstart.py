@@ -1,5 +1,7 @@
 """The quickstart with a fiftieth of its steps: every part runs, and the page needs no other file."""
 
+import base64
+import io
 import json
 import re
 from html.parser import HTMLParser
@@ -7,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import run_toolkit
+from PIL import Image
 
 from toolkit import report
 
@@ -21,7 +24,7 @@ def quickstart(tmp_path_factory):
 
 def test_table_and_next_commands_are_printed(quickstart):
     folder, done = quickstart
-    for name in ("word2vec", "elmo", "bert", "parameters", "peak memory", "gain over scratch", "50 labels"):
+    for name in ("word2vec", "elmo", "bert", "resnet", "parameters", "peak memory", "gain over scratch", "50 labels"):
         assert name in done.stdout
     assert len(re.findall(r"^  toolkit ", done.stdout, flags=re.MULTILINE)) == 3
     assert str(folder / "report.html") in done.stdout
@@ -60,6 +63,19 @@ def test_learning_rates_are_chosen_on_validation_data(quickstart):
         assert of_chosen["validation_metrics"]["accuracy"]["value"] == best
 
 
+def test_digits_are_told_apart_that_pretraining_never_saw(quickstart):
+    folder, _ = quickstart
+    assert set(json.loads((folder / "resnet" / "config.json").read_text())["label2id"]) == set("01234")
+    record = json.loads((folder / "image" / "results.json").read_text())
+    assert [budget["name"] for budget in record["encoders"][0]["budgets"]] == [
+        "2 labels a class",
+        "10 labels a class",
+    ]
+    assert {example["label"] for example in record["examples"]} <= set("56789")
+    shown = record["examples"][0]["picture"].removeprefix("data:image/png;base64,")
+    assert Image.open(io.BytesIO(base64.b64decode(shown))).size == (8, 8)
+
+
 def test_the_page_stands_alone_and_shows_table_plots_and_sentences(quickstart):
     folder, _ = quickstart
     page = (folder / "report.html").read_text(encoding="utf-8")
@@ -70,11 +86,12 @@ def test_the_page_stands_alone_and_shows_table_plots_and_sentences(quickstart):
             seen.append(tag)
             for name, value in attributes:
                 if name in ("src", "href", "xlink:href"):
-                    assert value.startswith("#"), value
+                    assert value.startswith(("#", "data:image/png;base64,")), value
 
     Reader().feed(page)
-    assert seen.count("svg") == 3
-    assert seen.count("table") == 2 * (1 + 6)
+    assert seen.count("svg") == 1 + 3
+    assert seen.count("table") == 3 * (1 + 6)
+    assert seen.count("img") == 6
     assert "url(http" not in page
     assert "<script" not in page
 

@@ -82,6 +82,7 @@ def write_html(comparisons: dict[str, dict[str, Any]], path: Path, title: str, n
         {
             "heading": heading,
             "record": record,
+            "names": [encoder["name"] for encoder in record["encoders"]],
             "table": turned(*table(record)),
             "conclusions": conclusions(record),
             "curves": _svg(_draw_learning_curves, record),
@@ -97,7 +98,6 @@ def write_html(comparisons: dict[str, dict[str, Any]], path: Path, title: str, n
             sections=sections,
             notes=notes,
             losses=_svg(_draw_pretraining, first),
-            names=[encoder["name"] for encoder in first["encoders"]],
         )
     )
     path.write_text(page, encoding="utf-8")

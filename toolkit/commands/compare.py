@@ -61,6 +61,10 @@ class CompareArguments(TrainingArguments):
     """Column of a table that holds the label (default: label, labels, category or class)."""
     image_column: str | None = None
     """Column of a table that holds images or their paths (default: the one of images, or image, file_name or path)."""
+    figure: Literal["accuracy", "roc_auc"] | None = None
+    """Of images, what encoders are compared by, and learning rates and checkpoints chosen (default: accuracy)."""
+    labels: list[str] | None = None
+    """Take the images of these labels only (default: of all)."""
     image_size: int | None = None
     """Height and width that all images are given (default: those of the encoder)."""
     augment: list[ImageChange] | None = None

@@ -1,4 +1,4 @@
-"""See in minutes what pretraining buys: three encoders, one small corpus, two tasks, a table of each.
+"""See in minutes what pretraining buys: three encoders of text, two tasks; one of images; a table of each task.
 
 toolkit quickstart
 toolkit quickstart --output_dir runs/first_look
@@ -27,6 +27,16 @@ PRETRAINING: dict[str, dict[str, Any]] = {
         "learning_rate": 2e-3,
     },
 }
+SEEN_DIGITS, NEW_DIGITS = list("01234"), list("56789")
+IMAGE_PRETRAINING: dict[str, Any] = {
+    "preset": "resnet-tiny",
+    "image_size": 16,
+    "max_steps": 200,
+    "learning_rate": 1e-2,
+    "labels": SEEN_DIGITS,
+}
+IMAGE_BUDGETS = (2, 10)  # images of each new digit
+IMAGE_LEARNING_RATES = (3e-3, 1e-2)
 
 
 @dataclass(kw_only=True)
@@ -54,6 +64,8 @@ def run(arguments: QuickstartArguments) -> None:
 
 
 def _run(arguments: QuickstartArguments) -> None:
+    from importlib.util import find_spec
+
     from tasks import TASKS
     from tasks.comparison import compare
     from toolkit import report
@@ -71,37 +83,49 @@ def _run(arguments: QuickstartArguments) -> None:
     encoders: dict[str, str] = {}
     for method, flags in PRETRAINING.items():
         say(f"pretraining {method} on the sample text ({len(encoders) + 1} of {len(PRETRAINING)})")
-        steps = {
-            name: _share(flags[name], arguments.budget) for name in ("max_steps", "num_train_epochs") if name in flags
-        }
         encoders[method] = str(root / method)
-        pretrain(method, corpus="sample", output_dir=encoders[method], **(flags | steps))
+        pretrain(method, corpus="sample", output_dir=encoders[method], **_shortened(flags, arguments.budget))
     say("fine-tuning taggers on the sample treebank")
-    finetuning = FINETUNING | {"max_steps": _share(FINETUNING["max_steps"], arguments.budget)}
+    finetuning = _shortened(FINETUNING, arguments.budget)
     shared = TASKS["pos"].arguments_class(encoder="", data="sample", output_dir=str(root / "pos"), **finetuning)
     record = compare(TASKS["pos"], encoders, shared, LABEL_BUDGETS, SEEDS, LEARNING_RATES, say)
     say("fine-tuning classifiers of the sample's genres")
     shared = TASKS["text"].arguments_class(encoder="", data="sample", output_dir=str(root / "text"), **finetuning)
     genres = compare(TASKS["text"], encoders, shared, LABEL_BUDGETS[-1:], SEEDS, TEXT_LEARNING_RATES, say)
-    page = root / "report.html"
-    notes = _notes(record)
     comparisons = {"Part-of-speech tagging": record, "The genre of a sentence": genres}
+    notes = _notes(record)
+    if find_spec("torchvision") and find_spec("sklearn"):
+        say(f"pretraining a ResNet on the handwritten digits {', '.join(SEEN_DIGITS)}")
+        resnet = {"resnet": str(root / "resnet")}
+        flags = _shortened(IMAGE_PRETRAINING, arguments.budget)
+        pretrain("resnet", corpus="sample", output_dir=resnet["resnet"], **flags)
+        say(f"fine-tuning it to tell {', '.join(NEW_DIGITS)} apart")
+        of_digits = finetuning | {"labels": NEW_DIGITS, "per_class": True, "output_dir": str(root / "image")}
+        shared = TASKS["image"].arguments_class(encoder="", data="sample", **of_digits)
+        comparisons["Handwritten digits that pretraining never saw"] = compare(
+            TASKS["image"], resnet, shared, IMAGE_BUDGETS, SEEDS, IMAGE_LEARNING_RATES, say
+        )
+    else:
+        notes.append("Images are left out, they need: pip install 'pretrain-transfer-toolkit[images]'")
+    page = root / "report.html"
     report.write_html(comparisons, page, "What pretraining bought", notes)
     say("done")
     for heading, comparison in comparisons.items():
-        print(f"\n{heading}\n")
+        print(f"\n{heading}, accuracy in % on {comparison['n']} test examples\n")
         print(report.as_text(report.turned(*report.table(comparison))))
-    print(f"\naccuracy in % on {record['n']} test sentences, mean of seeds {SEEDS}, 95% intervals; * excludes 0")
+    print(f"\nmeans of seeds {SEEDS} with 95% intervals; * excludes 0")
     for note in notes:
         print(note)
-    print(f"\nThe report, with plots and tagged sentences: {page}\n\nNext, on your own text and labels:\n")
+    print(f"\nThe report, with plots and test examples: {page}\n\nNext, on your own text and labels:\n")
     print("  toolkit pretrain elmo --corpus my_texts/ --output_dir runs/my_elmo --max_minutes 20")
     print("  toolkit finetune pos --encoder runs/my_elmo --data my_treebank/ --output_dir runs/my_tagger")
     print("  toolkit predict runs/my_tagger 'A sentence of your own.'")
 
 
-def _share(steps: int, budget: float) -> int:
-    return max(1, round(steps * budget))
+def _shortened(flags: dict[str, Any], budget: float) -> dict[str, Any]:
+    """The same flags with that share of the steps or epochs."""
+    limits = {name: flags[name] for name in ("max_steps", "num_train_epochs") if name in flags}
+    return flags | {name: max(1, round(limit * budget)) for name, limit in limits.items()}
 
 
 def _notes(record: dict) -> list[str]:

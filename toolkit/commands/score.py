@@ -40,6 +40,8 @@ class ScoreArguments:
     """Column of a table that holds the label (default: label, labels, category or class)."""
     image_column: str | None = None
     """Column of a table that holds images or their paths (default: the one of images, or image, file_name or path)."""
+    labels: list[str] | None = None
+    """Take the images of these labels only (default: of all)."""
     skip_broken: bool = False
     """Leave out images that cannot be opened, and name them."""
     max_examples: int | None = None

@@ -15,22 +15,29 @@ _SAMPLE_SPLITS = {"train": (0, 1_257), "validation": (1_257, 1_437), "test": (1_
 
 
 def load_labelled_images(
-    source: str, split: str | None = None, image_column: str | None = None, label_column: str | None = None
+    source: str,
+    split: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    labels: Sequence[str] | None = None,
 ):
     """A `datasets.Dataset` with the columns `image`, of `bytes` or the `path` of a file, `name` and `label`, a string.
 
     `source` is a folder with one folder of images a label, a file, folder or glob of `.parquet`, `.csv` or `.jsonl`
     with images or paths of images, relative to the table, a Hub id, or `sample`: scikit-learn's handwritten digits.
-    Raises `InputError` where it is missing or malformed; images are not opened yet.
+    With `labels` it has images of those alone. Raises `InputError` where it is missing or malformed; images are not
+    opened yet.
     """
     if source == sources.SAMPLE:
-        return _sample_digits(split or "train")
-    if folders := _class_folders(source):
-        return _of_files(*sources.class_files_of_split(source, folders, split))
-    files = sources.find_files(source, set(sources.TABLE_BUILDERS), split)
-    rows = sources.load_table(source, files, split)
-    labels = sources.labels_of_table(source, rows, label_column)
-    return _of_table(source, rows, files, image_column, {"label": labels})
+        rows = _sample_digits(split or "train")
+    elif folders := _class_folders(source):
+        rows = _of_files(*sources.class_files_of_split(source, folders, split))
+    else:
+        files = sources.find_files(source, set(sources.TABLE_BUILDERS), split)
+        table = sources.load_table(source, files, split)
+        columns = {"label": sources.labels_of_table(source, table, label_column)}
+        rows = _of_table(source, table, files, image_column, columns)
+    return rows if labels is None else _of_labels(source, rows, labels)
 
 
 def splits_of_labelled_images(source: str) -> list[str]:
@@ -129,6 +136,14 @@ def _class_folders(source: str) -> dict[str, list[tuple[Path, str]]]:
         if is_leaf and folder not in holding and not folder.name.startswith((".", "_")):
             raise InputError(f"{folder}: no image in this folder of a label; put some there or remove it")
     return found
+
+
+def _of_labels(source: str, rows, labels: Sequence[str]):
+    found = rows["label"][:]
+    if missing := sorted(set(labels) - set(found)):
+        there_are = ", ".join(sorted(set(found))[:20])
+        raise InputError(f"--labels {' '.join(missing)}: not in {source}, where there are {there_are}")
+    return rows.select([index for index, label in enumerate(found) if label in labels])
 
 
 def _of_files(files: Sequence[Path], labels: Sequence[str] | None = None):

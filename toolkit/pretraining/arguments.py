@@ -159,6 +159,8 @@ class ImageArguments:
     """Column of a table that holds images or their paths (default: the one of images, or image, file_name or path)."""
     label_column: str | None = None
     """Column of a table that holds the label (default: label, labels, category or class)."""
+    labels: list[str] | None = None
+    """Take the images of these labels only (default: of all)."""
     image_size: int | None = None
     """Height and width that all images are given (default: those of the preset or of the encoder)."""
     image_size_start: int | None = None

@@ -22,7 +22,8 @@ def pretrain_on_labels(method: str, arguments: ResNetArguments) -> dict[str, Any
     get_image_preset(arguments.preset, method)
 
     def load(split: str | None):
-        rows = load_labelled_images(arguments.corpus, split, arguments.image_column, arguments.label_column)
+        columns = arguments.image_column, arguments.label_column
+        rows = load_labelled_images(arguments.corpus, split, *columns, arguments.labels)
         return without_broken(rows, run.say) if arguments.skip_broken else rows
 
     train_rows = load(arguments.split)
