@@ -6,7 +6,7 @@
 
 METHOD bert or elmo: every run pretrains a mini one for MINUTES (10) on one core, two runs side by side, with one
 tokenizer. Their losses are of the same held-out windows, of 128 tokens or 32 words, with the same masks. The recipe of
-a BERT is that of scripts/figures.sh, of an ELMo batches of 64 and the defaults; in bfloat16 where the processor knows
+a BERT is that of bench_mlm.py, of an ELMo batches of 64 and the defaults; in bfloat16 where the processor knows
 it. Started again, it makes the runs that are missing.
 Records: docs/results/ablation_METHOD.json, from which the tables of docs/pretraining.md are made.
 """

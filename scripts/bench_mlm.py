@@ -12,7 +12,7 @@ speed: tokens a second, processes of a few steps each in turns, on random tokens
 with and without bfloat16, and the share of the machine's matrix-multiply peak (1024 x 1024, measured in the same run):
 the multiplications that the steps carry out, see `flops`, by their time. Record: docs/results/bench_mlm.json.
 
-race: MINUTES (30) each of the peer at three learning rates, then of the toolkit's recipe in scripts/figures.sh on the
+race: MINUTES (30) each of the peer at three learning rates, then of the toolkit with the recipe `OURS` on the
 same tokenizer; losses on the same held-out windows and masks, beside the cross-entropy of a guess by frequency alone.
 Started again, it goes on with the run that is missing. Record: docs/results/bench_mlm_race.json.
 """
@@ -49,7 +49,7 @@ from toolkit.training_arguments import TrainingArguments
 LAYERS, WIDTH, LENGTH, BATCH_SIZE, STEPS = 4, 256, 128, 32, 10
 SPECIAL_IDS = [0, 1, 2, 3, 4]
 PEER_RATES = (5e-4, 1e-3, 2e-3)
-OURS = {  # as in scripts/figures.sh
+OURS = {  # that of the record; AdamW has become the default since, docs/pretraining.md says why
     "batch_size": 16,
     "optim": "muon",
     "learning_rate": 3e-3,
