@@ -11,7 +11,7 @@ venv: .venv/installed ## make .venv with everything in it
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
-quickstart: venv ## pretrain three encoders on the sample and see what it bought
+quickstart: venv ## pretrain four encoders on the samples and see what it bought
 	$(BIN)/toolkit quickstart --output_dir runs/quickstart
 
 test: venv ## the tests, a quarter of an hour on two cores at most

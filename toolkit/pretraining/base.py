@@ -11,21 +11,23 @@ from typing import Any
 
 from toolkit.data.rows import spread
 
+# One of these variables is set where a launcher has started the process: torchrun, accelerate, or one of MPI.
+OF_LAUNCHERS = {"WORLD_SIZE", "MASTER_ADDR", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"}
+
 
 class Run:
     VALIDATION_ROWS = 256  # looked at in between; the figure in results.json is of up to eight times as many
     VALIDATION_BATCH_SIZE = 16
 
     def __init__(self, method: str, arguments: Any):
-        from toolkit.results import Stopwatch, check_output_dir, is_main_process
+        from toolkit.results import Stopwatch, check_output_dir
 
         self.method, self.arguments = method, arguments
         self.resume = getattr(arguments, "resume", False)
         check_output_dir(arguments.output_dir, self.resume, arguments.overwrite_output_dir)
-        self.has_launcher = not {"WORLD_SIZE", "MASTER_ADDR"}.isdisjoint(os.environ)
-        if self.has_launcher:
-            self.accelerator  # noqa: B018  what is wrong with the launcher is said before anything is done
-        self.is_main = is_main_process()
+        self.has_launcher = not OF_LAUNCHERS.isdisjoint(os.environ)
+        # What is wrong with a launcher is said before anything is done. Without one torch is loaded when it is needed.
+        self.is_main = not self.has_launcher or self.accelerator.is_main_process
         self.stopwatch = Stopwatch()
 
     @cached_property
