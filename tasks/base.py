@@ -195,9 +195,10 @@ class Task(ABC):
         totals = [self.hits(line)[1] for line in runs[0]]
         return paired_difference(hits(runs), hits(others) if others else [[0] * len(totals)], totals)
 
-    def picture(self, row: dict) -> str | None:
-        """The address of a small picture that shows the example, `data:image/png;base64,…`; None of what is text."""
-        return None
+    def pictures(self, load_rows: Callable, indices: Sequence[int]) -> dict[int, str]:
+        """The addresses of small pictures that show those of the rows, `data:image/png;base64,…`; none of text, whose
+        rows are not loaded."""
+        return {}
 
     @abstractmethod
     def as_text(self, row: dict, prediction: Any) -> str:

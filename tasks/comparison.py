@@ -209,10 +209,13 @@ def _examples(task: Task, arguments: FinetuneArguments, rows: list[dict[str, Any
         return len({json.dumps(answer) for answer in predicted}), sum(p != item[right_name] for p in predicted)
 
     order = sorted(range(len(items)), key=lambda i: interest(items[i]), reverse=True)[:NUM_SHOWN]
-    _, validation_rows, test_rows = load_splits(task, arguments)
-    tested = validation_rows if test_rows is None else test_rows
-    pictures = {i: task.picture(tested[i]) for i in order}
-    return [items[i] | ({"picture": pictures[i]} if pictures[i] else {}) for i in order]
+
+    def tested_rows():
+        _, validation_rows, test_rows = load_splits(task, arguments)
+        return validation_rows if test_rows is None else test_rows
+
+    pictures = task.pictures(tested_rows, order)
+    return [items[i] | ({"picture": pictures[i]} if i in pictures else {}) for i in order]
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ under the ROC curve, of more than two labels the mean of each against all others
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -206,16 +206,19 @@ class ImageClassification(Task):
         line |= {"probabilities": {name: round(value, 8) for name, value in probabilities.items()}}
         return {**line, "label": row["label"]} if "label" in row else line
 
-    def picture(self, row: dict) -> str:
+    def pictures(self, load_rows: Callable, indices: Sequence[int]) -> dict[int, str]:
         import base64
         import io
 
         from toolkit.data.image import open_image
 
-        image, file = open_image(row["image"], row["name"]), io.BytesIO()
-        image.thumbnail((PICTURE_SIZE, PICTURE_SIZE))
-        image.save(file, "PNG")
-        return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+        rows, pictures = load_rows(), {}
+        for index in indices:
+            image, file = open_image(rows[index]["image"], rows[index]["name"]), io.BytesIO()
+            image.thumbnail((PICTURE_SIZE, PICTURE_SIZE))
+            image.save(file, "PNG")
+            pictures[index] = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+        return pictures
 
     def hits(self, line: dict) -> tuple[int, int]:
         return int(line["predicted"] == line["label"]), 1

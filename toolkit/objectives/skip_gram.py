@@ -74,20 +74,22 @@ def write_parts(parts: Sequence[Iterable[list[str]]], file: Path) -> Sentences:
         except OSError as error:
             writer.send(error)
 
-    readers = []
+    helpers = []
     for number, part in enumerate(parts[1:], start=2):
         reader, writer = context.Pipe(duplex=False)
-        context.Process(target=write, args=(part, file.with_suffix(f".{number}"), writer), daemon=True).start()
+        helper = context.Process(target=write, args=(part, file.with_suffix(f".{number}"), writer), daemon=True)
+        helper.start()
         writer.close()
-        readers.append(reader)
+        helpers.append((helper, reader))
     found = write_sentences(parts[0], file)
     word_counts, num_sentences = found.word_counts, found.num_sentences
     with open(file, "ab") as sentences:
-        for reader in readers:
+        for helper, reader in helpers:
             try:
                 found = reader.recv()
             except EOFError:
                 raise RunFailed("a process that splits text into words was killed; is there enough memory?") from None
+            helper.join()
             if isinstance(found, OSError):
                 raise found
             word_counts.update(found.word_counts)
