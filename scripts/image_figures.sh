@@ -16,7 +16,7 @@ data=${1:?DATA_DIR} models=${2:?MODELS_DIR} runs=${3:?RUNS_DIR}
 step=${4:?STEP: cifar10, pretrain, digits, x_rays_imagenet or x_rays_cifar10}
 scripts=$(dirname "$0")
 read -ra toolkit <<< "${TOOLKIT:-toolkit}"
-fast=(--optim muon --learning_rate 1.2e-2 --batch_size 256 --label_smoothing 0.1)
+read -ra fast < <(python "$scripts/bench_images.py" recipe)
 
 x_rays() {  # ENCODER SEEDS FLAGS…: 1%, 10% and all of the labels
     "${toolkit[@]}" compare --task image --figure roc_auc --encoders "$1" --data "$data/chest_xray" \

@@ -25,6 +25,8 @@ class ImageTaskArguments(ImageArguments, FinetuneArguments):
     """By which checkpoints and learning rates are chosen on validation data, and encoders compared."""
     flip_at_test: bool = False
     """Average what the model says of an image and of its mirror image."""
+    shift_at_test: bool = False
+    """Average what the model says of an image as it is, moved a little up and left, and moved down and right."""
 
     def __post_init__(self):
         FinetuneArguments.__post_init__(self)
@@ -60,7 +62,7 @@ class ImageClassification(Task):
         return rows["label"][:]
 
     def config_fields(self, arguments: ImageTaskArguments) -> dict[str, Any]:
-        return {"flip_at_test": arguments.flip_at_test}
+        return {"flip_at_test": arguments.flip_at_test, "shift_at_test": arguments.shift_at_test}
 
     def load_encoder(self, arguments: ImageTaskArguments, train_rows, **config_fields: Any) -> tuple[Any, Any]:
         from toolkit.encoders import load_image_encoder
@@ -130,10 +132,14 @@ class ImageClassification(Task):
         return True
 
     def logits(self, model, inputs: dict[str, Any]):
-        logits = model(**inputs).logits
+        views = [inputs["pixel_values"]]
+        if getattr(model.config, "shift_at_test", False):
+            from toolkit.images import shifted
+
+            views += shifted(views[0])
         if getattr(model.config, "flip_at_test", False):
-            logits = (logits + model(pixel_values=inputs["pixel_values"].flip(-1)).logits) / 2
-        return logits
+            views += [view.flip(-1) for view in views]
+        return sum(model(pixel_values=view).logits for view in views) / len(views)
 
     def read(self, features: list[dict], logits, model) -> list[tuple[str, dict[str, float]]]:
         """For each image its label, and the probability of every label."""

@@ -10,7 +10,7 @@ from conftest import run_toolkit, shelf
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
-from transformers import AutoConfig, AutoModelForImageClassification, pipeline
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, pipeline
 
 from tasks import finetune, predict
 from toolkit.data.image import load_labelled_images, open_image
@@ -174,6 +174,23 @@ def test_a_mirrored_image_has_the_same_answer_where_both_are_asked(digits, tmp_p
     Image.open(file).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(mirrored)
     one, other = predict(str(tmp_path / "model"), [str(file), str(mirrored)])
     assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-3)
+
+
+def test_the_answer_is_the_mean_over_moved_images_where_they_are_asked_too(digits, tmp_path):
+    flags = {"data": str(digits), "shift_at_test": True, "max_steps": 5}
+    finetune("image", encoder="scratch:resnet-tiny", output_dir=str(tmp_path / "model"), image_size=32, **flags)
+    file = next((digits / "test" / "7").iterdir())
+    (line,) = predict(str(tmp_path / "model"), [str(file)])
+    model = AutoModelForImageClassification.from_pretrained(tmp_path / "model").eval()
+    processor = AutoImageProcessor.from_pretrained(tmp_path / "model")
+    pixels = processor(Image.open(file), return_tensors="np")["pixel_values"]
+    wide = np.pad(pixels, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="reflect")
+    views = [wide[:, :, i : i + 32, i : i + 32] for i in range(3)]
+    with torch.inference_mode():
+        logits = torch.cat([model(torch.tensor(view)).logits for view in views])
+    assert (logits[0] - logits[2]).abs().max() > 1e-3
+    expected = logits.mean(dim=0).softmax(-1).tolist()
+    assert list(line["probabilities"].values()) == pytest.approx(expected, abs=1e-4)
 
 
 def test_broken_images_end_the_run_or_are_left_out_and_named(digits, tmp_path):

@@ -236,7 +236,8 @@ def test_one_step_of_training_then_save_and_load(model_class, tmp_path):
     model, images = model_class(IMAGE_MODELS[model_class]).train(), torch.randn(4, 3, 12, 12)
     if "For" in model_class.__name__:
         model(images, labels=torch.tensor([0, 1, 2, 1])).loss.backward()
-        assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in model.parameters())
+        learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in learned)
         torch.optim.SGD(model.parameters(), lr=0.1).step()
     model.eval().save_pretrained(tmp_path)
     auto_class = AutoModelForImageClassification if "For" in model_class.__name__ else AutoModel
@@ -264,6 +265,24 @@ def test_the_stem_of_the_fast_resnet_whitens_the_training_images():
     grey = found.diagonal() > 0.5  # these digits have no colour, and nothing differs in the directions of colour
     assert grey.sum() == 4
     assert found[np.ix_(grey, grey)] == pytest.approx(np.eye(4), abs=0.05)
+
+
+def test_the_kernels_of_the_fast_resnet_begin_as_the_identity_and_its_stem_stays_as_it_is():
+    torch.manual_seed(0)
+    model = FastResNetForImageClassification(FastResNetConfig(num_labels=3)).train()
+    for block, width in zip(model.fast_resnet.blocks, (24, 32, 128), strict=True):
+        states = torch.randn(2, width, 5, 5)
+        torch.testing.assert_close(block.convolutions[0](states)[:, :width], states)
+    model(torch.randn(4, 3, 16, 16), labels=torch.tensor([0, 1, 2, 0])).loss.backward()
+    without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    assert without == ["fast_resnet.embedder.weight"]
+
+
+@pytest.mark.parametrize("size", [2, 8, 33])
+def test_the_fast_resnet_takes_images_of_any_size(size):
+    model = FastResNetForImageClassification(FastResNetConfig(num_labels=3)).eval()
+    with torch.no_grad():
+        assert model(torch.randn(2, 3, size, size + 1)).logits.isfinite().all()
 
 
 @pytest.mark.parametrize("layer_type", ["basic", "bottleneck"])

@@ -11,6 +11,7 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from toolkit.batches import Draw, seed_cpu, seed_of
 from toolkit.data.image import open_image
@@ -197,6 +198,16 @@ class Changes:
             np.random.default_rng(seed_of(self.seed, draw)).integers(-furthest, furthest + 1, 2) for draw in draws
         ]
         return np.array(moves)
+
+
+def shifted(pixels: torch.Tensor) -> list[torch.Tensor]:
+    """(images, 3, height, width), moved by a thirty-second of their size up and left, and as far down and right, their
+    mirror image behind the edge.
+    """
+    height, width = pixels.shape[2:]
+    by = max(1, max(height, width) // 32)
+    wider = F.pad(pixels, (by,) * 4, mode="reflect")
+    return [wider[..., 2 * by :, 2 * by :], wider[..., :height, :width]]
 
 
 def _moved(pixels: torch.Tensor, shifts: np.ndarray, turns: np.ndarray) -> torch.Tensor:

@@ -1,8 +1,9 @@
 """A residual network that learns small images fast, for budgets of minutes on a processor.
 
-Three ideas of Jordan (2024), "94% on CIFAR-10 in 3.29 seconds on a single GPU", https://arxiv.org/abs/2404.00498: the
-stem begins with kernels of 2 × 2 that whiten the training images; every block pools before it does most of its work;
-the head reads the largest activation of each channel.
+It follows Jordan (2024), "94% on CIFAR-10 in 3.29 seconds on a single GPU", https://arxiv.org/abs/2404.00498. The
+stem's kernels of 2 × 2 whiten the training images and stay as they are. Every block pools after its first convolution,
+and drops what a window of 2 does not fill. The head reads the largest activation of each channel. Shortcuts are folded
+into the kernels, which begin as the identity (Zagoruyko & Komodakis 2017, "DiracNets", https://arxiv.org/abs/1706.00388).
 
 Shape legend: B batch, C channels, S height and width, H last hidden size.
 """
@@ -39,9 +40,10 @@ class Block(nn.Module):
         self.normalizations = nn.ModuleList(nn.BatchNorm2d(out_channels) for _ in range(2))
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
-        states = F.max_pool2d(self.convolutions[0](states), 2, ceil_mode=True)
+        states = self.convolutions[0](states)
+        states = F.max_pool2d(states, 2, ceil_mode=1 in states.shape[2:])  # a single pixel stays
         states = F.gelu(self.normalizations[0](states))
-        return F.gelu(states + self.normalizations[1](self.convolutions[1](states)))
+        return F.gelu(self.normalizations[1](self.convolutions[1](states)))
 
 
 class FastResNetPreTrainedModel(PreTrainedModel):
@@ -54,14 +56,17 @@ class FastResNetPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if isinstance(module, nn.Conv2d):
-            init.kaiming_normal_(module.weight, nonlinearity="relu")
+            kernels = torch.empty_like(module.weight)
+            nn.init.kaiming_uniform_(kernels, a=5**0.5)
+            nn.init.dirac_(kernels[: kernels.shape[1]])  # the first outputs are the inputs
+            init.copy_(module.weight, kernels)
 
 
 class FastResNetModel(FastResNetPreTrainedModel):
     def __init__(self, config: FastResNetConfig):
         super().__init__(config)
         width, channels = config.whitening_width, config.num_channels
-        self.embedder = nn.Conv2d(channels, 2 * channels * width**2, width)
+        self.embedder = nn.Conv2d(channels, 2 * channels * width**2, width, bias=False).requires_grad_(False)
         sizes = pairwise([self.embedder.out_channels, *config.hidden_sizes])
         self.blocks = nn.ModuleList(Block(*pair) for pair in sizes)
         self.post_init()
@@ -75,7 +80,6 @@ class FastResNetModel(FastResNetPreTrainedModel):
         values, vectors = torch.linalg.eigh(patches.T.cov())
         kernels = (vectors / (values + 5e-4).sqrt()).T.view(-1, *self.embedder.weight.shape[1:])
         self.embedder.weight.copy_(torch.cat([kernels, -kernels]))
-        self.embedder.bias.zero_()
 
     def forward(
         self, pixel_values: torch.Tensor, output_hidden_states: bool = False, **kwargs
