@@ -34,7 +34,7 @@ from transformers import TrainingArguments as TrainerArguments
 from toolkit.results import RESULTS_FILE, read_results, write_json
 
 CIFAR10 = os.path.join(os.environ.get("TOOLKIT_DATA", "../shared/data"), "cifar10")
-RECIPE = "--optim muon --learning_rate 1.2e-2 --batch_size 256 --label_smoothing 0.1"
+RECIPE = "--optim muon --learning_rate 1.2e-2 --batch_size 256 --label_smoothing 0.2 --max_shift 0.0625"
 OURS = RECIPE + " --augment flip shift --image_size_start 24 --flip_at_test --shift_at_test"
 OURS += " --eval_steps 100000"  # its validation images are looked at when the minutes are over
 PEER_RATE, PEER_BATCH_SIZE = 5e-5, 8

@@ -91,13 +91,10 @@ class ImageClassification(Task):
         return rows_of_pixels(rows, processor, model.config.label2id)
 
     def collate(self, rows: list[dict], draws, processor, arguments: ImageTaskArguments | None) -> dict[str, Any]:
-        from toolkit.images import Changes
         from toolkit.objectives.supervised import CollateImages
 
-        if arguments is None:
-            return CollateImages(processor)(rows, draws)
-        changes = Changes(tuple(arguments.augment), arguments.seed)
-        return CollateImages(processor, changes, arguments.image_size_start)(rows, draws)
+        collate = CollateImages(processor) if arguments is None else CollateImages.to_train(processor, arguments)
+        return collate(rows, draws)
 
     def fit_head(self, model, processor, features) -> bool:
         import numpy as np

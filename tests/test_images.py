@@ -207,15 +207,17 @@ def test_an_image_is_flipped_in_every_second_epoch():
     assert 16 < flipped[0].sum() < 48
 
 
-def test_an_image_is_shifted_into_its_own_reflection():
+@pytest.mark.parametrize(("max_shift", "most"), [(1 / 8, 4), (1 / 16, 2), (0.01, 1)])
+def test_an_image_is_shifted_into_its_own_reflection(max_shift, most):
     pixels = torch.stack([torch.from_numpy(np.array(picture(24, 32))).permute(2, 0, 1)] * 200)
-    changed = Changes(("shift",), seed=5)(pixels, [Draw(0, 1, example) for example in range(200)])
-    padded = v2.functional.pad(pixels[0], [4, 4], padding_mode="reflect")
+    changed = Changes(("shift",), 5, max_shift)(pixels, [Draw(0, 1, example) for example in range(200)])
+    padded = v2.functional.pad(pixels[0], [most, most], padding_mode="reflect")
     height, width = pixels.shape[2:]
-    crops = {(top, left): padded[:, top : top + height, left : left + width] for top in range(9) for left in range(9)}
+    places = [(top, left) for top in range(2 * most + 1) for left in range(2 * most + 1)]
+    crops = {(top, left): padded[:, top : top + height, left : left + width] for top, left in places}
     found = [[place for place, crop in crops.items() if torch.equal(crop, image)] for image in changed]
-    assert all(len(places) == 1 for places in found)
-    assert {top for [(top, _)] in found} == {left for [(_, left)] in found} == set(range(9))
+    assert all(len(matches) == 1 for matches in found)
+    assert {top for [(top, _)] in found} == {left for [(_, left)] in found} == set(range(2 * most + 1))
 
 
 def test_images_grow_while_training_goes_on():

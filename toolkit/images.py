@@ -159,13 +159,15 @@ class Changes:
     """Changes images at random, each as its draw says: turns and shifts a whole batch, then each image by torchvision.
 
     `flip` turns an image in every second epoch, which are the odd ones for half of them, as Jordan (2024) does,
-    https://arxiv.org/abs/2404.00498; `shift` moves it by up to an eighth of its size, with its own mirror image behind
-    the edge. `trivial` is TrivialAugment of Müller & Hutter (2021), https://arxiv.org/abs/2103.10158, `erase` random
-    erasing of Zhong, Zheng, Kang, Li & Yang (2020), https://arxiv.org/abs/1708.04896.
+    https://arxiv.org/abs/2404.00498; `shift` moves it by up to `max_shift` of its size, or a pixel where that is
+    less, with its own mirror image behind the edge. `trivial` is TrivialAugment of Müller & Hutter (2021),
+    https://arxiv.org/abs/2103.10158, `erase` random erasing of Zhong, Zheng, Kang, Li & Yang (2020),
+    https://arxiv.org/abs/1708.04896.
     """
 
     names: Sequence[ImageChange]
     seed: int
+    max_shift: float = 0.125
 
     def __call__(self, pixels: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
         """`pixels` (images, 3, height, width), bytes -> the same shape."""
@@ -193,7 +195,7 @@ class Changes:
         """(images, 2): pixels that they move down and right."""
         if "shift" not in self.names:
             return np.zeros((len(draws), 2), dtype=np.int64)
-        furthest = max(1, max(size) // 8)
+        furthest = max(1, int(max(size) * self.max_shift))
         moves = [
             np.random.default_rng(seed_of(self.seed, draw)).integers(-furthest, furthest + 1, 2) for draw in draws
         ]

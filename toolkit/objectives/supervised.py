@@ -31,6 +31,12 @@ class CollateImages:
     changes: Changes | None = None
     size_start: int | None = None
 
+    @classmethod
+    def to_train(cls, processor, arguments) -> "CollateImages":
+        """As the flags of images say, `toolkit.pretraining.arguments.ImageArguments`."""
+        changes = Changes(tuple(arguments.augment), arguments.seed, arguments.max_shift)
+        return cls(processor, changes, arguments.image_size_start)
+
     def __call__(self, rows: list[dict], draws: Sequence[Draw]) -> dict[str, Any]:
         pixels = stacked(rows)
         if self.changes is not None:

@@ -168,6 +168,8 @@ class ImageArguments:
     augment: list[ImageChange] = field(default_factory=lambda: ["shift"])
     """How training images are changed at random: flip (left to right), shift, zoom, rotate, color, trivial (one of
     many such changes, TrivialAugment), erase (a rectangle). Without a value, not at all."""
+    max_shift: float = 0.125
+    """Share of its size by which `shift` moves an image at most."""
     label_smoothing: float = 0.0
     """Share of each label that is spread over all labels."""
     class_weights: bool = False
@@ -177,6 +179,7 @@ class ImageArguments:
 
     def __post_init__(self):
         check_positive(self, "image_size image_size_start")
+        check_flags(self, "max_shift", _is_between_0_and_1, "a share between 0 and 1")
         check_share(self, "label_smoothing")
 
 

@@ -14,7 +14,7 @@ def pretrain_on_labels(method: str, arguments: ResNetArguments) -> dict[str, Any
 
     from toolkit.data.image import load_labelled_images, splits_of_labelled_images, without_broken
     from toolkit.encoders import SCRATCH, load_image_encoder
-    from toolkit.images import Changes, rows_of_pixels
+    from toolkit.images import rows_of_pixels
     from toolkit.objectives.supervised import CollateImages, held_out_accuracy, set_loss, weights_of
     from toolkit.presets import get_image_preset
 
@@ -48,8 +48,7 @@ def pretrain_on_labels(method: str, arguments: ResNetArguments) -> dict[str, Any
     set_loss(model, arguments.label_smoothing, weights)
     run.say("reading images")
     images, held_out = (rows_of_pixels(rows, processor, label2id) for rows in (train_rows, validation_rows))
-    changes = Changes(tuple(arguments.augment), arguments.seed)
-    collate, exact = CollateImages(processor, changes, arguments.image_size_start), CollateImages(processor)
+    collate, exact = CollateImages.to_train(processor, arguments), CollateImages(processor)
 
     def measure(model) -> dict[str, Any]:
         return {"accuracy": held_out_accuracy(model, held_out, exact, run.VALIDATION_BATCH_SIZE, run.accelerator)}
