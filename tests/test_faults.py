@@ -13,7 +13,7 @@ import pytest
 from conftest import REPOSITORY, TORCHRUN, run_toolkit
 from safetensors.torch import load_file
 
-from toolkit.checkpoint import find_fault, list_checkpoints
+from toolkit.checkpoint import STATE_FILE, find_fault, list_checkpoints
 
 TIMES = ("seconds", "words_per_second", "tokens_per_second")
 
@@ -331,15 +331,19 @@ def test_a_signal_to_all_processes_waits_for_the_one_that_writes(corpus, encoder
 
 
 def test_a_second_signal_is_obeyed_at_once(corpus, encoders, tmp_path):
-    long_steps = ["--batch_size", "16384", "--gradient_accumulation_steps", "4", "--max_length", "24"]
-    process = started([*command_of("bert", corpus, encoders), *long_steps], tmp_path / "a", 0)
+    script, run = tmp_path / "script.py", tmp_path / "run"
+    script.write_text(SLOW_DISK.replace("0.5", "300"))
+    process = started([*command_of("bert", corpus, encoders), "--save_steps", "90000"], run, launcher=(str(script),))
     process.send_signal(signal.SIGINT)
-    time.sleep(0.3)  # a step takes longer; two signals within one operation of torch would be one to Python
+    deadline = time.monotonic() + 60
+    while not list(run.glob(f".*partial/{STATE_FILE}")):  # written before what takes minutes on this disk
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, messages = process.communicate(timeout=30)
+    _, messages = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "stopped by" not in messages, "it did not wait for the step and the save"
-    assert list_checkpoints(tmp_path / "a") == []
+    assert "stopped by" not in messages, "it did not wait for the save"
+    assert list_checkpoints(run) == []
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the processes of a run in /proc")
