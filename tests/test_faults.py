@@ -275,7 +275,7 @@ def test_a_folder_that_vanishes_ends_the_run(corpus, encoders, tmp_path):
     (tmp_path / "run").rename(tmp_path / "elsewhere")  # at once, where deleting file by file would race with the run
     _, messages = process.communicate(timeout=100)
     assert process.returncode == 1, messages
-    assert "cannot save" in messages
+    assert "cannot save" in messages or "the disk failed" in messages  # while it writes, or deletes an old checkpoint
     assert "Traceback" not in messages
 
 
