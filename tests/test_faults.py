@@ -331,9 +331,12 @@ def test_a_signal_to_all_processes_waits_for_the_one_that_writes(corpus, encoder
     assert not list((tmp_path / "run").glob(".*partial"))
 
 
-def test_a_second_signal_is_obeyed_at_once(corpus, encoders, tmp_path):
+@pytest.mark.parametrize("in_background", [False, True])
+def test_a_second_signal_is_obeyed_at_once(in_background, corpus, encoders, tmp_path):
     script, run = tmp_path / "script.py", tmp_path / "run"
-    script.write_text(SLOW_DISK.replace("0.5", "300"))
+    handler = "SIG_IGN" if in_background else "default_int_handler"  # as shells start what runs in the background
+    start = f"import signal\nsignal.signal(signal.SIGINT, signal.{handler})\n"
+    script.write_text(start + SLOW_DISK.replace("0.5", "300"))
     process = started([*command_of("bert", corpus, encoders), "--save_steps", "90000"], run, launcher=(str(script),))
     process.send_signal(signal.SIGINT)
     deadline = time.monotonic() + 60

@@ -117,7 +117,7 @@ def save_checkpoint(
         _sync(output_dir)
     older = [path for path in list_checkpoints(output_dir) if path.name <= folder.name]
     for old in older[:-num_kept]:
-        shutil.rmtree(old)
+        shutil.rmtree(old, ignore_errors=True)  # of what stays the next save tries again
 
 
 def list_checkpoints(output_dir: Path) -> list[Path]:

@@ -27,7 +27,7 @@ class Signals:
 
     def _note(self, number: int, frame) -> None:
         self.number = self.number or number
-        signal.signal(signal.SIGINT, self._previous[signal.SIGINT])
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell had it ignored
 
     def __exit__(self, *exception) -> None:
         for number, handler in self._previous.items():
