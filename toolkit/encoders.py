@@ -101,6 +101,7 @@ def load_image_encoder(
     import transformers
 
     from toolkit.images import load_processor, new_processor, normalised, set_size, timm_config
+    from toolkit.models.depthwise import speed_up_depthwise
     from toolkit.presets import IMAGE_PRESETS
 
     is_scratch = name.startswith(SCRATCH)
@@ -122,6 +123,7 @@ def load_image_encoder(
     model = _load_model(name, source, model_class, auto_class, config, has_new_head=bool(config_fields))
     if is_scratch and hasattr(model.base_model, "whiten"):
         model.base_model.whiten(normalised(train_rows, processor))
+    speed_up_depthwise(model)
     return model, processor
 
 
