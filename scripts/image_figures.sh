@@ -3,25 +3,37 @@
 #
 #   scripts/image_figures.sh DATA_DIR MODELS_DIR RUNS_DIR STEP
 #   scripts/image_figures.sh ../shared/data ../shared/models runs/images cifar10
-#   for step in cifar10 pretrain digits x_rays_imagenet x_rays_cifar10; do
+#   for step in cifar10 pretrain digits x_rays_imagenet x_rays_cifar10 x_rays_frozen; do
 #       scripts/image_figures.sh ../shared/data ../shared/models runs/images $step
 #   done
 #
 # STEP cifar10: from nothing, ten minutes, beside transformers' Trainer, on an idle machine. pretrain: a resnet-fast on
 # CIFAR-10, ten minutes. digits: the sample, five seeds. x_rays_…: what pretraining buys on DATA_DIR/chest_xray, with a
-# network of ImageNet in MODELS_DIR, and with the one of the step pretrain. Started again, a step goes on where it was
-# stopped.
+# network of ImageNet in MODELS_DIR, and with the one of the step pretrain, and what their features buy as they are.
+# Started again, a step goes on where it was stopped.
 set -euo pipefail
 data=${1:?DATA_DIR} models=${2:?MODELS_DIR} runs=${3:?RUNS_DIR}
-step=${4:?STEP: cifar10, pretrain, digits, x_rays_imagenet or x_rays_cifar10}
+step=${4:?STEP: cifar10, pretrain, digits, x_rays_imagenet, x_rays_cifar10 or x_rays_frozen}
+imagenet=$models/efficientnet_lite0_imagenet
 scripts=$(dirname "$0")
 read -ra toolkit <<< "${TOOLKIT:-toolkit}"
 read -ra fast < <(python "$scripts/bench_images.py" recipe)
 
-x_rays() {  # ENCODER SEEDS FLAGS…: 1%, 10% and all of the labels
-    "${toolkit[@]}" compare --task image --figure roc_auc --encoders "$1" --data "$data/chest_xray" \
-        --train_sizes 47 471 all --seeds "$2" --output_dir "$runs/$step" --resume "${@:3}"
+sizes="47 471 all"  # 1%, 10% and 100% of the labelled X-rays
+
+x_rays() {  # ENCODER IMAGE_SIZE FLAGS…: the whole network learns, beside the same with new weights
+    "${toolkit[@]}" compare --task image --figure roc_auc --encoders "$1" --data "$data/chest_xray" --image_size "$2" \
+        --train_sizes $sizes --seeds 5 --augment shift rotate --class_weights --bottom_rate 1 --probe_ratio 0 \
+        --output_dir "$runs/$step" --resume "${@:3}"
     cp "$runs/$step/results.json" "docs/results/$step.json"
+}
+
+frozen() {  # NAME ENCODER IMAGE_SIZE: its features as they are, under a head fitted by logistic regression
+    for size in $sizes; do
+        budget=(); [ "$size" = all ] || budget=(--train_size "$size")
+        "${toolkit[@]}" finetune image --freeze --figure roc_auc --encoder "$2" --data "$data/chest_xray" \
+            --image_size "$3" "${budget[@]}" --output_dir "$runs/x_rays_frozen/$1-$size" --resume
+    done
 }
 
 case $step in
@@ -38,7 +50,14 @@ case $step in
         done
         python "$scripts/join_records.py" "$runs"/digits/seed?/results.json > docs/results/digits.json
         ;;
-    x_rays_imagenet) x_rays "$models/efficientnet_lite0_imagenet" 5 --image_size 96 ;;
-    x_rays_cifar10) x_rays "$runs/resnet-fast" 5 --image_size 32 ;;
+    x_rays_imagenet) x_rays "$imagenet" 64 --baseline ;;
+    x_rays_cifar10) x_rays "$runs/resnet-fast" 32 ;;
+    x_rays_frozen)
+        frozen imagenet "$imagenet" 64
+        frozen imagenet-random "scratch:$imagenet" 64
+        frozen cifar10 "$runs/resnet-fast" 32
+        frozen cifar10-random "scratch:$runs/resnet-fast" 32
+        python "$scripts/join_records.py" "$runs"/x_rays_frozen/*/results.json > docs/results/x_rays_frozen.json
+        ;;
     *) echo "unknown STEP '$step'" >&2; exit 2 ;;
 esac

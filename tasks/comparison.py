@@ -7,6 +7,7 @@ over the test items, seeds pooled.
 
 import dataclasses
 import json
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -170,9 +171,12 @@ def _compare_cells(task: Task, figure: str, pretrained: _Cell, scratch: _Cell) -
     for variant, (folders, tried) in ((PRETRAINED, pretrained), (FROM_SCRATCH, scratch)):
         lines[variant] = [_read_lines(folder / PREDICTIONS_FILE) for folder in folders]
         results = [read_results(folder) for folder in folders]
+        names = [name for name in results[0]["metrics"] if not name.startswith("f1_")]  # of labels
+        by_seed = {name: [result["metrics"][name]["value"] for result in results] for name in names}
         cells[variant] = {
             figure: task.measure(figure, lines[variant]),
-            "by_seed": [result["metrics"][figure]["value"] for result in results],
+            "by_seed": by_seed,
+            "means": {name: statistics.fmean(values) for name, values in by_seed.items()},
             "learning_rate": results[0]["arguments"]["learning_rate"],
             "learning_rates_tried": tried,
             "seconds": sum(result["seconds"] for result in results) / len(results),

@@ -222,14 +222,16 @@ def test_comparison_says_what_pretraining_bought(digits, tmp_path):
         budget["pretrained"]["accuracy"]["value"] - budget["scratch"]["accuracy"]["value"]
     )
     assert 0.5 < record["baseline"]["budgets"][0]["accuracy"]["value"] <= 1
-    done = run_toolkit("compare", "--task", "image", *flags, "--figure", "roc_auc", "--output_dir", tmp_path / "areas")
+    more = ["--figure", "roc_auc", "--class_weights", "--output_dir", tmp_path / "areas"]
+    done = run_toolkit("compare", "--task", "image", *flags, *more)
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "areas" / "results.json").read_text())
     (budget,) = record["encoders"][0]["budgets"]
     for variant in ("pretrained", "scratch"):
         runs = [json.loads(Path(run, "results.json").read_text()) for run in budget[variant]["folders"]]
+        assert all(run["arguments"]["class_weights"] for run in runs)
         areas = [run["metrics"]["roc_auc"]["value"] for run in runs]
-        assert budget[variant]["by_seed"] == areas
+        assert budget[variant]["by_seed"]["roc_auc"] == areas
         assert budget[variant]["roc_auc"]["value"] == pytest.approx(np.mean(areas), abs=1e-4)
     gain = budget["pretrained"]["roc_auc"]["value"] - budget["scratch"]["roc_auc"]["value"]
     assert budget["gain"]["value"] == pytest.approx(gain)

@@ -69,6 +69,8 @@ class CompareArguments(TrainingArguments):
     """Height and width that all images are given (default: those of the encoder)."""
     augment: list[ImageChange] | None = None
     """How training images are changed at random (default: shift)."""
+    class_weights: bool = False
+    """Of images, let rare labels count for more, all labels alike together."""
     resume: bool = False
     """Go on with a comparison that was stopped; runs that are finished stay as they are."""
     overwrite_output_dir: bool = False
