@@ -21,6 +21,8 @@ from toolkit.linear_probe import fit_head, head_of
 ENCODERS = {
     "resnet": ["scratch:resnet-tiny", "--learning_rate", "1e-2"],
     "fast": ["scratch:resnet-fast", "--learning_rate", "1e-2"],
+    "googlenet": ["scratch:googlenet-mini", "--learning_rate", "1e-2"],
+    "lenet": ["scratch:lenet-5", "--learning_rate", "3e-3", "--image_size", "32"],
     "vit": ["scratch:vit-tiny", "--learning_rate", "1e-3"],
     "mlp": ["scratch:mlp-tiny", "--learning_rate", "1e-3"],
     "timm": ["scratch:timm/test_resnet", "--learning_rate", "1e-2"],
@@ -50,8 +52,8 @@ def digits(tmp_path_factory):
 def classifiers(digits, tmp_path_factory):
     """A classifier of two digits of each kind of network."""
     root = tmp_path_factory.mktemp("classifiers")
-    for kind, (encoder, *flags) in ENCODERS.items():
-        flags += ["--encoder", encoder, "--data", digits, "--output_dir", root / kind, "--image_size", "16"]
+    for kind, (encoder, *own_flags) in ENCODERS.items():
+        flags = ["--encoder", encoder, "--data", digits, "--output_dir", root / kind, "--image_size", "16", *own_flags]
         done = run_toolkit("finetune", "image", *flags, "--max_steps", "40", "--batch_size", "16")
         assert done.returncode == 0, done.stderr
     return root
@@ -247,6 +249,7 @@ def test_comparison_says_what_pretraining_bought(digits, tmp_path):
             ["--encoder", "scratch:resnet-huge"],
             "scratch:resnet-huge: no such folder or preset, the presets are",
         ),
+        (["--encoder", "scratch:lenet-5", "--image_size", "28"], "--image_size 28: LeNet-5 takes 32 pixels or more"),
         (["--encoder", "scratch:timm/nothing"], "timm knows no such network"),
         (["--encoder", "scratch:mlp-tiny", "--augment", "mirror"], "mirror"),
         (["--encoder", "scratch:mlp-tiny", "--image_size", "0"], "--image_size 0"),

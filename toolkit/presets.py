@@ -133,6 +133,20 @@ def fast_resnet(image_size: int, hidden_sizes: list[int]):
     return FastResNetConfig(hidden_sizes=hidden_sizes)
 
 
+def lenet(image_size: int):
+    from toolkit.models.lenet import SMALLEST_IMAGE, LeNetConfig
+
+    if image_size < SMALLEST_IMAGE:
+        raise InputError(f"--image_size {image_size}: LeNet-5 takes {SMALLEST_IMAGE} pixels or more")
+    return LeNetConfig(image_size=image_size)
+
+
+def googlenet(image_size: int, width: float):
+    from toolkit.models.googlenet import GoogLeNetConfig
+
+    return GoogLeNetConfig(width=width, small_images=image_size <= SMALL_IMAGE)
+
+
 def vit(image_size: int, num_hidden_layers: int, hidden_size: int):
     from transformers import ViTConfig
 
@@ -158,6 +172,9 @@ IMAGE_PRESETS: dict[str, ImagePreset] = {
     "resnet-small": ImagePreset(resnet, ("basic", [64, 128, 256, 512], [2, 2, 2, 2]), 64),
     "resnet-base": ImagePreset(resnet, ("bottleneck", [256, 512, 1024, 2048], [3, 4, 6, 3]), 224),
     "resnet-fast": ImagePreset(fast_resnet, ([32, 128, 128],), 32),
+    "lenet-5": ImagePreset(lenet, (), 32),
+    "googlenet-mini": ImagePreset(googlenet, (1 / 4,), 32),
+    "googlenet-base": ImagePreset(googlenet, (1.0,), 224),
     "vit-tiny": ImagePreset(vit, (4, 128), 32),
     "vit-mini": ImagePreset(vit, (6, 192), 32),
     "vit-small": ImagePreset(vit, (12, 384), 64),

@@ -1,4 +1,4 @@
-"""Pretrain an encoder: word2vec, fasttext, elmo, bert or electra on text; resnet, vit or mlp on labelled images.
+"""Pretrain word2vec, fasttext, elmo, bert or electra on text; resnet, googlenet, lenet, vit or mlp on labelled images.
 
 toolkit pretrain elmo --corpus sample --output_dir runs/elmo --preset elmo-tiny --max_minutes 1
 toolkit pretrain bert --corpus 'texts/*.txt.gz' --output_dir runs/bert --max_steps 10000

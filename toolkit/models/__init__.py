@@ -8,7 +8,7 @@ def register() -> None:
     """Add every encoder of this package to transformers' `AutoConfig`, `AutoModel` and `AutoModelFor…`."""
     import transformers
 
-    from toolkit.models import elmo, fast_resnet, fasttext, layer_mix, mlp, resnet, word2vec
+    from toolkit.models import elmo, fast_resnet, fasttext, googlenet, layer_mix, lenet, mlp, resnet, word2vec
 
     for module, config, names in (
         (word2vec, word2vec.Word2VecConfig, "Model ForTokenClassification ForSequenceClassification"),
@@ -16,6 +16,8 @@ def register() -> None:
         (elmo, elmo.ElmoConfig, "Model ForPreTraining ForTokenClassification ForSequenceClassification"),
         (resnet, resnet.SmallImageResNetConfig, "Model ForImageClassification"),
         (fast_resnet, fast_resnet.FastResNetConfig, "Model ForImageClassification"),
+        (lenet, lenet.LeNetConfig, "Model ForImageClassification"),
+        (googlenet, googlenet.GoogLeNetConfig, "Model ForImageClassification"),
         (mlp, mlp.MlpConfig, "Model ForImageClassification"),
         (layer_mix, layer_mix.LayerMixConfig, "ForTokenClassification ForSequenceClassification"),
     ):

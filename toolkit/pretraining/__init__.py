@@ -13,6 +13,8 @@ from toolkit.pretraining.arguments import (
     ElectraArguments,
     ElmoArguments,
     FastTextArguments,
+    GoogLeNetArguments,
+    LeNetArguments,
     MlpArguments,
     ResNetArguments,
     ViTArguments,
@@ -34,14 +36,15 @@ PRETRAINING: dict[str, tuple[type, Callable]] = {
     "bert": (BertArguments, pretrain_bert),
     "electra": (ElectraArguments, pretrain_electra),
     "resnet": (ResNetArguments, partial(pretrain_on_labels, "resnet")),
+    "googlenet": (GoogLeNetArguments, partial(pretrain_on_labels, "googlenet")),
+    "lenet": (LeNetArguments, partial(pretrain_on_labels, "lenet")),
     "vit": (ViTArguments, partial(pretrain_on_labels, "vit")),
     "mlp": (MlpArguments, partial(pretrain_on_labels, "mlp")),
 }
 
 
 def pretrain(method: str, **flags: Any) -> dict[str, Any]:
-    """Pretrain `word2vec`, `fasttext`, `elmo`, `bert` or `electra` on text, `resnet`, `vit` or `mlp` on images with
-    labels; `flags` as in `toolkit pretrain METHOD --help`.
+    """Pretrain an encoder by one of the methods of `PRETRAINING`, with `flags` as in `toolkit pretrain METHOD --help`.
 
     Leaves the checkpoint in `output_dir` and returns the record that stands in its `results.json`; with `resume` that
     of a run which stands there finished.

@@ -206,6 +206,18 @@ class ResNetArguments(ImageArguments, TrainingArguments):
 
 
 @dataclass(kw_only=True)
+class LeNetArguments(ResNetArguments):
+    preset: str = "lenet-5"
+    """Size of the encoder: lenet-5."""
+
+
+@dataclass(kw_only=True)
+class GoogLeNetArguments(ResNetArguments):
+    preset: str = "googlenet-mini"
+    """Size of the encoder: googlenet-mini or -base."""
+
+
+@dataclass(kw_only=True)
 class ViTArguments(ResNetArguments):
     preset: str = "vit-mini"
     """Size of the encoder: vit-tiny, -mini, -small or -base."""

@@ -1,4 +1,4 @@
-"""Pretraining on images with labels: ResNet, ViT and a fully connected network."""
+"""Pretraining on images with labels, of whatever network there is a preset of."""
 
 from typing import Any
 

@@ -1,0 +1,181 @@
+"""GoogLeNet: blocks that look at an image through kernels of several sizes at once.
+
+Szegedy, Liu, Jia, Sermanet, Reed, Anguelov, Erhan, Vanhoucke & Rabinovich (2014), "Going deeper with convolutions",
+https://arxiv.org/abs/1409.4842. As torchvision has it, whose weights give the same outputs here: batch normalisation
+after every convolution, and 3 × 3 where the paper's block has its 5 × 5. With `small_images` the stem keeps the
+resolution, as `toolkit.models.resnet` does.
+
+Shape legend: B batch, C channels, S height and width, H last hidden size.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPoolingAndNoAttention,
+    ImageClassifierOutputWithNoAttention,
+)
+
+SIZES = (  # of table 1: 1 × 1, narrow and 3 × 3, narrow and "5 × 5", after pooling
+    (64, 96, 128, 16, 32, 32),
+    (128, 128, 192, 32, 96, 64),
+    (192, 96, 208, 16, 48, 64),
+    (160, 112, 224, 24, 64, 64),
+    (128, 128, 256, 24, 64, 64),
+    (112, 144, 288, 32, 64, 64),
+    (256, 160, 320, 32, 128, 128),
+    (256, 160, 320, 32, 128, 128),
+    (384, 192, 384, 48, 128, 128),
+)
+POOLED_BEFORE = {2: 3, 7: 2}  # the width of the window, by the number of the block
+READ_BY_AUXILIARY = (2, 5)  # blocks
+AUXILIARY_WEIGHT = 0.3
+
+
+class GoogLeNetConfig(PreTrainedConfig):
+    """Sizes of GoogLeNet; `width` multiplies the paper's numbers of channels."""
+
+    model_type = "toolkit-googlenet"
+
+    num_channels: int = 3
+    width: float = 1.0
+    small_images: bool = False
+    auxiliary_heads: bool = False  # two more classifiers lower down, while training
+    classifier_dropout: float = 0.2
+
+    def channels(self, paper: int) -> int:
+        return max(1, round(paper * self.width))
+
+    @property
+    def hidden_size(self) -> int:
+        return _outputs(self, SIZES[-1])
+
+
+class Convolution(nn.Module):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
+        self.bn = nn.BatchNorm2d(out_channels, eps=1e-3)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return self.bn(self.conv(states)).relu()
+
+
+class Inception(nn.Module):
+    """(B, C, S, S) -> (B, sum of what the four branches give, S, S)."""
+
+    def __init__(self, in_channels: int, one: int, narrow3: int, three: int, narrow5: int, five: int, pooled: int):
+        super().__init__()
+        self.branch1 = Convolution(in_channels, one)
+        self.branch2 = nn.Sequential(Convolution(in_channels, narrow3), Convolution(narrow3, three, 3))
+        self.branch3 = nn.Sequential(Convolution(in_channels, narrow5), Convolution(narrow5, five, 3))
+        self.branch4 = nn.Sequential(nn.MaxPool2d(3, 1, 1), Convolution(in_channels, pooled))
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return torch.cat([branch(states) for branch in (self.branch1, self.branch2, self.branch3, self.branch4)], 1)
+
+
+class AuxiliaryHead(nn.Module):
+    def __init__(self, in_channels: int, config: GoogLeNetConfig):
+        super().__init__()
+        narrow, hidden = config.channels(128), config.channels(1024)
+        self.conv = Convolution(in_channels, narrow)
+        self.fc1 = nn.Linear(16 * narrow, hidden)
+        self.dropout = nn.Dropout(0.7)
+        self.fc2 = nn.Linear(hidden, config.num_labels)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        states = self.conv(F.adaptive_avg_pool2d(states, 4)).flatten(1)
+        return self.fc2(self.dropout(self.fc1(states).relu()))
+
+
+class GoogLeNetPreTrainedModel(PreTrainedModel):
+    config_class = GoogLeNetConfig
+    base_model_prefix = "googlenet"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, nn.Conv2d):
+            init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+class GoogLeNetModel(GoogLeNetPreTrainedModel):
+    def __init__(self, config: GoogLeNetConfig):
+        super().__init__(config)
+        first, second = config.channels(64), config.channels(192)
+        stride = 1 if config.small_images else 2
+        pooling = nn.Identity() if config.small_images else nn.MaxPool2d(3, 2, ceil_mode=True)
+        self.stem = nn.Sequential(
+            Convolution(config.num_channels, first, 3 if config.small_images else 7, stride),
+            pooling,
+            Convolution(first, first),
+            Convolution(first, second, 3),
+            pooling,
+        )
+        channels, blocks = second, []
+        for sizes in SIZES:
+            blocks.append(Inception(channels, *map(config.channels, sizes)))
+            channels = _outputs(config, sizes)
+        self.blocks = nn.ModuleList(blocks)
+        self.post_init()
+
+    def forward(
+        self, pixel_values: torch.Tensor, output_hidden_states: bool = False, **kwargs
+    ) -> BaseModelOutputWithPoolingAndNoAttention:
+        """`pixel_values` (B, C, S, S) -> `pooler_output` (B, H), and states after the stem and the blocks."""
+        layers = [self.stem(pixel_values)]
+        for number, block in enumerate(self.blocks):
+            states = layers[-1]
+            if number in POOLED_BEFORE:
+                states = F.max_pool2d(states, POOLED_BEFORE[number], 2, ceil_mode=True)
+            layers.append(block(states))
+        return BaseModelOutputWithPoolingAndNoAttention(
+            last_hidden_state=layers[-1],
+            pooler_output=layers[-1].mean(dim=(2, 3)),
+            hidden_states=tuple(layers) if output_hidden_states else None,
+        )
+
+
+class GoogLeNetForImageClassification(GoogLeNetPreTrainedModel):
+    def __init__(self, config: GoogLeNetConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.googlenet = GoogLeNetModel(config)
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.auxiliary = nn.ModuleList(
+            AuxiliaryHead(_outputs(config, SIZES[number]), config)
+            for number in READ_BY_AUXILIARY
+            if config.auxiliary_heads
+        )
+        self.post_init()
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        output_hidden_states: bool = False,
+        **kwargs,
+    ) -> ImageClassifierOutputWithNoAttention:
+        """`pixel_values` (B, C, S, S), `labels` (B,) -> `logits` (B, num_labels), and `loss` with labels, to which in
+        training that of the auxiliary heads is added at a weight of 0.3 each."""
+        outputs = self.googlenet(pixel_values, output_hidden_states=True)
+        logits = self.classifier(self.dropout(outputs.pooler_output))
+        loss = None if labels is None else self.loss_function(labels, logits, self.config)
+        if loss is not None and self.training:
+            for number, head in zip(READ_BY_AUXILIARY, self.auxiliary, strict=False):
+                below = head(outputs.hidden_states[number + 1])
+                loss = loss + AUXILIARY_WEIGHT * self.loss_function(labels, below, self.config)
+        hidden_states = outputs.hidden_states if output_hidden_states else None
+        return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits, hidden_states=hidden_states)
+
+
+def _outputs(config: GoogLeNetConfig, sizes: tuple[int, ...]) -> int:
+    """Channels of a block of those sizes."""
+    one, _, three, _, five, pooled = map(config.channels, sizes)
+    return one + three + five + pooled
