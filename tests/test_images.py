@@ -23,6 +23,8 @@ from toolkit.encoders import load_image_encoder
 from toolkit.errors import InputError
 from toolkit.images import Changes, Pixels
 from toolkit.models.fast_resnet import FastResNetConfig, FastResNetForImageClassification, FastResNetModel
+from toolkit.models.googlenet import GoogLeNetConfig, GoogLeNetForImageClassification, GoogLeNetModel
+from toolkit.models.lenet import LeNetConfig, LeNetForImageClassification, LeNetModel
 from toolkit.models.mlp import MlpConfig, MlpForImageClassification, MlpModel
 from toolkit.models.resnet import (
     SmallImageResNetConfig,
@@ -33,12 +35,18 @@ from toolkit.objectives.supervised import CollateImages, weights_of
 
 SMALL_RESNET = SmallImageResNetConfig(embedding_size=4, hidden_sizes=[4, 8], depths=[1, 2], num_labels=3)
 SMALL_FAST_RESNET = FastResNetConfig(hidden_sizes=[4, 8], num_labels=3)
+SMALL_LENET = LeNetConfig(num_labels=3)
+SMALL_GOOGLENET = GoogLeNetConfig(width=1 / 16, small_images=True, num_labels=3)
 SMALL_MLP = MlpConfig(image_size=12, hidden_sizes=[8, 6], num_labels=3)
 IMAGE_MODELS = {
     SmallImageResNetModel: SMALL_RESNET,
     SmallImageResNetForImageClassification: SMALL_RESNET,
     FastResNetModel: SMALL_FAST_RESNET,
     FastResNetForImageClassification: SMALL_FAST_RESNET,
+    LeNetModel: SMALL_LENET,
+    LeNetForImageClassification: SMALL_LENET,
+    GoogLeNetModel: SMALL_GOOGLENET,
+    GoogLeNetForImageClassification: SMALL_GOOGLENET,
     MlpModel: SMALL_MLP,
     MlpForImageClassification: SMALL_MLP,
 }
@@ -235,7 +243,9 @@ def test_weights_let_labels_count_alike():
 @pytest.mark.parametrize("model_class", IMAGE_MODELS, ids=lambda model_class: model_class.__name__)
 def test_one_step_of_training_then_save_and_load(model_class, tmp_path):
     torch.manual_seed(0)
-    model, images = model_class(IMAGE_MODELS[model_class]).train(), torch.randn(4, 3, 12, 12)
+    model = model_class(IMAGE_MODELS[model_class]).train()
+    size = getattr(model.config, "image_size", 12)
+    images = torch.randn(4, 3, size, size)
     if "For" in model_class.__name__:
         model(images, labels=torch.tensor([0, 1, 2, 1])).loss.backward()
         learned = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -101,7 +101,7 @@ class GoogLeNetPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if isinstance(module, nn.Conv2d):
-            init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            init.kaiming_normal_(module.weight, nonlinearity="relu")
 
 
 class GoogLeNetModel(GoogLeNetPreTrainedModel):
