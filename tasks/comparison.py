@@ -179,7 +179,7 @@ def _compare_cells(task: Task, figure: str, pretrained: _Cell, scratch: _Cell) -
             "means": {name: statistics.fmean(values) for name, values in by_seed.items()},
             "learning_rate": results[0]["arguments"]["learning_rate"],
             "learning_rates_tried": tried,
-            "seconds": sum(result["seconds"] for result in results) / len(results),
+            "seconds": statistics.fmean(result["seconds"] for result in results),
             "num_steps": sum(result["num_steps"] for result in results),
             "folders": [str(folder) for folder in folders],
         }

@@ -66,7 +66,7 @@ def googlenets():
     names = {"conv1": "stem.0", "conv2": "stem.2", "conv3": "stem.3"}
     names |= {f"inception{name}": f"blocks.{i}" for i, name in enumerate("3a 3b 4a 4b 4c 4d 4e 5a 5b".split())}
     names = {name: f"googlenet.{called}" for name, called in names.items()}
-    names |= {"fc": "classifier", "aux1": "auxiliary.0", "aux2": "auxiliary.1"}
+    names |= {"fc": "classifier.1", "aux1": "auxiliary.0", "aux2": "auxiliary.1"}
     weights = {}
     for name, value in theirs.state_dict().items():
         layer, _, rest = name.partition(".")

@@ -15,10 +15,9 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
-from transformers.modeling_outputs import (
-    BaseModelOutputWithPoolingAndNoAttention,
-    ImageClassifierOutputWithNoAttention,
-)
+from transformers.modeling_outputs import BaseModelOutputWithPoolingAndNoAttention
+
+from .heads import ClassifiesImages
 
 
 class FastResNetConfig(PreTrainedConfig):
@@ -95,23 +94,10 @@ class FastResNetModel(FastResNetPreTrainedModel):
         )
 
 
-class FastResNetForImageClassification(FastResNetPreTrainedModel):
+class FastResNetForImageClassification(ClassifiesImages, FastResNetPreTrainedModel):
     def __init__(self, config: FastResNetConfig):
         super().__init__(config)
         self.num_labels = config.num_labels
         self.fast_resnet = FastResNetModel(config)
         self.classifier = nn.Linear(config.hidden_sizes[-1], config.num_labels)
         self.post_init()
-
-    def forward(
-        self,
-        pixel_values: torch.Tensor,
-        labels: torch.Tensor | None = None,
-        output_hidden_states: bool = False,
-        **kwargs,
-    ) -> ImageClassifierOutputWithNoAttention:
-        """`pixel_values` (B, C, S, S), `labels` (B,) -> `logits` (B, num_labels), and `loss` with labels."""
-        outputs = self.fast_resnet(pixel_values, output_hidden_states)
-        logits = self.classifier(outputs.pooler_output)
-        loss = None if labels is None else self.loss_function(labels, logits, self.config)
-        return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits, hidden_states=outputs.hidden_states)

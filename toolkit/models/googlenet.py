@@ -18,6 +18,8 @@ from transformers.modeling_outputs import (
     ImageClassifierOutputWithNoAttention,
 )
 
+from .heads import ClassifiesImages
+
 SIZES = (  # of table 1: 1 × 1, narrow and 3 × 3, narrow and "5 × 5", after pooling
     (64, 96, 128, 16, 32, 32),
     (128, 128, 192, 32, 96, 64),
@@ -141,13 +143,14 @@ class GoogLeNetModel(GoogLeNetPreTrainedModel):
         )
 
 
-class GoogLeNetForImageClassification(GoogLeNetPreTrainedModel):
+class GoogLeNetForImageClassification(ClassifiesImages, GoogLeNetPreTrainedModel):
     def __init__(self, config: GoogLeNetConfig):
         super().__init__(config)
         self.num_labels = config.num_labels
         self.googlenet = GoogLeNetModel(config)
-        self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = nn.Sequential(
+            nn.Dropout(config.classifier_dropout), nn.Linear(config.hidden_size, config.num_labels)
+        )
         self.auxiliary = nn.ModuleList(
             AuxiliaryHead(_outputs(config, SIZES[number]), config)
             for number in READ_BY_AUXILIARY
@@ -162,17 +165,15 @@ class GoogLeNetForImageClassification(GoogLeNetPreTrainedModel):
         output_hidden_states: bool = False,
         **kwargs,
     ) -> ImageClassifierOutputWithNoAttention:
-        """`pixel_values` (B, C, S, S), `labels` (B,) -> `logits` (B, num_labels), and `loss` with labels, to which in
-        training that of the auxiliary heads is added at a weight of 0.3 each."""
-        outputs = self.googlenet(pixel_values, output_hidden_states=True)
-        logits = self.classifier(self.dropout(outputs.pooler_output))
-        loss = None if labels is None else self.loss_function(labels, logits, self.config)
+        """The same; in training the loss of the auxiliary heads is added at a weight of 0.3 each."""
+        outputs = super().forward(pixel_values, labels, output_hidden_states=True)
+        loss, hidden_states = outputs.loss, outputs.hidden_states
         if loss is not None and self.training:
             for number, head in zip(READ_BY_AUXILIARY, self.auxiliary, strict=False):
-                below = head(outputs.hidden_states[number + 1])
+                below = head(hidden_states[number + 1])
                 loss = loss + AUXILIARY_WEIGHT * self.loss_function(labels, below, self.config)
-        hidden_states = outputs.hidden_states if output_hidden_states else None
-        return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits, hidden_states=hidden_states)
+        hidden_states = hidden_states if output_hidden_states else None
+        return ImageClassifierOutputWithNoAttention(loss=loss, logits=outputs.logits, hidden_states=hidden_states)
 
 
 def _outputs(config: GoogLeNetConfig, sizes: tuple[int, ...]) -> int:

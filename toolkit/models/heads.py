@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 from transformers.utils import ModelOutput
 
 
@@ -45,3 +46,20 @@ def classification_output(
     loss = None if labels is None else F.cross_entropy(logits.flatten(0, -2), labels.flatten())
     output = output_class(loss=loss, logits=logits, hidden_states=hidden_states)
     return output if return_dict is not False else output.to_tuple()
+
+
+class ClassifiesImages:
+    """What a `PreTrainedModel` of images does that has a `classifier` on what its encoder pools."""
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        output_hidden_states: bool = False,
+        **kwargs,
+    ) -> ImageClassifierOutputWithNoAttention:
+        """`pixel_values` (B, C, S, S), `labels` (B,) -> `logits` (B, num_labels), and `loss` with labels."""
+        outputs = self.base_model(pixel_values, output_hidden_states)
+        logits = self.classifier(outputs.pooler_output)
+        loss = None if labels is None else self.loss_function(labels, logits, self.config)
+        return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits, hidden_states=outputs.hidden_states)

@@ -14,10 +14,9 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
-from transformers.modeling_outputs import (
-    BaseModelOutputWithPoolingAndNoAttention,
-    ImageClassifierOutputWithNoAttention,
-)
+from transformers.modeling_outputs import BaseModelOutputWithPoolingAndNoAttention
+
+from .heads import ClassifiesImages
 
 SMALLEST_IMAGE = 32  # pixels
 SEEN_MAPS = (  # by each of sixteen maps, of six: three neighbours around the ring, four, two pairs, all
@@ -108,26 +107,13 @@ class LeNetModel(LeNetPreTrainedModel):
         )
 
 
-class LeNetForImageClassification(LeNetPreTrainedModel):
+class LeNetForImageClassification(ClassifiesImages, LeNetPreTrainedModel):
     def __init__(self, config: LeNetConfig):
         super().__init__(config)
         self.num_labels = config.num_labels
         self.lenet = LeNetModel(config)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
-
-    def forward(
-        self,
-        pixel_values: torch.Tensor,
-        labels: torch.Tensor | None = None,
-        output_hidden_states: bool = False,
-        **kwargs,
-    ) -> ImageClassifierOutputWithNoAttention:
-        """`pixel_values` (B, C, S, S), `labels` (B,) -> `logits` (B, num_labels), and `loss` with labels."""
-        outputs = self.lenet(pixel_values, output_hidden_states)
-        logits = self.classifier(outputs.pooler_output)
-        loss = None if labels is None else self.loss_function(labels, logits, self.config)
-        return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
 
 
 def _squash(states: torch.Tensor) -> torch.Tensor:

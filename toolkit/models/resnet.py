@@ -14,10 +14,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
-from transformers.modeling_outputs import (
-    BaseModelOutputWithPoolingAndNoAttention,
-    ImageClassifierOutputWithNoAttention,
-)
+from transformers.modeling_outputs import BaseModelOutputWithPoolingAndNoAttention
+
+from .heads import ClassifiesImages
 
 
 class SmallImageResNetConfig(PreTrainedConfig):
@@ -123,23 +122,10 @@ class SmallImageResNetModel(SmallImageResNetPreTrainedModel):
         )
 
 
-class SmallImageResNetForImageClassification(SmallImageResNetPreTrainedModel):
+class SmallImageResNetForImageClassification(ClassifiesImages, SmallImageResNetPreTrainedModel):
     def __init__(self, config: SmallImageResNetConfig):
         super().__init__(config)
         self.num_labels = config.num_labels
         self.resnet = SmallImageResNetModel(config)
         self.classifier = nn.Sequential(nn.Flatten(), nn.Linear(config.hidden_sizes[-1], config.num_labels))
         self.post_init()
-
-    def forward(
-        self,
-        pixel_values: torch.Tensor,
-        labels: torch.Tensor | None = None,
-        output_hidden_states: bool = False,
-        **kwargs,
-    ) -> ImageClassifierOutputWithNoAttention:
-        """`pixel_values` (B, C, S, S), `labels` (B,) -> `logits` (B, num_labels), and `loss` with labels."""
-        outputs = self.resnet(pixel_values, output_hidden_states)
-        logits = self.classifier(outputs.pooler_output)
-        loss = None if labels is None else self.loss_function(labels, logits, self.config)
-        return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
