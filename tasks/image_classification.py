@@ -7,6 +7,7 @@ under the ROC curve, of more than two labels the mean of each against all others
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,7 +73,13 @@ class ImageClassification(Task):
         if arguments.choose_threshold and num_labels != 2:
             raise InputError(f"--choose_threshold: there are {num_labels} labels, expected two")
         model, processor = load_image_encoder(
-            arguments.encoder, self.model_class, arguments.image_size, train_rows, **config_fields
+            arguments.encoder,
+            self.model_class,
+            arguments.image_size,
+            train_rows,
+            arguments.pooling,
+            arguments.keep_size,
+            **config_fields,
         )
         weights = None
         if arguments.class_weights:
@@ -86,9 +93,16 @@ class ImageClassification(Task):
         return load_image_encoder(folder, self.model_class)
 
     def encode(self, rows, processor, model):
-        from toolkit.images import rows_of_pixels
+        from toolkit.images import check_smallest, rows_of_pixels
 
-        return rows_of_pixels(rows, processor, model.config.label2id)
+        features = rows_of_pixels(rows, processor, model.config.label2id)
+        check_smallest(model, features, rows["name"])
+        return features
+
+    def lengths(self, features) -> list[int] | None:
+        """The pixels of each image, where they differ."""
+        pixels = [height * width for height, width in zip(features["height"][:], features["width"][:], strict=True)]
+        return pixels if len(set(pixels)) > 1 else None
 
     def collate(self, rows: list[dict], draws, processor, arguments: ImageTaskArguments | None) -> dict[str, Any]:
         from toolkit.objectives.supervised import CollateImages
@@ -129,13 +143,15 @@ class ImageClassification(Task):
         return True
 
     def logits(self, model, inputs: dict[str, Any]):
+        import torch
+
+        from toolkit.images import each, shifted
+
         views = [inputs["pixel_values"]]
         if getattr(model.config, "shift_at_test", False):
-            from toolkit.images import shifted
-
-            views += shifted(views[0])
+            views += [each(views[0], partial(shifted, by=by)) for by in (-1, 1)]
         if getattr(model.config, "flip_at_test", False):
-            views += [view.flip(-1) for view in views]
+            views += [each(view, partial(torch.flip, dims=[-1])) for view in views]
         return sum(model(pixel_values=view).logits for view in views) / len(views)
 
     def read(self, features: list[dict], logits, model) -> list[tuple[str, dict[str, float]]]:

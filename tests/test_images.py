@@ -26,6 +26,7 @@ from toolkit.models.fast_resnet import FastResNetConfig, FastResNetForImageClass
 from toolkit.models.googlenet import GoogLeNetConfig, GoogLeNetForImageClassification, GoogLeNetModel
 from toolkit.models.lenet import LeNetConfig, LeNetForImageClassification, LeNetModel
 from toolkit.models.mlp import MlpConfig, MlpForImageClassification, MlpModel
+from toolkit.models.pooling import PooledConfig, PooledForImageClassification, PooledModel
 from toolkit.models.resnet import (
     SmallImageResNetConfig,
     SmallImageResNetForImageClassification,
@@ -38,6 +39,7 @@ SMALL_FAST_RESNET = FastResNetConfig(hidden_sizes=[4, 8], num_labels=3)
 SMALL_LENET = LeNetConfig(num_labels=3)
 SMALL_GOOGLENET = GoogLeNetConfig(width=1 / 16, small_images=True, num_labels=3)
 SMALL_MLP = MlpConfig(image_size=12, hidden_sizes=[8, 6], num_labels=3)
+SMALL_POOLED = PooledConfig(encoder=SMALL_RESNET.to_dict(), hidden_size=8, pooling="gem", num_labels=3)
 IMAGE_MODELS = {
     SmallImageResNetModel: SMALL_RESNET,
     SmallImageResNetForImageClassification: SMALL_RESNET,
@@ -49,6 +51,8 @@ IMAGE_MODELS = {
     GoogLeNetForImageClassification: SMALL_GOOGLENET,
     MlpModel: SMALL_MLP,
     MlpForImageClassification: SMALL_MLP,
+    PooledModel: SMALL_POOLED,
+    PooledForImageClassification: SMALL_POOLED,
 }
 
 

@@ -10,7 +10,8 @@ from toolkit.errors import InputError, extra, first_line
 
 SCRATCH = "scratch:"
 TIMM = "timm/"
-_POOLER = ".pooler."
+POOLED = "toolkit-pooled"
+_POOLERS = (".pooler.", ".pooling.")
 _LAYER = re.compile(r"(?:^|\.|_)(layers?|blocks?|stages?|h)\.(\d+)\.")
 
 
@@ -82,25 +83,28 @@ def load_encoder(
 
         auto_class = with_crf(auto_class._model_mapping[type(config)])
     if mix_layers and not is_scratch:
-        model = auto_class._model_mapping[type(config)](config)
-        with _loading_explained(name, model_class, config):
-            loading = model.load_encoder(source)
-        _check_that_all_is_there(name, model, loading)
-        return model, tokenizer
+        return _load_wrapped(name, source, model_class, auto_class, config), tokenizer
     return _load_model(name, source, model_class, auto_class, config, has_new_head=bool(config_fields)), tokenizer
 
 
 def load_image_encoder(
-    name: str, model_class: str, image_size: int | None = None, train_rows=None, **config_fields: Any
+    name: str,
+    model_class: str,
+    image_size: int | None = None,
+    train_rows=None,
+    pooling: str | None = None,
+    keep_size: bool = False,
+    **config_fields: Any,
 ):
     """The encoder `name` under a head of transformers' class `model_class`, and its image processor.
 
     For `scratch:PRESET` images are normalised as `train_rows`, labelled images, say; `scratch:timm/NAME` is timm's
-    network of that name. Otherwise as `load_encoder`, and `image_size` takes the place of the encoder's own.
+    network of that name. Otherwise as `load_encoder`, and `image_size` takes the place of the encoder's own. `pooling`
+    is one of `toolkit.models.pooling`; under it, with `keep_size`, images stay as large as they are.
     """
     import transformers
 
-    from toolkit.images import load_processor, new_processor, normalised, set_size, timm_config
+    from toolkit.images import keep_sizes, load_processor, new_processor, normalised, set_size, timm_config
     from toolkit.models.depthwise import speed_up_depthwise
     from toolkit.presets import IMAGE_PRESETS
 
@@ -117,14 +121,57 @@ def load_image_encoder(
         processor = load_processor(source, config)
         if image_size is not None:
             set_size(config, processor, image_size)
+    is_wrapped = pooling is not None and config.model_type != POOLED
+    if is_wrapped:
+        config, processor = _pooled(name, config, processor)
+    if pooling is not None:
+        config.pooling = pooling
     for field, value in config_fields.items():
         setattr(config, field, value)
     auto_class = getattr(transformers, model_class)
-    model = _load_model(name, source, model_class, auto_class, config, has_new_head=bool(config_fields))
-    if is_scratch and hasattr(model.base_model, "whiten"):
-        model.base_model.whiten(normalised(train_rows, processor))
+    if is_wrapped and not is_scratch:
+        model = _load_wrapped(name, source, model_class, auto_class, config)
+    else:
+        model = _load_model(name, source, model_class, auto_class, config, has_new_head=bool(config_fields))
+    for module in model.modules():
+        if is_scratch and hasattr(module, "whiten"):
+            module.whiten(normalised(train_rows, processor))
     speed_up_depthwise(model)
+    if keep_size:
+        keep_sizes(config, processor)
     return model, processor
+
+
+def _pooled(name: str, config, processor):
+    """The configuration of the encoder under a pooling by choice, and a processor that goes with it."""
+    import torch
+    import transformers
+
+    from toolkit.images import without_timm
+    from toolkit.models.pooling import PooledConfig
+
+    with _loading_explained(name, "AutoModel", config), torch.random.fork_rng(devices=()), torch.no_grad():
+        encoder = transformers.AutoModel.from_config(config).eval()
+        size = config.pretrained_cfg["input_size"][-1] if hasattr(config, "pretrained_cfg") else _size(config)
+        maps = encoder(torch.zeros(1, 3, size, size)).last_hidden_state
+    if maps is None or maps.dim() != 4:
+        raise InputError(f"--pooling: {name} is no convolutional network, there are no maps of features to pool")
+    return PooledConfig(encoder=config.to_dict(), hidden_size=maps.shape[1]), without_timm(processor)
+
+
+def _size(config) -> int:
+    """Pixels of an image that the encoder takes."""
+    size = getattr(config, "image_size", None) or 64
+    return size if isinstance(size, int) else size[0]
+
+
+def _load_wrapped(name: str, source: str, model_class: str, auto_class, config):
+    """The model of a configuration that holds an encoder's, which is loaded into it."""
+    model = auto_class._model_mapping[type(config)](config)
+    with _loading_explained(name, model_class, config):
+        loading = model.load_encoder(source)
+    _check_that_all_is_there(name, model, loading)
+    return model
 
 
 def _load_model(name: str, source: str, model_class: str, auto_class, config, has_new_head: bool):
@@ -169,7 +216,11 @@ def _of_encoder(model, names: Iterable[str]) -> list[str]:
         head = model.timm_model.get_classifier()
         (prefix,) = (f"{name}." for name, module in model.named_modules() if module is head)
         return [name for name in names if not name.startswith(prefix)]
-    return [name for name in names if name.startswith(f"{model.base_model_prefix}.") and _POOLER not in name]
+    return [
+        name
+        for name in names
+        if name.startswith(f"{model.base_model_prefix}.") and not any(p in name for p in _POOLERS)
+    ]
 
 
 def layers_below_head(model) -> dict[str, int]:

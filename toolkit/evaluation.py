@@ -32,10 +32,7 @@ def evaluation_batches(
                 yield [Draw(0, EVALUATION_EPOCH, 0, counts=False)]
 
     for batch in load_batches(rows, draws(), collate):
-        yield {
-            name: send_to_device(value, accelerator.device) if isinstance(value, torch.Tensor) else value
-            for name, value in batch.items()
-        }
+        yield send_to_device(batch, accelerator.device)
 
 
 @torch.no_grad()

@@ -3,10 +3,11 @@
 What size and which normalisation is the image processor's to say, transformers' own or a timm model's.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import datasets
 import numpy as np
@@ -21,6 +22,7 @@ from toolkit.pretraining.arguments import ImageChange
 
 with extra("images"):
     import timm
+    from PIL import Image
     from torchvision.transforms import v2
 
 READ_TOGETHER, NUM_MEASURED = 1024, 1000  # images
@@ -117,7 +119,33 @@ def set_size(config, processor, size: int) -> None:
     trained = getattr(config, "image_size", size)
     if trained not in (size, (size, size), [size, size]):
         raise InputError(f"--image_size {size}: {type(config).__name__} takes images of {trained} only")
-    processor.size, processor.do_center_crop = {"height": size, "width": size}, False
+    processor.size, processor.do_resize, processor.do_center_crop = {"height": size, "width": size}, True, False
+
+
+def keep_sizes(config, processor) -> None:
+    """Let images stay as large as they are. Raises `InputError` where the model does not pool what it sees of them."""
+    if config.model_type != "toolkit-pooled":
+        raise InputError("--keep_size: goes with --pooling, or with an encoder that was trained with it")
+    processor.do_resize = processor.do_center_crop = False
+
+
+def without_timm(processor):
+    """The same as a processor of transformers, which is saved beside a model of any kind."""
+    from transformers import ViTImageProcessor
+
+    if not hasattr(processor, "val_transforms"):
+        return processor
+    data = processor.data_config
+    _, height, width = data["input_size"]
+    return ViTImageProcessor(
+        size={"shortest_edge": int(min(height, width) / data["crop_pct"])},
+        crop_size={"height": height, "width": width},
+        do_center_crop=True,
+        resample=Image.Resampling[data["interpolation"].upper()],
+        image_mean=list(data["mean"]),
+        image_std=list(data["std"]),
+        do_convert_rgb=True,
+    )
 
 
 def pixels_of(rows, processor) -> Iterator[dict[str, Any]]:
@@ -152,6 +180,27 @@ def rows_of_pixels(rows, processor, label2id: dict[str, int]):
             for index, (pixels, label) in enumerate(zip(pixels_of(rows, processor), labels, strict=True))
         ]
     )
+
+
+@torch.no_grad()
+def check_smallest(model, features, names: Sequence[str]) -> None:
+    """Raises `InputError`, with its name, where the smallest of images of several sizes is too small for the model."""
+    sizes = list(zip(features["height"][:], features["width"][:], strict=True))
+    if len(set(sizes)) == 1:
+        return
+    is_training = model.training
+    for side in (0, 1):
+        smallest = min(range(len(sizes)), key=lambda index: sizes[index][side])
+        height, width = sizes[smallest]
+        try:
+            model.eval()(pixel_values=torch.zeros(1, 3, height, width, device=model.device))
+        except RuntimeError:
+            raise InputError(
+                f"{names[smallest]}: {width} × {height} pixels, too small for this network; give --image_size instead "
+                "of --keep_size"
+            ) from None
+        finally:
+            model.train(is_training)
 
 
 @dataclass(frozen=True)
@@ -202,14 +251,77 @@ class Changes:
         return np.array(moves)
 
 
-def shifted(pixels: torch.Tensor) -> list[torch.Tensor]:
-    """(images, 3, height, width), moved by a thirty-second of their size up and left, and as far down and right, their
-    mirror image behind the edge.
+@dataclass(frozen=True)
+class Views:
+    """Two views of each image as SimCLR wants them, Chen et al. (2020), https://arxiv.org/abs/2002.05709: a part of
+    it, from a fifth to the whole, made as large, mirrored in every second, and its colours changed, or taken away.
+
+    All of a batch is changed at once, which is many times as fast as image by image.
+    """
+
+    seed: int
+    smallest_part: float = 0.2
+    color_strength: float = 0.5
+    NUM_CHANCES: ClassVar[int] = 11  # of a view
+
+    def __call__(self, pixels: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
+        """`pixels` (images, 3, height, width), bytes -> (2 images, 3, height, width), numbers up to 255: all first
+        views, then all second ones."""
+        generators = [np.random.default_rng(seed_of(self.seed, draw)) for draw in draws]
+        chances = torch.from_numpy(
+            np.stack([generator.random((2, self.NUM_CHANCES)) for generator in generators])
+        ).float()
+        views = [self._view(pixels.float(), *chances[:, view].T) for view in range(2)]
+        return torch.cat(views)
+
+    def _view(self, pixels: torch.Tensor, area, ratio, down, right, turned, kept, grey, *colors) -> torch.Tensor:
+        """Each of the rest is one number from 0 to 1 for each image."""
+        area = self.smallest_part + (1 - self.smallest_part) * area
+        ratio = torch.exp((2 * ratio - 1) * math.log(4 / 3))
+        height, width = ((area * r).sqrt().clamp(max=1) for r in (1 / ratio, ratio))
+        matrix = torch.zeros(len(pixels), 2, 3)
+        matrix[:, 0, 0] = torch.where(turned < 0.5, -width, width)
+        matrix[:, 1, 1] = height
+        matrix[:, 0, 2], matrix[:, 1, 2] = (1 - width) * (2 * right - 1), (1 - height) * (2 * down - 1)
+        grid = F.affine_grid(matrix, list(pixels.shape), align_corners=False)
+        parts = F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
+        strength = self.color_strength * (kept >= 0.2)
+        brightness, contrast, saturation, hue = (strength * (2 * c - 1) for c in colors)
+        saturation = (1 + 0.8 * saturation) * (grey >= 0.2)
+        return _recolored(parts, 1 + 0.8 * brightness, 1 + 0.8 * contrast, saturation, 0.2 * hue)
+
+
+def _recolored(pixels: torch.Tensor, brightness, contrast, saturation, hue) -> torch.Tensor:
+    """`pixels` (images, 3, height, width) with brightness, contrast and saturation times the factors (images,), and
+    hues turned by parts of a whole turn (images,), all in the space of luma and two differences of colour."""
+    to_luma = pixels.new_tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])  # YIQ
+    cosine, sine = torch.cos(2 * torch.pi * hue), torch.sin(2 * torch.pi * hue)
+    turn = pixels.new_zeros(len(pixels), 3, 3)
+    turn[:, 0, 0] = 1
+    turn[:, 1, 1], turn[:, 1, 2], turn[:, 2, 1], turn[:, 2, 2] = cosine, -sine, sine, cosine
+    turn[:, 1:] *= saturation[:, None, None]
+    change = (brightness * contrast)[:, None, None] * (torch.linalg.inv(to_luma) @ turn @ to_luma)
+    mean = brightness * (1 - contrast) * (pixels.mean(dim=(2, 3)) @ to_luma[0])
+    changed = torch.baddbmm(mean[:, None, None], change, pixels.flatten(2)).clamp(0, 255)
+    return changed.view_as(pixels)
+
+
+def each(pixel_values: torch.Tensor | list[torch.Tensor], change: Callable[[torch.Tensor], torch.Tensor]):
+    """What `change` makes of (images, 3, height, width), or of a list of images of different sizes one by one."""
+    if isinstance(pixel_values, torch.Tensor):
+        return change(pixel_values)
+    return [change(image[None])[0] for image in pixel_values]
+
+
+def shifted(pixels: torch.Tensor, by: int) -> torch.Tensor:
+    """(images, 3, height, width), moved down and right by so many thirty-seconds of their size, their own mirror image
+    behind the edge.
     """
     height, width = pixels.shape[2:]
-    by = max(1, max(height, width) // 32)
-    wider = F.pad(pixels, (by,) * 4, mode="reflect")
-    return [wider[..., 2 * by :, 2 * by :], wider[..., :height, :width]]
+    unit = max(1, max(height, width) // 32)
+    wider = F.pad(pixels, (unit * abs(by),) * 4, mode="reflect")
+    start = unit * (abs(by) - by)
+    return wider[..., start : start + height, start : start + width]
 
 
 def _moved(pixels: torch.Tensor, shifts: np.ndarray, turns: np.ndarray) -> torch.Tensor:

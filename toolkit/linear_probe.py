@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from torch import nn
 
 from toolkit.errors import extra
@@ -31,7 +32,7 @@ def head_inputs(model, batches: Iterable[dict[str, Any]]) -> np.ndarray:
     model.eval()
     try:
         for batch in batches:
-            model(pixel_values=batch["pixel_values"].to(model.device))
+            model(pixel_values=send_to_device(batch["pixel_values"], model.device))
     finally:
         hook.remove()
     return np.concatenate(seen)

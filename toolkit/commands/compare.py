@@ -67,6 +67,10 @@ class CompareArguments(TrainingArguments):
     """Take the images of these labels only (default: of all)."""
     image_size: int | None = None
     """Height and width that all images are given (default: those of the encoder)."""
+    keep_size: bool = False
+    """Let images stay as large as they are; goes with --pooling."""
+    pooling: Literal["max", "average", "l2", "gem"] | None = None
+    """Of a convolutional network, what becomes of the values of a map (default: what the network does itself)."""
     augment: list[ImageChange] | None = None
     """How training images are changed at random (default: shift)."""
     class_weights: bool = False

@@ -40,6 +40,17 @@ def load_labelled_images(
     return rows if labels is None else _of_labels(source, rows, labels)
 
 
+def load_corpus_of_images(source: str, split: str | None = None, image_column: str | None = None):
+    """The same without labels, of such a source or of a folder that holds images itself."""
+    if source == sources.SAMPLE or _class_folders(source):
+        return load_labelled_images(source, split).remove_columns("label")
+    root = Path(source).expanduser()
+    if root.is_dir() and any(sources.suffix_of(file) in SUFFIXES for file in root.iterdir()):
+        return load_images([root])
+    files = sources.find_files(source, set(sources.TABLE_BUILDERS), split)
+    return _of_table(source, sources.load_table(source, files, split), files, image_column, {})
+
+
 def splits_of_labelled_images(source: str) -> list[str]:
     """The splits that a folder or a data set of the Hub has; none of a single file or a pattern."""
     return sources.splits_of(source, set(sources.TABLE_BUILDERS), _class_folders(source))

@@ -8,7 +8,18 @@ def register() -> None:
     """Add every encoder of this package to transformers' `AutoConfig`, `AutoModel` and `AutoModelFor…`."""
     import transformers
 
-    from toolkit.models import elmo, fast_resnet, fasttext, googlenet, layer_mix, lenet, mlp, resnet, word2vec
+    from toolkit.models import (
+        elmo,
+        fast_resnet,
+        fasttext,
+        googlenet,
+        layer_mix,
+        lenet,
+        mlp,
+        pooling,
+        resnet,
+        word2vec,
+    )
 
     for module, config, names in (
         (word2vec, word2vec.Word2VecConfig, "Model ForTokenClassification ForSequenceClassification"),
@@ -19,6 +30,7 @@ def register() -> None:
         (lenet, lenet.LeNetConfig, "Model ForImageClassification"),
         (googlenet, googlenet.GoogLeNetConfig, "Model ForImageClassification"),
         (mlp, mlp.MlpConfig, "Model ForImageClassification"),
+        (pooling, pooling.PooledConfig, "Model ForImageClassification"),
         (layer_mix, layer_mix.LayerMixConfig, "ForTokenClassification ForSequenceClassification"),
     ):
         transformers.AutoConfig.register(config.model_type, config, exist_ok=True)

@@ -24,7 +24,8 @@ SIZE_STEP = 4  # pixels by which they grow
 class CollateImages:
     """Rows with `pixels`, `height`, `width` and `label` to a batch; changed at random by `changes`, if there are any.
 
-    With `size_start`, images grow from that size to their own while training goes on.
+    With `size_start`, images grow from that size to their own while training goes on. Of images of several sizes
+    `pixel_values` is a list.
     """
 
     processor: Any
@@ -38,6 +39,24 @@ class CollateImages:
         return cls(processor, changes, arguments.image_size_start)
 
     def __call__(self, rows: list[dict], draws: Sequence[Draw]) -> dict[str, Any]:
+        of_size: dict[tuple[int, int], list[int]] = {}
+        for place, row in enumerate(rows):
+            of_size.setdefault((row["height"], row["width"]), []).append(place)
+        pixel_values: Any = [None] * len(rows)
+        for places in of_size.values():
+            part = self._pixel_values([rows[place] for place in places], [draws[place] for place in places])
+            for place, image in zip(places, part, strict=True):
+                pixel_values[place] = image
+        labels = [row["label"] for row in rows]
+        return {
+            "pixel_values": part if len(of_size) == 1 else pixel_values,
+            "labels": torch.tensor(labels),
+            "num_targets": sum(label >= 0 for label in labels),
+            "num_items": len(rows),
+        }
+
+    def _pixel_values(self, rows: list[dict], draws: Sequence[Draw]) -> torch.Tensor:
+        """Of images of one size."""
         pixels = stacked(rows)
         if self.changes is not None:
             pixels = self.changes(pixels, draws)
@@ -45,13 +64,7 @@ class CollateImages:
             size = [self._size_at(draws[0].progress, full) for full in pixels.shape[2:]]
             if size != list(pixels.shape[2:]):
                 pixels = F.interpolate(pixels.float(), size, mode="bilinear", antialias=True)
-        labels = [row["label"] for row in rows]
-        return {
-            "pixel_values": Pixels(self.processor).normalise(pixels),
-            "labels": torch.tensor(labels),
-            "num_targets": sum(label >= 0 for label in labels),
-            "num_items": len(rows),
-        }
+        return Pixels(self.processor).normalise(pixels)
 
     def _size_at(self, progress: float, full: int) -> int:
         assert self.size_start is not None

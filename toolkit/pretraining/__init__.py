@@ -17,10 +17,12 @@ from toolkit.pretraining.arguments import (
     LeNetArguments,
     MlpArguments,
     ResNetArguments,
+    SimCLRArguments,
     ViTArguments,
+    ViTMAEArguments,
     Word2VecArguments,
 )
-from toolkit.pretraining.images import pretrain_on_labels
+from toolkit.pretraining.images import pretrain_on_labels, pretrain_simclr, pretrain_vit_mae
 from toolkit.pretraining.text import (
     pretrain_bert,
     pretrain_electra,
@@ -40,6 +42,8 @@ PRETRAINING: dict[str, tuple[type, Callable]] = {
     "lenet": (LeNetArguments, partial(pretrain_on_labels, "lenet")),
     "vit": (ViTArguments, partial(pretrain_on_labels, "vit")),
     "mlp": (MlpArguments, partial(pretrain_on_labels, "mlp")),
+    "simclr": (SimCLRArguments, pretrain_simclr),
+    "vit-mae": (ViTMAEArguments, pretrain_vit_mae),
 }
 
 

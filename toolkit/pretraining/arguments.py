@@ -154,15 +154,29 @@ ImageChange = Literal["flip", "shift", "zoom", "rotate", "color", "trivial", "er
 
 
 @dataclass(kw_only=True)
-class ImageArguments:
+class ImageInputArguments:
     image_column: str | None = None
     """Column of a table that holds images or their paths (default: the one of images, or image, file_name or path)."""
+    image_size: int | None = None
+    """Height and width that all images are given (default: those of the preset or of the encoder)."""
+    skip_broken: bool = False
+    """Leave out images that cannot be opened, and name them; by default the first one ends the run."""
+
+    def __post_init__(self):
+        check_positive(self, "image_size")
+
+
+@dataclass(kw_only=True)
+class ImageArguments(ImageInputArguments):
     label_column: str | None = None
     """Column of a table that holds the label (default: label, labels, category or class)."""
     labels: list[str] | None = None
     """Take the images of these labels only (default: of all)."""
-    image_size: int | None = None
-    """Height and width that all images are given (default: those of the preset or of the encoder)."""
+    keep_size: bool = False
+    """Let images stay as large as they are; goes with --pooling."""
+    pooling: Literal["max", "average", "l2", "gem"] | None = None
+    """Of a convolutional network, what becomes of the values of a map: the largest, their mean, 1/n · sqrt(Σ h²), or
+    the generalised mean, which learns to stand between the first two (default: what the network does itself)."""
     image_size_start: int | None = None
     """Train on images that are smaller when the run begins, and of full size from three quarters of it on."""
     augment: list[ImageChange] = field(default_factory=lambda: ["shift"])
@@ -174,23 +188,23 @@ class ImageArguments:
     """Share of each label that is spread over all labels."""
     class_weights: bool = False
     """Let rare labels count for more, all labels alike together."""
-    skip_broken: bool = False
-    """Leave out images that cannot be opened, and name them; by default the first one ends the run."""
 
     def __post_init__(self):
-        check_positive(self, "image_size image_size_start")
+        super().__post_init__()
+        check_positive(self, "image_size_start")
+        if self.keep_size and (self.image_size or self.image_size_start):
+            raise InputError("--keep_size: does not go with --image_size or --image_size_start")
         check_flags(self, "max_shift", _is_between_0_and_1, "a share between 0 and 1")
         check_share(self, "label_smoothing")
 
 
 @dataclass(kw_only=True)
-class ResNetArguments(ImageArguments, TrainingArguments):
+class ImageCorpusArguments(ImageInputArguments, TrainingArguments):
     corpus: str
-    """Labelled images: a folder with one folder a label, a table, a Hub id, or 'sample'."""
+    """Images: a folder with one folder a label, a table, a Hub id, or 'sample'; where labels are not needed also a
+    folder that holds images itself."""
     output_dir: str
     """Folder for the checkpoint, results.json and train_log.jsonl."""
-    preset: str = "resnet-mini"
-    """Size of the encoder: resnet-tiny, -mini, -small or -base, or resnet-fast for small images and minutes."""
     split: str | None = None
     """Split of a folder or Hub data set (default: train)."""
     validation_fraction: float = 0.05
@@ -199,10 +213,16 @@ class ResNetArguments(ImageArguments, TrainingArguments):
     """Replace an earlier run in the output folder."""
 
     def __post_init__(self):
+        ImageInputArguments.__post_init__(self)
         TrainingArguments.__post_init__(self)
-        ImageArguments.__post_init__(self)
         check_flags(self, "validation_fraction", _is_between_0_and_1, "a share between 0 and 1")
         _default_to_epochs(self, 10.0)
+
+
+@dataclass(kw_only=True)
+class ResNetArguments(ImageArguments, ImageCorpusArguments):
+    preset: str = "resnet-mini"
+    """Size of the encoder: resnet-tiny, -mini, -small or -base, or resnet-fast for small images and minutes."""
 
 
 @dataclass(kw_only=True)
@@ -227,6 +247,43 @@ class ViTArguments(ResNetArguments):
 class MlpArguments(ResNetArguments):
     preset: str = "mlp-mini"
     """Size of the encoder: mlp-tiny or -mini."""
+
+
+@dataclass(kw_only=True)
+class SimCLRArguments(ImageCorpusArguments):
+    preset: str = "resnet-fast"
+    """Size of the encoder: any preset of images."""
+    batch_size: int = 256
+    """Images a step; each is to be told from all others of its step, in each process."""
+    temperature: float = 0.5
+    """What similarities are divided by; the smaller, the more those count that are most alike."""
+    projection_size: int = 128
+    """Size of the projections that are compared; they are not kept."""
+    smallest_part: float = 0.2
+    """Share of an image that a view shows at least."""
+    color_strength: float = 0.5
+    """How much the colours of a view change, up to 1; 0 leaves them."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_positive(self, "temperature projection_size")
+        check_flags(self, "smallest_part", _is_between_0_and_1, "a share between 0 and 1")
+        check_flags(self, "color_strength", lambda value: 0 <= value <= 1, "a number from 0 to 1")
+
+
+@dataclass(kw_only=True)
+class ViTMAEArguments(ImageCorpusArguments):
+    preset: str = "vit-mini"
+    """Size of the encoder: vit-tiny, -mini, -small or -base."""
+    mask_ratio: float = 0.75
+    """Share of the patches that are hidden, and guessed from the rest."""
+    decoder_layers: int = 2
+    """Layers of the decoder that guesses, which is half as wide as the encoder and is not kept."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_flags(self, "mask_ratio", _is_between_0_and_1, "a share between 0 and 1")
+        check_positive(self, "decoder_layers")
 
 
 def _is_between_0_and_1(value: float) -> bool:

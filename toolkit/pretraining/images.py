@@ -1,10 +1,11 @@
-"""Pretraining on images with labels, of whatever network there is a preset of."""
+"""Pretraining on images, with labels and without, of whatever network there is a preset of."""
 
+from collections.abc import Callable
 from typing import Any
 
 from toolkit.data.rows import hold_out
 from toolkit.errors import InputError
-from toolkit.pretraining.arguments import ResNetArguments
+from toolkit.pretraining.arguments import ImageCorpusArguments, ResNetArguments, SimCLRArguments, ViTMAEArguments
 from toolkit.pretraining.base import Run
 
 
@@ -12,25 +13,18 @@ def pretrain_on_labels(method: str, arguments: ResNetArguments) -> dict[str, Any
     """An image classifier, whose encoder has learned to see what tells the labels apart."""
     import torch
 
-    from toolkit.data.image import load_labelled_images, splits_of_labelled_images, without_broken
+    from toolkit.data.image import load_labelled_images
     from toolkit.encoders import SCRATCH, load_image_encoder
     from toolkit.images import rows_of_pixels
     from toolkit.objectives.supervised import CollateImages, held_out_accuracy, set_loss, weights_of
     from toolkit.presets import get_image_preset
 
-    run = Run(method, arguments)
+    run = ImageRun(method, arguments)
     get_image_preset(arguments.preset, method)
-
-    def load(split: str | None):
-        columns = arguments.image_column, arguments.label_column
-        rows = load_labelled_images(arguments.corpus, split, *columns, arguments.labels)
-        return without_broken(rows, run.say) if arguments.skip_broken else rows
-
-    train_rows = load(arguments.split)
-    if "validation" in splits_of_labelled_images(arguments.corpus):
-        validation_rows = load("validation")
-    else:
-        train_rows, validation_rows = hold_out(train_rows.shuffle(seed=0), arguments.validation_fraction)
+    columns = arguments.image_column, arguments.label_column
+    train_rows, validation_rows = run.load(
+        lambda split: load_labelled_images(arguments.corpus, split, *columns, arguments.labels)
+    )
     labels = sorted(set(train_rows["label"]))
     if len(labels) < 2:
         raise InputError(f"{arguments.corpus}: the only label is {labels[0]}, expected two or more")
@@ -41,6 +35,8 @@ def pretrain_on_labels(method: str, arguments: ResNetArguments) -> dict[str, Any
         "AutoModelForImageClassification",
         arguments.image_size,
         train_rows,
+        arguments.pooling,
+        arguments.keep_size,
         id2label=dict(enumerate(labels)),
         label2id=label2id,
     )
@@ -55,3 +51,82 @@ def pretrain_on_labels(method: str, arguments: ResNetArguments) -> dict[str, Any
 
     run.create_output_dir()
     return run.train(model, processor, images, held_out, collate, exact, item="image", measure=measure)
+
+
+def pretrain_simclr(arguments: SimCLRArguments) -> dict[str, Any]:
+    """An encoder that tells two views of an image from all other images."""
+    import torch
+
+    from toolkit.encoders import SCRATCH, load_image_encoder
+    from toolkit.images import Views
+    from toolkit.models.contrastive import around
+    from toolkit.objectives.contrastive import CollateViews
+    from toolkit.presets import get_image_preset
+
+    run = ImageRun("simclr", arguments)
+    get_image_preset(arguments.preset)
+    train_rows, validation_rows = run.load_unlabelled()
+    torch.manual_seed(arguments.seed)
+    encoder, processor = load_image_encoder(SCRATCH + arguments.preset, "AutoModel", arguments.image_size, train_rows)
+    size = arguments.image_size or get_image_preset(arguments.preset).image_size
+    model = around(encoder, size, arguments.projection_size, arguments.temperature)
+    collate = CollateViews(processor, Views(arguments.seed, arguments.smallest_part, arguments.color_strength))
+    images, held_out = run.pixels(train_rows, validation_rows, processor)
+    run.create_output_dir()
+    return run.train(
+        model, processor, images, held_out, collate, collate, item="image", result=lambda model: model.encoder
+    )
+
+
+def pretrain_vit_mae(arguments: ViTMAEArguments) -> dict[str, Any]:
+    """A vision transformer that guesses what is hidden of an image."""
+    import torch
+
+    from toolkit.images import Changes, new_processor
+    from toolkit.objectives.masked_image import CollateMasked, masked_autoencoder, without_decoder
+    from toolkit.presets import get_image_preset
+
+    run = ImageRun("vit-mae", arguments)
+    preset = get_image_preset(arguments.preset, "vit")
+    train_rows, validation_rows = run.load_unlabelled()
+    size = arguments.image_size or preset.image_size
+    processor = new_processor(size, train_rows)
+    torch.manual_seed(arguments.seed)
+    model = masked_autoencoder(preset.config(size), arguments.mask_ratio, arguments.decoder_layers)
+    num_patches = model.vit.embeddings.patch_embeddings.num_patches
+    collate, exact = (
+        CollateMasked(processor, Changes(names, arguments.seed), num_patches) for names in (("flip", "shift"), ())
+    )
+    images, held_out = run.pixels(train_rows, validation_rows, processor)
+    run.create_output_dir()
+    return run.train(model, processor, images, held_out, collate, exact, item="image", result=without_decoder)
+
+
+class ImageRun(Run):
+    arguments: ImageCorpusArguments
+
+    def load(self, load: Callable[[str | None], Any]) -> tuple[Any, Any]:
+        """Images to train on and held-out ones, by a function of the name of a split."""
+        from toolkit.data.image import splits_of_labelled_images, without_broken
+
+        def sound(split: str | None):
+            rows = load(split)
+            return without_broken(rows, self.say) if self.arguments.skip_broken else rows
+
+        train_rows = sound(self.arguments.split)
+        if "validation" in splits_of_labelled_images(self.arguments.corpus):
+            return train_rows, sound("validation")
+        return hold_out(train_rows.shuffle(seed=0), self.arguments.validation_fraction)
+
+    def load_unlabelled(self) -> tuple[Any, Any]:
+        from toolkit.data.image import load_corpus_of_images
+
+        return self.load(
+            lambda split: load_corpus_of_images(self.arguments.corpus, split, self.arguments.image_column)
+        )
+
+    def pixels(self, train_rows, validation_rows, processor) -> tuple[Any, Any]:
+        from toolkit.images import rows_of_pixels
+
+        self.say("reading images")
+        return rows_of_pixels(train_rows, processor, {}), rows_of_pixels(validation_rows, processor, {})

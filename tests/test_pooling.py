@@ -1,0 +1,181 @@
+"""Pooling by choice: vectors of a fixed size from images of any size."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import run_toolkit
+from PIL import Image
+from transformers import AutoModel, ResNetConfig, TimmWrapperConfig, pipeline
+
+from tasks import predict
+from toolkit.data.image import load_labelled_images, open_image
+from toolkit.encoders import load_image_encoder
+from toolkit.models.fast_resnet import FastResNetConfig
+from toolkit.models.googlenet import GoogLeNetConfig
+from toolkit.models.lenet import LeNetConfig
+from toolkit.models.pooling import GlobalPooling, PooledConfig, PooledForImageClassification, PooledModel
+from toolkit.models.resnet import SmallImageResNetConfig
+
+ENCODERS = {
+    "fast_resnet": (FastResNetConfig(hidden_sizes=[4, 8]), 8),
+    "googlenet": (GoogLeNetConfig(width=1 / 16, small_images=True), 64),
+    "lenet": (LeNetConfig(), 120),
+    "resnet": (SmallImageResNetConfig(embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1]), 8),
+    "transformers": (ResNetConfig(embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1], layer_type="basic"), 8),
+    "timm": (TimmWrapperConfig(architecture="test_resnet", pretrained_cfg={"input_size": [3, 32, 32]}), 96),
+}
+
+
+def pooled(kind: str, pooling: str, **fields) -> PooledConfig:
+    encoder, hidden_size = ENCODERS[kind]
+    return PooledConfig(encoder=encoder.to_dict(), hidden_size=hidden_size, pooling=pooling, **fields)
+
+
+def test_each_pooling_is_its_formula():
+    maps = torch.tensor([[[[1.0, 2.0], [0.0, 4.0]], [[3.0, -3.0], [0.0, 0.0]]]])
+    assert GlobalPooling("max")(maps).tolist() == [[4, 3]]
+    assert GlobalPooling("average")(maps).tolist() == [[1.75, 0]]
+    assert GlobalPooling("l2")(maps)[0].tolist() == pytest.approx([21**0.5 / 4, 18**0.5 / 4])
+    mean = GlobalPooling("gem")
+    assert mean(maps)[0].tolist() == pytest.approx([(73 / 4) ** (1 / 3), (27 / 4) ** (1 / 3)], rel=1e-4)
+    with torch.no_grad():
+        mean.power.fill_(1)
+        assert mean(maps)[0].tolist() == pytest.approx([1.75, 0.75], rel=1e-4)
+        mean.power.fill_(40)
+        assert mean(maps)[0].tolist() == pytest.approx([4 / 4 ** (1 / 40), 3 / 4 ** (1 / 40)], rel=1e-4)
+
+
+def test_the_gradient_of_the_maximum_goes_to_the_maximum_only():
+    maps = torch.tensor([[[[1.0, 2.0, 0.5], [0.0, 4.0, 3.0]]]], requires_grad=True)
+    (found,) = torch.autograd.grad(GlobalPooling("max")(maps).sum() * 5, maps)
+    assert found.tolist() == [[[[0, 0, 0], [0, 5, 0]]]]
+
+
+def test_the_power_of_the_generalised_mean_learns():
+    model = PooledForImageClassification(pooled("resnet", "gem", num_labels=3)).train()
+    model(torch.randn(4, 3, 12, 12), labels=torch.tensor([0, 1, 2, 1])).loss.backward()
+    assert model.pooled.pooling.power.grad.abs() > 0
+
+
+@pytest.mark.parametrize("pooling", ["max", "average", "l2", "gem"])
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_a_batch_of_images_of_three_sizes_equals_one_by_one(kind, pooling):
+    torch.manual_seed(0)
+    model = PooledForImageClassification(pooled(kind, pooling, num_labels=3)).eval()
+    shapes = [(40, 36), (64, 64), (40, 36), (33, 50), (64, 64)]
+    images = [torch.randn(3, *shape) for shape in shapes]
+    with torch.no_grad():
+        together = model(images)
+        alone = torch.cat([model(image[None]).logits for image in images])
+        vectors = model.pooled(images).pooler_output
+    torch.testing.assert_close(together.logits, alone, rtol=1e-4, atol=1e-5)
+    assert vectors.shape == (5, ENCODERS[kind][1])
+    assert not torch.allclose(vectors[0], vectors[2])
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_one_step_of_training_then_save_and_load(kind, tmp_path):
+    torch.manual_seed(0)
+    model = PooledForImageClassification(pooled(kind, "gem", num_labels=3)).train()
+    images = [torch.randn(3, *shape) for shape in [(40, 36), (48, 48)] * 2]
+    model(images, labels=torch.tensor([0, 1, 2, 1])).loss.backward()
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
+    model.eval().save_pretrained(tmp_path)
+    loaded = AutoModel.from_pretrained(tmp_path).eval()
+    assert type(loaded) is PooledModel
+    with torch.no_grad():
+        assert torch.equal(loaded(images).pooler_output, model.pooled(images).pooler_output)
+
+
+def test_an_encoder_keeps_its_weights_under_another_pooling(tmp_path):
+    torch.manual_seed(0)
+    encoder = AutoModel.from_config(ENCODERS["resnet"][0]).eval()
+    encoder.save_pretrained(tmp_path)
+    rows = load_labelled_images("sample", "validation")
+    load_image_encoder("scratch:resnet-tiny", "AutoModel", 16, rows)[1].save_pretrained(tmp_path)
+    images = torch.randn(2, 3, 20, 20)
+    maps = encoder(images).last_hidden_state
+    for pooling, expected in (("average", maps.mean(dim=(2, 3))), ("max", maps.amax(dim=(2, 3)))):
+        model, _ = load_image_encoder(str(tmp_path), "AutoModelForImageClassification", pooling=pooling)
+        torch.testing.assert_close(model.eval().pooled(images).pooler_output, expected)
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """Two of the sample's digits, as images of three sizes."""
+    root = tmp_path_factory.mktemp("mixed")
+    for split in ("train", "validation", "test"):
+        chosen = [row for row in load_labelled_images("sample", split) if row["label"] in ("1", "7")][:60]
+        for number, row in enumerate(chosen):
+            size = [(16, 16), (20, 16), (18, 24)][number % 3]
+            place = root / split / row["label"]
+            place.mkdir(parents=True, exist_ok=True)
+            open_image(row["image"], row["name"]).resize(size).save(place / f"{number:03d}.png")
+    return root
+
+
+@pytest.mark.parametrize("encoder", ["scratch:resnet-fast", "scratch:timm/test_resnet"])
+def test_images_of_mixed_sizes_are_learned_as_they_are(encoder, mixed, tmp_path):
+    flags = [
+        "--encoder",
+        encoder,
+        "--data",
+        mixed,
+        "--output_dir",
+        tmp_path / "out",
+        "--pooling",
+        "gem",
+        "--keep_size",
+    ]
+    flags += [
+        "--max_steps",
+        "60",
+        "--batch_size",
+        "16",
+        "--learning_rate",
+        "1e-2",
+        "--flip_at_test",
+        "--shift_at_test",
+    ]
+    done = run_toolkit("finetune", "image", *flags)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert record["metrics"]["accuracy"]["value"] > 0.8
+    files = sorted(map(str, (mixed / "test").rglob("*.png")))
+    together = [line["probabilities"]["7"] for line in predict(str(tmp_path / "out"), files)]
+    alone = [line["probabilities"]["7"] for file in files[:6] for line in predict(str(tmp_path / "out"), [file])]
+    assert together[:6] == pytest.approx(alone, abs=1e-4)
+    turned = [np.asarray(Image.open(file)).shape for file in files]
+    assert len(set(turned)) == 3
+
+
+def test_the_pipeline_says_the_same_of_images_as_they_are(mixed, tmp_path):
+    flags = ["--encoder", "scratch:resnet-tiny", "--data", mixed, "--output_dir", tmp_path, "--pooling", "max"]
+    done = run_toolkit("finetune", "image", *flags, "--keep_size", "--max_steps", "30", "--batch_size", "16")
+    assert done.returncode == 0, done.stderr
+    files = sorted(map(str, (mixed / "test").rglob("*.png")))[:9]
+    answers = pipeline("image-classification", model=str(tmp_path))(files)
+    lines = predict(str(tmp_path), files)
+    assert [answer[0]["label"] for answer in answers] == [line["predicted"] for line in lines]
+    found = [max(line["probabilities"].values()) for line in lines]
+    assert found == pytest.approx([answer[0]["score"] for answer in answers], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["scratch:vit-tiny", "--pooling", "max"], "is no convolutional network"),
+        (["scratch:mlp-tiny", "--pooling", "max"], "is no convolutional network"),
+        (["scratch:timm/test_vit", "--pooling", "max"], "is no convolutional network"),
+        (["scratch:resnet-tiny", "--keep_size"], "goes with --pooling"),
+        (["scratch:resnet-tiny", "--pooling", "max", "--keep_size", "--image_size", "16"], "does not go with"),
+        (["scratch:lenet-5", "--pooling", "max", "--keep_size"], "16 × 16 pixels, too small"),
+    ],
+)
+def test_what_does_not_go_together_ends_in_one_line(flags, message, mixed, tmp_path):
+    done = run_toolkit("finetune", "image", "--data", mixed, "--output_dir", tmp_path / "out", "--encoder", *flags)
+    assert done.returncode == 2
+    assert message in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
