@@ -301,6 +301,19 @@ def test_the_fast_resnet_takes_images_of_any_size(size):
         assert model(torch.randn(2, 3, size, size + 1)).logits.isfinite().all()
 
 
+def test_without_shortcuts_a_resnet_is_a_plain_network():
+    torch.manual_seed(0)
+    config = SmallImageResNetConfig(embedding_size=4, hidden_sizes=[4, 8], depths=[2, 1], shortcuts=False)
+    model = SmallImageResNetModel(config).eval()
+    states = images = torch.randn(2, 3, 12, 12)
+    convolutions = [module for module in model.modules() if isinstance(module, torch.nn.Conv2d)]
+    assert len(convolutions) == 7  # none of them around others
+    for convolution in convolutions:
+        states = (convolution(states) / (1 + 1e-5) ** 0.5).relu()  # as a new normalisation is
+    found = model(images).last_hidden_state
+    torch.testing.assert_close(found, states, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("layer_type", ["basic", "bottleneck"])
 def test_the_resnet_is_that_of_transformers_but_for_its_stem(layer_type):
     torch.manual_seed(0)

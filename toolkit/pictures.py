@@ -77,7 +77,7 @@ def draw_kernels(path: Path, kernels: np.ndarray, title: str = "first layer") ->
     columns = min(len(shown), 8)
     figure, all_axes = _grid(-(-len(shown) // columns), columns, 0.75, extra_height=0.7)
     for axes, kernel in zip(all_axes.flat, shown, strict=False):
-        _show(axes, _zero_is_grey(kernel))
+        _show(axes, zero_is_grey(kernel))
     how_many = f"{len(kernels)} kernels" if len(shown) == len(kernels) else f"{len(shown)} of {len(kernels)} kernels"
     figure.suptitle(f"{title}: {how_many} of {kernels.shape[2]} × {kernels.shape[3]} pixels\n(grey is 0)", fontsize=9)
     _save(figure, path)
@@ -105,7 +105,7 @@ def draw_deconvolution(path: Path, image: np.ndarray, excited: dict[str, tuple[l
         _show(row[0], image)
         row[0].set_title(_short(layer), fontsize=7)
         for axes, channel, pattern in zip(row[1:], channels, patterns.cpu().numpy(), strict=False):
-            _show(axes, _zero_is_grey(pattern))
+            _show(axes, zero_is_grey(pattern))
             axes.set_title(f"map {channel}", fontsize=7)
     figure.suptitle("deconvolution: what excites the strongest filters (grey: nothing)", fontsize=9)
     _save(figure, path)
@@ -155,7 +155,7 @@ def _show(axes, image: np.ndarray) -> None:
     axes.axis("off")
 
 
-def _zero_is_grey(values: np.ndarray) -> np.ndarray:
+def zero_is_grey(values: np.ndarray) -> np.ndarray:
     """(channels, height, width) around 0 -> (height, width, 3) from 0 to 1 around a half, by the largest."""
     values = values if len(values) == 3 else np.repeat(values.mean(axis=0, keepdims=True), 3, axis=0)
     return np.moveaxis(0.5 + values / (2 * np.abs(values).max() + 1e-12), 0, -1)

@@ -29,6 +29,7 @@ class SmallImageResNetConfig(PreTrainedConfig):
     hidden_sizes: list[int] | tuple[int, ...] = (64, 128, 256, 512)
     depths: list[int] | tuple[int, ...] = (2, 2, 2, 2)
     layer_type: str = "basic"  # or bottleneck
+    shortcuts: bool = True  # without them it is a plain network, as the paper compares
 
 
 class Convolution(nn.Module):
@@ -46,11 +47,15 @@ class Convolution(nn.Module):
 class Block(nn.Module):
     """Two convolutions of 3 × 3, or one between two of 1 × 1 that make it narrow, and what goes around them."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, layer_type: str):
+    def __init__(self, in_channels: int, out_channels: int, stride: int, config: SmallImageResNetConfig):
         super().__init__()
-        changes = in_channels != out_channels or stride != 1
-        self.shortcut = Convolution(in_channels, out_channels, 1, stride, relu=False) if changes else nn.Identity()
-        if layer_type == "bottleneck":
+        if not config.shortcuts:
+            self.shortcut = None
+        elif in_channels != out_channels or stride != 1:
+            self.shortcut = Convolution(in_channels, out_channels, 1, stride, relu=False)
+        else:
+            self.shortcut = nn.Identity()
+        if config.layer_type == "bottleneck":
             narrow = out_channels // 4
             self.layer = nn.Sequential(
                 Convolution(in_channels, narrow, 1),
@@ -63,14 +68,15 @@ class Block(nn.Module):
             )
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
-        return (self.layer(states) + self.shortcut(states)).relu()
+        around = 0 if self.shortcut is None else self.shortcut(states)
+        return (self.layer(states) + around).relu()
 
 
 class Stage(nn.Module):
-    def __init__(self, in_channels: int, out_channels: int, stride: int, depth: int, layer_type: str):
+    def __init__(self, in_channels: int, out_channels: int, stride: int, depth: int, config: SmallImageResNetConfig):
         super().__init__()
-        first = Block(in_channels, out_channels, stride, layer_type)
-        rest = (Block(out_channels, out_channels, 1, layer_type) for _ in range(depth - 1))
+        first = Block(in_channels, out_channels, stride, config)
+        rest = (Block(out_channels, out_channels, 1, config) for _ in range(depth - 1))
         self.layers = nn.Sequential(first, *rest)
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
@@ -82,7 +88,7 @@ class Stages(nn.Module):
         super().__init__()
         sizes = pairwise([config.embedding_size, *config.hidden_sizes])
         self.stages = nn.ModuleList(
-            Stage(*channels, 1 if i == 0 else 2, depth, config.layer_type)
+            Stage(*channels, 1 if i == 0 else 2, depth, config)
             for i, (channels, depth) in enumerate(zip(sizes, config.depths, strict=True))
         )
 

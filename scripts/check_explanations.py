@@ -1,0 +1,78 @@
+#!/usr/bin/env python
+"""Whether maps of importance show what counts: cover what they name, and as much elsewhere, and compare the logits.
+
+    python scripts/check_explanations.py FOLDER DATA RECORD [NUM_IMAGES]
+    python scripts/check_explanations.py runs/cifar10/seed0 ../shared/data/cifar10 docs/results/explanations.json
+
+The first NUM_IMAGES (100) test images of DATA, each map of `toolkit explain` for the label that the classifier of
+FOLDER gives: the mean colour covers the tenth of the image that is most important, of single pixels and of squares of
+an eighth of its width. By how much the label's logit falls, less the mean of what it falls by under ten random tenths
+of as many pixels or squares; 95% interval of the bootstrap over images.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from toolkit.data.image import load_labelled_images
+from toolkit.encoders import load_image_encoder
+from toolkit.explain import importance_maps
+from toolkit.images import normalised
+from toolkit.intervals import ratio_interval
+from toolkit.results import made_with, write_json
+
+SHARE, NUM_RANDOM, SQUARES = 0.1, 10, 8  # squares to a side
+
+
+def covered(pixels: torch.Tensor, scores: np.ndarray) -> torch.Tensor:
+    """`pixels` (1, 3, S, S) without the tenth of the places where `scores` (N, N) is largest."""
+    chosen = np.zeros(scores.size, dtype=np.float32)
+    chosen[np.argsort(-scores.ravel(), kind="stable")[: round(SHARE * scores.size)]] = 1
+    mask = torch.from_numpy(chosen.reshape(1, 1, *scores.shape))
+    return pixels * (1 - F.interpolate(mask, tuple(pixels.shape[2:]), mode="nearest"))
+
+
+def main(folder: str, data: str, record: str, num_images: str = "100") -> None:
+    model, processor = load_image_encoder(folder, "AutoModelForImageClassification")
+    model.eval()
+    rows = load_labelled_images(data, "test").select(range(int(num_images)))
+    rng = np.random.default_rng(0)
+    falls: dict[str, list[tuple[float, float]]] = {}
+    for number, pixels in enumerate(normalised(rows, processor).split(1), start=1):
+        with torch.no_grad():
+            logits = model(pixel_values=pixels).logits[0]
+        label = int(logits.argmax())
+
+        def fall(scores: np.ndarray, pixels=pixels, before=logits, label=label) -> float:
+            with torch.no_grad():
+                return float(before[label] - model(pixel_values=covered(pixels, scores)).logits[0, label])
+
+        sides = {"pixels": pixels.shape[2], "squares": SQUARES}
+        chance = {
+            unit: np.mean([fall(rng.random((side, side))) for _ in range(NUM_RANDOM)]) for unit, side in sides.items()
+        }
+        for name, values in importance_maps(model, pixels, label).items():
+            for unit, side in sides.items():
+                scores = F.adaptive_avg_pool2d(torch.tensor(values)[None], side)[0].numpy()
+                falls.setdefault(f"{name}, {unit}", []).append((fall(scores), chance[unit]))
+        if number % 10 == 0:
+            print(f"{number} of {len(rows)} images", file=sys.stderr)
+    figures = {}
+    for name, pairs in falls.items():
+        important, random = np.array(pairs).T
+        ones = np.ones(len(pairs))
+        figures[name] = ratio_interval(important - random, ones)
+        figures[f"{name}, important"] = ratio_interval(important, ones)
+        figures[f"{name}, random"] = ratio_interval(random, ones)
+        print(name, {key: round(value, 3) for key, value in figures[name].items()})
+    write_json(
+        Path(record),
+        {"folder": folder, "dataset": data, "n": len(rows), "metrics": figures, **made_with()},
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
