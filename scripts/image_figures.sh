@@ -21,10 +21,10 @@ read -ra fast < <(python "$scripts/bench_images.py" recipe)
 
 sizes="47 471 all"  # 1%, 10% and 100% of the labelled X-rays
 
-x_rays() {  # ENCODER IMAGE_SIZE FLAGS…: the whole network learns, beside the same with new weights
+x_rays() {  # ENCODER IMAGE_SIZE SEEDS FLAGS…: the whole network learns, beside the same with new weights
     "${toolkit[@]}" compare --task image --figure roc_auc --encoders "$1" --data "$data/chest_xray" --image_size "$2" \
-        --train_sizes $sizes --seeds 5 --augment shift rotate --class_weights --bottom_rate 1 --probe_ratio 0 \
-        --output_dir "$runs/$step" --resume "${@:3}"
+        --train_sizes $sizes --seeds "$3" --augment shift rotate --class_weights --bottom_rate 1 --probe_ratio 0 \
+        --output_dir "$runs/$step" --resume "${@:4}"
     cp "$runs/$step/results.json" "docs/results/$step.json"
 }
 
@@ -50,8 +50,8 @@ case $step in
         done
         python "$scripts/join_records.py" "$runs"/digits/seed?/results.json > docs/results/digits.json
         ;;
-    x_rays_imagenet) x_rays "$imagenet" 64 --baseline ;;
-    x_rays_cifar10) x_rays "$runs/resnet-fast" 32 ;;
+    x_rays_imagenet) x_rays "$imagenet" 64 3 --baseline ;;
+    x_rays_cifar10) x_rays "$runs/resnet-fast" 32 5 ;;
     x_rays_frozen)
         frozen imagenet "$imagenet" 64
         frozen imagenet-random "scratch:$imagenet" 64

@@ -1,8 +1,15 @@
 """LeNet-5 and GoogLeNet beside the paper's numbers and torchvision's network."""
 
+import copy
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 import torchvision
+from safetensors.torch import load_file, save_file
+from test_images import IMAGE_MODELS
 from torch import nn
 from torch.nn import functional as F
 
@@ -102,3 +109,45 @@ def test_googlenet_of_small_images_keeps_their_resolution():
     model = GoogLeNetForImageClassification(GoogLeNetConfig(num_labels=2, width=1 / 8, small_images=True)).eval()
     states = model(torch.randn(1, 3, 32, 32), output_hidden_states=True).hidden_states
     assert [tuple(layer.shape[2:]) for layer in states] == [(32, 32)] * 3 + [(16, 16)] * 5 + [(8, 8)] * 2
+
+
+def test_copies_with_their_code_stand_alone(tmp_path, monkeypatch):
+    """As on a Hub: the folder holds the model's file and what it needs, and there is no toolkit."""
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    save_file({"images": images}, tmp_path / "images.safetensors")
+    families = [cls for cls in IMAGE_MODELS if cls.__name__.endswith("ForImageClassification")]
+    expected = {}
+    for model_class in families:
+        torch.manual_seed(0)
+        config = copy.deepcopy(IMAGE_MODELS[model_class])
+        if hasattr(config, "image_size"):
+            config.image_size = 32
+        model = model_class(config).eval()
+        monkeypatch.setattr(model_class, "_auto_class", "AutoModelForImageClassification")
+        monkeypatch.setattr(type(config), "_auto_class", "AutoConfig")
+        model.save_pretrained(tmp_path / model_class.__name__)
+        expected[model_class.__name__] = model(images).logits
+    code = f"""
+import sys
+class Without:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("toolkit", "tasks"):
+            raise ModuleNotFoundError(f"No module named {{name!r}}")
+sys.meta_path.insert(0, Without())
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForImageClassification
+images = load_file("images.safetensors")["images"]
+found = {{}}
+for name in {[cls.__name__ for cls in families]}:
+    model = AutoModelForImageClassification.from_pretrained(name, trust_remote_code=True).eval()
+    found[name] = model(images).logits
+save_file(found, "found.safetensors")
+"""
+    environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "PYTHONPATH": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name, logits in load_file(tmp_path / "found.safetensors").items():
+        torch.testing.assert_close(logits, expected.pop(name))
+    assert not expected
