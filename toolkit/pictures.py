@@ -22,13 +22,12 @@ def write_explanation(
     model,
     image: np.ndarray,
     pixels: torch.Tensor,
-    label: int,
+    label: str,
     layers: Sequence[str] | None,
     folder: Path,
 ) -> list[Path]:
     """The pictures of an image, (height, width, 3) bytes and `pixels` (1, C, S, S) as the model reads it, and of what
     speaks for one label, in a folder. Raises `InputError` where a layer is none of the model's."""
-    name = model.config.id2label[label]
     maps = explain.feature_maps(model, pixels)
     main = explain.main_layers(model, maps)
     shown = list(layers or _some(main, NUM_LAYERS))
@@ -54,13 +53,13 @@ def write_explanation(
             excited[layer] = channels, explain.deconvolution(model, pixels, layer, channels)
         write("deconvolution", draw_deconvolution, image, excited)
     covered = max(1, min(pixels.shape[2:]) // explain.WINDOW)
-    importance = explain.importance_maps(model, pixels, label)
+    importance = explain.importance_maps(model, pixels, model.config.label2id[label])
     titles = {
         "occlusion": (
-            f"what speaks for “{name}”",
+            f"what speaks for “{label}”",
             f"logit lost where a square\nof {covered} × {covered} pixels covers it",
         ),
-        "grad_cam": (f"where the last maps speak for “{name}”", "Grad-CAM, logits"),
+        "grad_cam": (f"where the last maps speak for “{label}”", "Grad-CAM, logits"),
         "attention": ("what reaches the classifying token", "attention through all layers, share of all pixels"),
     }
     for kind, values in importance.items():

@@ -49,17 +49,13 @@ def run(arguments: ExplainArguments) -> None:
     shown = torch.from_numpy(np.array(reader.fit(image)))
     pixels = reader.normalise(shown[None])
     with torch.no_grad():
-        probabilities = model(pixel_values=pixels).logits[0].softmax(dim=0)
-    names = model.config.id2label
-    if arguments.label is not None and arguments.label not in names.values():
-        raise InputError(
-            f"--label {arguments.label}: not a label of {arguments.folder}, which has {', '.join(names.values())}"
-        )
-    by_name = {name: index for index, name in names.items()}
-    label = int(probabilities.argmax()) if arguments.label is None else by_name[arguments.label]
+        ((predicted, probabilities),) = task.read([{}], task.logits(model, {"pixel_values": pixels}), model)
+    label = arguments.label or predicted
+    if label not in probabilities:
+        raise InputError(f"--label {label}: not a label of {arguments.folder}, which has {', '.join(probabilities)}")
     folder = Path(arguments.output_dir)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--output_dir {folder}: there is a file of that name")
     files = write_explanation(model, shown.permute(1, 2, 0).numpy(), pixels, label, arguments.layers, folder)
-    print(f"{names[label]}\t{float(probabilities[label]):.4f}\t{arguments.image}")
+    print(f"{label}\t{probabilities[label]:.4f}\t{arguments.image}")
     print(*files, sep="\n", file=sys.stderr)
