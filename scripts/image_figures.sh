@@ -21,11 +21,11 @@ read -ra fast < <(python "$scripts/bench_images.py" recipe)
 
 sizes="47 471 all"  # 1%, 10% and 100% of the labelled X-rays
 
-x_rays() {  # ENCODER IMAGE_SIZE SEEDS FLAGS…: the whole network learns, beside the same with new weights
-    "${toolkit[@]}" compare --task image --figure roc_auc --encoders "$1" --data "$data/chest_xray" --image_size "$2" \
-        --train_sizes $sizes --seeds "$3" --augment shift rotate --class_weights --bottom_rate 1 --probe_ratio 0 \
-        --output_dir "$runs/$step" --resume "${@:4}"
-    cp "$runs/$step/results.json" "docs/results/$step.json"
+x_rays() {  # RECORD ENCODER IMAGE_SIZE SEEDS SIZES FLAGS…: the whole network learns, beside the same with new weights
+    "${toolkit[@]}" compare --task image --figure roc_auc --encoders "$2" --data "$data/chest_xray" --image_size "$3" \
+        --train_sizes $5 --seeds "$4" --augment shift rotate --class_weights --bottom_rate 1 --probe_ratio 0 \
+        --output_dir "$runs/$step" --resume "${@:6}"
+    cp "$runs/$step/results.json" "docs/results/$1.json"
 }
 
 frozen() {  # NAME ENCODER IMAGE_SIZE: its features as they are, under a head fitted by logistic regression
@@ -50,14 +50,22 @@ case $step in
         done
         python "$scripts/join_records.py" "$runs"/digits/seed?/results.json > docs/results/digits.json
         ;;
-    x_rays_imagenet) x_rays "$imagenet" 64 3 --baseline ;;
-    x_rays_cifar10) x_rays "$runs/resnet-fast" 32 5 ;;
+    x_rays_imagenet)
+        x_rays x_rays_imagenet_few "$imagenet" 64 3 "47 471" --baseline
+        x_rays x_rays_imagenet "$imagenet" 64 5 all --baseline
+        ;;
+    x_rays_cifar10) x_rays x_rays_cifar10 "$runs/resnet-fast" 32 5 "$sizes" ;;
     x_rays_frozen)
         frozen imagenet "$imagenet" 64
         frozen imagenet-random "scratch:$imagenet" 64
         frozen cifar10 "$runs/resnet-fast" 32
         frozen cifar10-random "scratch:$runs/resnet-fast" 32
         python "$scripts/join_records.py" "$runs"/x_rays_frozen/*/results.json > docs/results/x_rays_frozen.json
+        pairs=()
+        for name in imagenet cifar10; do
+            for size in $sizes; do pairs+=("$runs/x_rays_frozen/$name-"{,random-}"$size"); done
+        done
+        python "$scripts/paired_gains.py" roc_auc "${pairs[@]}" > docs/results/x_rays_frozen_gains.json
         ;;
     *) echo "unknown STEP '$step'" >&2; exit 2 ;;
 esac

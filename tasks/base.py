@@ -133,8 +133,9 @@ class Task(ABC):
         """From rows of features to a batch, as `toolkit.batches` wants it; with `arguments` to train with, and with
         what they say of changing examples at random."""
 
-    def fit_head(self, model, processor, features: dict[str, Any]) -> bool:
-        """Fit the head to an encoder that stays as it is, where that needs no training loop; False where it does."""
+    def fit_head(self, model, processor, features: dict[str, Any], is_new: bool) -> bool:
+        """Fit the head to an encoder that stays as it is, where that needs no training loop; False where it does.
+        `is_new` says whether the encoder's weights are."""
         return False
 
     def settle(self, model, rows, predictions: list[Any], arguments: Any) -> bool:
@@ -260,7 +261,7 @@ def finetune(task: Task, arguments: FinetuneArguments) -> dict[str, Any]:
 
     if accelerator.is_main_process:
         create_output_dir(output_dir, arguments.overwrite_output_dir and not arguments.resume)
-    result = _fit_head(task, model, processor, features, output_dir, accelerator) if arguments.freeze else None
+    result = _fit_head(task, model, processor, features, arguments, accelerator) if arguments.freeze else None
     result = result or train(
         model,
         features["train"],
@@ -450,18 +451,19 @@ def _freeze_encoder(model) -> None:
         parameter.requires_grad_(depths[name] == 0)
 
 
-def _fit_head(task: Task, model, processor, features: dict[str, Any], output_dir: Path, accelerator):
+def _fit_head(task: Task, model, processor, features: dict[str, Any], arguments: FinetuneArguments, accelerator):
     """The `TrainingResult` of a head that was fitted without training, its checkpoint saved; None where none was."""
     from toolkit.checkpoint import save_model
+    from toolkit.encoders import SCRATCH
     from toolkit.results import Stopwatch
     from toolkit.training import TrainingResult
 
     model.to(accelerator.device)
     stopwatch = Stopwatch()
-    if not task.fit_head(model, processor, features):
+    if not task.fit_head(model, processor, features, is_new=arguments.encoder.startswith(SCRATCH)):
         return None
     seconds = stopwatch.seconds
-    save_model(output_dir, model, processor, writes=accelerator.is_main_process)
+    save_model(Path(arguments.output_dir), model, processor, writes=accelerator.is_main_process)
     accelerator.wait_for_everyone()
     return TrainingResult(0, seconds, len(features["train"]) / seconds, deterministic=True)
 

@@ -110,19 +110,23 @@ class ImageClassification(Task):
         collate = CollateImages(processor) if arguments is None else CollateImages.to_train(processor, arguments)
         return collate(rows, draws)
 
-    def fit_head(self, model, processor, features) -> bool:
+    def fit_head(self, model, processor, features, is_new: bool) -> bool:
         import numpy as np
 
         from toolkit.batches import Draw, load_batches
-        from toolkit.linear_probe import fit_head, head_inputs
+        from toolkit.linear_probe import fit_head, head_inputs, normalise_by
 
+        def batches(rows):
+            starts = range(0, len(rows), PREDICTION_BATCH_SIZE)
+            draws = ([Draw(0, 0, i) for i in range(s, min(s + PREDICTION_BATCH_SIZE, len(rows)))] for s in starts)
+            return load_batches(rows, draws, Collate(self, processor))
+
+        if is_new:
+            normalise_by(model, batches(features["train"]))
         found = []
         for split in ("train", "validation"):
             rows = features[split]
-            starts = range(0, len(rows), PREDICTION_BATCH_SIZE)
-            draws = ([Draw(0, 0, i) for i in range(s, min(s + PREDICTION_BATCH_SIZE, len(rows)))] for s in starts)
-            batches = load_batches(rows, draws, Collate(self, processor))
-            found += [head_inputs(model, batches), np.array(rows["label"][:])]
+            found += [head_inputs(model, batches(rows)), np.array(rows["label"][:])]
         fit_head(model, *found)
         return True
 

@@ -10,13 +10,13 @@ from conftest import run_toolkit, shelf
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, pipeline
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, ResNetConfig, pipeline
 
 from tasks import finetune, predict
 from toolkit.data.image import load_labelled_images, open_image
 from toolkit.encoders import layers_below_head, load_image_encoder
 from toolkit.intervals import mean_auc_difference, mean_auc_interval
-from toolkit.linear_probe import fit_head, head_of
+from toolkit.linear_probe import fit_head, head_of, normalise_by
 
 ENCODERS = {
     "resnet": ["scratch:resnet-tiny", "--learning_rate", "1e-2"],
@@ -151,6 +151,26 @@ def test_a_fitted_head_says_what_scikit_learn_says():
     found = head_of(model)(torch.tensor(inputs[60:], dtype=torch.float32)).softmax(-1).detach().numpy()
     assert found[:, :3] == pytest.approx(probe.predict_proba(inputs[60:] / deviation), abs=1e-2)
     assert found[:, 3].max() < 1e-6, "a label without an example"
+
+
+def test_a_frozen_network_with_new_weights_is_normalised_by_the_images():
+    torch.manual_seed(0)
+    model = AutoModelForImageClassification.from_config(
+        ResNetConfig(embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1], layer_type="basic")
+    )
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    batches = [{"pixel_values": 5 + 3 * torch.randn(8, 3, 16, 16)} for _ in range(2)]
+    normalise_by(model, [*batches, {"pixel_values": torch.zeros(1, 3, 16, 16)}])
+    first = model.resnet.embedder.embedder
+    outputs = [first.convolution(batch["pixel_values"]) for batch in batches]
+    means = torch.stack([output.mean(dim=(0, 2, 3)) for output in outputs]).mean(dim=0)
+    variances = torch.stack([output.var(dim=(0, 2, 3)) for output in outputs]).mean(dim=0)
+    torch.testing.assert_close(first.normalization.running_mean, means)
+    torch.testing.assert_close(first.normalization.running_var, variances)
+    learned = dict(model.named_parameters())
+    assert all(torch.equal(learned[name], before[name]) for name in learned)
+    assert not model.training
+    assert first.normalization.momentum == 0.1
 
 
 def test_the_threshold_is_the_best_one_on_validation_images(digits, tmp_path):

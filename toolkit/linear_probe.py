@@ -24,6 +24,24 @@ def head_of(model) -> nn.Linear:
     return [module for module in model.classifier.modules() if isinstance(module, nn.Linear)][-1]
 
 
+@torch.no_grad()
+def normalise_by(model, batches: Iterable[dict[str, Any]]) -> None:
+    """Let batch normalisation know the images, as training would: of a network with new weights it knows nothing."""
+    layers = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [layer.momentum for layer in layers]
+    model.eval()
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.train()
+        layer.momentum = None  # the mean over all batches
+    for batch in batches if layers else ():
+        if len(batch["pixel_values"]) > 1:
+            model(pixel_values=send_to_device(batch["pixel_values"], model.device))
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+    model.eval()
+
+
 @torch.inference_mode()
 def head_inputs(model, batches: Iterable[dict[str, Any]]) -> np.ndarray:
     """What the head reads of each image: (images, features)."""
