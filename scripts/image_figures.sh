@@ -3,17 +3,19 @@
 #
 #   scripts/image_figures.sh DATA_DIR MODELS_DIR RUNS_DIR STEP
 #   scripts/image_figures.sh ../shared/data ../shared/models runs/images cifar10
-#   for step in cifar10 pretrain digits x_rays_imagenet x_rays_cifar10 x_rays_frozen; do
+#   for step in cifar10 pretrain digits x_rays_imagenet x_rays_cifar10 x_rays_frozen unlabelled explanations; do
 #       scripts/image_figures.sh ../shared/data ../shared/models runs/images $step
 #   done
 #
 # STEP cifar10: from nothing, ten minutes, beside transformers' Trainer, on an idle machine. pretrain: a resnet-fast on
 # CIFAR-10, ten minutes. digits: the sample, five seeds. x_rays_…: what pretraining buys on DATA_DIR/chest_xray, with a
 # network of ImageNet in MODELS_DIR, and with the one of the step pretrain, and what their features buy as they are.
+# unlabelled: what CIFAR-10 without labels buys where 1% of them are known. explanations: whether the maps of `toolkit
+# explain` show what counts, for the network of the step pretrain.
 # Started again, a step goes on where it was stopped.
 set -euo pipefail
 data=${1:?DATA_DIR} models=${2:?MODELS_DIR} runs=${3:?RUNS_DIR}
-step=${4:?STEP: cifar10, pretrain, digits, x_rays_imagenet, x_rays_cifar10 or x_rays_frozen}
+step=${4:?STEP: cifar10, pretrain, digits, x_rays_imagenet, x_rays_cifar10, x_rays_frozen, unlabelled or explanations}
 imagenet=$models/efficientnet_lite0_imagenet
 scripts=$(dirname "$0")
 read -ra toolkit <<< "${TOOLKIT:-toolkit}"
@@ -66,6 +68,16 @@ case $step in
             for size in $sizes; do pairs+=("$runs/x_rays_frozen/$name-"{,random-}"$size"); done
         done
         python "$scripts/paired_gains.py" roc_auc "${pairs[@]}" > docs/results/x_rays_frozen_gains.json
+        ;;
+    unlabelled)
+        "${toolkit[@]}" pretrain simclr --corpus "$data/cifar10" --output_dir "$runs/simclr" --max_minutes 30 \
+            --batch_size 512 --optim muon --learning_rate 1e-2 --resume
+        "${toolkit[@]}" compare --task image --encoders "$runs/simclr" --data "$data/cifar10" --train_sizes 50 --per_class \
+            --freeze --seeds 5 --augment flip shift --output_dir "$runs/$step" --resume
+        cp "$runs/$step/results.json" "docs/results/$step.json"
+        ;;
+    explanations)
+        python "$scripts/check_explanations.py" "$runs/resnet-fast" "$data/cifar10" docs/results/explanations.json
         ;;
     *) echo "unknown STEP '$step'" >&2; exit 2 ;;
 esac

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import ViTConfig, ViTForImageClassification
 
+from tasks import predict
 from toolkit import explain
 from toolkit.data.image import load_labelled_images, open_image
 
@@ -149,31 +150,29 @@ def shown(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("kind", "files"),
+    ("kind", "flags", "files"),
     [
-        ("resnet", {"kernels", "feature_maps", "deconvolution", "occlusion", "grad_cam"}),
-        ("vit", {"kernels", "feature_maps", "deconvolution", "occlusion", "attention"}),
-        ("mlp", {"occlusion"}),
+        ("resnet", [], {"kernels", "feature_maps", "deconvolution", "occlusion", "grad_cam"}),
+        (
+            "vit",
+            ["--layers", "vit.embeddings.patch_embeddings.projection"],
+            {"kernels", "feature_maps", "deconvolution", "occlusion", "attention"},
+        ),
+        ("mlp", ["--label", "3"], {"occlusion"}),
     ],
 )
-def test_the_pictures_are_written(kind, files, shown, tmp_path):
-    done = run_toolkit("explain", shown / kind, shown / "digit.png", "--output_dir", tmp_path / "out")
+def test_the_pictures_are_written(kind, flags, files, shown, tmp_path):
+    done = run_toolkit("explain", shown / kind, shown / "digit.png", "--output_dir", tmp_path / "out", *flags)
     assert done.returncode == 0, done.stderr
     assert {file.stem for file in (tmp_path / "out").iterdir()} == files
     for file in (tmp_path / "out").iterdir():
         colours = np.asarray(Image.open(file).convert("RGB")).reshape(-1, 3)
         assert len(np.unique(colours, axis=0)) > 8, file
-    told, probability, name = done.stdout.strip().split("\t")
-    line = run_toolkit("predict", shown / kind, shown / "digit.png").stdout.split("\t")
-    assert [told, probability] == line[:2]
+    label, probability, name = done.stdout.strip().split("\t")
+    (line,) = predict(str(shown / kind), [str(shown / "digit.png")])
+    assert label == ("3" if flags[:1] == ["--label"] else line["predicted"])
+    assert float(probability) == pytest.approx(line["probabilities"][label], abs=1e-4)
     assert name == str(shown / "digit.png")
-
-
-def test_layers_and_the_label_are_for_the_user_to_choose(shown, tmp_path):
-    flags = ["--output_dir", tmp_path / "out", "--label", "3", "--layers", "resnet.encoder.stages.0"]
-    done = run_toolkit("explain", shown / "resnet", shown / "digit.png", *flags)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("3\t")
 
 
 @pytest.mark.parametrize(

@@ -151,7 +151,7 @@ def test_what_learned_without_labels_takes_a_head(method, folder_without_labels,
     assert min(losses) < losses[0]
     model = AutoModel.from_pretrained(tmp_path / "encoder", **WITHOUT_POOLER[method])
     assert record["parameters"] == model.num_parameters()
-    done = run_toolkit("pretrain", method, *run, "--output_dir", tmp_path / "again")
+    run_toolkit("pretrain", method, *run, "--output_dir", tmp_path / "again")
     again = AutoModel.from_pretrained(tmp_path / "again", **WITHOUT_POOLER[method]).state_dict()
     assert all(torch.equal(value, again[name]) for name, value in model.state_dict().items())
     head = ["--data", "sample", "--train_size", "100", "--freeze", "--output_dir", tmp_path / "probe"]
