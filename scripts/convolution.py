@@ -30,6 +30,8 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
+from toolkit.results import LOG_FILE, read_results
+
 KERNELS = {
     "as it is": [[0, 0, 0], [0, 1, 0], [0, 0, 0]],
     "blur": [[1 / 9] * 3] * 3,
@@ -158,8 +160,8 @@ def depth(out: str, *folders: str) -> None:
     reached: dict[tuple[str, int], list[tuple[float, float]]] = {}
     for folder in map(Path, folders):
         number, shortcuts, _ = folder.name.split("-")
-        record = json.loads((folder / "results.json").read_text())
-        lines = [json.loads(line) for line in (folder / "train_log.jsonl").read_text().splitlines()]
+        record = read_results(folder)
+        lines = [json.loads(line) for line in (folder / LOG_FILE).read_text().splitlines()]
         losses = [line["loss"] for line in lines if "loss" in line][-10:]
         figures = 100 * record["metrics"]["accuracy"]["value"], statistics.fmean(losses)
         reached.setdefault((shortcuts, 6 * int(number) + 2), []).append(figures)

@@ -90,12 +90,12 @@ def deconvolution(model: nn.Module, pixels: torch.Tensor, layer: str, channels: 
 
 class _Rectified(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, states: torch.Tensor, function: Callable, *rest) -> torch.Tensor:
-        return function(states.clone(), *rest)
+    def forward(ctx, states: torch.Tensor, function: Callable) -> torch.Tensor:
+        return function(states.clone())
 
     @staticmethod
     def backward(ctx, grad: torch.Tensor):
-        return grad.clamp(min=0), *(None for _ in range(len(ctx.needs_input_grad) - 1))
+        return grad.clamp(min=0), None
 
 
 class _RectifiedBackwards(TorchFunctionMode):

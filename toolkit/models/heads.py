@@ -5,6 +5,7 @@ side by side are of Howard & Ruder (2018), https://arxiv.org/abs/1801.06146.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -46,6 +47,14 @@ def classification_output(
     loss = None if labels is None else F.cross_entropy(logits.flatten(0, -2), labels.flatten())
     output = output_class(loss=loss, logits=logits, hidden_states=hidden_states)
     return output if return_dict is not False else output.to_tuple()
+
+
+def under(prefix: str, loading: dict[str, Any]) -> dict[str, Any]:
+    """What transformers says of loading an encoder, by the names that its parameters have in a model around it."""
+    return {
+        "missing_keys": [prefix + key for key in loading["missing_keys"]],
+        "mismatched_keys": [(prefix + key, *rest) for key, *rest in loading["mismatched_keys"]],
+    }
 
 
 class ClassifiesImages:

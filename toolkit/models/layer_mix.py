@@ -16,7 +16,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassifierOutput
 from transformers.utils import ModelOutput
 
-from .heads import ScalarMix, classification_output, mean_and_maximum
+from .heads import ScalarMix, classification_output, mean_and_maximum, under
 
 
 class LayerMixConfig(PreTrainedConfig):
@@ -71,11 +71,7 @@ class LayerMixPreTrainedModel(PreTrainedModel):
             source, config=self.encoder.config, output_loading_info=True
         )
         self.encoder = _without_pooler(encoder)
-        prefix = f"{self.base_model_prefix}."
-        return {
-            "missing_keys": [prefix + key for key in loading["missing_keys"]],
-            "mismatched_keys": [(prefix + key, *rest) for key, *rest in loading["mismatched_keys"]],
-        }
+        return under(f"{self.base_model_prefix}.", loading)
 
     def read(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """What the linear layer gets of the mix `states` (B, T, H), `mask` (B, T) being 0 for padding."""

@@ -20,7 +20,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPoolingAndNoAttenti
 
 from .fast_resnet import FastResNetConfig, FastResNetModel
 from .googlenet import GoogLeNetConfig, GoogLeNetModel
-from .heads import ClassifiesImages
+from .heads import ClassifiesImages, under
 from .lenet import LeNetConfig, LeNetModel
 from .resnet import SmallImageResNetConfig, SmallImageResNetModel
 
@@ -130,10 +130,7 @@ class PooledForImageClassification(ClassifiesImages, PooledPreTrainedModel):
         self.pooled.encoder, loading = transformers.AutoModel.from_pretrained(
             source, config=self.pooled.encoder.config, output_loading_info=True
         )
-        return {
-            "missing_keys": [f"pooled.encoder.{key}" for key in loading["missing_keys"]],
-            "mismatched_keys": [(f"pooled.encoder.{key}", *rest) for key, *rest in loading["mismatched_keys"]],
-        }
+        return under("pooled.encoder.", loading)
 
 
 @contextmanager

@@ -15,7 +15,6 @@ def pretrain_on_labels(method: str, arguments: ResNetArguments) -> dict[str, Any
 
     from toolkit.data.image import load_labelled_images
     from toolkit.encoders import SCRATCH, load_image_encoder
-    from toolkit.images import rows_of_pixels
     from toolkit.objectives.supervised import CollateImages, held_out_accuracy, set_loss, weights_of
     from toolkit.presets import get_image_preset
 
@@ -42,8 +41,7 @@ def pretrain_on_labels(method: str, arguments: ResNetArguments) -> dict[str, Any
     )
     weights = weights_of(train_rows["label"][:], labels) if arguments.class_weights else None
     set_loss(model, arguments.label_smoothing, weights)
-    run.say("reading images")
-    images, held_out = (rows_of_pixels(rows, processor, label2id) for rows in (train_rows, validation_rows))
+    images, held_out = run.pixels(train_rows, validation_rows, processor, label2id)
     collate, exact = CollateImages.to_train(processor, arguments), CollateImages(processor)
 
     def measure(model) -> dict[str, Any]:
@@ -64,12 +62,13 @@ def pretrain_simclr(arguments: SimCLRArguments) -> dict[str, Any]:
     from toolkit.presets import get_image_preset
 
     run = ImageRun("simclr", arguments)
-    get_image_preset(arguments.preset)
+    preset = get_image_preset(arguments.preset)
     train_rows, validation_rows = run.load_unlabelled()
     torch.manual_seed(arguments.seed)
     encoder, processor = load_image_encoder(SCRATCH + arguments.preset, "AutoModel", arguments.image_size, train_rows)
-    size = arguments.image_size or get_image_preset(arguments.preset).image_size
-    model = around(encoder, size, arguments.projection_size, arguments.temperature)
+    model = around(
+        encoder, arguments.image_size or preset.image_size, arguments.projection_size, arguments.temperature
+    )
     collate = CollateViews(processor, Views(arguments.seed, arguments.smallest_part, arguments.color_strength))
     images, held_out = run.pixels(train_rows, validation_rows, processor)
     run.create_output_dir()
@@ -125,8 +124,9 @@ class ImageRun(Run):
             lambda split: load_corpus_of_images(self.arguments.corpus, split, self.arguments.image_column)
         )
 
-    def pixels(self, train_rows, validation_rows, processor) -> tuple[Any, Any]:
+    def pixels(self, train_rows, validation_rows, processor, label2id: dict[str, int] | None = None):
+        """Both as rows of pixels, with ids of labels where there are any."""
         from toolkit.images import rows_of_pixels
 
         self.say("reading images")
-        return rows_of_pixels(train_rows, processor, {}), rows_of_pixels(validation_rows, processor, {})
+        return tuple(rows_of_pixels(rows, processor, label2id or {}) for rows in (train_rows, validation_rows))
