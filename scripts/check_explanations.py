@@ -5,9 +5,13 @@
     python scripts/check_explanations.py runs/cifar10/seed0 ../shared/data/cifar10 docs/results/explanations.json
 
 The first NUM_IMAGES (100) test images of DATA, each map of `toolkit explain` for the label that the classifier of
-FOLDER gives: the mean colour covers the tenth of the image that is most important, of single pixels and of squares of
-an eighth of its width. By how much the label's logit falls, less the mean of what it falls by under ten random tenths
-of as many pixels or squares; 95% interval of the bootstrap over images.
+FOLDER gives: the mean colour covers the tenth of the image that is most important. By how much the label's logit
+falls, less the mean of what it falls by under ten random tenths; 95% interval of the bootstrap over images.
+
+- squares: the most important squares of an eighth of the image's width, against random squares.
+- pixels: the most important pixels, against random ones, which lie scattered.
+- moved: the most important pixels, against their own shape at random other places; what leaves the image at one side
+  comes in at the other.
 """
 
 import sys
@@ -27,12 +31,21 @@ from toolkit.results import made_with, write_json
 SHARE, NUM_RANDOM, SQUARES = 0.1, 10, 8  # squares to a side
 
 
-def covered(pixels: torch.Tensor, scores: np.ndarray) -> torch.Tensor:
-    """`pixels` (1, 3, S, S) without the tenth of the places where `scores` (N, N) is largest."""
+def tenth(scores: np.ndarray) -> np.ndarray:
+    """1 at the tenth of the places where `scores` (N, N) is largest, and 0 elsewhere."""
     chosen = np.zeros(scores.size, dtype=np.float32)
     chosen[np.argsort(-scores.ravel(), kind="stable")[: round(SHARE * scores.size)]] = 1
-    mask = torch.from_numpy(chosen.reshape(1, 1, *scores.shape))
+    return chosen.reshape(scores.shape)
+
+
+def covered(pixels: torch.Tensor, places: np.ndarray) -> torch.Tensor:
+    """`pixels` (1, 3, S, S) without those where `places` (N, N) is 1."""
+    mask = torch.from_numpy(places)[None, None]
     return pixels * (1 - F.interpolate(mask, tuple(pixels.shape[2:]), mode="nearest"))
+
+
+def moved(places: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return np.roll(places, rng.integers(1, len(places), 2), axis=(0, 1))
 
 
 def main(folder: str, data: str, record: str, num_images: str = "100") -> None:
@@ -46,18 +59,22 @@ def main(folder: str, data: str, record: str, num_images: str = "100") -> None:
             logits = model(pixel_values=pixels).logits[0]
         label = int(logits.argmax())
 
-        def fall(scores: np.ndarray, pixels=pixels, before=logits, label=label) -> float:
+        def fall(places: np.ndarray, pixels=pixels, before=logits, label=label) -> float:
             with torch.no_grad():
-                return float(before[label] - model(pixel_values=covered(pixels, scores)).logits[0, label])
+                return float(before[label] - model(pixel_values=covered(pixels, places)).logits[0, label])
 
         sides = {"pixels": pixels.shape[2], "squares": SQUARES}
         chance = {
-            unit: np.mean([fall(rng.random((side, side))) for _ in range(NUM_RANDOM)]) for unit, side in sides.items()
+            unit: np.mean([fall(tenth(rng.random((side, side)))) for _ in range(NUM_RANDOM)])
+            for unit, side in sides.items()
         }
         for name, values in importance_maps(model, pixels, label).items():
             for unit, side in sides.items():
-                scores = F.adaptive_avg_pool2d(torch.tensor(values)[None], side)[0].numpy()
-                falls.setdefault(f"{name}, {unit}", []).append((fall(scores), chance[unit]))
+                places = tenth(F.adaptive_avg_pool2d(torch.tensor(values)[None], side)[0].numpy())
+                falls.setdefault(f"{name}, {unit}", []).append((fall(places), chance[unit]))
+                if unit == "pixels":
+                    elsewhere = np.mean([fall(moved(places, rng)) for _ in range(NUM_RANDOM)])
+                    falls.setdefault(f"{name}, moved", []).append((fall(places), elsewhere))
         if number % 10 == 0:
             print(f"{number} of {len(rows)} images", file=sys.stderr)
     figures = {}

@@ -71,9 +71,9 @@ case $step in
         ;;
     unlabelled)
         "${toolkit[@]}" pretrain simclr --corpus "$data/cifar10" --output_dir "$runs/simclr" --max_minutes 30 \
-            --batch_size 512 --optim muon --learning_rate 1e-2 --resume
+            --batch_size 512 --optim muon --learning_rate 2e-2 --temperature 0.2 --image_size 24 --resume
         "${toolkit[@]}" compare --task image --encoders "$runs/simclr" --data "$data/cifar10" --train_sizes 50 --per_class \
-            --freeze --seeds 5 --augment flip shift --output_dir "$runs/$step" --resume
+            --subset_each_seed --freeze --seeds 5 --augment flip shift --output_dir "$runs/$step" --resume
         cp "$runs/$step/results.json" "docs/results/$step.json"
         ;;
     explanations)

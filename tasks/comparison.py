@@ -29,11 +29,13 @@ def compare(
     learning_rates: Sequence[float],
     say=print,
     with_baseline: bool = False,
+    subset_each_seed: bool = False,
 ) -> dict[str, Any]:
     """Fine-tune every encoder, by its name and folder, and its twin, at each size with each seed.
 
-    With a baseline, the task's usual method without a network learns from the same examples. `arguments` hold what all
-    runs share; their `output_dir` receives one folder a run and `results.json`, the record that is returned and that
+    With `subset_each_seed` each seed has its own labelled examples, which are otherwise the same for all. With a
+    baseline, the task's usual method without a network learns from the same examples. `arguments` hold what all runs
+    share; their `output_dir` receives one folder a run and `results.json`, the record that is returned and that
     `toolkit.report` draws. With their `resume`, runs that an earlier comparison there has finished are not made again.
     """
     output_dir = Path(arguments.output_dir)
@@ -44,7 +46,8 @@ def compare(
     num_done = 0
     baseline = None
     if with_baseline and is_main_process():
-        baseline = run_baseline(task, arguments, train_sizes, say, output_dir)
+        subset_seeds = seeds if subset_each_seed else [arguments.subset_seed]
+        baseline = run_baseline(task, arguments, train_sizes, say, subset_seeds, output_dir)
     rows = []
     for name, folder in encoders.items():
         budgets = []
@@ -57,7 +60,7 @@ def compare(
                 # A frozen twin would be random features: it learns as a whole.
                 freeze = arguments.freeze and variant == PRETRAINED
                 shared = dataclasses.replace(arguments, encoder=encoder, train_size=train_size, freeze=freeze)
-                cells[variant] = _run_cell(task, shared, cell_dir, seeds, learning_rates)
+                cells[variant] = _run_cell(task, shared, cell_dir, seeds, learning_rates, subset_each_seed)
                 num_done += runs_a_cell
             budgets.append({"name": budget, **_compare_cells(task, figure, **cells)})
         rows.append(
@@ -90,6 +93,7 @@ def compare(
         "n": rows[0]["budgets"][0]["n"],
         "figure": figure,
         "seeds": list(seeds),
+        "subset_each_seed": subset_each_seed,
         "learning_rates": list(learning_rates),
         "encoders": rows,
         "baseline": baseline,
@@ -116,14 +120,24 @@ class _Cell(NamedTuple):
 
 
 def _run_cell(
-    task: Task, arguments: FinetuneArguments, folder: Path, seeds: Sequence[int], learning_rates: Sequence[float]
+    task: Task,
+    arguments: FinetuneArguments,
+    folder: Path,
+    seeds: Sequence[int],
+    learning_rates: Sequence[float],
+    subset_each_seed: bool,
 ) -> _Cell:
     """One run a seed, all with the learning rate that is best on validation data with the first seed."""
 
     def run(seed: int, learning_rate: float) -> tuple[float, Path]:
-        output_dir = folder / f"seed{seed}-lr{learning_rate:g}"
-        one = dataclasses.replace(arguments, seed=seed, learning_rate=learning_rate, output_dir=str(output_dir))
-        return finetune(task, one)["validation_metrics"][task.figure(one)]["value"], output_dir
+        one = dataclasses.replace(
+            arguments,
+            seed=seed,
+            subset_seed=seed if subset_each_seed else arguments.subset_seed,
+            learning_rate=learning_rate,
+            output_dir=str(folder / f"seed{seed}-lr{learning_rate:g}"),
+        )
+        return finetune(task, one)["validation_metrics"][task.figure(one)]["value"], Path(one.output_dir)
 
     tried = {learning_rate: run(seeds[0], learning_rate) for learning_rate in learning_rates}
     best = max(tried, key=lambda learning_rate: tried[learning_rate][0])
@@ -136,9 +150,11 @@ def run_baseline(
     arguments: FinetuneArguments,
     train_sizes: Sequence[int | None],
     say,
+    subset_seeds: Sequence[int] = (0,),
     folder: Path | None = None,
 ) -> dict[str, Any]:
-    """What the task's usual method without a network makes of each label budget: figure, interval and seconds.
+    """What the task's usual method without a network makes of each label budget: figure and interval, pooled over the
+    choices of labelled examples, and seconds of one.
 
     With a `folder` each is kept there when it is done, and with `arguments.resume` taken from there.
     """
@@ -150,15 +166,17 @@ def run_baseline(
             budgets.append(json.loads(file.read_text(encoding="utf-8")))
             continue
         say(f"{task.baseline_name}, {budget_name(train_size, arguments.per_class)}")
-        train_rows, validation_rows, test_rows = load_splits(
-            task, dataclasses.replace(arguments, train_size=train_size)
-        )
-        rows, stopwatch = test_rows or validation_rows, Stopwatch()
-        predictions = task.baseline(train_rows, rows)
-        seconds = stopwatch.seconds
-        lines = [task.as_json(row, prediction) for row, prediction in zip(rows, predictions, strict=True)]
-        measured = task.measure(figure, [lines])
-        budgets.append({"train_size": len(train_rows), figure: measured, "seconds": seconds})
+        pooled, seconds = [], []
+        for subset_seed in subset_seeds:
+            train_rows, validation_rows, test_rows = load_splits(
+                task, dataclasses.replace(arguments, train_size=train_size, subset_seed=subset_seed)
+            )
+            rows, stopwatch = test_rows or validation_rows, Stopwatch()
+            predictions = task.baseline(train_rows, rows)
+            seconds.append(stopwatch.seconds)
+            pooled.append([task.as_json(row, prediction) for row, prediction in zip(rows, predictions, strict=True)])
+        measured = task.measure(figure, pooled)
+        budgets.append({"train_size": len(train_rows), figure: measured, "seconds": statistics.fmean(seconds)})
         if file:
             file.parent.mkdir(parents=True, exist_ok=True)
             write_json(file, budgets[-1])

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY, run_toolkit
@@ -12,7 +13,9 @@ from sklearn.linear_model import LogisticRegression
 
 from tasks.baselines import _shape
 from tasks.comparison import _read_lines
+from toolkit.data.rows import take_subset
 from toolkit.data.text import load_labelled_text
+from toolkit.results import read_results
 
 FLAGS = ["--max_steps", "6", "--batch_size", "8", "--seeds", "1", "--learning_rates", "1e-3"]
 
@@ -46,6 +49,35 @@ def test_the_baseline_is_logistic_regression_on_the_same_examples(of_text):
     assert record["baseline"]["budgets"][1]["accuracy"]["value"] == pytest.approx(accuracy)
     assert record["baseline"]["budgets"][0]["train_size"] == 3 * len(set(train["label"]))
     assert "TF-IDF + logistic regression" in printed
+
+
+def test_each_seed_may_have_its_own_examples(encoders, tmp_path):
+    flags = ["--task", "text", "--encoders", encoders["word2vec"], "--data", "sample", "--baseline"]
+    flags += ["--train_sizes", "3", "--per_class", *FLAGS, "--seeds", "2", "--max_steps", "2"]
+    records = {}
+    for name, more in (("shared", []), ("own", ["--subset_each_seed"])):
+        done = run_toolkit("compare", *flags, "--output_dir", tmp_path / name, *more)
+        assert done.returncode == 0, done.stderr
+        records[name] = json.loads((tmp_path / name / "results.json").read_text())
+    subset_seeds = {}
+    for name, record in records.items():
+        (budget,) = record["encoders"][0]["budgets"]
+        folders = budget["pretrained"]["folders"] + budget["scratch"]["folders"]
+        subset_seeds[name] = [read_results(Path(folder))["arguments"]["subset_seed"] for folder in folders]
+    assert subset_seeds == {"shared": [0, 0, 0, 0], "own": [0, 1, 0, 1]}
+    test = load_labelled_text("sample", "test")
+    right = []
+    for seed in (0, 1):
+        train = load_labelled_text("sample", "train")
+        train = take_subset(train, 3, seed, train["label"])
+        vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\w+|[^\w\s]")
+        classifier = LogisticRegression(C=10, max_iter=1000).fit(
+            vectorizer.fit_transform(train["text"]), train["label"]
+        )
+        right.append(classifier.score(vectorizer.transform(test["text"]), test["label"]))
+    assert right[0] != right[1]
+    baselines = {name: record["baseline"]["budgets"][0]["accuracy"]["value"] for name, record in records.items()}
+    assert baselines == pytest.approx({"shared": right[0], "own": sum(right) / 2})
 
 
 def test_a_tagger_stands_beside_the_crf_on_hand_made_features(encoders, tmp_path):

@@ -5,8 +5,11 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import torch
 from conftest import REPOSITORY, TORCHRUN, run_toolkit
+from PIL import Image
 
 TOOLKIT = {
     "one process": f"{sys.executable} -m toolkit",
@@ -83,6 +86,79 @@ def test_word_vectors_are_timed_beside_gensims(method, tmp_path, monkeypatch):
     assert record["figures"]["gensim"] == [noted["gensim"]["seconds"]]
     assert all(-1 <= of[name] <= 1 for of in noted.values() for name in ("analogies", "wordsim353", "simlex999"))
     assert min(of["peak_memory_mb"] for of in noted.values()) > 50
+
+
+@pytest.mark.slow
+def test_pictures_of_convolution(tmp_path):
+    environment = {**os.environ, "TOOLKIT": TOOLKIT["one process"], "PYTHONPATH": str(REPOSITORY)}
+    scripts = REPOSITORY / "scripts"
+
+    def run(*command) -> None:
+        done = subprocess.run(
+            list(map(str, command)), capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=1500
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    (tmp_path / "docs" / "pictures").mkdir(parents=True)
+    run(scripts / "depth.sh", "sample", tmp_path / "depth", "0.05", "--learning_rates", "1e-3")
+    made = {folder.name: folder for folder in (tmp_path / "depth").glob("*-*-?")}
+    assert len(made) == 18
+    sizes = {name: json.loads((folder / "results.json").read_text())["parameters"] for name, folder in made.items()}
+    assert sizes["1-yes-0"] < sizes["3-yes-0"] < sizes["7-yes-0"]
+    configs = [json.loads((made[name] / "config.json").read_text()) for name in ("7-yes-0", "7-no-0")]
+    assert [config["shortcuts"] for config in configs] == [True, False]
+    assert all(config["depths"] == [7, 7, 7] for config in configs)
+    for command in ("kernels", "pooling", "parameters"):
+        run(sys.executable, scripts / "convolution.py", command, tmp_path / "docs" / "pictures" / f"{command}.png")
+    run(
+        *(sys.executable, scripts / "convolution.py", "filters", tmp_path / "docs" / "pictures" / "filters.png"),
+        *(tmp_path / "depth" / "1-yes-0", tmp_path / "depth" / "1-yes-1"),
+    )
+    for name in ("depth", "kernels", "pooling", "parameters", "filters"):
+        picture = np.asarray(Image.open(tmp_path / "docs" / "pictures" / f"{name}.png").convert("L"))
+        assert picture.shape[1] >= 800
+        assert picture.std() > 10
+
+
+@pytest.mark.slow
+def test_explanations_are_checked(tmp_path):
+    """By a network that reads the sample's digits well, whose logits fall where the pixels it reads are covered."""
+    digits = tmp_path / "digits"
+    flags = ["--image_size", "16", "--num_train_epochs", "5", "--optim", "muon", "--learning_rate", "1e-2"]
+    done = run_toolkit(
+        *("finetune", "image", "--encoder", "scratch:resnet-fast", "--data", "sample", "--output_dir", digits, *flags)
+    )
+    assert done.returncode == 0, done.stderr
+    command = [sys.executable, REPOSITORY / "scripts" / "check_explanations.py", digits, "sample"]
+    done = subprocess.run(
+        [*map(str, command), str(tmp_path / "record.json"), "20"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert record["n"] == 20
+    for name in ("occlusion, squares", "occlusion, moved", "grad_cam, squares"):
+        found = {kind: record["metrics"][f"{name}{kind}"]["value"] for kind in ("", ", important", ", random")}
+        assert found[""] == pytest.approx(found[", important"] - found[", random"])
+        assert found[""] > 0
+
+
+def test_the_tenth_that_is_covered(monkeypatch):
+    monkeypatch.syspath_prepend(str(REPOSITORY / "scripts"))
+    import check_explanations
+
+    scores = np.arange(100.0).reshape(10, 10)
+    places = check_explanations.tenth(scores)
+    assert places.tolist() == [[0] * 10] * 9 + [[1] * 10]
+    pixels = check_explanations.covered(torch.ones(1, 3, 20, 20), places)
+    assert pixels[..., :18, :].eq(1).all()
+    assert pixels[..., 18:, :].eq(0).all()
+    row = check_explanations.moved(places, np.random.default_rng(0)).sum(axis=1).tolist()
+    assert sorted(row) == [0] * 9 + [10]
+    assert row[9] == 0
 
 
 def test_recipes_explain_themselves():

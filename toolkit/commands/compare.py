@@ -36,6 +36,9 @@ class CompareArguments(TrainingArguments):
     """The numbers count examples of each class; a class that has fewer gives all."""
     seeds: int = 3
     """Fine-tune with this many seeds, from 0."""
+    subset_each_seed: bool = False
+    """Each seed has its own --train_sizes examples, so that what depends on their choice shows (default: all seeds
+    have the same)."""
     learning_rates: list[float] = field(default_factory=lambda: [1e-3, 3e-3])
     """Short list from which validation data chooses for each encoder, twin and budget."""
     baseline: bool = False
@@ -116,6 +119,11 @@ def run(arguments: CompareArguments) -> None:
     given = {field.name: getattr(arguments, field.name, None) for field in fields(task.arguments_class)}
     given |= {"encoder": "", "learning_rates": None, "overwrite_output_dir": False}
     shared = task.arguments_class(**{name: value for name, value in given.items() if value is not None})
+    if arguments.subset_each_seed and not {"validation", "test"} & set(task.splits(arguments.data)):
+        raise InputError(
+            f"--subset_each_seed: {arguments.data} has no split to test on, expected a test or validation split that "
+            "stays the same while the training examples change"
+        )
     train_sizes = [None if size == "all" else int(size) for size in arguments.train_sizes]
     load_splits(task, replace(shared, train_size=max((size for size in train_sizes if size), default=None)))
     make_accelerator().wait_for_everyone()  # every process has looked before the main one writes
@@ -129,6 +137,7 @@ def run(arguments: CompareArguments) -> None:
         range(arguments.seeds),
         arguments.learning_rates,
         with_baseline=arguments.baseline,
+        subset_each_seed=arguments.subset_each_seed,
         say=lambda message: print(message, file=sys.stderr, flush=True) if is_main_process() else None,
     )
     if not is_main_process():
