@@ -4,14 +4,16 @@
     python scripts/convolution.py kernels OUT.png [IMAGE]
     python scripts/convolution.py pooling OUT.png [IMAGE]
     python scripts/convolution.py parameters OUT.png
+    python scripts/convolution.py subset DATA FOLDER
     python scripts/convolution.py network DEPTH yes|no FOLDER
     python scripts/convolution.py depth OUT.png RUNS/DEPTH-yes-SEED… RUNS/DEPTH-no-SEED…
-    python scripts/convolution.py filters OUT.png BEFORE AFTER
+    python scripts/convolution.py filters OUT.png FOLDER
 
-IMAGE is a photograph that scikit-learn ships (china.jpg, by Daniel Buechele, CC BY 2.0) where none is given. `network`
-writes a residual network of 6 n + 2 layers, n being DEPTH, of He et al. (2016), with its shortcuts or without, as a
-folder for `scratch:FOLDER`; `depth` draws what fine-tuned folders reached, `scripts/depth.sh` makes them. `filters`
-draws the first layer of two checkpoints.
+IMAGE is a photograph that scikit-learn ships (china.jpg, by Daniel Buechele, CC BY 2.0) where none is given. `subset`
+writes 10,000 images of DATA to train on, 1,000 to choose by and 2,000 to test on, or a tenth and what there is.
+`network` writes a residual network of 6 n + 2 layers, n being DEPTH, of He et al. (2016), with its shortcuts or
+without, as a folder for `scratch:FOLDER`; `depth` draws what fine-tuned folders reached, `scripts/depth.sh` makes
+them. `filters` draws the first layer of a folder of `toolkit pretrain`, and how it began.
 """
 
 import json
@@ -140,6 +142,23 @@ def parameters(out: str) -> None:
     print(json.dumps(counts, indent=2, ensure_ascii=False))
 
 
+def subset(data: str, folder: str) -> None:
+    import datasets
+
+    from toolkit.data.image import load_labelled_images
+
+    Path(folder).mkdir(parents=True)
+    train, test = (load_labelled_images(data, split).shuffle(seed=0) for split in ("train", "test"))
+    held_out = min(1_000, len(train) // 10)
+    parts = {
+        "train": train.select(range(held_out, min(held_out + 10_000, len(train)))),
+        "validation": train.select(range(held_out)),
+        "test": test.select(range(min(2_000, len(test)))),
+    }
+    for split, rows in parts.items():
+        rows.cast_column("image", datasets.Image()).to_parquet(Path(folder) / f"{split}.parquet")
+
+
 def network(depth: str, shortcuts: str, folder: str) -> None:
     from transformers import ViTImageProcessor
 
@@ -182,17 +201,38 @@ def depth(out: str, *folders: str) -> None:
     num_seeds = max(map(len, reached.values()))
     figure.suptitle(f"depth with and without shortcuts: mean, least and most of {num_seeds} seeds", fontsize=10)
     save(figure, out)
+    record: dict[str, dict] = {}
+    for (shortcuts, layers), pairs in sorted(reached.items()):
+        accuracies, losses = zip(*pairs, strict=True)
+        record[f"{layers} layers, shortcuts: {shortcuts}"] = {
+            "layers": layers,
+            "accuracy": statistics.fmean(accuracies),
+            "loss": statistics.fmean(losses),
+            "accuracies": accuracies,
+            "losses": losses,
+        }
+    print(json.dumps(record, indent=2))
 
 
-def filters(out: str, before: str, after: str) -> None:
-    from transformers import AutoModel
+def as_it_began(folder: str):
+    """The classifier that a run of `toolkit pretrain` in the folder started from, drawn again from its seed."""
+    from transformers import AutoConfig, AutoModelForImageClassification
+
+    config = AutoConfig.from_pretrained(folder)
+    torch.manual_seed(read_results(Path(folder))["seed"])
+    return AutoModelForImageClassification.from_config(config)
+
+
+def filters(out: str, folder: str) -> None:
+    from transformers import AutoModelForImageClassification
 
     from toolkit.explain import first_kernels
     from toolkit.pictures import zero_is_grey
 
-    figure = pyplot.figure(figsize=(9, 4.4), layout="constrained")
-    for part, (title, folder) in zip(figure.subfigures(1, 2), (("before", before), ("after", after)), strict=True):
-        found = first_kernels(AutoModel.from_pretrained(folder))
+    networks = {"before": as_it_began(folder), "after": AutoModelForImageClassification.from_pretrained(folder)}
+    figure = pyplot.figure(figsize=(9, 2.8), layout="constrained")
+    for part, (title, model) in zip(figure.subfigures(1, 2), networks.items(), strict=True):
+        found = first_kernels(model)
         assert found is not None
         columns = 8
         all_axes = part.subplots(-(-len(found) // columns), columns, squeeze=False)
@@ -210,4 +250,6 @@ def save(figure, out: str) -> None:
 
 
 if __name__ == "__main__":
-    {f.__name__: f for f in (kernels, pooling, parameters, network, depth, filters)}[sys.argv[1]](*sys.argv[2:])
+    {f.__name__: f for f in (kernels, pooling, parameters, subset, network, depth, filters)}[sys.argv[1]](
+        *sys.argv[2:]
+    )

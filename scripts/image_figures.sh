@@ -11,7 +11,7 @@
 # CIFAR-10, ten minutes. digits: the sample, five seeds. x_rays_…: what pretraining buys on DATA_DIR/chest_xray, with a
 # network of ImageNet in MODELS_DIR, and with the one of the step pretrain, and what their features buy as they are.
 # unlabelled: what CIFAR-10 without labels buys where 1% of them are known. explanations: whether the maps of `toolkit
-# explain` show what counts, for the network of the step pretrain.
+# explain` show what counts, for the network of the step pretrain and for a vision transformer.
 # Started again, a step goes on where it was stopped.
 set -euo pipefail
 data=${1:?DATA_DIR} models=${2:?MODELS_DIR} runs=${3:?RUNS_DIR}
@@ -77,7 +77,10 @@ case $step in
         cp "$runs/$step/results.json" "docs/results/$step.json"
         ;;
     explanations)
+        "${toolkit[@]}" finetune image --encoder scratch:vit-tiny --data "$data/cifar10" --output_dir "$runs/vit" \
+            --num_train_epochs 3 --batch_size 128 --optim muon --learning_rate 5e-3 --augment flip shift --resume
         python "$scripts/check_explanations.py" "$runs/resnet-fast" "$data/cifar10" docs/results/explanations.json
+        python "$scripts/check_explanations.py" "$runs/vit" "$data/cifar10" docs/results/explanations_vit.json
         ;;
     *) echo "unknown STEP '$step'" >&2; exit 2 ;;
 esac

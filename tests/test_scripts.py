@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import REPOSITORY, TORCHRUN, run_toolkit
 from PIL import Image
+from safetensors.torch import load_file
 
 TOOLKIT = {
     "one process": f"{sys.executable} -m toolkit",
@@ -99,7 +100,8 @@ def test_pictures_of_convolution(tmp_path):
         )
         assert done.returncode == 0, done.stderr[-3000:]
 
-    (tmp_path / "docs" / "pictures").mkdir(parents=True)
+    for name in ("pictures", "results"):
+        (tmp_path / "docs" / name).mkdir(parents=True)
     run(scripts / "depth.sh", "sample", tmp_path / "depth", "0.05", "--learning_rates", "1e-3")
     made = {folder.name: folder for folder in (tmp_path / "depth").glob("*-*-?")}
     assert len(made) == 18
@@ -108,16 +110,34 @@ def test_pictures_of_convolution(tmp_path):
     configs = [json.loads((made[name] / "config.json").read_text()) for name in ("7-yes-0", "7-no-0")]
     assert [config["shortcuts"] for config in configs] == [True, False]
     assert all(config["depths"] == [7, 7, 7] for config in configs)
+    record = json.loads((tmp_path / "docs" / "results" / "depth.json").read_text())
+    assert len(record) == 6
+    reached = [
+        100 * json.loads((made[f"3-no-{seed}"] / "results.json").read_text())["metrics"]["accuracy"]["value"]
+        for seed in range(3)
+    ]
+    assert record["20 layers, shortcuts: no"]["accuracies"] == pytest.approx(reached)
+    assert record["20 layers, shortcuts: no"]["accuracy"] == pytest.approx(sum(reached) / 3)
     for command in ("kernels", "pooling", "parameters"):
         run(sys.executable, scripts / "convolution.py", command, tmp_path / "docs" / "pictures" / f"{command}.png")
-    run(
-        *(sys.executable, scripts / "convolution.py", "filters", tmp_path / "docs" / "pictures" / "filters.png"),
-        *(tmp_path / "depth" / "1-yes-0", tmp_path / "depth" / "1-yes-1"),
-    )
+    filters = tmp_path / "docs" / "pictures" / "filters.png"
+    run(sys.executable, scripts / "convolution.py", "filters", filters, tmp_path / "depth" / "1-yes-0")
     for name in ("depth", "kernels", "pooling", "parameters", "filters"):
         picture = np.asarray(Image.open(tmp_path / "docs" / "pictures" / f"{name}.png").convert("L"))
         assert picture.shape[1] >= 800
         assert picture.std() > 10
+
+
+def test_a_network_is_drawn_again_as_it_began(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(REPOSITORY / "scripts"))
+    import convolution
+
+    flags = ["--seed", "3", "--max_steps", "1", "--learning_rate", "1e-9"]
+    done = run_toolkit("pretrain", "lenet", "--corpus", "sample", "--output_dir", tmp_path / "lenet", *flags)
+    assert done.returncode == 0, done.stderr
+    now = load_file(tmp_path / "lenet" / "model.safetensors")
+    before = convolution.as_it_began(str(tmp_path / "lenet")).state_dict()
+    torch.testing.assert_close({name: before[name] for name in now}, now, atol=1e-6, rtol=0)
 
 
 @pytest.mark.slow
