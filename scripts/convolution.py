@@ -17,6 +17,7 @@ them. `filters` draws the first layer of a folder of `toolkit pretrain`, and how
 """
 
 import json
+import math
 import statistics
 import sys
 from pathlib import Path
@@ -230,11 +231,11 @@ def filters(out: str, folder: str) -> None:
     from toolkit.pictures import zero_is_grey
 
     networks = {"before": as_it_began(folder), "after": AutoModelForImageClassification.from_pretrained(folder)}
-    figure = pyplot.figure(figsize=(9, 2.8), layout="constrained")
+    figure = pyplot.figure(figsize=(9, 4.8), layout="constrained")
     for part, (title, model) in zip(figure.subfigures(1, 2), networks.items(), strict=True):
         found = first_kernels(model)
         assert found is not None
-        columns = 8
+        columns = math.ceil(len(found) ** 0.5)
         all_axes = part.subplots(-(-len(found) // columns), columns, squeeze=False)
         for axes in all_axes.flat:
             axes.axis("off")

@@ -60,7 +60,7 @@ def write_explanation(
             f"logit lost where a square\nof {covered} × {covered} pixels covers it",
         ),
         "grad_cam": (f"where the last maps speak for “{label}”", "Grad-CAM, logits"),
-        "attention": ("what reaches the classifying token", "attention through all layers, share of all pixels"),
+        "attention": ("what reaches the classifying token", "attention through all layers, share of a patch"),
     }
     for kind, values in importance.items():
         if kind != "attention":
@@ -138,11 +138,13 @@ def draw_attention(
 
 
 def _overlay(figure, axes, image: np.ndarray, values: np.ndarray, unit: str) -> None:
-    """The image in grey under `values`, red above 0 and blue below."""
+    """The image in grey under `values`, red above 0 and, where there are such, blue below."""
     largest = float(np.abs(values).max()) or 1.0
+    is_signed = float(values.min()) < 0
     axes.imshow(image.mean(axis=2), cmap="gray", vmin=0, vmax=255)
     extent = (-0.5, image.shape[1] - 0.5, image.shape[0] - 0.5, -0.5)
-    drawn = axes.imshow(values, cmap="RdBu_r", vmin=-largest, vmax=largest, alpha=0.6, extent=extent)
+    colours = {"cmap": "RdBu_r", "vmin": -largest} if is_signed else {"cmap": "Reds", "vmin": 0}
+    drawn = axes.imshow(values, **colours, vmax=largest, alpha=0.6, extent=extent)
     axes.axis("off")
     bar = figure.colorbar(drawn, ax=axes, shrink=0.85)
     bar.set_label(unit, fontsize=7)
