@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -91,7 +92,8 @@ def test_word_vectors_are_timed_beside_gensims(method, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_pictures_of_convolution(tmp_path):
-    environment = {**os.environ, "TOOLKIT": TOOLKIT["one process"], "PYTHONPATH": str(REPOSITORY)}
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "TOOLKIT": TOOLKIT["one process"], "PYTHONPATH": str(REPOSITORY), "PATH": path}
     scripts = REPOSITORY / "scripts"
 
     def run(*command) -> None:
