@@ -71,10 +71,11 @@ def main(folder: str, data: str, record: str, num_images: str = "100") -> None:
         for name, values in importance_maps(model, pixels, label).items():
             for unit, side in sides.items():
                 places = tenth(F.adaptive_avg_pool2d(torch.tensor(values)[None], side)[0].numpy())
-                falls.setdefault(f"{name}, {unit}", []).append((fall(places), chance[unit]))
+                important = fall(places)
+                falls.setdefault(f"{name}, {unit}", []).append((important, chance[unit]))
                 if unit == "pixels":
                     elsewhere = np.mean([fall(moved(places, rng)) for _ in range(NUM_RANDOM)])
-                    falls.setdefault(f"{name}, moved", []).append((fall(places), elsewhere))
+                    falls.setdefault(f"{name}, moved", []).append((important, elsewhere))
         if number % 10 == 0:
             print(f"{number} of {len(rows)} images", file=sys.stderr)
     figures = {}

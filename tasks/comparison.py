@@ -46,7 +46,7 @@ def compare(
     num_done = 0
     baseline = None
     if with_baseline and is_main_process():
-        subset_seeds = seeds if subset_each_seed else [arguments.subset_seed]
+        subset_seeds = seeds if subset_each_seed else None
         baseline = run_baseline(task, arguments, train_sizes, say, subset_seeds, output_dir)
     rows = []
     for name, folder in encoders.items():
@@ -150,7 +150,7 @@ def run_baseline(
     arguments: FinetuneArguments,
     train_sizes: Sequence[int | None],
     say,
-    subset_seeds: Sequence[int] = (0,),
+    subset_seeds: Sequence[int] | None = None,
     folder: Path | None = None,
 ) -> dict[str, Any]:
     """What the task's usual method without a network makes of each label budget: figure and interval, pooled over the
@@ -167,7 +167,7 @@ def run_baseline(
             continue
         say(f"{task.baseline_name}, {budget_name(train_size, arguments.per_class)}")
         pooled, seconds = [], []
-        for subset_seed in subset_seeds:
+        for subset_seed in subset_seeds or [arguments.subset_seed]:
             train_rows, validation_rows, test_rows = load_splits(
                 task, dataclasses.replace(arguments, train_size=train_size, subset_seed=subset_seed)
             )

@@ -171,8 +171,15 @@ def test_the_pictures_are_written(kind, flags, files, shown, tmp_path):
     label, probability, name = done.stdout.strip().split("\t")
     (line,) = predict(str(shown / kind), [str(shown / "digit.png")])
     assert label == ("3" if flags[:1] == ["--label"] else line["predicted"])
-    assert float(probability) == pytest.approx(line["probabilities"][label], abs=1e-4)
+    assert probability == f"{line['probabilities'][label]:.4f}"
     assert name == str(shown / "digit.png")
+
+
+def test_layers_and_the_label_are_for_the_user_to_choose(shown, tmp_path):
+    flags = ["--output_dir", tmp_path / "out", "--label", "3", "--layers", "resnet.encoder.stages.0"]
+    done = run_toolkit("explain", shown / "resnet", shown / "digit.png", *flags)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("3\t")
 
 
 @pytest.mark.parametrize(

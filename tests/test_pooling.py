@@ -3,6 +3,7 @@
 import json
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from conftest import run_toolkit
@@ -119,23 +120,49 @@ def mixed(tmp_path_factory):
 
 @pytest.mark.parametrize("encoder", ["scratch:resnet-fast", "scratch:timm/test_resnet"])
 def test_images_of_mixed_sizes_are_learned_as_they_are(encoder, mixed, tmp_path):
-    flags = ["--encoder", encoder, "--data", mixed, "--output_dir", tmp_path, "--pooling", "gem", "--keep_size"]
-    done = run_toolkit(
-        "finetune", "image", *flags, "--max_steps", "40", "--batch_size", "16", "--learning_rate", "1e-2"
-    )
+    flags = [
+        "--encoder",
+        encoder,
+        "--data",
+        mixed,
+        "--output_dir",
+        tmp_path / "out",
+        "--pooling",
+        "gem",
+        "--keep_size",
+    ]
+    flags += [
+        "--max_steps",
+        "60",
+        "--batch_size",
+        "16",
+        "--learning_rate",
+        "1e-2",
+        "--flip_at_test",
+        "--shift_at_test",
+    ]
+    done = run_toolkit("finetune", "image", *flags)
     assert done.returncode == 0, done.stderr
-    record = json.loads((tmp_path / "results.json").read_text())
-    assert record["metrics"]["accuracy"]["value"] > 0.7
+    record = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert record["metrics"]["accuracy"]["value"] > 0.8
+    files = sorted(map(str, (mixed / "test").rglob("*.png")))
+    together = [line["probabilities"]["7"] for line in predict(str(tmp_path / "out"), files)]
+    alone = [line["probabilities"]["7"] for file in files[:6] for line in predict(str(tmp_path / "out"), [file])]
+    assert together[:6] == pytest.approx(alone, abs=1e-4)
+    turned = [np.asarray(Image.open(file)).shape for file in files]
+    assert len(set(turned)) == 3
+
+
+def test_the_pipeline_says_the_same_of_images_as_they_are(mixed, tmp_path):
+    flags = ["--encoder", "scratch:resnet-tiny", "--data", mixed, "--output_dir", tmp_path, "--pooling", "max"]
+    done = run_toolkit("finetune", "image", *flags, "--keep_size", "--max_steps", "30", "--batch_size", "16")
+    assert done.returncode == 0, done.stderr
     files = sorted(map(str, (mixed / "test").rglob("*.png")))[:9]
-    assert len({Image.open(file).size for file in files}) == 3
-    together = predict(str(tmp_path), files)
-    alone = [line for file in files[:3] for line in predict(str(tmp_path), [file])]
-    found = [line["probabilities"]["7"] for line in together]
-    assert found[:3] == pytest.approx([line["probabilities"]["7"] for line in alone], abs=1e-4)
     answers = pipeline("image-classification", model=str(tmp_path))(files)
-    assert [answer[0]["label"] for answer in answers] == [line["predicted"] for line in together]
-    highest = [max(line["probabilities"].values()) for line in together]
-    assert highest == pytest.approx([answer[0]["score"] for answer in answers], abs=1e-3)
+    lines = predict(str(tmp_path), files)
+    assert [answer[0]["label"] for answer in answers] == [line["predicted"] for line in lines]
+    found = [max(line["probabilities"].values()) for line in lines]
+    assert found == pytest.approx([answer[0]["score"] for answer in answers], abs=1e-3)
 
 
 def test_views_of_images_of_mixed_sizes_are_those_of_each():

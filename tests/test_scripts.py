@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,41 +20,38 @@ TOOLKIT = {
 }
 
 
+def run_script(script: str, *arguments, way: str = "one process", cwd: Path = REPOSITORY) -> str:
+    """What a script, which must succeed, prints; `python` is the interpreter of the tests."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "TOOLKIT": TOOLKIT[way], "PYTHONPATH": str(REPOSITORY), "PATH": path}
+    command = [*([sys.executable] if script.endswith(".py") else []), str(REPOSITORY / "scripts" / script)]
+    command += map(str, arguments)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, timeout=1500)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("way", TOOLKIT)
 def test_recipes_run(way, corpus, tmp_path):
-    environment = {**os.environ, "TOOLKIT": TOOLKIT[way], "PYTHONPATH": str(REPOSITORY)}
-
-    def run(script: str, *arguments: str) -> subprocess.CompletedProcess:
-        command = [str(REPOSITORY / "scripts" / script), *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=REPOSITORY, timeout=1500)
-        assert done.returncode == 0, done.stderr[-3000:]
-        return done
-
+    run = partial(run_script, way=way)
     run("pretrain_text.sh", corpus, tmp_path / "encoders", "0.05", "--vocab_size", "500")
     flags = ["--train_sizes", "20", "--seeds", "2", "--learning_rates", "1e-3", "--max_steps", "3"]
-    done = run("transfer_pos.sh", tmp_path / "encoders", "sample", tmp_path / "pos", *flags)
-    assert "gain over scratch" in done.stdout
+    printed = run("transfer_pos.sh", tmp_path / "encoders", "sample", tmp_path / "pos", *flags)
+    assert "gain over scratch" in printed
     record = json.loads((tmp_path / "pos" / "results.json").read_text())
     assert [encoder["name"] for encoder in record["encoders"]] == ["bert", "elmo", "word2vec"]
     assert record["seeds"] == [0, 1]
-    done = run("transfer_text.sh", tmp_path / "encoders", "sample", tmp_path / "text", *flags, "--baseline")
-    assert "TF-IDF + logistic regression" in done.stdout
+    printed = run("transfer_text.sh", tmp_path / "encoders", "sample", tmp_path / "text", *flags, "--baseline")
+    assert "TF-IDF + logistic regression" in printed
 
 
 @pytest.mark.slow
 def test_recipes_on_images_run(tmp_path):
-    environment = {**os.environ, "TOOLKIT": TOOLKIT["one process"], "PYTHONPATH": str(REPOSITORY)}
-
-    def run(script: str, *arguments: str) -> str:
-        command = [str(REPOSITORY / "scripts" / script), *map(str, arguments), "--image_size", "8", "--max_steps", "3"]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=REPOSITORY, timeout=600)
-        assert done.returncode == 0, done.stderr[-3000:]
-        return done.stdout
-
-    run("pretrain_images.sh", "sample", tmp_path / "encoders", "1")
+    tiny = ["--image_size", "8", "--max_steps", "3"]
+    run_script("pretrain_images.sh", "sample", tmp_path / "encoders", "1", *tiny)
     flags = ["--train_sizes", "2", "--per_class", "--seeds", "1", "--learning_rates", "1e-3", "--baseline"]
-    table = run("transfer_images.sh", tmp_path / "encoders", "sample", tmp_path / "digits", *flags)
+    table = run_script("transfer_images.sh", tmp_path / "encoders", "sample", tmp_path / "digits", *flags, *tiny)
     assert "gain over scratch" in table
     assert "logistic regression on pixels" in table
     record = json.loads((tmp_path / "digits" / "results.json").read_text())
@@ -62,10 +60,7 @@ def test_recipes_on_images_run(tmp_path):
 
 @pytest.mark.slow
 def test_word_vectors_of_three_seeds_are_scored(corpus, tmp_path):
-    environment = {**os.environ, "TOOLKIT": TOOLKIT["one process"], "PYTHONPATH": str(REPOSITORY)}
-    command = [REPOSITORY / "scripts" / "word_vectors.sh", corpus, tmp_path / "vectors", "--num_train_epochs", "1"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=REPOSITORY, timeout=1500)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_script("word_vectors.sh", corpus, tmp_path / "vectors", "--num_train_epochs", "1")
     found = [json.loads(path.read_text()) for path in (tmp_path / "vectors").glob("seed?/simlex999.json")]
     assert len({record["metrics"]["spearman"]["value"] for record in found}) == 3
 
@@ -92,19 +87,10 @@ def test_word_vectors_are_timed_beside_gensims(method, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_pictures_of_convolution(tmp_path):
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {**os.environ, "TOOLKIT": TOOLKIT["one process"], "PYTHONPATH": str(REPOSITORY), "PATH": path}
-    scripts = REPOSITORY / "scripts"
-
-    def run(*command) -> None:
-        done = subprocess.run(
-            list(map(str, command)), capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=1500
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-
+    run = partial(run_script, cwd=tmp_path)
     for name in ("pictures", "results"):
         (tmp_path / "docs" / name).mkdir(parents=True)
-    run(scripts / "depth.sh", "sample", tmp_path / "depth", "0.05", "--learning_rates", "1e-3")
+    run("depth.sh", "sample", tmp_path / "depth", "0.05", "--learning_rates", "1e-3")
     made = {folder.name: folder for folder in (tmp_path / "depth").glob("*-*-?")}
     assert len(made) == 18
     sizes = {name: json.loads((folder / "results.json").read_text())["parameters"] for name, folder in made.items()}
@@ -121,9 +107,9 @@ def test_pictures_of_convolution(tmp_path):
     assert record["20 layers, shortcuts: no"]["accuracies"] == pytest.approx(reached)
     assert record["20 layers, shortcuts: no"]["accuracy"] == pytest.approx(sum(reached) / 3)
     for command in ("kernels", "pooling", "parameters"):
-        run(sys.executable, scripts / "convolution.py", command, tmp_path / "docs" / "pictures" / f"{command}.png")
+        run("convolution.py", command, tmp_path / "docs" / "pictures" / f"{command}.png")
     filters = tmp_path / "docs" / "pictures" / "filters.png"
-    run(sys.executable, scripts / "convolution.py", "filters", filters, tmp_path / "depth" / "1-yes-0")
+    run("convolution.py", "filters", filters, tmp_path / "depth" / "1-yes-0")
     for name in ("depth", "kernels", "pooling", "parameters", "filters"):
         picture = np.asarray(Image.open(tmp_path / "docs" / "pictures" / f"{name}.png").convert("L"))
         assert picture.shape[1] >= 800
@@ -151,15 +137,7 @@ def test_explanations_are_checked(tmp_path):
         *("finetune", "image", "--encoder", "scratch:resnet-fast", "--data", "sample", "--output_dir", digits, *flags)
     )
     assert done.returncode == 0, done.stderr
-    command = [sys.executable, REPOSITORY / "scripts" / "check_explanations.py", digits, "sample"]
-    done = subprocess.run(
-        [*map(str, command), str(tmp_path / "record.json"), "20"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr
+    run_script("check_explanations.py", digits, "sample", tmp_path / "record.json", "20")
     record = json.loads((tmp_path / "record.json").read_text())
     assert record["n"] == 20
     for name in ("occlusion, squares", "occlusion, moved", "grad_cam, squares"):
