@@ -206,12 +206,12 @@ class Task(ABC):
         """The same for people and spreadsheets."""
 
 
-def finetune(task: Task, arguments: FinetuneArguments) -> dict[str, Any]:
+def finetune(task: Task, arguments: FinetuneArguments, with_picture: bool = True) -> dict[str, Any]:
     """Put the task's head on an encoder and train both; score the best weights on the test split.
 
     The best are those that do best on validation data. Where the data has no test split, the figures are of the
     validation split, and the record says so. Leaves a checkpoint in `output_dir`, returns its `results.json`; with
-    `resume` that of a run which stands there finished.
+    `resume` that of a run which stands there finished. The picture is that of the confusion matrix.
     """
     from toolkit.results import finished_run
 
@@ -311,7 +311,8 @@ def finetune(task: Task, arguments: FinetuneArguments) -> dict[str, Any]:
         if seen:
             (output_dir / SEEN_FILE).write_text("\n".join(sorted(seen)) + "\n", encoding="utf-8")
         _write_predictions(output_dir / PREDICTIONS_FILE, task, rows_of[split], predictions)
-        write_confusion_matrix(output_dir / CONFUSION_FILE, *task.answers(rows_of[split], predictions))
+        if with_picture:
+            write_confusion_matrix(output_dir / CONFUSION_FILE, *task.answers(rows_of[split], predictions))
         record = write_results(output_dir / RESULTS_FILE, stopwatch, **record)
     accelerator.wait_for_everyone()
     return record

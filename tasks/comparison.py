@@ -137,7 +137,8 @@ def _run_cell(
             learning_rate=learning_rate,
             output_dir=str(folder / f"seed{seed}-lr{learning_rate:g}"),
         )
-        return finetune(task, one)["validation_metrics"][task.figure(one)]["value"], Path(one.output_dir)
+        record = finetune(task, one, with_picture=False)
+        return record["validation_metrics"][task.figure(one)]["value"], Path(one.output_dir)
 
     tried = {learning_rate: run(seeds[0], learning_rate) for learning_rate in learning_rates}
     best = max(tried, key=lambda learning_rate: tried[learning_rate][0])
@@ -160,14 +161,17 @@ def run_baseline(
     """
     figure = task.figure(arguments)
     budgets = []
+    chosen = list(subset_seeds or [arguments.subset_seed])
     for train_size in train_sizes:
         file = folder and folder / f"baseline-{train_size or 'all'}.json"
         if file and arguments.resume and file.is_file():  # what the runs beside it were made with is checked there
-            budgets.append(json.loads(file.read_text(encoding="utf-8")))
-            continue
+            kept = json.loads(file.read_text(encoding="utf-8"))
+            if kept.get("subset_seeds") == chosen:
+                budgets.append(kept)
+                continue
         say(f"{task.baseline_name}, {budget_name(train_size, arguments.per_class)}")
         pooled, seconds = [], []
-        for subset_seed in subset_seeds or [arguments.subset_seed]:
+        for subset_seed in chosen:
             train_rows, validation_rows, test_rows = load_splits(
                 task, dataclasses.replace(arguments, train_size=train_size, subset_seed=subset_seed)
             )
@@ -176,7 +180,10 @@ def run_baseline(
             seconds.append(stopwatch.seconds)
             pooled.append([task.as_json(row, prediction) for row, prediction in zip(rows, predictions, strict=True)])
         measured = task.measure(figure, pooled)
-        budgets.append({"train_size": len(train_rows), figure: measured, "seconds": statistics.fmean(seconds)})
+        mean_seconds = statistics.fmean(seconds)
+        budgets.append(
+            {"train_size": len(train_rows), figure: measured, "seconds": mean_seconds, "subset_seeds": chosen}
+        )
         if file:
             file.parent.mkdir(parents=True, exist_ok=True)
             write_json(file, budgets[-1])

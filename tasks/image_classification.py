@@ -177,12 +177,10 @@ class ImageClassification(Task):
 
     def score(self, rows, predictions, seen: set[str] | None) -> dict[str, dict[str, float]]:
         from toolkit.intervals import mean_auc_interval
-        from toolkit.metrics import Tagging
+        from toolkit.scores import label_scores
 
         right, predicted = self.answers(rows, predictions)
-        figures = Tagging(keep_in_memory=True).compute(
-            predictions=[[label] for label in predicted], references=[[label] for label in right]
-        )
+        figures = label_scores(predicted, right)
         scored = _scored([probabilities for _, probabilities in predictions], right)
         return figures | ({"roc_auc": mean_auc_interval(scored)} if scored else {})
 

@@ -119,11 +119,11 @@ class PosTagging(WordsTask):
         return [word for part in predictions for word in part]
 
     def score(self, rows, predictions, seen: set[str] | None) -> dict[str, dict[str, float]]:
-        from toolkit.metrics import Tagging
+        from toolkit.scores import tagging_scores
 
         unseen = None if seen is None else [[token not in seen for token in tokens] for tokens in rows["tokens"]]
         tags = [[tag for tag, _ in words] for words in predictions]
-        return Tagging(keep_in_memory=True).compute(predictions=tags, references=list(rows["tags"]), unseen=unseen)
+        return tagging_scores(tags, list(rows["tags"]), unseen)
 
     def answers(self, rows, predictions) -> tuple[list[str], list[str]]:
         return [tag for tags in rows["tags"] for tag in tags], [tag for words in predictions for tag, _ in words]

@@ -92,12 +92,10 @@ class TextClassification(WordsTask):
         return prediction
 
     def score(self, rows, predictions, seen: set[str] | None) -> dict[str, dict[str, float]]:
-        from toolkit.metrics import Tagging
+        from toolkit.scores import label_scores
 
         right, predicted = self.answers(rows, predictions)
-        return Tagging(keep_in_memory=True).compute(
-            predictions=[[label] for label in predicted], references=[[label] for label in right]
-        )
+        return label_scores(predicted, right)
 
     def answers(self, rows, predictions) -> tuple[list[str], list[str]]:
         return rows["label"][:], [label for label, _ in predictions]

@@ -55,7 +55,8 @@ def test_each_seed_may_have_its_own_examples(encoders, tmp_path):
     flags = ["--task", "text", "--encoders", encoders["word2vec"], "--data", "sample", "--baseline"]
     flags += ["--train_sizes", "3", "--per_class", *FLAGS, "--seeds", "2", "--max_steps", "2"]
     records = {}
-    for name, more in (("shared", []), ("own", ["--subset_each_seed"])):
+    own = ["--subset_each_seed"]
+    for name, more in (("shared", []), ("own", [*own, "--seeds", "1"]), ("own", [*own, "--resume"])):
         done = run_toolkit("compare", *flags, "--output_dir", tmp_path / name, *more)
         assert done.returncode == 0, done.stderr
         records[name] = json.loads((tmp_path / name / "results.json").read_text())

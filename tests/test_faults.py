@@ -74,8 +74,10 @@ PLANS = {
     ("task", "num_workers"),
     [
         ("bert", 2),
-        ("pos", 0),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("bert", 0), ("pos", 2), ("elmo", 0), ("elmo", 2))),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (("bert", 0), ("pos", 0), ("pos", 2), ("elmo", 0), ("elmo", 2))
+        ),
     ],
 )
 def test_a_run_that_is_killed_again_and_again_ends_as_if_it_never_had(task, num_workers, corpus, encoders, tmp_path):

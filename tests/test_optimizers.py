@@ -112,7 +112,11 @@ def test_what_muon_cannot_train_is_said(corpus, tmp_path):
     done = run_toolkit("pretrain", "elmo", *flags, "--preset", "elmo-tiny", "--optim", "muon")
     assert done.returncode == 2
     assert "--optim muon: ElmoForPreTraining has no layers that it is for" in done.stderr
-    flags[3] = tmp_path / "shared"
+
+
+@pytest.mark.slow
+def test_muon_refuses_matrices_that_are_cut_up(corpus, tmp_path):
+    flags = ["--corpus", corpus, "--output_dir", tmp_path / "out", "--max_steps", "2", "--vocab_size", "500"]
     done = run_toolkit(
         "pretrain", "bert", *flags, "--preset", "bert-tiny", "--optim", "muon", launcher=[*TORCHRUN, "-m"], **FSDP2
     )

@@ -90,8 +90,14 @@ def test_every_character_has_bytes():
     assert tokenizer.unk_token_id not in ids
 
 
-@pytest.mark.parametrize("do_lower_case", [False, True])
-@pytest.mark.parametrize("strip_accents", [False, True])
+@pytest.mark.parametrize(
+    ("do_lower_case", "strip_accents"),
+    [
+        (False, False),
+        (True, True),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((False, True), (True, False))),
+    ],
+)
 def test_many_texts_are_split_as_the_library_splits_one(do_lower_case, strip_accents):
     """Every character there is, between letters and beside another; texts of several lines, and empty ones."""
     from tokenizers import pre_tokenizers

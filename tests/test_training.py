@@ -402,7 +402,14 @@ def test_nothing_to_resume_is_said(corpus, tmp_path):
     assert "nothing to resume" in done.stdout
 
 
-@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)])
+@pytest.mark.parametrize(
+    ("number", "exit_code"),
+    [
+        (signal.SIGTERM, 143),
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGUSR1, 138, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_saves_a_checkpoint_and_says_how_to_go_on(number, exit_code, corpus, tmp_path):
     folder = tmp_path / "run"
     command = [

@@ -1,11 +1,13 @@
-"""Metrics of `evaluate` that need no network; each figure comes with its 95% interval."""
+"""Metrics of `evaluate` that need no network; each figure comes with its 95% interval.
 
-from collections.abc import Sequence
+Commands call the functions of `toolkit.scores` themselves: to import `evaluate` takes seconds.
+"""
 
 import datasets
 import evaluate
 
-from toolkit.intervals import Interval, mean_ratio_interval, ratio_interval
+from toolkit.intervals import Interval
+from toolkit.scores import Labels, tagging_scores
 
 
 class Tagging(evaluate.Metric):
@@ -26,26 +28,5 @@ class Tagging(evaluate.Metric):
             features=datasets.Features({"predictions": tags, "references": tags}),
         )
 
-    def _compute(
-        self,
-        predictions: Sequence[Sequence[str]],
-        references: Sequence[Sequence[str]],
-        unseen: Sequence[Sequence[bool]] | None = None,
-    ) -> dict[str, Interval]:
-        sentences = list(zip(predictions, references, strict=True))
-        correct = [[p == r for p, r in zip(*sentence, strict=True)] for sentence in sentences]
-        scores = {"accuracy": ratio_interval([sum(words) for words in correct], [len(words) for words in correct])}
-        if unseen is not None and any(map(any, unseen)):
-            hits = [sum(c and u for c, u in zip(*words, strict=True)) for words in zip(correct, unseen, strict=True)]
-            scores["accuracy_unseen_words"] = ratio_interval(hits, [sum(words) for words in unseen])
-        # F1 is twice the hits over the number of times that the tag is predicted plus that it is right.
-        f1 = {
-            tag: (
-                [2 * sum(p == r == tag for p, r in zip(*sentence, strict=True)) for sentence in sentences],
-                [predicted.count(tag) + right.count(tag) for predicted, right in sentences],
-            )
-            for tag in sorted({tag for right in references for tag in right})
-        }
-        scores["macro_f1"] = mean_ratio_interval(list(f1.values()))
-        scores |= {f"f1_{tag}": ratio_interval(*counts) for tag, counts in f1.items()}
-        return scores
+    def _compute(self, predictions: Labels, references: Labels, unseen=None) -> dict[str, Interval]:
+        return tagging_scores(predictions, references, unseen)
