@@ -3,6 +3,7 @@
 import io
 import random
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,7 @@ def _dataset(images: list[dict], names: list[str], label: Sequence[str] | None =
     return datasets.Dataset.from_dict(columns, features=datasets.Features(features))
 
 
+@lru_cache
 def _sample_digits(split: str):
     """8×8 pixels each; the split is a fixed shuffle of all."""
     import numpy as np
