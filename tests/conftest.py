@@ -22,13 +22,20 @@ TINY_PRETRAINING = {
 }
 
 
-def run_toolkit(*arguments: str, cwd: Path | None = None, stdin: str = "", launcher=("-m",), **environment: str):
+def run_toolkit(
+    *arguments: str,
+    cwd: Path | None = None,
+    stdin: str = "",
+    launcher=("-m",),
+    num_processes: int = 1,
+    **environment: str,
+):
     """The command line in a process of its own: a `CompletedProcess` with text.
 
-    With a `launcher` or an `environment` of its own it is a new interpreter, else a fork of one that is warm.
+    With a `launcher`, or alone with an `environment`, it is a new interpreter, else a fork of one that is warm.
     """
-    if launcher == ("-m",) and not environment:
-        return run_forked(list(map(str, arguments)), cwd or REPOSITORY, stdin)
+    if launcher == ("-m",) and (num_processes > 1 or not environment):
+        return run_forked(list(map(str, arguments)), cwd or REPOSITORY, stdin, num_processes, environment=environment)
     return subprocess.run(
         [sys.executable, *launcher, "toolkit", *map(str, arguments)],
         cwd=cwd or REPOSITORY,

@@ -1,15 +1,13 @@
 """Several processes are one run: the same batches, losses, figures and checkpoints as one process."""
 
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPOSITORY, TORCHRUN, run_toolkit
+from conftest import TORCHRUN, run_toolkit
+from forks import run_forked
 from safetensors.torch import load_file
 from test_training import losses
 
@@ -60,17 +58,14 @@ class Runs:
         self.flags = ["pretrain", method, "--corpus", str(text), "--preset", f"{method}-tiny", "--vocab_size", "500"]
         self.flags += ["--max_length", "24", "--batch_size", "32", "--logging_steps", "1"]
 
-    def run(self, name: str, *flags: str, launcher=(), **environment: str) -> Path:
+    def run(self, name: str, *flags: str, num_processes: int = 1, **environment: str) -> Path:
         seen = self.root / f"{name}-seen"
         seen.mkdir(exist_ok=True)
         preset, without_dropout = f"{self.method}-tiny", json.dumps(NO_DROPOUT[self.method])
-        command = [sys.executable, *launcher, str(self.script), preset, without_dropout, str(seen), *self.flags]
-        done = subprocess.run(
-            [*command, "--output_dir", str(self.root / name), *flags],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", **environment},
-            timeout=500,
+        arguments = [preset, without_dropout, str(seen), *self.flags, "--output_dir", str(self.root / name), *flags]
+        environment = {"OMP_NUM_THREADS": "1", **environment}
+        done = run_forked(
+            arguments, self.root, num_processes=num_processes, script=self.script, environment=environment
         )
         assert done.returncode == 0, done.stderr
         assert ("resuming from" in done.stdout) == ("--resume" in flags)
@@ -90,7 +85,7 @@ def test_processes_and_accumulation_share_one_global_batch(method, corpus, tmp_p
     runs = Runs(method, corpus, tmp_path)
     steps = ("--max_steps", "50", "--save_steps", "45")
     one = runs.run("one", *steps)
-    two = runs.run("two", *steps, launcher=TORCHRUN)
+    two = runs.run("two", *steps, num_processes=2)
     accumulated = runs.run("accumulated", *steps, "--gradient_accumulation_steps", "4")
     expected = losses(one)
     assert len(expected) == 50
@@ -107,9 +102,9 @@ def test_processes_and_accumulation_share_one_global_batch(method, corpus, tmp_p
     assert all((epoch, example) in seen for epoch in range(num_whole_epochs) for example in range(num_examples))
 
     # What two processes saved, one goes on from, and the other way round.
-    for folder, launcher in ((two, ()), (one, TORCHRUN)):
+    for folder, num_processes in ((two, 1), (one, 2)):
         (folder / "results.json").unlink()
-        runs.run(folder.name, *steps, "--resume", launcher=launcher)
+        runs.run(folder.name, *steps, "--resume", num_processes=num_processes)
         assert losses(folder) == pytest.approx(expected, abs=1e-5)
     assert set(runs.seen("two").values()) == {1, 2}, "of the steps after the checkpoint each example a second time"
     again = [pair for pair, count in runs.seen("two").items() if count == 2]
@@ -123,9 +118,9 @@ def test_states_are_carried_on_through_a_checkpoint_and_by_any_number_of_process
     expected = losses(one)
     anew = runs.run("anew", *steps[:-1], "1")
     assert losses(anew) != pytest.approx(expected, abs=1e-3)
-    for flags, launcher in ((("--gradient_accumulation_steps", "2"), ()), ((), TORCHRUN)):
+    for flags, num_processes in ((("--gradient_accumulation_steps", "2"), 1), ((), 2)):
         (one / "results.json").unlink()
-        runs.run("one", *steps, *flags, "--resume", launcher=launcher)
+        runs.run("one", *steps, *flags, "--resume", num_processes=num_processes)
         assert losses(one) == pytest.approx(expected, abs=1e-5)
 
 
@@ -134,8 +129,8 @@ def test_sharing_parameters_out_equals_copying_them(method, corpus, tmp_path):
     """FSDP2 over two gloo processes, beside DDP; one process loads what FSDP2 saved and goes on from it."""
     runs = Runs(method, corpus, tmp_path)
     steps = ("--max_steps", "20", "--save_steps", "8", "--eval_steps", "10")
-    copied = runs.run("copied", *steps, launcher=TORCHRUN)
-    shared = runs.run("shared", *steps, launcher=TORCHRUN, **FSDP2)
+    copied = runs.run("copied", *steps, num_processes=2)
+    shared = runs.run("shared", *steps, num_processes=2, **FSDP2)
     assert losses(shared) == pytest.approx(losses(copied), abs=1e-5)
     expected, found = (load_file(folder / "model.safetensors") for folder in (copied, shared))
     assert found.keys() == expected.keys()
@@ -166,8 +161,7 @@ def test_fine_tuning_shares_parameters_out_too(family, encoders, tmp_path):
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     flags = ["finetune", "text", "--encoder", encoders[family], "--data", tmp_path / "rows.jsonl", "--output_dir"]
     flags += [tmp_path / "model", "--max_steps", "6", "--batch_size", "9", "--save_steps", "4", "--logging_steps", "1"]
-    three = (*TORCHRUN[:-1], "3", "-m")
-    done = run_toolkit(*flags, launcher=three, OMP_NUM_THREADS="1", **FSDP2)
+    done = run_toolkit(*flags, num_processes=3, **FSDP2)
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "model" / "results.json").read_text())
     assert record["n"] == sum(1 for _ in (tmp_path / "model" / "predictions.jsonl").open())
@@ -176,7 +170,7 @@ def test_fine_tuning_shares_parameters_out_too(family, encoders, tmp_path):
     for name, tensor in weights.items():
         assert moments[f"{name}.exp_avg_sq"].shape == tensor.shape
     (tmp_path / "model" / "results.json").unlink()
-    done = run_toolkit(*flags, "--resume", launcher=three, OMP_NUM_THREADS="1", **FSDP2)
+    done = run_toolkit(*flags, "--resume", num_processes=3, **FSDP2)
     assert done.returncode == 0, done.stderr
     assert "resuming from" in done.stdout
     assert losses(tmp_path / "model") == pytest.approx(expected, abs=1e-6)
@@ -203,7 +197,7 @@ def test_a_figure_of_1001_rows_is_the_same_however_many_processes(encoders, tmp_
     done = run_toolkit("finetune", "text", *flags, "--output_dir", tmp_path / "model")
     assert done.returncode == 0, done.stderr
     scores = {}
-    for name, launcher in (("one", ("-m",)), ("two", (*TORCHRUN, "-m"))):
+    for name, num_processes in (("one", 1), ("two", 2)):
         flags = [
             "score",
             tmp_path / "model",
@@ -212,7 +206,7 @@ def test_a_figure_of_1001_rows_is_the_same_however_many_processes(encoders, tmp_
             "--output_file",
             tmp_path / f"{name}.json",
         ]
-        done = run_toolkit(*flags, launcher=launcher, OMP_NUM_THREADS="1")
+        done = run_toolkit(*flags, num_processes=num_processes)
         assert done.returncode == 0, done.stderr
         record = json.loads((tmp_path / f"{name}.json").read_text())
         assert record["n"] == 1001
