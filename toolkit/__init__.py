@@ -11,6 +11,7 @@ import wrapt
 __version__ = "0.1.0"
 
 _EXPORTS = {
+    "FewShotClassifier": "toolkit.few_shot",
     "InputError": "toolkit.errors",
     "TrainingArguments": "toolkit.training_arguments",
     "train": "toolkit.training",

@@ -21,13 +21,14 @@ def load_labelled_images(
     image_column: str | None = None,
     label_column: str | None = None,
     labels: Sequence[str] | None = None,
+    group_column: str | None = None,
 ):
     """A `datasets.Dataset` with the columns `image`, of `bytes` or the `path` of a file, `name` and `label`, a string.
 
     `source` is a folder with one folder of images a label, a file, folder or glob of `.parquet`, `.csv` or `.jsonl`
     with images or paths of images, relative to the table, a Hub id, or `sample`: scikit-learn's handwritten digits.
-    With `labels` it has images of those alone. Raises `InputError` where it is missing or malformed; images are not
-    opened yet.
+    With `labels` it has images of those alone, with `group_column`, of a table, also the column `group`. Raises
+    `InputError` where it is missing or malformed; images are not opened yet.
     """
     if source == sources.SAMPLE:
         rows = _sample_digits(split or "train")
@@ -37,6 +38,8 @@ def load_labelled_images(
         files = sources.find_files(source, set(sources.TABLE_BUILDERS), split)
         table = sources.load_table(source, files, split)
         columns = {"label": sources.labels_of_table(source, table, label_column)}
+        if group_column is not None:
+            columns["group"] = sources.labels_of_table(source, table, group_column, "group_column")
         rows = _of_table(source, table, files, image_column, columns)
     return rows if labels is None else _of_labels(source, rows, labels)
 
@@ -91,6 +94,20 @@ def without_broken(rows, say: Callable[[str], None]):
         except InputError as error:
             say(f"left out: {error}")
     return rows.select(kept)
+
+
+def as_stored(image: Any) -> dict[str, Any]:
+    """`bytes` or the `path` of a file, of either, of a `PIL.Image.Image` or an array (height, width, 3) of bytes."""
+    import numpy as np
+    from PIL import Image
+
+    if isinstance(image, dict):
+        return image
+    if isinstance(image, str | Path):
+        return {"bytes": None, "path": str(image)}
+    file = io.BytesIO()
+    (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(file, "PNG")
+    return {"bytes": file.getvalue(), "path": None}
 
 
 def open_image(image: dict[str, Any], name: str):
@@ -185,7 +202,9 @@ def _of_table(source: str, rows, files: list[Path] | None, named: str | None, la
     return _dataset(images, names, **labels)
 
 
-def _dataset(images: list[dict], names: list[str], label: Sequence[str] | None = None):
+def _dataset(
+    images: list[dict], names: list[str], label: Sequence[str] | None = None, group: Sequence[str] | None = None
+):
     import datasets
 
     columns: dict[str, Any] = {"image": images, "name": names}
@@ -193,9 +212,10 @@ def _dataset(images: list[dict], names: list[str], label: Sequence[str] | None =
         "image": {"bytes": datasets.Value("binary"), "path": datasets.Value("string")},
         "name": datasets.Value("string"),
     }
-    if label is not None:
-        columns["label"] = list(label)
-        features["label"] = datasets.Value("string")
+    for name, values in (("label", label), ("group", group)):
+        if values is not None:
+            columns[name] = list(values)
+            features[name] = datasets.Value("string")
     return datasets.Dataset.from_dict(columns, features=datasets.Features(features))
 
 

@@ -60,19 +60,20 @@ def _known(path: Path, suffixes: set[str], expected: str) -> Path:
 
 def files_of_split(source: str, files: list[Path], split: str) -> list[Path]:
     root = Path(source).expanduser()
-    splits = {file: _split_of(file.relative_to(root).parts) for file in files}
+    names = SPLIT_NAMES if split in SPLIT_NAMES else {**SPLIT_NAMES, split: (re.escape(split.lower()),)}
+    splits = {file: _split_of(file.relative_to(root).parts, names) for file in files}
     if not any(splits.values()):
         splits = dict.fromkeys(files, "train")
     if split not in splits.values():
-        found = ", ".join(name for name in SPLIT_NAMES if name in splits.values())
+        found = ", ".join(name for name in names if name in splits.values())
         raise InputError(f"{source}: no split '{split}' in this folder, found {found}")
     return [file for file in files if splits[file] == split]
 
 
-def _split_of(names: Sequence[str]) -> str | None:
+def _split_of(names: Sequence[str], splits: dict[str, tuple[str, ...]] = SPLIT_NAMES) -> str | None:
     """The split that the first of the names which says any says: of `train/test_drive.txt` it is train."""
     for name in names:
-        for split, patterns in SPLIT_NAMES.items():
+        for split, patterns in splits.items():
             if re.search(rf"(^|[^a-z])({'|'.join(patterns)})([^a-z]|$)", name.lower()):
                 return split
     return None
@@ -218,12 +219,12 @@ def choose_column(source: str, columns: list[str], flag: str, named: str | None,
     )
 
 
-def labels_of_table(source: str, rows, named: str | None) -> list[str]:
+def labels_of_table(source: str, rows, named: str | None, flag: str = "label_column") -> list[str]:
     """The labels of the rows, as strings, from a column of `ClassLabel`, strings or whole numbers.
 
     Raises `InputError` where there is no such column, or nothing in some row of it.
     """
-    column = choose_column(source, rows.column_names, "label_column", named, USUAL_LABEL_COLUMNS)
+    column = choose_column(source, rows.column_names, flag, named, USUAL_LABEL_COLUMNS)
     kind, names = rows.features[column].dtype, getattr(rows.features[column], "names", None)
     if not names and not (kind in ("string", "large_string", "bool") or "int" in kind):
         raise InputError(f"{source}: the column '{column}' holds {kind}, expected labels: strings or whole numbers")

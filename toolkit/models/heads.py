@@ -35,6 +35,14 @@ def mean_and_maximum(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return torch.cat([mean, maximum], dim=-1)
 
 
+def pooled(output: ModelOutput) -> torch.Tensor:
+    """(B, H) of what an encoder of images gives: the mean over the patches of a transformer, whose pooler pretraining
+    leaves untrained, or what a convolutional network pools of its maps."""
+    if output.last_hidden_state.dim() == 3:
+        return output.last_hidden_state.mean(dim=1)
+    return output.pooler_output.flatten(1)
+
+
 def classification_output(
     output_class: type[ModelOutput],
     logits: torch.Tensor,

@@ -16,13 +16,14 @@ from toolkit.pretraining.arguments import (
     GoogLeNetArguments,
     LeNetArguments,
     MlpArguments,
+    PrototypicalArguments,
     ResNetArguments,
     SimCLRArguments,
     ViTArguments,
     ViTMAEArguments,
     Word2VecArguments,
 )
-from toolkit.pretraining.images import pretrain_on_labels, pretrain_simclr, pretrain_vit_mae
+from toolkit.pretraining.images import pretrain_on_labels, pretrain_prototypical, pretrain_simclr, pretrain_vit_mae
 from toolkit.pretraining.text import (
     pretrain_bert,
     pretrain_electra,
@@ -44,6 +45,7 @@ PRETRAINING: dict[str, tuple[type, Callable]] = {
     "mlp": (MlpArguments, partial(pretrain_on_labels, "mlp")),
     "simclr": (SimCLRArguments, pretrain_simclr),
     "vit-mae": (ViTMAEArguments, pretrain_vit_mae),
+    "prototypical": (PrototypicalArguments, pretrain_prototypical),
 }
 
 

@@ -286,6 +286,35 @@ class ViTMAEArguments(ImageCorpusArguments):
         check_positive(self, "decoder_layers")
 
 
+@dataclass(kw_only=True)
+class PrototypicalArguments(ImageCorpusArguments):
+    preset: str = "resnet-fast"
+    """Size of the encoder: any preset of images that pools what it sees."""
+    label_column: str | None = None
+    """Column of a table that holds the label (default: label, labels, category or class)."""
+    ways: int = 60
+    """Classes of an episode; more than there will be in use teach more."""
+    shots: int = 1
+    """Images of each class by which it is known in an episode."""
+    queries: int = 4
+    """Images of each class that are to be told from the others."""
+    rotations: bool = False
+    """Take every class turned by one, two and three quarters for three classes more, as of characters."""
+    augment: list[ImageChange] = field(default_factory=list)
+    """How training images are changed at random: flip (left to right), shift, zoom, rotate, color, trivial (one of
+    many such changes, TrivialAugment), erase (a rectangle) (default: not at all)."""
+    validation_fraction: float = 0.1
+    """Share of the classes to hold out."""
+    batch_size: int = field(default=0, init=False)
+
+    def __post_init__(self):
+        self.batch_size = self.ways
+        super().__post_init__()
+        check_positive(self, "shots queries")
+        if self.ways < 2:
+            raise InputError(f"--ways {self.ways}: expected two or more")
+
+
 def _is_between_0_and_1(value: float) -> bool:
     return 0 < value < 1
 

@@ -1,11 +1,18 @@
 """Pretraining on images, with labels and without, of whatever network there is a preset of."""
 
+import random
 from collections.abc import Callable
 from typing import Any
 
 from toolkit.data.rows import hold_out
 from toolkit.errors import InputError
-from toolkit.pretraining.arguments import ImageCorpusArguments, ResNetArguments, SimCLRArguments, ViTMAEArguments
+from toolkit.pretraining.arguments import (
+    ImageCorpusArguments,
+    PrototypicalArguments,
+    ResNetArguments,
+    SimCLRArguments,
+    ViTMAEArguments,
+)
 from toolkit.pretraining.base import Run
 
 
@@ -101,21 +108,74 @@ def pretrain_vit_mae(arguments: ViTMAEArguments) -> dict[str, Any]:
     return run.train(model, processor, images, held_out, collate, exact, item="image", result=without_decoder)
 
 
+def pretrain_prototypical(arguments: PrototypicalArguments) -> dict[str, Any]:
+    """An encoder that tells classes apart which it knows by a few images each."""
+    import torch
+
+    from toolkit.data.image import load_labelled_images
+    from toolkit.encoders import SCRATCH, load_image_encoder
+    from toolkit.images import Changes
+    from toolkit.models.prototypical import PrototypicalConfig, PrototypicalForPreTraining
+    from toolkit.objectives.prototypical import CollateEpisodes, episodic_accuracy, images_of_classes, rows_of_classes
+    from toolkit.presets import get_image_preset
+
+    run = ImageRun("prototypical", arguments)
+    get_image_preset(arguments.preset)
+    rows = run.sound(
+        load_labelled_images(arguments.corpus, arguments.split, arguments.image_column, arguments.label_column)
+    )
+    torch.manual_seed(arguments.seed)
+    encoder, processor = load_image_encoder(SCRATCH + arguments.preset, "AutoModel", arguments.image_size, rows)
+    run.say("reading images")
+    per_class = arguments.shots + arguments.queries
+    images = images_of_classes(rows, processor, per_class)
+    names = sorted(images)
+    random.Random(0).shuffle(names)
+    num_held_out = max(2, round(arguments.validation_fraction * len(names)))
+    if len(names) - num_held_out < 2:
+        raise InputError(f"{arguments.corpus}: {len(names)} labels, too few to learn from some and hold out others")
+    model = PrototypicalForPreTraining(PrototypicalConfig(encoder=encoder.config.to_dict(), shots=arguments.shots))
+    model.encoder = encoder
+    changes = Changes(tuple(arguments.augment), arguments.seed)
+    collate = CollateEpisodes(processor, images, per_class, arguments.seed, changes)
+    exact = CollateEpisodes(processor, images, per_class, arguments.seed)
+    classes = rows_of_classes(names[num_held_out:], arguments.rotations)
+    held_out = rows_of_classes(names[:num_held_out], with_turns=False)
+
+    def measure(model) -> dict[str, Any]:
+        return {"accuracy": episodic_accuracy(model, held_out, exact, run.VALIDATION_BATCH_SIZE, run.accelerator)}
+
+    run.create_output_dir()
+    return run.train(
+        model,
+        processor,
+        classes,
+        held_out,
+        collate,
+        exact,
+        item="image",
+        result=lambda model: model.encoder,
+        measure=measure,
+    )
+
+
 class ImageRun(Run):
     arguments: ImageCorpusArguments
 
     def load(self, load: Callable[[str | None], Any]) -> tuple[Any, Any]:
         """Images to train on and held-out ones, by a function of the name of a split."""
-        from toolkit.data.image import splits_of_labelled_images, without_broken
+        from toolkit.data.image import splits_of_labelled_images
 
-        def sound(split: str | None):
-            rows = load(split)
-            return without_broken(rows, self.say) if self.arguments.skip_broken else rows
-
-        train_rows = sound(self.arguments.split)
+        train_rows = self.sound(load(self.arguments.split))
         if "validation" in splits_of_labelled_images(self.arguments.corpus):
-            return train_rows, sound("validation")
+            return train_rows, self.sound(load("validation"))
         return hold_out(train_rows.shuffle(seed=0), self.arguments.validation_fraction)
+
+    def sound(self, rows):
+        """The rows, without broken images where those are to be left out."""
+        from toolkit.data.image import without_broken
+
+        return without_broken(rows, self.say) if self.arguments.skip_broken else rows
 
     def load_unlabelled(self) -> tuple[Any, Any]:
         from toolkit.data.image import load_corpus_of_images

@@ -1,0 +1,312 @@
+"""Few-shot classification: classes that are known by a handful of examples each, of texts or of images.
+
+Two protocols measure it. Many small problems, drawn from classes that pretraining never saw (Vinyals et al. 2016,
+https://arxiv.org/abs/1606.04080): the encoder runs once over all examples. Or some labelled examples of every class
+and the whole test set, with several seeds (Tunstall et al. 2022, https://arxiv.org/abs/2209.11055).
+"""
+
+import dataclasses
+import json
+import statistics
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from toolkit.errors import InputError, check_not_negative, check_positive
+
+PREDICTIONS_FILE = "predictions.jsonl"
+
+
+@dataclass(kw_only=True)
+class FewShotArguments:
+    """Which examples are learned from, and how."""
+
+    encoder: str
+    """A checkpoint folder or a Hub id, of an encoder of texts or of images."""
+    data: str
+    """Labelled data: a file, a folder with one file a split or one folder a class, a Hub id, or 'sample'."""
+    shots: int = 5
+    """Labelled examples of each class."""
+    method: Literal["prototype", "nearest", "linear", "lp-ft", "contrastive"] = "prototype"
+    """prototype: the mean of a class's examples; nearest: its nearest example; linear: logistic regression; lp-ft and
+    contrastive: the same after the encoder was fine-tuned on the examples."""
+    metric: Literal["cosine", "euclidean", "sqeuclidean"] = "cosine"
+    """How the first two compare an item with a class."""
+    unlabelled: str | None = None
+    """Text or images without labels, on whose mean features are centred (default: the labelled examples)."""
+    max_steps: int = 80
+    """Steps of fine-tuning."""
+    learning_rate: float = 2e-5
+    """Peak learning rate of fine-tuning."""
+    seed: int = 0
+    """Seed of the choice of examples, and of fine-tuning."""
+    split: str | None = None
+    """Split of a folder or Hub data set (default: test to evaluate on, train to learn from)."""
+    text_column: str | None = None
+    """Column of a table that holds the text (default: text, sentence, content or document)."""
+    image_column: str | None = None
+    """Column of a table that holds images or their paths (default: the one of images, or image, file_name or path)."""
+    label_column: str | None = None
+    """Column of a table that holds the label (default: label, labels, category or class)."""
+
+    def __post_init__(self):
+        check_positive(self, "shots max_steps learning_rate")
+        check_not_negative(self, "seed")
+
+
+@dataclass(kw_only=True)
+class EvaluateArguments(FewShotArguments):
+    ways: int = 5
+    """Classes of an episode."""
+    queries: int = 15
+    """Examples of each class of an episode that are to be classified."""
+    episodes: int = 1000
+    """Episodes."""
+    within: str | None = None
+    """Column of a table; the classes of an episode then have the same value in it, such as characters of an
+    alphabet."""
+    seeds: int | None = None
+    """Instead of episodes: learn from --shots examples of every class of the training split, classify the whole test
+    split, with so many seeds."""
+    output_dir: str | None = None
+    """Folder for results.json and predictions.jsonl (default: they are only printed)."""
+    overwrite_output_dir: bool = False
+    """Replace an earlier run in the output folder."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_positive(self, "ways queries episodes seeds")
+        if self.ways < 2:
+            raise InputError(f"--ways {self.ways}: expected two classes or more")
+
+
+@dataclass(kw_only=True)
+class FitArguments(FewShotArguments):
+    output_dir: str
+    """Folder for the classifier, with its encoder."""
+    shots: int | None = None  # type: ignore[assignment]
+    """Labelled examples of each class (default: all)."""
+    calibration_data: str | None = None
+    """Labelled data of other classes, by which it is learned what belongs to no class at all; without it every item
+    is given one."""
+    overwrite_output_dir: bool = False
+    """Replace an earlier classifier in the output folder."""
+
+
+class Examples(NamedTuple):
+    items: list[Any]
+    labels: list[str]
+    groups: list[str] | None  # of images, such as the alphabet of a character
+
+    def choose(self, shots: int | None, seed: int) -> tuple[list[Any], list[str]]:
+        """So many items of each label, or all, and their labels. Raises `InputError` where a label has fewer."""
+        import datasets
+
+        from toolkit.data.rows import take_subset
+
+        if shots is None:
+            return self.items, self.labels
+        label, count = min(Counter(self.labels).items(), key=lambda pair: pair[1])
+        if count < shots:
+            raise InputError(f"--shots {shots}: the label {label} has {count} examples only")
+        places = datasets.Dataset.from_dict({"place": range(len(self.labels))})
+        chosen = take_subset(places, shots, seed, self.labels)["place"][:]
+        return [self.items[place] for place in chosen], [self.labels[place] for place in chosen]
+
+
+def load_examples(reads: str, arguments: FewShotArguments, split: str | None, within: str | None = None) -> Examples:
+    """Of `arguments.data`, what an encoder reads: `texts` or `images`. Raises `InputError`."""
+    from toolkit.data.image import load_labelled_images
+    from toolkit.data.text import load_labelled_text
+
+    if reads == "images":
+        columns = arguments.image_column, arguments.label_column
+        rows = load_labelled_images(arguments.data, split, *columns, group_column=within)
+        return Examples(rows["image"][:], rows["label"][:], rows["group"][:] if within else None)
+    if within is not None:
+        raise InputError(f"--within {within}: goes with images")
+    rows = load_labelled_text(arguments.data, split, arguments.text_column, arguments.label_column)
+    return Examples(rows["text"][:], rows["label"][:], None)
+
+
+def load_unlabelled(reads: str, arguments: FewShotArguments) -> list[Any] | None:
+    """The items that `arguments.unlabelled` names; None where it names none."""
+    from toolkit.data.image import load_corpus_of_images
+    from toolkit.data.text import load_text
+
+    if arguments.unlabelled is None:
+        return None
+    if reads == "images":
+        return load_corpus_of_images(arguments.unlabelled, None, arguments.image_column)["image"][:]
+    texts = load_text(arguments.unlabelled, None, arguments.text_column)["text"]
+    return [text for text in texts if text.strip()]
+
+
+def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:
+    """Measure few-shot classification by one of the two protocols; returns the record, which is also written to
+    `output_dir`, if there is one. Raises `InputError`."""
+    from toolkit.features import load_featuriser
+    from toolkit.results import RESULTS_FILE, Stopwatch, check_output_dir, create_output_dir, write_results
+
+    if arguments.output_dir is not None:
+        check_output_dir(arguments.output_dir, overwrite=arguments.overwrite_output_dir)
+    stopwatch = Stopwatch()
+    featuriser = load_featuriser(arguments.encoder)
+    measure = _over_episodes if arguments.seeds is None else _over_seeds
+    found, lines = measure(featuriser, arguments)
+    record = {
+        "task": "few-shot",
+        "dataset": arguments.data,
+        "encoder": arguments.encoder,
+        "seed": arguments.seed,
+        "num_steps": 0,
+        "parameters": featuriser.model.num_parameters(),
+        "throughput": found["n"] / stopwatch.seconds,
+        "throughput_unit": "items/s",
+        "deterministic": True,
+        "arguments": dataclasses.asdict(arguments),
+        **found,
+    }
+    if arguments.output_dir is None:
+        return record
+    folder = create_output_dir(arguments.output_dir, arguments.overwrite_output_dir)
+    with open(folder / PREDICTIONS_FILE, "w", encoding="utf-8") as file:
+        for line in lines:
+            print(json.dumps(line, ensure_ascii=False), file=file)
+    return write_results(folder / RESULTS_FILE, stopwatch, **record)
+
+
+def fit(arguments: FitArguments) -> dict[str, Any]:
+    """Leave a `FewShotClassifier` in `output_dir`; returns the record that stands in its `results.json`."""
+    from toolkit.features import load_featuriser
+    from toolkit.few_shot import OF_ENCODER
+    from toolkit.results import RESULTS_FILE, Stopwatch, check_output_dir, create_output_dir, write_results
+
+    check_output_dir(arguments.output_dir, overwrite=arguments.overwrite_output_dir)
+    stopwatch = Stopwatch()
+    reads = load_featuriser(arguments.encoder).reads
+    examples = load_examples(reads, arguments, arguments.split or _train_split(reads, arguments.data))
+    items, labels = examples.choose(arguments.shots, arguments.seed)
+    classifier = make_classifier(arguments, arguments.encoder, arguments.seed)
+    classifier.fit(items, labels, load_unlabelled(reads, arguments))
+    if arguments.calibration_data is not None:
+        others = dataclasses.replace(arguments, data=arguments.calibration_data)
+        held_out = load_examples(reads, others, _train_split(reads, others.data))
+        classifier.calibrate(held_out.items, held_out.labels).set_params(reject=True)
+    folder = create_output_dir(arguments.output_dir, arguments.overwrite_output_dir)
+    classifier.save(folder)
+    return write_results(
+        folder / RESULTS_FILE,
+        stopwatch,
+        task="few-shot",
+        dataset=arguments.data,
+        split=arguments.split or "train",
+        n=len(items),
+        classes=len(classifier.classes_),
+        threshold=classifier.threshold_,
+        metrics={},
+        seed=arguments.seed,
+        encoder=arguments.encoder,
+        num_steps=arguments.max_steps if arguments.method in OF_ENCODER else 0,
+        parameters=0,
+        throughput=len(items) / stopwatch.seconds,
+        throughput_unit="items/s",
+        deterministic=True,
+        arguments=dataclasses.asdict(arguments),
+    )
+
+
+def make_classifier(arguments: FewShotArguments, encoder: str | None, seed: int = 0):
+    """As the flags say; of features where `encoder` is None."""
+    from toolkit.few_shot import FewShotClassifier
+
+    settings = {name: getattr(arguments, name) for name in ("method", "metric", "max_steps", "learning_rate")}
+    return FewShotClassifier(encoder, random_state=seed, **settings)
+
+
+def _over_episodes(featuriser, arguments: EvaluateArguments) -> tuple[dict[str, Any], list[dict]]:
+    """Fields of the record, and a line an episode."""
+    import numpy as np
+
+    from toolkit.data.episodes import draw_episodes
+    from toolkit.few_shot import OF_ENCODER
+    from toolkit.intervals import ratio_interval
+
+    if arguments.method in OF_ENCODER:
+        raise InputError(f"--method {arguments.method}: goes with --seeds, episodes leave the encoder as it is")
+    split = _test_split(featuriser.reads, arguments)
+    examples = load_examples(featuriser.reads, arguments, split, arguments.within)
+    unlabelled = load_unlabelled(featuriser.reads, arguments)
+    if unlabelled is not None:
+        featuriser.know(unlabelled)
+    features = featuriser(examples.items)
+    usual = None if unlabelled is None else featuriser(unlabelled)
+    classifier, classes = make_classifier(arguments, None), np.arange(arguments.ways)
+    shape = arguments.ways, arguments.shots, arguments.queries
+    lines: list[dict[str, Any]] = []
+    for episode in draw_episodes(examples.labels, *shape, arguments.episodes, arguments.seed, examples.groups):
+        classifier.fit(features[episode.support.ravel()], np.repeat(classes, arguments.shots), usual)
+        predicted = classifier.predict(features[episode.query.ravel()])
+        hits = int((predicted == np.repeat(classes, arguments.queries)).sum())
+        names = [examples.labels[place] for place in episode.support[:, 0]]
+        lines.append({"classes": names, "hits": hits, "queries": len(predicted)})
+    hits_of, queries = ([line[name] for line in lines] for name in ("hits", "queries"))
+    return {
+        "split": split or "all",
+        "n": sum(queries),
+        "classes": len(set(examples.labels)),
+        "metrics": {"accuracy": ratio_interval(hits_of, queries)},
+    }, lines
+
+
+def _over_seeds(featuriser, arguments: EvaluateArguments) -> tuple[dict[str, Any], list[dict]]:
+    """Fields of the record, and a line a test item."""
+    from toolkit.intervals import paired_difference
+    from toolkit.results import Stopwatch
+
+    assert arguments.seeds is not None
+    if arguments.within is not None:
+        raise InputError(f"--within {arguments.within}: goes with episodes, not with --seeds")
+    split = _test_split(featuriser.reads, arguments)
+    train, test = (load_examples(featuriser.reads, arguments, name) for name in ("train", split))
+    unlabelled = load_unlabelled(featuriser.reads, arguments)
+    predicted, seconds = [], []
+    for seed in range(arguments.seed, arguments.seed + arguments.seeds):
+        items, labels = train.choose(arguments.shots, seed)
+        stopwatch = Stopwatch()
+        classifier = make_classifier(arguments, arguments.encoder, seed).fit(items, labels, unlabelled)
+        predicted.append(classifier.predict(test.items).tolist())
+        seconds.append(stopwatch.seconds)
+    hits = [[int(p == right) for p, right in zip(of_seed, test.labels, strict=True)] for of_seed in predicted]
+    by_seed = [statistics.fmean(of_seed) for of_seed in hits]
+    lines = [
+        {**({"text": item} if isinstance(item, str) else {}), "label": label, "predicted": list(of_item)}
+        for item, label, of_item in zip(test.items, test.labels, zip(*predicted, strict=True), strict=True)
+    ]
+    nothing, ones = [[0] * len(lines)], [1] * len(lines)
+    return {
+        "split": split,
+        "n": len(lines),
+        "classes": len(set(train.labels)),
+        "metrics": {"accuracy": paired_difference(hits, nothing, ones)},
+        "by_seed": by_seed,
+        "deviation": statistics.stdev(by_seed) if len(by_seed) > 1 else None,
+        "seconds_by_seed": seconds,
+    }, lines
+
+
+def _test_split(reads: str, arguments: FewShotArguments) -> str | None:
+    """That which the user names, else the test split, where there is one."""
+    return arguments.split or _if_there("test", reads, arguments.data)
+
+
+def _train_split(reads: str, source: str) -> str | None:
+    return _if_there("train", reads, source)
+
+
+def _if_there(split: str, reads: str, source: str) -> str | None:
+    from toolkit.data.image import splits_of_labelled_images
+    from toolkit.data.text import splits_of_labelled_text
+
+    splits = (splits_of_labelled_images if reads == "images" else splits_of_labelled_text)(source)
+    return split if split in splits else None

@@ -1,0 +1,384 @@
+"""Few-shot classification: against scikit-learn and easyfsl, by hand, and from the command line."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY, run_toolkit
+from easyfsl.methods import PrototypicalNetworks
+from hub_server import Hub
+from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from toolkit.data.episodes import draw_episodes
+from toolkit.data.text import load_labelled_text
+from toolkit.errors import InputError
+from toolkit.features import load_featuriser
+from toolkit.few_shot import FewShotClassifier
+
+PLAIN = {"centre": False, "normalise": False}
+
+
+@parametrize_with_checks([FewShotClassifier(method=method) for method in ("prototype", "nearest", "linear")])
+def test_it_keeps_the_conventions_of_scikit_learn(estimator, check):
+    check(estimator)
+
+
+@pytest.fixture(scope="module")
+def blobs():
+    """Examples of four classes, and other items: features (items, 6) and names."""
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(4, 6))
+    names = np.array(["ant", "bee", "cat", "dog"])
+    labels, others = np.repeat(names, 5), np.repeat(names, 40)
+    features, queries = (
+        centres[np.searchsorted(names, of)] + rng.normal(size=(len(of), 6)) for of in (labels, others)
+    )
+    return features, labels, queries, others
+
+
+@pytest.mark.parametrize("centre", [False, True])
+@pytest.mark.parametrize("normalise", [False, True])
+def test_logits_are_those_of_easyfsl(blobs, centre, normalise):
+    features, labels, queries, _ = blobs
+    ours = FewShotClassifier(metric="euclidean", centre=centre, normalise=normalise).fit(features, labels)
+    theirs = PrototypicalNetworks(
+        torch.nn.Identity(),
+        feature_centering=torch.from_numpy(features.mean(axis=0)) if centre else None,
+        feature_normalization=2 if normalise else None,
+    )
+    ids = torch.from_numpy(np.unique(labels, return_inverse=True)[1])
+    theirs.process_support_set(torch.from_numpy(features), ids)
+    np.testing.assert_allclose(ours.logits(queries), theirs(torch.from_numpy(queries)).numpy(), atol=1e-6)
+    squares = FewShotClassifier(metric="sqeuclidean", centre=centre, normalise=normalise).fit(features, labels)
+    np.testing.assert_allclose(squares.logits(queries), -(ours.logits(queries) ** 2), atol=1e-6)
+    cosines = FewShotClassifier(scale=1, centre=centre, normalise=normalise).fit(features, labels)
+    expected = theirs.cosine_distance_to_prototypes(theirs.compute_features(torch.from_numpy(queries)))
+    np.testing.assert_allclose(cosines.logits(queries), expected.numpy(), atol=1e-6)
+
+
+def test_predictions_are_those_of_scikit_learn(blobs):
+    features, labels, queries, others = blobs
+    for ours, theirs in (
+        (FewShotClassifier(metric="euclidean", **PLAIN), NearestCentroid()),
+        (FewShotClassifier(method="nearest", metric="euclidean", **PLAIN), KNeighborsClassifier(1)),
+        (FewShotClassifier(method="linear", C=3, **PLAIN), LogisticRegression(C=3, max_iter=1000)),
+    ):
+        expected = theirs.fit(features, labels).predict(queries)
+        assert ours.fit(features, labels).predict(queries).tolist() == expected.tolist()
+        assert 0.5 < ours.score(queries, others) < 1
+
+
+@pytest.mark.parametrize("num_classes", [2, 4])
+def test_probabilities_are_those_of_logistic_regression(blobs, num_classes):
+    features, labels, queries, _ = blobs
+    some = slice(0, 5 * num_classes)
+    ours = FewShotClassifier(method="linear", C=3, **PLAIN).fit(features[some], labels[some])
+    theirs = LogisticRegression(C=3, max_iter=1000).fit(features[some], labels[some])
+    np.testing.assert_allclose(ours.predict_proba(queries), theirs.predict_proba(queries), atol=1e-6)
+
+
+def test_several_labels_are_one_regression_each(blobs):
+    features, labels, queries, _ = blobs
+    targets = np.stack([labels == "ant", (labels == "ant") | (labels == "cat"), labels == "dog"], axis=1).astype(int)
+    ours = FewShotClassifier(method="linear", C=3, **PLAIN).fit(features, targets)
+    theirs = OneVsRestClassifier(LogisticRegression(C=3, max_iter=1000)).fit(features, targets)
+    np.testing.assert_allclose(ours.predict_proba(queries), theirs.predict_proba(queries), atol=1e-5)
+    assert ours.predict(queries).tolist() == theirs.predict(queries).tolist()
+    with pytest.raises(InputError, match="one label an example"):
+        FewShotClassifier().fit(features, targets)
+
+
+@pytest.mark.parametrize("method", ["prototype", "nearest", "linear"])
+def test_a_class_comes_and_goes(blobs, method):
+    features, labels, queries, _ = blobs
+    whole = FewShotClassifier(method=method, centre=False).fit(features, labels)
+    three = labels != "dog"
+    classifier = FewShotClassifier(method=method, centre=False).fit(features[three], labels[three])
+    before = classifier.logits(queries)
+    classifier.enrol("dog", features[~three])
+    assert classifier.classes_.tolist() == ["ant", "bee", "cat", "dog"]
+    np.testing.assert_allclose(classifier.logits(queries), whole.logits(queries), atol=1e-6)
+    if method != "linear":
+        assert (classifier.logits(queries)[:, :3] == before).all()
+    classifier.forget("dog")
+    np.testing.assert_allclose(classifier.logits(queries), before, atol=1e-6)
+    classifier.forget("bee")
+    assert set(classifier.predict(queries)) <= {"ant", "cat"}
+
+
+def test_the_mean_is_of_what_is_not_labelled(blobs):
+    features, labels, queries, _ = blobs
+    classifier = FewShotClassifier().fit(features, labels, unlabelled=queries)
+    assert (classifier.mean_ == queries.mean(axis=0)).all()
+
+
+def test_what_belongs_to_no_class_is_rejected():
+    rng = np.random.default_rng(1)
+    centres = 3 * np.eye(20)
+    features = centres.repeat(12, axis=0) + 0.5 * rng.normal(size=(240, 20))
+    labels = np.arange(20).repeat(12)
+    known, held_out, strange = labels < 5, (labels >= 5) & (labels < 15), labels >= 15
+    classifier = FewShotClassifier(centre=False, reject=True).fit(features[known][::4], labels[known][::4])
+    with pytest.raises(InputError, match="no threshold"):
+        classifier.predict(features[known])
+    classifier.calibrate(features[held_out], labels[held_out])
+    assert (classifier.predict(features[known]) == labels[known]).mean() > 0.95
+    assert np.mean([label is None for label in classifier.predict(features[strange])]) > 0.95
+    with pytest.raises(InputError, match="four or more"):
+        classifier.calibrate(features[labels < 3], labels[labels < 3])
+    with pytest.raises(InputError, match="too few for 3 labelled"):
+        classifier.calibrate(features[held_out][::6], labels[held_out][::6])
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (lambda c, x, y: FewShotClassifier(method="magic").fit(x, y), "method magic"),
+        (lambda c, x, y: FewShotClassifier(metric="feet").fit(x, y), "metric feet"),
+        (lambda c, x, y: FewShotClassifier(method="contrastive").fit(x, y), "needs an encoder"),
+        (lambda c, x, y: FewShotClassifier().fit(x, ["one"] * len(x)), "one class"),
+        (lambda c, x, y: c.enrol("ant", x[:2]), "there is a class of this name"),
+        (lambda c, x, y: c.enrol(3, x[:2]), "of the same type"),
+        (lambda c, x, y: c.forget("yak"), "yak: no such class"),
+        (lambda c, x, y: c.forget("ant").forget("bee").forget("cat"), "one of the last two"),
+        (lambda c, x, y: FewShotClassifier.from_pretrained("no/where"), "no/where"),
+    ],
+)
+def test_bad_input_is_said(blobs, fault, message):
+    features, labels, *_ = blobs
+    classifier = FewShotClassifier().fit(features, labels)
+    with pytest.raises(InputError, match=message):
+        fault(classifier, features, labels)
+
+
+# Episodes
+
+
+SUPPORTS = [[[17], [4]], [[29], [7]]]
+QUERIES = [[[15, 18], [0, 1]], [[25, 28], [8, 5]]]
+
+
+def test_episodes_follow_from_the_seed_alone():
+    labels = [name for name in "abcdef" for _ in range(5)]
+    first, second = draw_episodes(labels, 2, 1, 2, 2, seed=3)
+    assert [episode.support.tolist() for episode in (first, second)] == SUPPORTS
+    assert [episode.query.tolist() for episode in (first, second)] == QUERIES
+    again, *_ = draw_episodes(labels, 2, 1, 2, 1, seed=3)
+    assert (again.query == first.query).all()
+    for episode in draw_episodes(labels, 4, 2, 3, 50, seed=0):
+        of_classes = np.array(labels)[np.concatenate(episode, axis=1)]
+        assert (of_classes == of_classes[:, :1]).all()
+        assert len(set(of_classes[:, 0])) == 4
+        assert len(np.unique(np.concatenate(episode, axis=1))) == 20
+
+
+def test_classes_of_an_episode_may_be_of_one_group():
+    labels = [name for name in "abcdefg" for _ in range(3)]
+    groups = ["early" if name in "abc" else "late" if name in "def" else "alone" for name in labels]
+    drawn = [
+        "".join(sorted(labels[place] for place in episode.support[:, 0]))
+        for episode in draw_episodes(labels, 3, 1, 1, 40, 0, groups)
+    ]
+    assert set(drawn) == {"abc", "def"}
+    with pytest.raises(InputError, match="there are 3 classes in a group, too few for 4 ways"):
+        list(draw_episodes(labels, 4, 1, 1, 1, 0, groups))
+    with pytest.raises(InputError, match="the class a has 3 examples, too few for 2 labelled and 2 others"):
+        list(draw_episodes(labels, 3, 2, 2, 1, 0))
+
+
+# Encoders
+
+
+@pytest.fixture(scope="module")
+def genres():
+    rows = load_labelled_text("sample", "train")
+    return rows["text"][:], rows["label"][:]
+
+
+def test_features_of_a_bert_are_the_mean_over_its_tokens(encoders):
+    from transformers import AutoModel, AutoTokenizer
+
+    texts = ["the old man", "a boat , and then a second and much longer one", "the"]
+    found = load_featuriser(str(encoders["bert"]))(texts)
+    model, tokenizer = (kind.from_pretrained(encoders["bert"]) for kind in (AutoModel, AutoTokenizer))
+    for text, vector in zip(texts, found, strict=True):
+        with torch.no_grad():
+            states = model.eval()(**tokenizer(text, return_tensors="pt")).last_hidden_state[0]
+        np.testing.assert_allclose(vector, states.mean(dim=0).numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["word2vec", "fasttext", "elmo"])
+def test_features_of_words_are_the_mean_over_words(encoders, family):
+    from transformers import AutoModel, AutoTokenizer
+
+    text = "the unheard-of boat"
+    model, tokenizer = (kind.from_pretrained(encoders[family]) for kind in (AutoModel, AutoTokenizer))
+    encoding = tokenizer(text, return_tensors="pt")
+    with torch.no_grad():
+        states = model.eval()(**encoding).last_hidden_state[0]
+    words = encoding.word_ids()
+    firsts = [i for i, word in enumerate(words) if word is not None and word != words[i - 1]]
+    assert len(firsts) == 5
+    featuriser = load_featuriser(str(encoders[family]))
+    np.testing.assert_allclose(featuriser([text])[0], states[firsts].mean(dim=0).numpy(), atol=1e-5)
+    featuriser.know(["the the the the boat"])
+    weights = torch.ones(5)
+    if family != "elmo":
+        weights[0], weights[-1] = 1e-3 / (1e-3 + 0.8), 1e-3 / (1e-3 + 0.2)
+    expected = (states[firsts] * weights[:, None]).sum(dim=0) / weights.sum()
+    np.testing.assert_allclose(featuriser([text])[0], expected.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["word2vec", "fasttext", "elmo", "bert"])
+def test_a_text_alone_is_an_item(encoders, genres, family):
+    texts, labels = genres
+    classifier = FewShotClassifier(str(encoders[family])).fit(texts, labels)
+    together = classifier.predict_proba(texts[:9])
+    np.testing.assert_allclose(classifier.predict_proba(texts[3]), together[3:4], atol=1e-5)
+    assert classifier.predict(texts[3]).shape == (1,)
+    for wrong, message in ((["a text", " "], "item 2: the text is empty"), ([3], "item 1: int")):
+        with pytest.raises(InputError, match=message):
+            classifier.predict(wrong)
+
+
+LOADED = """
+import json, sys
+from toolkit.few_shot import FewShotClassifier
+classifier = FewShotClassifier.from_pretrained(sys.argv[1])
+texts = json.load(sys.stdin)
+json.dump([classifier.predict(texts).tolist(), classifier.predict_proba(texts).tolist()], sys.stdout)
+"""
+
+
+def loaded(name, texts, **environment: str):
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, str(name)],
+        input=json.dumps(texts),
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(("family", "method"), [("word2vec", "prototype"), ("bert", "linear")])
+def test_saved_pushed_and_loaded_it_says_the_same(encoders, genres, tmp_path, family, method):
+    texts, labels = genres
+    classifier = FewShotClassifier(str(encoders[family]), method=method).fit(texts, labels)
+    classifier.enrol("gossip", ["A man was found by the river on Monday.", "Police say that rain is expected."])
+    expected = [classifier.predict(texts).tolist(), classifier.predict_proba(texts).tolist()]
+    classifier.save(tmp_path / "saved")
+    assert loaded(tmp_path / "saved", texts) == expected
+
+    hub = Hub()
+    threading.Thread(target=hub.serve_forever, daemon=True).start()
+    there = {"HF_ENDPOINT": hub.address, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "home")}
+    there |= {"HF_TOKEN": "hf_loopback", "HF_HUB_DISABLE_XET": "1"}
+    push = "import sys; from toolkit.few_shot import FewShotClassifier as C; "
+    push += "C.from_pretrained(sys.argv[1]).push_to_hub('me/genres')"
+    command = [sys.executable, "-c", push, str(tmp_path / "saved")]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(REPOSITORY), **there}
+    )
+    assert done.returncode == 0, done.stderr
+    assert loaded("me/genres", texts, **there) == expected
+    hub.shutdown()
+
+
+# The command line
+
+
+@pytest.fixture(scope="module")
+def digits_encoder(tmp_path_factory):
+    """A prototypical network that has learned seven of the ten digits."""
+    folder = tmp_path_factory.mktemp("prototypical") / "encoder"
+    flags = ["--corpus", "sample", "--output_dir", folder, "--preset", "resnet-tiny", "--image_size", "16"]
+    flags += ["--ways", "5", "--max_steps", "60", "--learning_rate", "3e-3", "--validation_fraction", "0.3"]
+    done = run_toolkit("pretrain", "prototypical", *flags)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_a_prototypical_network_is_an_ordinary_encoder(digits_encoder):
+    from transformers import AutoModel
+
+    config = json.loads((digits_encoder / "config.json").read_text())
+    assert config["architectures"] == ["SmallImageResNetModel"]
+    assert AutoModel.from_pretrained(digits_encoder)(torch.zeros(1, 3, 16, 16)).pooler_output.shape == (1, 64, 1, 1)
+    record = json.loads((digits_encoder / "results.json").read_text())
+    assert record["metrics"]["accuracy"]["value"] > 0.6
+
+
+def test_episodes_are_measured_from_the_command_line(digits_encoder, tmp_path):
+    accuracies = {}
+    for shots in ("1", "5"):
+        flags = ["--encoder", digits_encoder, "--data", "sample", "--shots", shots, "--episodes", "100"]
+        done = run_toolkit("fewshot", "evaluate", *flags, "--output_dir", tmp_path / shots)
+        assert done.returncode == 0, done.stderr
+        assert f"5-way {shots}-shot" in done.stdout
+        record = json.loads((tmp_path / shots / "results.json").read_text())
+        lines = [json.loads(line) for line in (tmp_path / shots / "predictions.jsonl").read_text().splitlines()]
+        assert len(lines) == 100
+        assert record["n"] == 100 * 5 * 15
+        accuracies[shots] = record["metrics"]["accuracy"]["value"]
+        assert accuracies[shots] == pytest.approx(sum(line["hits"] for line in lines) / record["n"])
+    assert 0.5 < accuracies["1"] < accuracies["5"]
+
+
+def test_seeds_are_measured_from_the_command_line(encoders, tmp_path):
+    flags = ["--encoder", encoders["word2vec"], "--data", "sample", "--shots", "4", "--seeds", "3"]
+    done = run_toolkit("fewshot", "evaluate", *flags, "--method", "linear", "--output_dir", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "out" / "results.json").read_text())
+    lines = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
+    test = load_labelled_text("sample", "test")
+    assert [line["text"] for line in lines] == test["text"][:]
+    for seed in range(3):
+        hits = [line["predicted"][seed] == line["label"] for line in lines]
+        assert record["by_seed"][seed] == pytest.approx(np.mean(hits))
+    assert len({tuple(line["predicted"][seed] for line in lines) for seed in range(3)}) == 3
+    assert record["metrics"]["accuracy"]["value"] == pytest.approx(np.mean(record["by_seed"]))
+
+
+def test_a_classifier_is_fitted_and_predicts(encoders, tmp_path):
+    folder = tmp_path / "genres"
+    flags = ["--encoder", encoders["bert"], "--data", "sample", "--shots", "5", "--output_dir", folder]
+    done = run_toolkit("fewshot", "fit", *flags)
+    assert done.returncode == 0, done.stderr
+    texts = ["Rain is expected.", "I will be home late tonight."]
+    done = run_toolkit("fewshot", "predict", "--encoder", folder, *texts, "--output_format", "jsonl")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    classifier = FewShotClassifier.from_pretrained(folder)
+    assert [line["predicted"] for line in lines] == classifier.predict(texts).tolist()
+    assert [line["text"] for line in lines] == texts
+    from_stdin = run_toolkit("fewshot", "predict", "--encoder", folder, stdin="\n".join(texts))
+    assert [line.split("\t")[0] for line in from_stdin.stdout.splitlines()] == [line["predicted"] for line in lines]
+    assert run_toolkit("fewshot", "fit", *flags).returncode == 2, "what is there is not replaced"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--shots", "9999", "--seeds", "1"], "--shots 9999: the label"),
+        (["--shots", "1", "--ways", "1"], "--ways 1"),
+        (["--shots", "1", "--ways", "99"], "too few for 99 ways"),
+        (["--method", "contrastive"], "goes with --seeds"),
+        (["--within", "alphabet"], "--within alphabet: goes with images"),
+        (["--split", "nowhere"], "nowhere"),
+    ],
+)
+def test_bad_flags_end_with_one_line(encoders, flags, message):
+    done = run_toolkit("fewshot", "evaluate", "--encoder", encoders["word2vec"], "--data", "sample", *flags)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

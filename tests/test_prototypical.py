@@ -1,0 +1,137 @@
+"""Episodic training: the loss by hand, which images an episode has, and what a run leaves."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import run_toolkit, shelf
+from test_faults import kill
+from torch.nn import functional as F
+
+from toolkit.batches import Draw
+from toolkit.data.image import load_labelled_images
+from toolkit.images import new_processor
+from toolkit.models.prototypical import PrototypicalConfig, PrototypicalForPreTraining
+from toolkit.objectives.prototypical import CollateEpisodes, episodic_accuracy, images_of_classes, rows_of_classes
+from toolkit.presets import get_image_preset
+from toolkit.processes import make_accelerator
+
+
+@pytest.fixture(scope="module")
+def digits():
+    rows = load_labelled_images("sample").select(range(300))
+    processor = new_processor(16, rows)
+    return processor, images_of_classes(rows, processor, 10)
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    config = get_image_preset("resnet-tiny").config(16)
+    return PrototypicalForPreTraining(PrototypicalConfig(encoder=config.to_dict(), shots=2)).eval()
+
+
+def test_the_loss_is_that_of_the_nearest_prototype_by_hand(digits, model):
+    processor, images = digits
+    collate = CollateEpisodes(processor, images, per_class=5, seed=0)
+    rows = list(rows_of_classes(["3", "5", "8"], with_turns=False))
+    batch = collate(rows, [Draw(0, 0, place) for place in range(3)])
+    assert batch["pixel_values"].shape == (3, 5, 3, 16, 16)
+    assert (batch["num_targets"], batch["num_items"]) == (3, 15)
+    with torch.no_grad():
+        features = [model.encoder(of_class).pooler_output.flatten(1) for of_class in batch["pixel_values"]]
+        prototypes = [of_class[:2].mean(dim=0) for of_class in features]
+        losses = []
+        for label, of_class in enumerate(features):
+            for query in of_class[2:]:
+                distances = torch.stack([(query - prototype).square().sum() for prototype in prototypes])
+                losses.append(float(F.cross_entropy(-distances[None], torch.tensor([label]))))
+        assert float(model(batch["pixel_values"]).loss) == pytest.approx(np.mean(losses), rel=1e-4)
+
+
+def test_images_follow_from_the_draw_and_turns_make_other_classes(digits):
+    processor, images = digits
+    collate = CollateEpisodes(processor, images, per_class=4, seed=0)
+    rows = rows_of_classes(["1", "7"], with_turns=True)
+    assert len(rows) == 8
+    upright, turned = rows[1], next(row for row in rows if row["class"] == "7" and row["turns"] == 1)
+    first, other_epoch, other_class = Draw(0, 0, 1), Draw(9, 3, 1), Draw(0, 0, 5)
+    pixels = collate([upright], [first])["pixel_values"][0]
+    torch.testing.assert_close(collate([turned], [first])["pixel_values"][0], torch.rot90(pixels, 1, dims=(2, 3)))
+    assert (collate([upright], [first])["pixel_values"][0] == pixels).all()
+    for draw in (other_epoch, other_class):
+        assert (collate([upright], [draw])["pixel_values"][0] != pixels).any()
+
+
+def test_accuracy_is_that_of_the_nearest_prototype(digits, model):
+    processor, images = digits
+    collate = CollateEpisodes(processor, images, per_class=5, seed=0)
+    rows = rows_of_classes(sorted(images), with_turns=False)
+    accuracy = episodic_accuracy(model, rows, collate, 5, make_accelerator())
+    hits = []
+    for start in (0, 5):
+        draws = [Draw(0, 2**31, place) for place in range(start, start + 5)]
+        with torch.no_grad():
+            logits = model(collate([rows[place] for place in range(start, start + 5)], draws)["pixel_values"]).logits
+        hits += (logits.argmax(dim=1) == torch.arange(5).repeat_interleave(3)).tolist()
+    assert accuracy["value"] == pytest.approx(np.mean(hits))
+
+
+FLAGS = ["--preset", "resnet-tiny", "--image_size", "8", "--ways", "4", "--save_steps", "3", "--rotations"]
+
+
+def test_it_goes_on_after_a_kill_as_if_there_had_been_none(tmp_path):
+    flags = ["pretrain", "prototypical", "--corpus", "sample", *FLAGS, "--augment", "shift", "--max_steps", "6"]
+    done = run_toolkit(*flags, "--output_dir", tmp_path / "whole")
+    assert done.returncode == 0, done.stderr
+    done = kill([["after checkpoint rename", 1]], *flags, "--output_dir", tmp_path / "killed")
+    assert "kills: 1" in done.stdout
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "killed")]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--ways", "1"], "--ways 1"),
+        (["--queries", "500"], "fewer than the 501 that --shots and --queries ask"),
+        (["--validation_fraction", "0.95"], "too few to learn from some and hold out others"),
+    ],
+)
+def test_bad_input_ends_with_one_line(flags, message, tmp_path):
+    done = run_toolkit(
+        *(
+            "pretrain",
+            "prototypical",
+            "--corpus",
+            "sample",
+            "--output_dir",
+            tmp_path / "out",
+            "--max_steps",
+            "1",
+            *flags,
+        )
+    )
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_characters_that_training_never_saw_are_told_apart(tmp_path):
+    data = shelf("omniglot")
+    flags = ["--corpus", data, "--split", "background", "--label_column", "character", "--rotations"]
+    flags += ["--image_size", "28", "--max_steps", "150", "--output_dir", tmp_path / "encoder"]
+    done = run_toolkit("pretrain", "prototypical", *flags)
+    assert done.returncode == 0, done.stderr
+    accuracies = {}
+    for name, more in (("all", []), ("within", ["--within", "alphabet"])):
+        flags = ["--encoder", tmp_path / "encoder", "--data", data, "--split", "evaluation", "--shots", "1"]
+        flags += ["--label_column", "character", "--ways", "20", "--episodes", "200", *more]
+        done = run_toolkit("fewshot", "evaluate", *flags, "--output_dir", tmp_path / name)
+        assert done.returncode == 0, done.stderr
+        record = json.loads((tmp_path / name / "results.json").read_text())
+        accuracies[name] = record["metrics"]["accuracy"]["value"]
+        assert record["classes"] == 659
+    assert 0.4 < accuracies["within"] < accuracies["all"]

@@ -1,0 +1,99 @@
+"""Fine-tuning on a handful of examples: the loss by hand, what it changes, what it needs."""
+
+import tracemalloc
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import f1_score
+from torch.nn import functional as F
+
+from toolkit.batches import Draw
+from toolkit.data.text import load_labelled_text
+from toolkit.few_shot import FewShotClassifier
+from toolkit.tuning import CollateClasses, pair_loss
+
+
+def test_the_loss_is_that_of_all_pairs_by_hand():
+    torch.manual_seed(0)
+    features = torch.randn(5, 3)
+    targets = torch.tensor([[1, 0, 0], [1, 0, 1], [0, 1, 0], [0, 0, 1], [0, 1, 0]]).float()
+    alike, apart = [], []
+    for i in range(5):
+        for j in range(i):
+            cosine = float(F.cosine_similarity(features[i], features[j], dim=0))
+            if (targets[i] * targets[j]).sum() > 0:
+                alike.append((1 - cosine) ** 2)
+            else:
+                apart.append(cosine**2)
+    assert (len(alike), len(apart)) == (3, 7)
+    assert float(pair_loss(features, targets)) == pytest.approx(np.mean(alike) + np.mean(apart), abs=1e-6)
+    assert float(pair_loss(features[:1], targets[:1])) == 0
+
+
+class Counted:
+    """In the place of a featuriser: keeps which rows it was given."""
+
+    def collate(self, rows):
+        return {"input_ids": torch.tensor([row["number"] for row in rows])}
+
+
+def test_a_step_takes_a_few_of_each_class_and_never_lists_all_pairs():
+    """Of 77 classes with 64 examples there are 12 million pairs."""
+    targets = np.repeat(np.eye(77, dtype=bool), 64, axis=0)
+    rows = [{"number": number} for number in range(len(targets))]
+    tracemalloc.start()
+    collate = CollateClasses(Counted(), rows, targets, per_class=2, seed=0)
+    taken = Counter()
+    for step in range(300):
+        draws = [Draw(step, step, (8 * step + place) % 77) for place in range(8)]
+        batch = collate([{"class": draw.example} for draw in draws], draws)
+        numbers = batch["input_ids"].tolist()
+        assert len(set(numbers)) == 16
+        assert sorted(Counter(number // 64 for number in numbers)) == sorted(draw.example for draw in draws)
+        taken.update(numbers)
+    assert tracemalloc.get_traced_memory()[1] < 10e6
+    tracemalloc.stop()
+    assert len(taken) > 2000, "other examples each time"
+
+
+@pytest.fixture(scope="module")
+def genres():
+    rows = load_labelled_text("sample", "train")
+    return rows["text"][:40], np.array(rows["label"][:40])
+
+
+@pytest.mark.parametrize(
+    ("family", "method"), [("bert", "contrastive"), ("bert", "lp-ft"), ("word2vec", "contrastive")]
+)
+def test_classes_move_apart_and_the_same_seed_repeats(encoders, genres, family, method):
+    texts, labels = genres
+    settings = {"max_steps": 30, "learning_rate": 1e-3}
+
+    def nearness(classifier) -> float:
+        """How much more alike examples of one class are than others, before they are centred."""
+        features = classifier._featuriser(texts)
+        features /= np.linalg.norm(features, axis=1, keepdims=True)
+        cosines, alike = features @ features.T, labels[:, None] == labels
+        return cosines[alike].mean() - cosines[~alike].mean()
+
+    frozen = FewShotClassifier(str(encoders[family]), "linear").fit(texts, labels)
+    tuned = FewShotClassifier(str(encoders[family]), method, **settings).fit(texts, labels)
+    assert nearness(tuned) > 2 * nearness(frozen)
+    assert tuned.score(texts, labels) > 0.8
+    again = FewShotClassifier(str(encoders[family]), method, **settings).fit(texts, labels)
+    assert (again.predict_proba(texts) == tuned.predict_proba(texts)).all()
+    other = FewShotClassifier(str(encoders[family]), method, **settings, random_state=1).fit(texts, labels)
+    assert (other.predict_proba(texts) != tuned.predict_proba(texts)).any()
+
+
+def test_an_example_may_have_several_labels(encoders, genres):
+    texts, labels = genres
+    length = np.array([len(text.split()) for text in texts])
+    targets = np.stack([labels == labels[0], length > np.median(length)], axis=1).astype(int)
+    assert (targets.sum(axis=1) == 2).any()
+    tuned = FewShotClassifier(str(encoders["bert"]), "contrastive", max_steps=40, learning_rate=1e-3).fit(
+        texts, targets
+    )
+    assert f1_score(targets, tuned.predict(texts), average="macro") > 0.8
