@@ -12,9 +12,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from tasks.base import PREDICTIONS_FILE
 from toolkit.errors import InputError, check_not_negative, check_positive
-
-PREDICTIONS_FILE = "predictions.jsonl"
 
 
 @dataclass(kw_only=True)
@@ -178,20 +177,20 @@ def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:
 
 def fit(arguments: FitArguments) -> dict[str, Any]:
     """Leave a `FewShotClassifier` in `output_dir`; returns the record that stands in its `results.json`."""
-    from toolkit.features import load_featuriser
+    from toolkit.features import what_it_reads
     from toolkit.few_shot import OF_ENCODER
     from toolkit.results import RESULTS_FILE, Stopwatch, check_output_dir, create_output_dir, write_results
 
     check_output_dir(arguments.output_dir, overwrite=arguments.overwrite_output_dir)
     stopwatch = Stopwatch()
-    reads = load_featuriser(arguments.encoder).reads
-    examples = load_examples(reads, arguments, arguments.split or _train_split(reads, arguments.data))
+    reads = what_it_reads(arguments.encoder)
+    examples = load_examples(reads, arguments, arguments.split or _if_there("train", reads, arguments.data))
     items, labels = examples.choose(arguments.shots, arguments.seed)
     classifier = make_classifier(arguments, arguments.encoder, arguments.seed)
     classifier.fit(items, labels, load_unlabelled(reads, arguments))
     if arguments.calibration_data is not None:
         others = dataclasses.replace(arguments, data=arguments.calibration_data)
-        held_out = load_examples(reads, others, _train_split(reads, others.data))
+        held_out = load_examples(reads, others, _if_there("train", reads, others.data))
         classifier.calibrate(held_out.items, held_out.labels).set_params(reject=True)
     folder = create_output_dir(arguments.output_dir, arguments.overwrite_output_dir)
     classifier.save(folder)
@@ -298,10 +297,6 @@ def _over_seeds(featuriser, arguments: EvaluateArguments) -> tuple[dict[str, Any
 def _test_split(reads: str, arguments: FewShotArguments) -> str | None:
     """That which the user names, else the test split, where there is one."""
     return arguments.split or _if_there("test", reads, arguments.data)
-
-
-def _train_split(reads: str, source: str) -> str | None:
-    return _if_there("train", reads, source)
 
 
 def _if_there(split: str, reads: str, source: str) -> str | None:

@@ -29,16 +29,19 @@ HALF_COUNTS = 1e-3  # the share of all words at which a word counts half, "a" of
 
 def load_featuriser(encoder: str, batch_size: int = 64) -> "Featuriser":
     """Of a folder or Hub id, by what the encoder reads. Raises `InputError` where it cannot be loaded."""
-    from transformers import AutoModel
-
-    config = load_config(encoder)
-    model_class = AutoModel._model_mapping.get(type(config), None)
-    reads_images = getattr(model_class, "main_input_name", None) == "pixel_values"
-    if reads_images:
+    if what_it_reads(encoder) == "images":
         model, processor = load_image_encoder(encoder, "AutoModel")
         return ImageFeaturiser(encoder, model, processor, batch_size)
     model, processor = load_encoder(encoder, "AutoModel")
     return TextFeaturiser(encoder, model, processor, batch_size)
+
+
+def what_it_reads(encoder: str) -> str:
+    """`texts` or `images`, by the configuration alone."""
+    from transformers import AutoModel
+
+    model_class = AutoModel._model_mapping.get(type(load_config(encoder)), None)
+    return "images" if getattr(model_class, "main_input_name", None) == "pixel_values" else "texts"
 
 
 class Featuriser(ABC):

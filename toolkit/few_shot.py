@@ -27,6 +27,7 @@ from toolkit.data.episodes import draw_episodes
 from toolkit.errors import InputError, first_line
 
 METHODS = ("prototype", "nearest", "linear", "lp-ft", "contrastive")
+OF_DISTANCE = ("prototype", "nearest")  # the others end in a linear head
 OF_ENCODER = ("lp-ft", "contrastive")  # those that change it
 METRICS = ("cosine", "euclidean", "sqeuclidean")  # as scipy calls them
 CONFIG_FILE, ARRAYS_FILE, ENCODER_FOLDER = "few_shot.json", "few_shot.safetensors", "encoder"
@@ -102,7 +103,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self.is_multi_label_ = np.ndim(y) == 2
         if self.is_multi_label_:
             classes, targets = np.arange(y.shape[1]), y.astype(bool)
-            if self.method in ("prototype", "nearest"):
+            if self.method in OF_DISTANCE:
                 raise InputError(f"method {self.method}: expected one label an example; with several, use linear")
         else:
             classes = np.unique(y)
@@ -110,15 +111,14 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         if len(classes) < 2:
             raise InputError(f"there is one class only, {classes[0]}, expected two or more")
         self.threshold_: float | None = None
-        usual = X if unlabelled is None else unlabelled
         self._load_encoder()
         if self._featuriser is not None:
-            self._featuriser.know(usual)
-        self._centre_on(self._features(usual))
+            self._featuriser.know(X if unlabelled is None else unlabelled)
+        features = self._centred_features(X, unlabelled)
         if self.method in OF_ENCODER:
-            self._tune(X, targets)
-            self._centre_on(self._features(usual))
-        self._learn(classes, self._placed(self._features(X)), targets)
+            self._tune(X, features, targets)
+            features = self._centred_features(X, unlabelled)
+        self._learn(classes, self._placed(features), targets)
         return self
 
     def predict(self, X) -> np.ndarray:
@@ -126,7 +126,18 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
         A text alone, not in a list, is one item.
         """
+        return self._decide(self.logits(X))
+
+    def predict_proba(self, X) -> np.ndarray:
+        """(N, C), in the order of `classes_`; each row sums to 1, unless items may have several labels."""
+        return self._probabilities(self.logits(X))
+
+    def predict_with_proba(self, X) -> tuple[np.ndarray, np.ndarray]:
+        """What `predict` and `predict_proba` say, by one pass through the encoder."""
         logits = self.logits(X)
+        return self._decide(logits), self._probabilities(logits)
+
+    def _decide(self, logits: np.ndarray) -> np.ndarray:
         if self.is_multi_label_:
             return (logits > 0).astype(int)
         found = self.classes_[logits.argmax(axis=1)]
@@ -138,9 +149,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         found[self._confidence(logits) < self.threshold_] = self.unknown
         return found
 
-    def predict_proba(self, X) -> np.ndarray:
-        """(N, C), in the order of `classes_`; each row sums to 1, unless items may have several labels."""
-        logits = self.logits(X)
+    def _probabilities(self, logits: np.ndarray) -> np.ndarray:
         return expit(logits) if self.is_multi_label_ else softmax(logits, axis=1)
 
     def logits(self, X) -> np.ndarray:
@@ -279,14 +288,20 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             return validate_data(self, items, reset=False)
         return self._featuriser([items] if isinstance(items, str) else items)
 
-    def _centre_on(self, features: np.ndarray) -> None:
-        self.mean_ = features.mean(axis=0) if self.centre else np.zeros_like(features[0])
+    def _centred_features(self, examples, unlabelled) -> np.ndarray:
+        """Those of the examples; `mean_` becomes what they are centred by."""
+        features = self._features(examples)
+        if self.centre:
+            self.mean_ = (features if unlabelled is None else self._features(unlabelled)).mean(axis=0)
+        else:
+            self.mean_ = np.zeros_like(features[0])
+        return features
 
     def _placed(self, features: np.ndarray) -> np.ndarray:
         placed = features - self.mean_
         return _of_length_one(placed) if self.normalise else placed
 
-    def _tune(self, examples: Sequence[Any], targets: np.ndarray) -> None:
+    def _tune(self, examples: Sequence[Any], features: np.ndarray, targets: np.ndarray) -> None:
         """Fine-tune the encoder on the examples, for `lp-ft` from a linear head that is fitted first."""
         import torch
 
@@ -296,7 +311,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             raise InputError(f"method {self.method}: needs an encoder to fine-tune, not features")
         head = None
         if self.method == "lp-ft":
-            head = _fit_linear(self._placed(self._features(examples)), targets, self.C, self.is_multi_label_)
+            head = _fit_linear(self._placed(features), targets, self.C, self.is_multi_label_)
         mean = torch.from_numpy(self.mean_).to(self._featuriser.model.device)
 
         def place(features: torch.Tensor) -> torch.Tensor:
@@ -325,7 +340,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             self._head = _fit_linear(placed, targets, self.C, self.is_multi_label_)
 
     def _logits(self, placed: np.ndarray) -> np.ndarray:
-        if self.method not in ("prototype", "nearest"):
+        if self.method not in OF_DISTANCE:
             weights, biases = self._head
             return placed @ weights.T + biases
         if self.metric == "cosine":
@@ -336,7 +351,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
     def _confidence(self, logits: np.ndarray) -> np.ndarray:
         """(N,): how much an item is like the class that it is most like."""
-        return (logits if self.method in ("prototype", "nearest") else softmax(logits, axis=1)).max(axis=1)
+        return (logits if self.method in OF_DISTANCE else softmax(logits, axis=1)).max(axis=1)
 
     def _refuse_many_labels(self) -> None:
         if self.is_multi_label_:
@@ -358,12 +373,15 @@ def _fit_linear(
     ids = targets.argmax(axis=1)
     if len(np.unique(ids)) == 1:  # of several labels one that all examples have, or none
         return np.zeros((2, features.shape[1])), np.where(np.arange(2) == ids[0], 10.0, -10.0)
-    fitted = LogisticRegression(C=C, max_iter=1000).fit(features, ids)
+    return weights_and_biases(LogisticRegression(C=C, max_iter=1000).fit(features, ids))
+
+
+def weights_and_biases(fitted: LogisticRegression) -> tuple[np.ndarray, np.ndarray]:
+    """(C, D) and (C,) of logistic regression; of two classes scikit-learn keeps the odds of the second alone."""
     if len(fitted.classes_) > 2:
         return fitted.coef_, fitted.intercept_
-    return np.concatenate([-fitted.coef_, fitted.coef_]) / 2, np.concatenate(
-        [-fitted.intercept_, fitted.intercept_]
-    ) / 2
+    weights, biases = (np.concatenate([-part, part]) / 2 for part in (fitted.coef_, fitted.intercept_))
+    return weights, biases
 
 
 def _best_threshold(known: np.ndarray, unknown: np.ndarray) -> float:

@@ -68,6 +68,8 @@ def fit_head(
         from sklearn.linear_model import LogisticRegression
         from sklearn.metrics import log_loss
 
+        from toolkit.few_shot import weights_and_biases
+
     mean, deviation = inputs.mean(axis=0), inputs.std(axis=0) + 1e-6
     scaled, held_out = (inputs - mean) / deviation, (held_out_inputs - mean) / deviation
     fitted = {c: LogisticRegression(C=c, max_iter=1000).fit(scaled, labels) for c in STRENGTHS}
@@ -77,9 +79,8 @@ def fit_head(
         for c, probe in fitted.items()
     }
     best = fitted[min(losses, key=losses.__getitem__)]
-    coefficients, intercepts = best.coef_ / deviation, best.intercept_
-    if len(best.classes_) == 2:  # scikit-learn keeps the odds of the second alone
-        coefficients, intercepts = (np.concatenate([-c, c]) / 2 for c in (coefficients, intercepts))
+    coefficients, intercepts = weights_and_biases(best)
+    coefficients = coefficients / deviation
     head = head_of(model)
     with torch.no_grad():
         head.weight.zero_()

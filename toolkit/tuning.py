@@ -116,7 +116,13 @@ def tune(
         seed=seed,
     )
     classes = datasets.Dataset.from_dict({"class": list(range(num_classes))})
-    item = "image" if "pixel_values" in collate([{"class": 0}], [Draw(0, 0, 0)]) else "text"
     with tempfile.TemporaryDirectory() as folder:
-        train(Tuned(featuriser, place, head), classes, collate, arguments, folder, item=item)
+        train(
+            Tuned(featuriser, place, head),
+            classes,
+            collate,
+            arguments,
+            folder,
+            item=featuriser.reads.removesuffix("s"),
+        )
     featuriser.model.eval()

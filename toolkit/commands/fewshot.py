@@ -73,7 +73,7 @@ def _predict(arguments: PredictArguments) -> None:
     rows = TASKS["image" if is_of_images else "text"].unlabelled(inputs)
     items = rows["image"][:] if is_of_images else rows["text"][:]
     names = rows["name"][:] if is_of_images else [" ".join(text.split()) for text in items]
-    predicted, probabilities = classifier.predict(items), classifier.predict_proba(items)
+    predicted, probabilities = classifier.predict_with_proba(items)
     for name, item, label, row in zip(names, items, predicted, probabilities, strict=True):
         of_label = dict(zip(classifier.classes_.tolist(), row.tolist(), strict=True))
         if arguments.output_format == "tsv":
