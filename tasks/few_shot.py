@@ -9,7 +9,7 @@ import dataclasses
 import json
 import statistics
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from tasks.base import PREDICTIONS_FILE
@@ -17,26 +17,15 @@ from toolkit.errors import InputError, check_not_negative, check_positive
 
 
 @dataclass(kw_only=True)
-class FewShotArguments:
-    """Which examples are learned from, and how."""
+class DataArguments:
+    """An encoder, and labelled items of the kind that it reads."""
 
     encoder: str
     """A checkpoint folder or a Hub id, of an encoder of texts or of images."""
     data: str
     """Labelled data: a file, a folder with one file a split or one folder a class, a Hub id, or 'sample'."""
-    shots: int = 5
-    """Labelled examples of each class."""
-    method: Literal["prototype", "nearest", "linear", "lp-ft", "contrastive"] = "prototype"
-    """prototype: the mean of a class's examples; nearest: its nearest example; linear: logistic regression; lp-ft and
-    contrastive: the same after the encoder was fine-tuned on the examples."""
-    metric: Literal["cosine", "euclidean", "sqeuclidean"] = "cosine"
-    """How the first two compare an item with a class."""
     unlabelled: str | None = None
     """Text or images without labels, on whose mean features are centred (default: the labelled examples)."""
-    max_steps: int = 80
-    """Steps of fine-tuning."""
-    learning_rate: float = 2e-5
-    """Peak learning rate of fine-tuning."""
     seed: int = 0
     """Seed of the choice of examples, and of fine-tuning."""
     split: str | None = None
@@ -49,8 +38,28 @@ class FewShotArguments:
     """Column of a table that holds the label (default: label, labels, category or class)."""
 
     def __post_init__(self):
-        check_positive(self, "shots max_steps learning_rate")
         check_not_negative(self, "seed")
+
+
+@dataclass(kw_only=True)
+class FewShotArguments(DataArguments):
+    """Which examples are learned from, and how."""
+
+    shots: int = 5
+    """Labelled examples of each class."""
+    method: Literal["prototype", "nearest", "linear", "lp-ft", "contrastive"] = "prototype"
+    """prototype: the mean of a class's examples; nearest: its nearest example; linear: logistic regression; lp-ft and
+    contrastive: the same after the encoder was fine-tuned on the examples."""
+    metric: Literal["cosine", "euclidean", "sqeuclidean"] = "cosine"
+    """How the first two compare an item with a class."""
+    max_steps: int = 80
+    """Steps of fine-tuning."""
+    learning_rate: float = 2e-5
+    """Peak learning rate of fine-tuning."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_positive(self, "shots max_steps learning_rate")
 
 
 @dataclass(kw_only=True)
@@ -92,10 +101,30 @@ class FitArguments(FewShotArguments):
     """Replace an earlier classifier in the output folder."""
 
 
+@dataclass(kw_only=True)
+class PredictArguments(FewShotArguments):
+    encoder: str
+    """Folder or Hub id of a classifier that `toolkit fewshot fit` made; with --data, of an encoder."""
+    data: str | None = None  # type: ignore[assignment]
+    """Labelled data to learn from on the spot."""
+    shots: int | None = None  # type: ignore[assignment]
+    """Labelled examples of each class (default: all)."""
+    inputs: list[str] = field(default_factory=list)
+    """Texts, or files of texts or images, or folders of images; without any, texts from standard input, one a line."""
+    output_format: Literal["tsv", "jsonl"] = "tsv"
+    """tsv: label, probability and item; jsonl: an item a line, with the probability of every label."""
+
+
 class Examples(NamedTuple):
     items: list[Any]
     labels: list[str]
     groups: list[str] | None  # of images, such as the alphabet of a character
+
+    def of(self, labels: set[str]) -> "Examples":
+        """Those with one of these labels."""
+        places = [place for place, label in enumerate(self.labels) if label in labels]
+        groups = None if self.groups is None else [self.groups[place] for place in places]
+        return Examples([self.items[place] for place in places], [self.labels[place] for place in places], groups)
 
     def choose(self, shots: int | None, seed: int) -> tuple[list[Any], list[str]]:
         """So many items of each label, or all, and their labels. Raises `InputError` where a label has fewer."""
@@ -113,7 +142,7 @@ class Examples(NamedTuple):
         return [self.items[place] for place in chosen], [self.labels[place] for place in chosen]
 
 
-def load_examples(reads: str, arguments: FewShotArguments, split: str | None, within: str | None = None) -> Examples:
+def load_examples(reads: str, arguments: DataArguments, split: str | None, within: str | None = None) -> Examples:
     """Of `arguments.data`, what an encoder reads: `texts` or `images`. Raises `InputError`."""
     from toolkit.data.image import load_labelled_images
     from toolkit.data.text import load_labelled_text
@@ -128,7 +157,7 @@ def load_examples(reads: str, arguments: FewShotArguments, split: str | None, wi
     return Examples(rows["text"][:], rows["label"][:], None)
 
 
-def load_unlabelled(reads: str, arguments: FewShotArguments) -> list[Any] | None:
+def load_unlabelled(reads: str, arguments: DataArguments) -> list[Any] | None:
     """The items that `arguments.unlabelled` names; None where it names none."""
     from toolkit.data.image import load_corpus_of_images
     from toolkit.data.text import load_text
@@ -177,20 +206,15 @@ def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:
 
 def fit(arguments: FitArguments) -> dict[str, Any]:
     """Leave a `FewShotClassifier` in `output_dir`; returns the record that stands in its `results.json`."""
-    from toolkit.features import what_it_reads
     from toolkit.few_shot import OF_ENCODER
     from toolkit.results import RESULTS_FILE, Stopwatch, check_output_dir, create_output_dir, write_results
 
     check_output_dir(arguments.output_dir, overwrite=arguments.overwrite_output_dir)
     stopwatch = Stopwatch()
-    reads = what_it_reads(arguments.encoder)
-    examples = load_examples(reads, arguments, arguments.split or _if_there("train", reads, arguments.data))
-    items, labels = examples.choose(arguments.shots, arguments.seed)
-    classifier = make_classifier(arguments, arguments.encoder, arguments.seed)
-    classifier.fit(items, labels, load_unlabelled(reads, arguments))
+    classifier, num_examples = fitted(arguments)
     if arguments.calibration_data is not None:
         others = dataclasses.replace(arguments, data=arguments.calibration_data)
-        held_out = load_examples(reads, others, _if_there("train", reads, others.data))
+        held_out = load_examples(classifier.reads, others, if_there("train", classifier.reads, others.data))
         classifier.calibrate(held_out.items, held_out.labels).set_params(reject=True)
     folder = create_output_dir(arguments.output_dir, arguments.overwrite_output_dir)
     classifier.save(folder)
@@ -200,19 +224,31 @@ def fit(arguments: FitArguments) -> dict[str, Any]:
         task="few-shot",
         dataset=arguments.data,
         split=arguments.split or "train",
-        n=len(items),
+        n=num_examples,
         classes=len(classifier.classes_),
         threshold=classifier.threshold_,
         metrics={},
         seed=arguments.seed,
         encoder=arguments.encoder,
         num_steps=arguments.max_steps if arguments.method in OF_ENCODER else 0,
-        parameters=0,
-        throughput=len(items) / stopwatch.seconds,
+        parameters=classifier.num_parameters,
+        throughput=num_examples / stopwatch.seconds,
         throughput_unit="items/s",
         deterministic=True,
         arguments=dataclasses.asdict(arguments),
     )
+
+
+def fitted(arguments: FitArguments | PredictArguments):
+    """A `FewShotClassifier` that has learned from `arguments.data`, and from how many examples."""
+    from toolkit.features import what_it_reads
+
+    assert arguments.data is not None
+    reads = what_it_reads(arguments.encoder)
+    examples = load_examples(reads, arguments, arguments.split or if_there("train", reads, arguments.data))
+    items, labels = examples.choose(arguments.shots, arguments.seed)
+    classifier = make_classifier(arguments, arguments.encoder, arguments.seed)
+    return classifier.fit(items, labels, load_unlabelled(reads, arguments)), len(items)
 
 
 def make_classifier(arguments: FewShotArguments, encoder: str | None, seed: int = 0):
@@ -233,7 +269,7 @@ def _over_episodes(featuriser, arguments: EvaluateArguments) -> tuple[dict[str, 
 
     if arguments.method in OF_ENCODER:
         raise InputError(f"--method {arguments.method}: goes with --seeds, episodes leave the encoder as it is")
-    split = _test_split(featuriser.reads, arguments)
+    split = test_split(featuriser.reads, arguments)
     examples = load_examples(featuriser.reads, arguments, split, arguments.within)
     unlabelled = load_unlabelled(featuriser.reads, arguments)
     if unlabelled is not None:
@@ -266,7 +302,7 @@ def _over_seeds(featuriser, arguments: EvaluateArguments) -> tuple[dict[str, Any
     assert arguments.seeds is not None
     if arguments.within is not None:
         raise InputError(f"--within {arguments.within}: goes with episodes, not with --seeds")
-    split = _test_split(featuriser.reads, arguments)
+    split = test_split(featuriser.reads, arguments)
     train, test = (load_examples(featuriser.reads, arguments, name) for name in ("train", split))
     unlabelled = load_unlabelled(featuriser.reads, arguments)
     predicted, seconds = [], []
@@ -294,12 +330,12 @@ def _over_seeds(featuriser, arguments: EvaluateArguments) -> tuple[dict[str, Any
     }, lines
 
 
-def _test_split(reads: str, arguments: FewShotArguments) -> str | None:
+def test_split(reads: str, arguments: DataArguments) -> str | None:
     """That which the user names, else the test split, where there is one."""
-    return arguments.split or _if_there("test", reads, arguments.data)
+    return arguments.split or if_there("test", reads, arguments.data)
 
 
-def _if_there(split: str, reads: str, source: str) -> str | None:
+def if_there(split: str, reads: str, source: str) -> str | None:
     from toolkit.data.image import splits_of_labelled_images
     from toolkit.data.text import splits_of_labelled_text
 

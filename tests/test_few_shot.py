@@ -249,63 +249,54 @@ def test_a_text_alone_is_an_item(encoders, genres, family):
             classifier.predict(wrong)
 
 
-LOADED = """
+PUSH = """
+import sys
+from toolkit.few_shot import FewShotClassifier
+for folder in sys.argv[1:]:
+    FewShotClassifier.from_pretrained(folder).push_to_hub("me/" + folder.rpartition("/")[2])
+"""
+LOAD = """
 import json, sys
 from toolkit.few_shot import FewShotClassifier
-classifier = FewShotClassifier.from_pretrained(sys.argv[1])
 texts = json.load(sys.stdin)
-json.dump([classifier.predict(texts).tolist(), classifier.predict_proba(texts).tolist()], sys.stdout)
+for name in sys.argv[1:]:
+    classifier = FewShotClassifier.from_pretrained(name)
+    print(json.dumps([classifier.predict(texts).tolist(), classifier.predict_proba(texts).tolist()]))
 """
 
 
-def loaded(name, texts, **environment: str):
-    done = subprocess.run(
-        [sys.executable, "-c", LOADED, str(name)],
-        input=json.dumps(texts),
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-@pytest.mark.parametrize(("family", "method"), [("word2vec", "prototype"), ("bert", "linear")])
-def test_saved_pushed_and_loaded_it_says_the_same(encoders, genres, tmp_path, family, method):
+def test_saved_pushed_and_loaded_it_says_the_same(encoders, genres, tmp_path):
     texts, labels = genres
-    classifier = FewShotClassifier(str(encoders[family]), method=method).fit(texts, labels)
-    classifier.enrol("gossip", ["A man was found by the river on Monday.", "Police say that rain is expected."])
-    expected = [classifier.predict(texts).tolist(), classifier.predict_proba(texts).tolist()]
-    classifier.save(tmp_path / "saved")
-    assert loaded(tmp_path / "saved", texts) == expected
+    folders, expected = [], []
+    for family, method in (("word2vec", "prototype"), ("bert", "linear")):
+        classifier = FewShotClassifier(str(encoders[family]), method=method).fit(texts, labels)
+        classifier.enrol("gossip", ["A man was found by the river on Monday.", "Police say that rain is expected."])
+        expected.append([classifier.predict(texts).tolist(), classifier.predict_proba(texts).tolist()])
+        folders.append(str(tmp_path / family))
+        classifier.save(folders[-1])
+
+    def in_another_process(script: str, names: list[str], **environment: str) -> list:
+        done = subprocess.run(
+            [sys.executable, "-c", script, *names],
+            input=json.dumps(texts),
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
+        )
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
 
     hub = Hub()
     threading.Thread(target=hub.serve_forever, daemon=True).start()
     there = {"HF_ENDPOINT": hub.address, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "home")}
     there |= {"HF_TOKEN": "hf_loopback", "HF_HUB_DISABLE_XET": "1"}
-    push = "import sys; from toolkit.few_shot import FewShotClassifier as C; "
-    push += "C.from_pretrained(sys.argv[1]).push_to_hub('me/genres')"
-    command = [sys.executable, "-c", push, str(tmp_path / "saved")]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(REPOSITORY), **there}
-    )
-    assert done.returncode == 0, done.stderr
-    assert loaded("me/genres", texts, **there) == expected
+    in_another_process(PUSH, folders, **there)
+    names = ["me/word2vec", "me/bert", *folders]
+    assert in_another_process(LOAD, names, **there) == 2 * expected
     hub.shutdown()
 
 
 # The command line
-
-
-@pytest.fixture(scope="module")
-def digits_encoder(tmp_path_factory):
-    """A prototypical network that has learned seven of the ten digits."""
-    folder = tmp_path_factory.mktemp("prototypical") / "encoder"
-    flags = ["--corpus", "sample", "--output_dir", folder, "--preset", "resnet-tiny", "--image_size", "16"]
-    flags += ["--ways", "5", "--max_steps", "60", "--learning_rate", "3e-3", "--validation_fraction", "0.3"]
-    done = run_toolkit("pretrain", "prototypical", *flags)
-    assert done.returncode == 0, done.stderr
-    return folder
 
 
 def test_a_prototypical_network_is_an_ordinary_encoder(digits_encoder):

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import bootstrap
 
 from toolkit import intervals
-from toolkit.intervals import mean_ratio_interval, paired_difference, ratio_interval
+from toolkit.intervals import harmonic_mean_interval, mean_ratio_interval, paired_difference, ratio_interval
 
 
 def test_ratio_interval_agrees_with_scipy():
@@ -19,6 +19,23 @@ def test_ratio_interval_agrees_with_scipy():
     assert ours["value"] == right.sum() / words.sum()
     assert ours["low"] == pytest.approx(theirs.low, abs=2e-3)
     assert ours["high"] == pytest.approx(theirs.high, abs=2e-3)
+
+
+def test_a_harmonic_mean_is_that_of_the_ratios_and_its_interval_agrees_with_scipy():
+    rng = np.random.default_rng(3)
+    is_first = rng.random(500) < 0.4
+    hits = rng.random(500) < np.where(is_first, 0.9, 0.5)
+    groups = [(hits & group, group) for group in (is_first, ~is_first)]
+    ours = harmonic_mean_interval(groups)
+
+    def of(right, first, axis=-1):
+        rates = [(right * group).sum(axis) / group.sum(axis) for group in (first, 1 - first)]
+        return 2 * rates[0] * rates[1] / (rates[0] + rates[1])
+
+    theirs = bootstrap((hits, is_first.astype(float)), of, paired=True, method="percentile", rng=4).confidence_interval
+    assert ours["value"] == pytest.approx(of(hits, is_first.astype(float)))
+    assert ours["low"] == pytest.approx(theirs.low, abs=5e-3)
+    assert ours["high"] == pytest.approx(theirs.high, abs=5e-3)
 
 
 def test_pairing_sees_a_small_steady_gain_that_separate_intervals_hide():

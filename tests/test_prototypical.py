@@ -41,13 +41,17 @@ def test_the_loss_is_that_of_the_nearest_prototype_by_hand(digits, model):
     assert (batch["num_targets"], batch["num_items"]) == (3, 15)
     with torch.no_grad():
         features = [model.encoder(of_class).pooler_output.flatten(1) for of_class in batch["pixel_values"]]
-        prototypes = [of_class[:2].mean(dim=0) for of_class in features]
-        losses = []
-        for label, of_class in enumerate(features):
-            for query in of_class[2:]:
-                distances = torch.stack([(query - prototype).square().sum() for prototype in prototypes])
-                losses.append(float(F.cross_entropy(-distances[None], torch.tensor([label]))))
-        assert float(model(batch["pixel_values"]).loss) == pytest.approx(np.mean(losses), rel=1e-4)
+        losses, first_logits = [], []
+        for labelled in ([0, 1], [1, 2], [2, 3], [3, 4], [4, 0]):
+            prototypes = torch.stack([of_class[labelled].mean(dim=0) for of_class in features])
+            for label, of_class in enumerate(features):
+                for place in sorted({0, 1, 2, 3, 4} - set(labelled)):
+                    logits = -(of_class[place] - prototypes).square().sum(dim=1)
+                    losses.append(float(F.cross_entropy(logits[None], torch.tensor([label]))))
+                    first_logits += [logits] if labelled == [0, 1] else []
+        output = model(batch["pixel_values"])
+        assert float(output.loss) == pytest.approx(np.mean(losses), rel=1e-4)
+        torch.testing.assert_close(output.logits, torch.stack(first_logits), rtol=1e-3, atol=1e-4)
 
 
 def test_images_follow_from_the_draw_and_turns_make_other_classes(digits):

@@ -13,7 +13,18 @@ import wrapt
 
 from toolkit.errors import DISK_ERRORS, InputError, Interrupted, RunFailed, what_failed
 
-COMMANDS = ("quickstart", "tokenizer", "pretrain", "finetune", "score", "predict", "explain", "compare", "fewshot")
+COMMANDS = (
+    "quickstart",
+    "tokenizer",
+    "pretrain",
+    "finetune",
+    "score",
+    "predict",
+    "explain",
+    "compare",
+    "fewshot",
+    "zeroshot",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,6 +11,7 @@ Shape legend: N items, C classes, D features, S examples.
 
 import json
 import tempfile
+import warnings
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             X, y = list(X), np.asarray(y)
             if len(X) != len(y):
                 raise InputError(f"{len(X)} examples and {len(y)} labels, expected as many")
-        check_classification_targets(y)
+        with warnings.catch_warnings():  # an example a class is no regression
+            warnings.filterwarnings("ignore", "The number of unique classes")
+            check_classification_targets(y)
         self.is_multi_label_ = np.ndim(y) == 2
         if self.is_multi_label_:
             classes, targets = np.arange(y.shape[1]), y.astype(bool)
@@ -275,6 +278,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         """What an item is: one of `texts`, `images` or `features`."""
         check_is_fitted(self)
         return "features" if self._featuriser is None else self._featuriser.reads
+
+    @property
+    def num_parameters(self) -> int:
+        """Of the encoder."""
+        check_is_fitted(self)
+        return 0 if self._featuriser is None else self._featuriser.model.num_parameters()
 
     def _load_encoder(self) -> None:
         self._featuriser: Any = None

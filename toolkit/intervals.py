@@ -9,6 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.stats import hmean
 
 NUM_RESAMPLES = 2000
 MOST_WEIGHTS = 10_000_000  # of one block, 80 MB
@@ -26,6 +27,12 @@ def mean_ratio_interval(ratios: list[Ratio], seed: int = 0) -> Interval:
     """The mean of several such ratios over the same items, such as the F1 of each tag."""
     values, resampled = zip(*(_resample(*ratio, seed) for ratio in ratios), strict=True)
     return _interval(values, resampled)
+
+
+def harmonic_mean_interval(ratios: list[Ratio], seed: int = 0) -> Interval:
+    """The harmonic mean of several such ratios over the same items, such as the accuracies of two groups of them."""
+    values, resampled = zip(*(_resample(*ratio, seed) for ratio in ratios), strict=True)
+    return _interval([hmean(values)], [hmean(resampled, axis=0)])
 
 
 def paired_difference(

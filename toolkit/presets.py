@@ -172,6 +172,7 @@ IMAGE_PRESETS: dict[str, ImagePreset] = {
     "resnet-small": ImagePreset(resnet, ("basic", [64, 128, 256, 512], [2, 2, 2, 2]), 64),
     "resnet-base": ImagePreset(resnet, ("bottleneck", [256, 512, 1024, 2048], [3, 4, 6, 3]), 224),
     "resnet-fast": ImagePreset(fast_resnet, ([32, 128, 128],), 32),
+    "resnet-fast-mini": ImagePreset(fast_resnet, ([32, 64, 128],), 32),
     "lenet-5": ImagePreset(lenet, (), 32),
     "googlenet-mini": ImagePreset(googlenet, (1 / 4,), 32),
     "googlenet-base": ImagePreset(googlenet, (1.0,), 224),

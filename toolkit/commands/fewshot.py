@@ -8,23 +8,12 @@ toolkit fewshot predict --encoder runs/intents 'I lost my card' < more.txt
 
 import json
 import sys
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
-from tasks.few_shot import EvaluateArguments, FitArguments
+from tasks.few_shot import EvaluateArguments, FitArguments, PredictArguments
 from toolkit.errors import InputError
 from toolkit.flags import parse_flags, parse_kind
-
-
-@dataclass(kw_only=True)
-class PredictArguments:
-    encoder: str
-    """Folder or Hub id of a classifier that `toolkit fewshot fit` made."""
-    inputs: list[str] = field(default_factory=list)
-    """Texts, or files of texts or images, or folders of images; without any, texts from standard input, one a line."""
-    output_format: Literal["tsv", "jsonl"] = "tsv"
-    """tsv: label, probability and item; jsonl: an item a line, with the probability of every label."""
-
 
 ACTIONS: dict[str, type] = {"evaluate": EvaluateArguments, "fit": FitArguments, "predict": PredictArguments}
 
@@ -61,24 +50,45 @@ def _show(record: dict[str, Any]) -> None:
 
 
 def _predict(arguments: PredictArguments) -> None:
-    from tasks import TASKS
-    from toolkit.data.source import find_inputs
+    from tasks.few_shot import fitted
     from toolkit.few_shot import FewShotClassifier
 
-    classifier = FewShotClassifier.from_pretrained(arguments.encoder)
-    if not arguments.inputs and sys.stdin.isatty():
-        raise InputError("nothing to classify: give texts, files, or texts on standard input")
-    is_of_images = classifier.reads == "images"
-    inputs = find_inputs(arguments.inputs) or [line.rstrip("\n") for line in sys.stdin if line.strip()]
-    rows = TASKS["image" if is_of_images else "text"].unlabelled(inputs)
-    items = rows["image"][:] if is_of_images else rows["text"][:]
-    names = rows["name"][:] if is_of_images else [" ".join(text.split()) for text in items]
+    inputs = read_inputs(arguments.inputs)
+    if arguments.data is None:
+        classifier = FewShotClassifier.from_pretrained(arguments.encoder)
+    else:
+        classifier, _ = fitted(arguments)
+    items, names = items_of(inputs, classifier.reads)
     predicted, probabilities = classifier.predict_with_proba(items)
-    for name, item, label, row in zip(names, items, predicted, probabilities, strict=True):
-        of_label = dict(zip(classifier.classes_.tolist(), row.tolist(), strict=True))
-        if arguments.output_format == "tsv":
-            print(f"{'-' if label is None else label}\t{max(of_label.values()):.4f}\t{name}")
+    print_labels(names, classifier.reads, predicted, classifier.classes_, probabilities, arguments.output_format)
+
+
+def read_inputs(words: Sequence[str]) -> list[Any]:
+    """Those that a user named, or the lines of standard input. Raises `InputError` where nobody will type there."""
+    from toolkit.data.source import find_inputs
+
+    if not words and sys.stdin.isatty():
+        raise InputError("nothing to classify: give texts, files, or texts on standard input")
+    return find_inputs(words) or [line.rstrip("\n") for line in sys.stdin if line.strip()]
+
+
+def items_of(inputs: Sequence[Any], reads: str) -> tuple[list[Any], list[str]]:
+    """What an encoder of `texts` or `images` reads, and what each is called."""
+    from tasks import TASKS
+
+    if reads == "images":
+        rows = TASKS["image"].unlabelled(inputs)
+        return rows["image"][:], rows["name"][:]
+    texts = TASKS["text"].unlabelled(inputs)["text"][:]
+    return texts, texts
+
+
+def print_labels(names, reads: str, predicted, classes, probabilities, output_format: str) -> None:
+    for name, label, row in zip(names, predicted, probabilities, strict=True):
+        of_label = dict(zip(classes.tolist(), row.tolist(), strict=True))
+        if output_format == "tsv":
+            print(f"{'-' if label is None else label}\t{max(of_label.values()):.4f}\t{' '.join(name.split())}")
             continue
-        shown = {"image": name} if is_of_images else {"text": item}
         rounded = {key: round(value, 8) for key, value in of_label.items()}
-        print(json.dumps({**shown, "predicted": label, "probabilities": rounded}, ensure_ascii=False))
+        shown = {reads.removesuffix("s"): name, "predicted": label, "probabilities": rounded}
+        print(json.dumps(shown, ensure_ascii=False))

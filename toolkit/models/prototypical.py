@@ -38,12 +38,17 @@ class PrototypicalForPreTraining(PreTrainedModel):
         self.post_init()
 
     def forward(self, pixel_values: torch.Tensor, **kwargs) -> ModelOutput:
-        """`pixel_values` (W, N, C, H, V), the labelled ones first -> `loss` and `logits` (W * (N - S), W)."""
+        """`pixel_values` (W, N, C, H, V) -> `loss` and `logits` (W * (N - S), W), of the first S images as the
+        labelled ones. In the loss every image takes its turn to be labelled, with the S - 1 after it: N episodes for
+        one pass through the encoder."""
+        num_images, shots = pixel_values.shape[1], self.config.shots
         features = pooled(self.encoder(pixel_values.flatten(0, 1)))
         features = features.view(*pixel_values.shape[:2], -1)  # (W, N, D)
-        prototypes = features[:, : self.config.shots].mean(dim=1)
-        queries = features[:, self.config.shots :].flatten(0, 1)
-        logits = -torch.cdist(queries, prototypes).square()
-        labels = torch.arange(len(prototypes), device=logits.device)
-        labels = labels.repeat_interleave(len(queries) // len(prototypes))
-        return ModelOutput(loss=F.cross_entropy(logits, labels), logits=logits)
+        places = torch.arange(num_images, device=features.device)
+        labelled = (places.unsqueeze(1) + places[:shots]) % num_images  # (N turns, S)
+        prototypes = features[:, labelled].mean(dim=2)  # (W, N turns, D)
+        logits = -torch.cdist(features.flatten(0, 1), prototypes.transpose(0, 1)).square()  # (N turns, W * N, W)
+        is_query = (labelled.unsqueeze(2) != places).all(dim=1).repeat(1, len(features))  # (N turns, W * N)
+        labels = torch.arange(len(features), device=features.device).repeat_interleave(num_images)
+        loss = F.cross_entropy(logits[is_query], labels.expand(num_images, -1)[is_query])
+        return ModelOutput(loss=loss, logits=logits[0, is_query[0]])
