@@ -52,9 +52,9 @@ class FewShotArguments(DataArguments):
     contrastive: the same after the encoder was fine-tuned on the examples."""
     metric: Literal["cosine", "euclidean", "sqeuclidean"] = "cosine"
     """How the first two compare an item with a class."""
-    max_steps: int = 80
+    max_steps: int = 40
     """Steps of fine-tuning."""
-    learning_rate: float = 2e-5
+    learning_rate: float = 5e-5
     """Peak learning rate of fine-tuning."""
 
     def __post_init__(self):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, TORCHRUN, run_toolkit
+from conftest import REPOSITORY, TORCHRUN, run_toolkit, shelf
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -127,6 +127,36 @@ def test_a_network_is_drawn_again_as_it_began(tmp_path, monkeypatch):
     now = load_file(tmp_path / "lenet" / "model.safetensors")
     before = convolution.as_it_began(str(tmp_path / "lenet")).state_dict()
     torch.testing.assert_close({name: before[name] for name in now}, now, atol=1e-6, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_few_shot_learning_is_measured(monkeypatch, tmp_path):
+    data = shelf("omniglot").parent
+    for name, value in (("MINUTES", "0.2"), ("SEEDS", "1"), ("EPISODES", "20")):
+        monkeypatch.setenv(name, value)
+    for step in ("omniglot", "trec", "names", "half"):
+        run_script("few_shot.sh", data, tmp_path, step)
+    folders = "omniglot/0 omniglot/0-20-1 omniglot/0-alphabet trec-minilm-linear names-minilm/banking77-2 half-minilm"
+    records = {name: json.loads((tmp_path / name / "results.json").read_text()) for name in folders.split()}
+    accuracies = {name: record["metrics"]["accuracy"]["value"] for name, record in records.items()}
+    assert accuracies["omniglot/0-20-1"] > accuracies["omniglot/0-alphabet"] > 0.2
+    assert accuracies["trec-minilm-linear"] > 0.4
+    assert accuracies["names-minilm/banking77-2"] > 0.6
+
+
+@pytest.mark.slow
+def test_a_sentence_encoder_is_tuned_beside_setfit(monkeypatch, tmp_path):
+    pytest.importorskip("setfit", reason="setfit is not installed: pip install -e '.[bench]'")
+    monkeypatch.syspath_prepend(str(REPOSITORY / "scripts"))
+    import alternation
+    import bench_few_shot
+
+    monkeypatch.setattr(alternation, "RESULTS", tmp_path)
+    bench_few_shot.main("sample", seeds=1, shots=2, steps=2)
+    record = json.loads((tmp_path / "bench_few_shot.json").read_text())
+    assert set(record["accuracy"]) == {"toolkit", "setfit"}
+    assert record["share of setfit's seconds"] > 0
 
 
 @pytest.mark.slow

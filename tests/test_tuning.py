@@ -12,24 +12,22 @@ from torch.nn import functional as F
 from toolkit.batches import Draw
 from toolkit.data.text import load_labelled_text
 from toolkit.few_shot import FewShotClassifier
-from toolkit.tuning import CollateClasses, pair_loss
+from toolkit.tuning import CollateClasses, contrastive_loss
 
 
 def test_the_loss_is_that_of_all_pairs_by_hand():
     torch.manual_seed(0)
     features = torch.randn(5, 3)
     targets = torch.tensor([[1, 0, 0], [1, 0, 1], [0, 1, 0], [0, 0, 1], [0, 1, 0]]).float()
-    alike, apart = [], []
+    losses = []
     for i in range(5):
-        for j in range(i):
-            cosine = float(F.cosine_similarity(features[i], features[j], dim=0))
-            if (targets[i] * targets[j]).sum() > 0:
-                alike.append((1 - cosine) ** 2)
-            else:
-                apart.append(cosine**2)
-    assert (len(alike), len(apart)) == (3, 7)
-    assert float(pair_loss(features, targets)) == pytest.approx(np.mean(alike) + np.mean(apart), abs=1e-6)
-    assert float(pair_loss(features[:1], targets[:1])) == 0
+        likeness = [np.exp(float(F.cosine_similarity(features[i], other, dim=0)) / 0.1) for other in features]
+        for j in range(5):
+            if i != j and (targets[i] * targets[j]).sum() > 0:
+                losses.append(-np.log(likeness[j] / (sum(likeness) - likeness[i])))
+    assert len(losses) == 6
+    assert float(contrastive_loss(features, targets)) == pytest.approx(np.mean(losses), abs=1e-5)
+    assert float(contrastive_loss(features[:1], targets[:1])) == 0
 
 
 class Counted:

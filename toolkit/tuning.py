@@ -1,9 +1,11 @@
 """Fine-tune an encoder on a handful of labelled examples, before a linear head is fitted to its features.
 
-`contrastive`: examples of one class are to lie near each other and others apart, as Tunstall et al. (2022), "Efficient
-few-shot learning without prompts" (SetFit), https://arxiv.org/abs/2209.11055, do it with pairs. `lp-ft`: a linear head
-is fitted first and then learns on together with the encoder, Kumar, Raghunathan, Jones, Ma & Liang (2022),
-"Fine-tuning can distort pretrained features", https://arxiv.org/abs/2202.10054.
+`contrastive`: examples of one class are to lie nearer to each other than to others. Tunstall et al. (2022), "Efficient
+few-shot learning without prompts" (SetFit), https://arxiv.org/abs/2209.11055, do it with pairs; here each pair of one
+class is told from all pairs of a step, by the loss of Khosla et al. (2020), "Supervised contrastive learning",
+https://arxiv.org/abs/2004.11362. `lp-ft`: a linear head is fitted first and then learns on together with the encoder,
+Kumar, Raghunathan, Jones, Ma & Liang (2022), "Fine-tuning can distort pretrained features",
+https://arxiv.org/abs/2202.10054.
 
 A step takes some classes and some examples of each, as Hermans, Beyer & Leibe (2017), "In defense of the triplet
 loss", https://arxiv.org/abs/1703.07737, do. Each example goes through the encoder once and meets every other one: of
@@ -29,19 +31,18 @@ from toolkit.features import Featuriser
 from toolkit.training import train
 from toolkit.training_arguments import TrainingArguments
 
-EXAMPLES_OF_A_STEP = 16
+CLASSES_OF_A_STEP, FEWEST_EXAMPLES_OF_A_STEP = 24, 16
 TEMPERATURE = 0.1
 
 
-def pair_loss(features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """`features` (M, D), `targets` (M, C), ones where an example is of a class: how far the cosines of pairs are from
-    1, of those that share a class, and from 0, of the others; the two kinds count the same."""
+def contrastive_loss(features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """`features` (M, D), `targets` (M, C), ones where an example is of a class: the mean over the pairs that share a
+    class of minus the log of the second one's share among all others, by the cosine to the first."""
     directions = F.normalize(features.float(), dim=1)
-    above = torch.ones(len(features), len(features), device=features.device).triu(diagonal=1).bool()
-    cosines = (directions @ directions.T)[above]
-    alike = (targets @ targets.T)[above] > 0
-    parts = [(1 - cosines[alike]).square(), cosines[~alike].square()]
-    return sum(part.mean() for part in parts if len(part))  # type: ignore[return-value]
+    same = torch.eye(len(features), dtype=torch.bool, device=features.device)
+    logits = (directions @ directions.T / TEMPERATURE).masked_fill(same, -torch.inf)
+    alike = (targets @ targets.T > 0) & ~same
+    return -logits.log_softmax(dim=1)[alike].mean() if alike.any() else features.sum() * 0
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Tuned(PreTrainedModel):
     def forward(self, targets: torch.Tensor, **inputs: torch.Tensor) -> ModelOutput:
         features = self.features_of(inputs)
         if self.head is None:
-            return ModelOutput(loss=pair_loss(features, targets))
+            return ModelOutput(loss=contrastive_loss(features, targets))
         logits = self.head(self.place(features))
         if (targets.sum(dim=1) > 1).any():
             return ModelOutput(loss=F.binary_cross_entropy_with_logits(logits, targets))
@@ -102,16 +103,16 @@ def tune(
 ) -> None:
     """Change the encoder of `featuriser` by the examples `items`, whose `targets` are (examples, C), 0 or 1.
 
-    Without a `head` by pairs, else by that linear head on what `place` makes of features.
+    Without a `head` by contrast, else by that linear head on what `place` makes of features.
     """
     import datasets
 
     num_classes = targets.shape[1]
-    per_class = max(2, -(-EXAMPLES_OF_A_STEP // num_classes))
+    per_class = max(2, -(-FEWEST_EXAMPLES_OF_A_STEP // num_classes))
     collate = CollateClasses(featuriser, featuriser.rows(items), targets, per_class, seed)
     arguments = TrainingArguments(
         max_steps=max_steps,
-        batch_size=min(num_classes, EXAMPLES_OF_A_STEP // per_class),
+        batch_size=min(num_classes, CLASSES_OF_A_STEP),
         learning_rate=learning_rate,
         seed=seed,
     )

