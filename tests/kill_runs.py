@@ -45,6 +45,7 @@ POINTS = {
     "before log write": _before(toolkit.training._Window, "mean_loss"),
     "after log write": _after(toolkit.training.Progress, "show"),
     "before best weights": _before(os, "replace", lambda source, target: str(target).endswith("model.safetensors")),
+    "before the record": _before(os, "replace", lambda source, target: str(target).endswith("results.json")),
     "while a checkpoint is written": _before(toolkit.checkpoint, "save_file"),
     "while the best run is copied": _before(shutil, "copy2"),
     "while a worker starts": _before(toolkit.batches, "start_worker"),

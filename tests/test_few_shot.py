@@ -18,6 +18,7 @@ from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from toolkit.data.episodes import draw_episodes
+from toolkit.data.rows import take_subset
 from toolkit.data.text import load_labelled_text
 from toolkit.errors import InputError
 from toolkit.features import load_featuriser
@@ -340,6 +341,25 @@ def test_seeds_are_measured_from_the_command_line(encoders, tmp_path):
     assert record["metrics"]["accuracy"]["value"] == pytest.approx(np.mean(record["by_seed"]))
 
 
+def test_an_encoder_that_stays_as_it_is_runs_once_for_all_seeds(encoders, tmp_path):
+    test = load_labelled_text("sample", "test")
+    labels = ["reviews", "travel", "questions"]
+    (tmp_path / "more.txt").write_text("\n".join(test["text"][:50]))
+    flags = ["--encoder", encoders["bert"], "--data", "sample", "--shots", "3", "--seeds", "2", "--labels", *labels]
+    flags += ["--unlabelled", tmp_path / "more.txt"]
+    done = run_toolkit("fewshot", "evaluate", *flags, "--output_dir", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
+    assert {line["label"] for line in lines} == set(labels)
+    train = load_labelled_text("sample", "train").filter(lambda row: row["label"] in labels)
+    for seed in (0, 1):
+        chosen = take_subset(train, 3, seed, train["label"][:])
+        classifier = FewShotClassifier(str(encoders["bert"]))
+        classifier.fit(chosen["text"][:], chosen["label"][:], test["text"][:50])
+        expected = classifier.predict([line["text"] for line in lines]).tolist()
+        assert [line["predicted"][seed] for line in lines] == expected
+
+
 def test_a_classifier_is_fitted_and_predicts(encoders, tmp_path):
     folder = tmp_path / "genres"
     flags = ["--encoder", encoders["bert"], "--data", "sample", "--shots", "5", "--output_dir", folder]
@@ -366,6 +386,8 @@ def test_a_classifier_is_fitted_and_predicts(encoders, tmp_path):
         (["--method", "contrastive"], "goes with --seeds"),
         (["--within", "alphabet"], "--within alphabet: goes with images"),
         (["--split", "nowhere"], "nowhere"),
+        (["--labels", "travel", "poems"], "--labels poems: no such label in sample"),
+        (["--labels", "travel"], "expected two labels or more"),
     ],
 )
 def test_bad_flags_end_with_one_line(encoders, flags, message):

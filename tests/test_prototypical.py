@@ -89,8 +89,12 @@ def test_it_goes_on_after_a_kill_as_if_there_had_been_none(tmp_path):
     flags = ["pretrain", "prototypical", "--corpus", "sample", *FLAGS, "--augment", "shift", "--max_steps", "6"]
     done = run_toolkit(*flags, "--output_dir", tmp_path / "whole")
     assert done.returncode == 0, done.stderr
-    done = kill([["after checkpoint rename", 1]], *flags, "--output_dir", tmp_path / "killed")
-    assert "kills: 1" in done.stdout
+    plan = [["after checkpoint rename", 1], ["before the record", 1]]
+    done = kill(plan, *flags, "--output_dir", tmp_path / "killed")
+    assert "kills: 2" in done.stdout
+    assert sorted(path.name for path in (tmp_path / "killed").iterdir()) == sorted(
+        path.name for path in (tmp_path / "whole").iterdir()
+    )
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "killed")]
     assert weights[0] == weights[1]
 

@@ -53,6 +53,7 @@ class Featuriser(ABC):
         self.model = model.to(make_accelerator().device).eval()
 
     reads: str  # texts or images
+    learns_words = False  # whether `know` changes anything
 
     @abstractmethod
     def rows(self, items: Sequence[Any]) -> list[dict[str, Any]]:
@@ -98,12 +99,13 @@ class TextFeaturiser(Featuriser):
     def __init__(self, name: str, model, processor, batch_size: int):
         super().__init__(name, model, processor, batch_size)
         self.of_words = model.config.model_type.startswith("toolkit-")
+        self.learns_words = model.config.model_type in STATIC
         self.word_weights: dict[str, float] = {}
         limit = min(processor.model_max_length, getattr(model.config, "max_position_embeddings", WITHOUT_LIMIT))
         self.limit = limit if limit < WITHOUT_LIMIT else None
 
     def know(self, usual: Sequence[str]) -> None:
-        if self.model.config.model_type not in STATIC:
+        if not self.learns_words:
             return
         counts = Counter(word for text in self._words(usual) for word in text)
         total = sum(counts.values())

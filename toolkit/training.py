@@ -115,6 +115,7 @@ def train(
     arguments: TrainingArguments,
     output_dir: str | Path,
     *,
+    best_dir: Path | None = None,
     processor=None,
     lengths: Sequence[int] | None = None,
     evaluate: Callable[[Accelerator], dict[str, float]] | None = None,
@@ -130,6 +131,7 @@ def train(
         model: a `PreTrainedModel` whose output has a `loss`, the mean over the batch's `num_targets`.
         rows: a `datasets.Dataset`.
         collate: from rows and their draws to a batch.
+        best_dir: where to leave it instead.
         lengths: of the rows, to batch similar ones together.
         evaluate: gives figures; the weights that do best by the figure `better` are kept. A figure called `loss` is
             better when lower, any other when higher. Without the one or the other the last weights are kept.
@@ -144,6 +146,7 @@ def train(
     if len(rows) == 0:
         raise InputError("there is no example to train on")
     output_dir = Path(output_dir)
+    best_dir = best_dir or output_dir
     accelerator = make_accelerator(arguments.report_to, output_dir)
     is_main = accelerator.is_main_process
     budget = Budget.of(arguments, len(rows))
@@ -162,10 +165,10 @@ def train(
     wrapped, optimizer, state, carried = _prepare(model, arguments, output_dir, order, pace, accelerator)
     log_path = output_dir / LOG_FILE if is_main else Path(os.devnull)
     if is_main:
-        output_dir.mkdir(parents=True, exist_ok=True)
+        best_dir.mkdir(parents=True, exist_ok=True)
         _truncate(log_path, state.log_bytes)
     if state.step == 0:
-        save_model(output_dir, model, processor, writes=is_main)  # killed at any moment it leaves a loadable folder
+        save_model(best_dir, model, processor, writes=is_main)  # killed at any moment it leaves a loadable folder
 
     dtype = torch.bfloat16 if arguments.bf16 else torch.float16
     precision = torch.autocast(accelerator.device.type, dtype, enabled=arguments.bf16 or arguments.fp16)
@@ -240,7 +243,7 @@ def train(
                     figures = _evaluate(evaluate, model, accelerator)
                 report(seconds=seconds, **{f"validation_{name}": value for name, value in figures.items()})
                 if state.note_evaluation(figures, better):
-                    save_model(output_dir, model, processor, writes=is_main)
+                    save_model(best_dir, model, processor, writes=is_main)
                 patience = arguments.early_stopping_patience
                 if patience is not None and state.num_without_gain >= patience:
                     break
@@ -259,7 +262,7 @@ def train(
                 message = f"stopped by {name} after step {state.step}, saved in {output_dir}; {how}"
                 raise Interrupted(message, signal_number)
     if evaluate is None:
-        save_model(output_dir, model, processor, writes=is_main)
+        save_model(best_dir, model, processor, writes=is_main)
     accelerator.wait_for_everyone()
     return TrainingResult(
         num_steps=state.step,

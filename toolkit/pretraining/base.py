@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -75,7 +76,7 @@ class Run:
         """Train `model`, score the best weights, or the last, on the held-out text, return the record.
 
         `item`, `better` and `consecutive` are those of `toolkit.training.train`; `result` gives what of the model
-        stays in the folder, `measure` its figures on the held-out rows besides the loss.
+        stays, `measure` its figures on the held-out rows besides the loss.
         """
         from toolkit.checkpoint import save_model
         from toolkit.evaluation import held_out_loss, held_out_losses
@@ -89,6 +90,7 @@ class Run:
             return {"loss": held_out_loss(model, some, *settings, accelerator)}
 
         output_dir = Path(self.arguments.output_dir)
+        best_dir = output_dir if result is None else output_dir / "whole"  # until the record is written
         what = "images" if item == "image" else "windows"
         self.say(
             f"training {self.arguments.preset}, {model.num_parameters():,} parameters, {len(train_rows):,} {what}"
@@ -99,19 +101,20 @@ class Run:
             collate,
             self.arguments,
             output_dir,
+            best_dir=best_dir,
             processor=processor,
             evaluate=evaluate,
             better=better,
             item=item,
             consecutive=consecutive,
         )
-        model = type(model).from_pretrained(output_dir).to(self.accelerator.device).eval()
+        model = type(model).from_pretrained(best_dir).to(self.accelerator.device).eval()
         sums, counts = held_out_losses(model, validation_rows, *settings, self.accelerator)
         metrics = {"loss": ratio_interval(sums, counts)} | (measure(model) if measure else {})
         if result is not None:
             model = result(model)
             save_model(output_dir, model, processor, writes=self.is_main)
-        return self.write(
+        record = self.write(
             model,
             metrics=metrics,
             n=int(counts.sum()),
@@ -121,6 +124,9 @@ class Run:
             throughput_unit=f"{item}s/s",
             deterministic=training.deterministic,
         )
+        if result is not None and self.is_main:
+            shutil.rmtree(best_dir)
+        return record
 
     def write(self, model, **fields: Any) -> dict[str, Any]:
         from toolkit.results import RESULTS_FILE, write_results
