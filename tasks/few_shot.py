@@ -9,7 +9,7 @@ import dataclasses
 import json
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -131,6 +131,13 @@ class Examples(NamedTuple):
         groups = None if self.groups is None else [self.groups[place] for place in places]
         return Examples([self.items[place] for place in places], [self.labels[place] for place in places], groups)
 
+    def lines(self, predicted: Sequence[list[str]]) -> list[dict[str, Any]]:
+        """A line an item, with its text, if it is one, its label and what each run has predicted."""
+        return [
+            {**({"text": item} if isinstance(item, str) else {}), "label": label, "predicted": list(of_item)}
+            for item, label, of_item in zip(self.items, self.labels, zip(*predicted, strict=True), strict=True)
+        ]
+
     def only(self, labels: Sequence[str], source: str) -> "Examples":
         """Those with one of these labels, or all where none is named. Raises `InputError` where there is no such."""
         if unknown := set(labels) - set(self.labels):
@@ -185,7 +192,7 @@ def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:
     """Measure few-shot classification by one of the two protocols; returns the record, which is also written to
     `output_dir`, if there is one. Raises `InputError`."""
     from toolkit.features import load_featuriser
-    from toolkit.results import RESULTS_FILE, Stopwatch, check_output_dir, create_output_dir, write_results
+    from toolkit.results import Stopwatch, check_output_dir
 
     if arguments.output_dir is not None:
         check_output_dir(arguments.output_dir, overwrite=arguments.overwrite_output_dir)
@@ -193,15 +200,25 @@ def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:
     featuriser = load_featuriser(arguments.encoder)
     measure = _over_episodes if arguments.seeds is None else _over_seeds
     found, lines = measure(featuriser, arguments)
+    found["parameters"] = featuriser.model.num_parameters()
+    return write_measured("few-shot", "items/s", arguments, stopwatch, found, lines)
+
+
+def write_measured(
+    task: str, unit: str, arguments, stopwatch, found: dict[str, Any], lines: Iterable[dict]
+) -> dict[str, Any]:
+    """The record of an evaluation that `found` those fields; with it `lines` of predictions are written to
+    `arguments.output_dir`, if there is one."""
+    from toolkit.results import RESULTS_FILE, create_output_dir, write_results
+
     record = {
-        "task": "few-shot",
+        "task": task,
         "dataset": arguments.data,
         "encoder": arguments.encoder,
         "seed": arguments.seed,
         "num_steps": 0,
-        "parameters": featuriser.model.num_parameters(),
         "throughput": found["n"] / stopwatch.seconds,
-        "throughput_unit": "items/s",
+        "throughput_unit": unit,
         "deterministic": True,
         "arguments": dataclasses.asdict(arguments),
         **found,
@@ -309,7 +326,7 @@ def _over_episodes(featuriser, arguments: EvaluateArguments) -> tuple[dict[str, 
 def _over_seeds(featuriser, arguments: EvaluateArguments) -> tuple[dict[str, Any], list[dict]]:
     """Fields of the record, and a line a test item."""
     from toolkit.few_shot import OF_ENCODER
-    from toolkit.intervals import paired_difference
+    from toolkit.intervals import ratio_interval
     from toolkit.results import Stopwatch
 
     assert arguments.seeds is not None
@@ -338,16 +355,14 @@ def _over_seeds(featuriser, arguments: EvaluateArguments) -> tuple[dict[str, Any
         seconds.append(stopwatch.seconds)
     hits = [[int(p == right) for p, right in zip(of_seed, test.labels, strict=True)] for of_seed in predicted]
     by_seed = [statistics.fmean(of_seed) for of_seed in hits]
-    lines = [
-        {**({"text": item} if isinstance(item, str) else {}), "label": label, "predicted": list(of_item)}
-        for item, label, of_item in zip(test.items, test.labels, zip(*predicted, strict=True), strict=True)
-    ]
-    nothing, ones = [[0] * len(lines)], [1] * len(lines)
+    lines = test.lines(predicted)
     return {
         "split": split,
         "n": len(lines),
         "classes": len(set(train.labels)),
-        "metrics": {"accuracy": paired_difference(hits, nothing, ones)},
+        "metrics": {
+            "accuracy": ratio_interval([sum(of_item) for of_item in zip(*hits, strict=True)], [len(hits)] * len(lines))
+        },
         "by_seed": by_seed,
         "deviation": statistics.stdev(by_seed) if len(by_seed) > 1 else None,
         "seconds_by_seed": seconds,

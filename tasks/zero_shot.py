@@ -5,16 +5,21 @@ examples too, all classes are predicted, and the figures are the accuracy of ite
 their harmonic mean (Xian, Schiele & Akata 2017, https://arxiv.org/abs/1703.04394).
 """
 
-import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
-from tasks.base import PREDICTIONS_FILE
-from tasks.few_shot import DataArguments, Examples, if_there, load_examples, load_unlabelled, test_split
+from tasks.few_shot import (
+    DataArguments,
+    Examples,
+    if_there,
+    load_examples,
+    load_unlabelled,
+    test_split,
+    write_measured,
+)
 from toolkit.errors import InputError, check_not_negative, check_positive, check_share
 
 
@@ -95,7 +100,7 @@ def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:
     """Measure zero-shot classification; returns the record, which is also written to `output_dir`, if there is one.
     Raises `InputError`."""
     from toolkit.features import what_it_reads
-    from toolkit.results import RESULTS_FILE, Stopwatch, check_output_dir, create_output_dir, write_results
+    from toolkit.results import Stopwatch, check_output_dir
 
     if arguments.output_dir is not None:
         check_output_dir(arguments.output_dir, overwrite=arguments.overwrite_output_dir)
@@ -106,29 +111,8 @@ def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:
     names = sorted(set(test.labels))
     measure = _by_entailment if arguments.method == "entailment" else _by_nearness
     predicted, found = measure(reads, arguments, test, names)
-    record = {
-        "task": "zero-shot",
-        "dataset": arguments.data,
-        "split": split or "all",
-        "n": len(test.items),
-        "classes": len(names),
-        "encoder": arguments.encoder,
-        "seed": arguments.seed,
-        "num_steps": 0,
-        "throughput": len(test.items) / stopwatch.seconds,
-        "throughput_unit": f"{reads}/s",
-        "deterministic": True,
-        "arguments": dataclasses.asdict(arguments),
-        **found,
-    }
-    if arguments.output_dir is None:
-        return record
-    folder = create_output_dir(arguments.output_dir, arguments.overwrite_output_dir)
-    with open(folder / PREDICTIONS_FILE, "w", encoding="utf-8") as file:
-        for item, label, guesses in zip(test.items, test.labels, zip(*predicted, strict=True), strict=True):
-            shown = {"text": item} if reads == "texts" else {}
-            print(json.dumps({**shown, "label": label, "predicted": guesses}, ensure_ascii=False), file=file)
-    return write_results(folder / RESULTS_FILE, stopwatch, **record)
+    found |= {"split": split or "all", "n": len(test.items), "classes": len(names)}
+    return write_measured("zero-shot", f"{reads}/s", arguments, stopwatch, found, test.lines(predicted))
 
 
 def fitted(reads: str, arguments: PredictArguments):

@@ -4,7 +4,7 @@ import dataclasses
 import textwrap
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from toolkit.errors import InputError
@@ -86,9 +86,18 @@ def parse_flags(
 
 
 def parse_kind(
-    arguments: Sequence[str], program: str, name: str, kinds: Sequence[str], documentation: str
-) -> tuple[str, list[str]]:
-    """The first word after a command that has kinds, such as `elmo` of `pretrain elmo`, and the words after it."""
+    arguments: Sequence[str],
+    program: str,
+    name: str,
+    classes: Mapping[str, type],
+    documentation: str,
+    positionals: Sequence[str] = (),
+) -> tuple[str, Any]:
+    """The first word after a command that has kinds, such as `elmo` of `pretrain elmo`, and the flags after it.
+
+    `classes` has the dataclass of the flags of each kind; those of `positionals` that it has need no name.
+    """
+    kinds = list(classes)
     if not arguments or arguments[0] in ("-h", "--help"):
         summary, _, examples = documentation.partition("\n")
         print(
@@ -98,7 +107,10 @@ def parse_kind(
         raise SystemExit(0 if arguments else 2)
     if arguments[0] not in kinds:
         raise InputError(f"unknown {name.lower()} '{arguments[0]}', expected one of {', '.join(kinds)}")
-    return arguments[0], list(arguments[1:])
+    kind = arguments[0]
+    known = [field.name for field in dataclasses.fields(classes[kind])]
+    of_kind = [positional for positional in positionals if positional in known]
+    return kind, parse_flags(arguments[1:], classes[kind], f"{program} {kind}", documentation, of_kind)
 
 
 def _plain_type(annotation: Any) -> Any:

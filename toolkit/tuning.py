@@ -28,6 +28,7 @@ from transformers.utils import ModelOutput
 
 from toolkit.batches import Draw, seed_of
 from toolkit.features import Featuriser
+from toolkit.models.contrastive import pair_loss
 from toolkit.training import train
 from toolkit.training_arguments import TrainingArguments
 
@@ -38,11 +39,8 @@ TEMPERATURE = 0.1
 def contrastive_loss(features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """`features` (M, D), `targets` (M, C), ones where an example is of a class: the mean over the pairs that share a
     class of minus the log of the second one's share among all others, by the cosine to the first."""
-    directions = F.normalize(features.float(), dim=1)
-    same = torch.eye(len(features), dtype=torch.bool, device=features.device)
-    logits = (directions @ directions.T / TEMPERATURE).masked_fill(same, -torch.inf)
-    alike = (targets @ targets.T > 0) & ~same
-    return -logits.log_softmax(dim=1)[alike].mean() if alike.any() else features.sum() * 0
+    alike = (targets @ targets.T > 0).fill_diagonal_(False)
+    return pair_loss(features, alike, TEMPERATURE) if alike.any() else features.sum() * 0
 
 
 @dataclass(frozen=True)

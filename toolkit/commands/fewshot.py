@@ -7,21 +7,18 @@ toolkit fewshot predict --encoder runs/intents 'I lost my card' < more.txt
 """
 
 import json
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 from tasks.few_shot import EvaluateArguments, FitArguments, PredictArguments
-from toolkit.errors import InputError
-from toolkit.flags import parse_flags, parse_kind
+from toolkit.commands.predict import read_inputs
+from toolkit.flags import parse_kind
 
 ACTIONS: dict[str, type] = {"evaluate": EvaluateArguments, "fit": FitArguments, "predict": PredictArguments}
 
 
 def parse(arguments: list[str]) -> Any:
-    action, flags = parse_kind(arguments, "toolkit fewshot", "ACTION", list(ACTIONS), __doc__)
-    positionals = ["inputs"] if action == "predict" else []
-    return parse_flags(flags, ACTIONS[action], f"toolkit fewshot {action}", __doc__, positionals)
+    return parse_kind(arguments, "toolkit fewshot", "ACTION", ACTIONS, __doc__, ["inputs"])[1]
 
 
 def run(arguments: Any) -> None:
@@ -61,15 +58,6 @@ def _predict(arguments: PredictArguments) -> None:
     items, names = items_of(inputs, classifier.reads)
     predicted, probabilities = classifier.predict_with_proba(items)
     print_labels(names, classifier.reads, predicted, classifier.classes_, probabilities, arguments.output_format)
-
-
-def read_inputs(words: Sequence[str]) -> list[Any]:
-    """Those that a user named, or the lines of standard input. Raises `InputError` where nobody will type there."""
-    from toolkit.data.source import find_inputs
-
-    if not words and sys.stdin.isatty():
-        raise InputError("nothing to classify: give texts, files, or texts on standard input")
-    return find_inputs(words) or [line.rstrip("\n") for line in sys.stdin if line.strip()]
 
 
 def items_of(inputs: Sequence[Any], reads: str) -> tuple[list[Any], list[str]]:

@@ -12,12 +12,12 @@ toolkit finetune text --encoder scratch:bert-tiny --data sample --train_size 10 
 """
 
 from tasks import TASKS, FinetuneArguments
-from toolkit.flags import parse_flags, parse_kind
+from toolkit.flags import parse_kind
 
 
 def parse(arguments: list[str]) -> tuple[str, FinetuneArguments]:
-    task, flags = parse_kind(arguments, "toolkit finetune", "TASK", list(TASKS), __doc__)
-    return task, parse_flags(flags, TASKS[task].arguments_class, f"toolkit finetune {task}", __doc__)
+    classes = {name: task.arguments_class for name, task in TASKS.items()}
+    return parse_kind(arguments, "toolkit finetune", "TASK", classes, __doc__)
 
 
 def run(parsed: tuple[str, FinetuneArguments]) -> None:

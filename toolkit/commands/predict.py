@@ -10,7 +10,9 @@ toolkit predict runs/reviews 'a gem of a film' new_reviews.csv
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from toolkit.data.source import find_inputs
@@ -38,12 +40,17 @@ def run(arguments: PredictArguments) -> None:
     from tasks import load_predictor, task_of
 
     task = task_of(arguments.folder)
-    if not arguments.inputs and sys.stdin.isatty():
-        raise InputError("nothing to label: give texts, files, or text on standard input")
-    rows = task.unlabelled(find_inputs(arguments.inputs) or [line.rstrip("\n") for line in sys.stdin if line.strip()])
+    rows = task.unlabelled(read_inputs(arguments.inputs))
     predictor = load_predictor(task, arguments.folder)
     for row, prediction in zip(rows, predictor(rows), strict=True):
         if arguments.output_format == "jsonl":
             print(json.dumps(task.as_json(row, prediction), ensure_ascii=False))
         else:
             print(task.as_text(row, prediction))
+
+
+def read_inputs(words: Sequence[str]) -> list[str | Path]:
+    """Those that a user named, or the lines of standard input. Raises `InputError` where nobody will type there."""
+    if not words and sys.stdin.isatty():
+        raise InputError("nothing to label: give texts, files, or text on standard input")
+    return find_inputs(words) or [line.rstrip("\n") for line in sys.stdin if line.strip()]

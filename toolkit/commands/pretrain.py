@@ -12,13 +12,13 @@ torchrun --nproc_per_node 2 -m toolkit pretrain bert --corpus sample --output_di
 from typing import Any
 
 from toolkit import pretraining
-from toolkit.flags import parse_flags, parse_kind
+from toolkit.flags import parse_kind
 from toolkit.results import is_main_process
 
 
 def parse(arguments: list[str]) -> tuple[str, Any]:
-    method, flags = parse_kind(arguments, "toolkit pretrain", "METHOD", list(pretraining.PRETRAINING), __doc__)
-    return method, parse_flags(flags, pretraining.PRETRAINING[method][0], f"toolkit pretrain {method}", __doc__)
+    classes = {method: found[0] for method, found in pretraining.PRETRAINING.items()}
+    return parse_kind(arguments, "toolkit pretrain", "METHOD", classes, __doc__)
 
 
 def run(parsed: tuple[str, Any]) -> None:

@@ -10,15 +10,13 @@ toolkit zeroshot predict --encoder runs/bert --data sport_and_politics.csv --lab
 from typing import Any
 
 from tasks.zero_shot import EvaluateArguments, PredictArguments
-from toolkit.flags import parse_flags, parse_kind
+from toolkit.flags import parse_kind
 
 ACTIONS: dict[str, type] = {"evaluate": EvaluateArguments, "predict": PredictArguments}
 
 
 def parse(arguments: list[str]) -> Any:
-    action, flags = parse_kind(arguments, "toolkit zeroshot", "ACTION", list(ACTIONS), __doc__)
-    positionals = ["inputs"] if action == "predict" else []
-    return parse_flags(flags, ACTIONS[action], f"toolkit zeroshot {action}", __doc__, positionals)
+    return parse_kind(arguments, "toolkit zeroshot", "ACTION", ACTIONS, __doc__, ["inputs"])[1]
 
 
 def run(arguments: Any) -> None:
@@ -39,7 +37,8 @@ def run(arguments: Any) -> None:
 
 def _predict(arguments: PredictArguments) -> None:
     from tasks.zero_shot import fitted
-    from toolkit.commands.fewshot import items_of, print_labels, read_inputs
+    from toolkit.commands.fewshot import items_of, print_labels
+    from toolkit.commands.predict import read_inputs
     from toolkit.features import what_it_reads
 
     inputs = read_inputs(arguments.inputs)

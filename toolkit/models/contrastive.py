@@ -71,9 +71,14 @@ def around(
 def contrastive_loss(projections: torch.Tensor, temperature: float) -> torch.Tensor:
     """NT-Xent, equation 1 of the paper: of `projections` (2B, P) the mean cross-entropy, in nats, of each one's other
     view among all but itself."""
-    directions = F.normalize(projections.float(), dim=1)
+    itself = torch.eye(len(projections), dtype=torch.bool, device=projections.device)
+    return pair_loss(projections, itself.roll(len(projections) // 2, dims=0), temperature)
+
+
+def pair_loss(features: torch.Tensor, alike: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Of `features` (B, D) the mean, over pairs that are `alike` (B, B), of minus the log of the second one's share
+    among all but the first, by cosine to the first."""
+    directions = F.normalize(features.float(), dim=1)
     similarities = directions @ directions.T / temperature
     similarities.fill_diagonal_(float("-inf"))
-    num_views = len(projections)
-    others = (torch.arange(num_views, device=projections.device) + num_views // 2) % num_views
-    return F.cross_entropy(similarities, others)
+    return -similarities.log_softmax(dim=1)[alike].mean()
