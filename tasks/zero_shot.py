@@ -5,7 +5,6 @@ examples too, all classes are predicted, and the figures are the accuracy of ite
 their harmonic mean (Xian, Schiele & Akata 2017, https://arxiv.org/abs/1703.04394).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,6 +13,7 @@ import numpy as np
 from tasks.few_shot import (
     DataArguments,
     Examples,
+    describe,
     if_there,
     load_examples,
     load_unlabelled,
@@ -132,25 +132,6 @@ def fitted(reads: str, arguments: PredictArguments):
     return classifier.fit(described, examples.items, examples.labels, load_unlabelled(reads, arguments))
 
 
-def describe(names: Sequence[str], table: str | None) -> dict[str, str]:
-    """A text for each label; of no label given, for those of the table. Raises `InputError` where it has none."""
-    from toolkit.data.source import TABLE_BUILDERS, find_files, full_column, load_table
-
-    if table is None:
-        return {name: name.replace("_", " ") for name in names}
-    rows = load_table(table, find_files(table, set(TABLE_BUILDERS), None), None)
-    if missing := {"label", "description"} - set(rows.column_names):
-        raise InputError(f"{table}: has no column {min(missing)}, but {', '.join(rows.column_names)}")
-    labels, texts = (full_column(table, rows, name) for name in ("label", "description"))
-    of_label = dict(zip(map(str, labels), texts, strict=True))
-    for name in names or of_label:
-        if name not in of_label:
-            raise InputError(f"{table}: has no description of the label {name}")
-    if len(set(of_label.values())) < len(of_label):
-        raise InputError(f"{table}: two labels have the same description")
-    return {name: of_label[name] for name in names or of_label}
-
-
 def _by_entailment(reads: str, arguments: EvaluateArguments, test: Examples, names: list[str]):
     """The labels predicted, of one run, and fields of the record."""
     from toolkit.intervals import ratio_interval
@@ -176,8 +157,6 @@ def _by_nearness(reads: str, arguments: EvaluateArguments, test: Examples, names
     reader = reader_of_descriptions(featuriser, arguments.label_encoder)
     train = load_examples(reads, arguments, "train") if arguments.is_generalised else None
     unlabelled = load_unlabelled(reads, arguments)
-    if unlabelled is not None:
-        featuriser.know(unlabelled)
     described = reader(list(describe(names, arguments.descriptions).values()))
     usual = None if unlabelled is None else featuriser(unlabelled)
     features, labels = featuriser(test.items), np.array(test.labels)

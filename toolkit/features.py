@@ -1,14 +1,15 @@
 """What an encoder makes of texts or images: one vector each, the mean of its last states over tokens or space.
 
-Of a text: Reimers & Gurevych (2019), "Sentence-BERT", https://arxiv.org/abs/1908.10084; with rare words counting for
-more: Arora, Liang & Ma (2017), "A simple but tough-to-beat baseline for sentence embeddings",
-https://openreview.net/forum?id=SyK00v5xx.
+Of a text: Reimers & Gurevych (2019), "Sentence-BERT", https://arxiv.org/abs/1908.10084. Where each word has one
+vector, rare words count for more: Arora, Liang & Ma (2017), "A simple but tough-to-beat baseline for sentence
+embeddings", https://openreview.net/forum?id=SyK00v5xx, weigh a word of probability p by a / (a + p). By Zipf's law p
+falls as 1 / rank, which the order of the vocabulary tells, and the weight is rank / (rank + half), where their a of
+1e-3 makes half about 100.
 
 Shape legend: N items, T tokens, D features.
 """
 
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,10 @@ from toolkit.encoders import load_config, load_encoder, load_image_encoder
 from toolkit.errors import InputError
 from toolkit.models.heads import pooled
 from toolkit.processes import make_accelerator
-from toolkit.tokenization import WITHOUT_LIMIT
+from toolkit.tokenization import FIRST_CONTINUATION_ID, NUM_BYTES, SPECIAL_TOKENS, WITHOUT_LIMIT
 
-STATIC = ("toolkit-word2vec", "toolkit-fasttext")  # whose vectors of frequent words say little of a text
-HALF_COUNTS = 1e-3  # the share of all words at which a word counts half, "a" of Arora et al.
+FIRST_WORD_ID = {"toolkit-word2vec": len(SPECIAL_TOKENS), "toolkit-fasttext": FIRST_CONTINUATION_ID + NUM_BYTES}
+HALF_RANK = 100  # the word that counts half
 
 
 def load_featuriser(encoder: str, batch_size: int = 64) -> "Featuriser":
@@ -53,7 +54,7 @@ class Featuriser(ABC):
         self.model = model.to(make_accelerator().device).eval()
 
     reads: str  # texts or images
-    learns_words = False  # whether `know` changes anything
+    first_word_id: int | None = None  # of an encoder with one vector a word, which are sorted by frequency
 
     @abstractmethod
     def rows(self, items: Sequence[Any]) -> list[dict[str, Any]]:
@@ -81,10 +82,6 @@ class Featuriser(ABC):
                     found[index] = vector
         return np.stack(found)  # type: ignore[arg-type]
 
-    def know(self, usual: Sequence[Any]) -> None:
-        """Learn from items what the encoder has to be told of them, if anything."""
-        return
-
     def save(self, folder: Path) -> None:
         """The encoder, from which `load_featuriser` makes the same again."""
         save_model(folder, self.model, self.processor)
@@ -92,24 +89,16 @@ class Featuriser(ABC):
 
 class TextFeaturiser(Featuriser):
     """Of texts. Of BERT and its like the mean is over all tokens, of this package's own encoders over words; a word of
-    one with a vector a word counts the less, the more often it stands in the texts that `know` is given."""
+    one with a vector a word counts the less, the more frequent it was in pretraining, and one without a vector not."""
 
     reads = "texts"
 
     def __init__(self, name: str, model, processor, batch_size: int):
         super().__init__(name, model, processor, batch_size)
         self.of_words = model.config.model_type.startswith("toolkit-")
-        self.learns_words = model.config.model_type in STATIC
-        self.word_weights: dict[str, float] = {}
+        self.first_word_id = FIRST_WORD_ID.get(model.config.model_type)
         limit = min(processor.model_max_length, getattr(model.config, "max_position_embeddings", WITHOUT_LIMIT))
         self.limit = limit if limit < WITHOUT_LIMIT else None
-
-    def know(self, usual: Sequence[str]) -> None:
-        if not self.learns_words:
-            return
-        counts = Counter(word for text in self._words(usual) for word in text)
-        total = sum(counts.values())
-        self.word_weights = {word: HALF_COUNTS / (HALF_COUNTS + n / total) for word, n in counts.items()}
 
     def rows(self, items: Sequence[Any]) -> list[dict[str, Any]]:
         for number, text in enumerate(items, start=1):
@@ -118,18 +107,27 @@ class TextFeaturiser(Featuriser):
             if not text.strip():
                 raise InputError(f"item {number}: the text is empty")
         encoding = self.processor(list(items), truncation=self.limit is not None, max_length=self.limit, verbose=False)
-        words = self._words(items) if self.word_weights else None
-        rows = []
-        for index, ids in enumerate(encoding["input_ids"]):
-            weights = [1.0] * len(ids)
-            if self.of_words or words:
-                previous, weights = None, []
-                for word in encoding.word_ids(index):
-                    counts = word is not None and not (self.of_words and word == previous)
-                    weights.append(counts and (self.word_weights.get(words[index][word], 1.0) if words else 1.0))
-                    previous = word
-            rows.append({"input_ids": ids, "weights": weights, "size": len(ids)})
-        return rows
+        return [
+            {"input_ids": ids, "weights": self._weights(ids, encoding.word_ids(index)), "size": len(ids)}
+            for index, ids in enumerate(encoding["input_ids"])
+        ]
+
+    def _weights(self, ids: list[int], words: list[int | None]) -> list[float]:
+        """How much each token counts; of `words`, the number of the word of each, only the first one does."""
+        if not self.of_words:
+            return [1.0] * len(ids)
+        weights = []
+        for token, word, previous, following in zip(ids, words, [None, *words], [*words[1:], None], strict=False):
+            if word is None or word == previous:
+                weights.append(0.0)
+            elif self.first_word_id is None or word == following:  # a word of several tokens has no rank
+                weights.append(1.0)
+            elif token == self.processor.unk_token_id:
+                weights.append(0.0)
+            else:  # below the first word there are single letters and signs
+                rank = max(1, token - self.first_word_id + 1)
+                weights.append(rank / (rank + HALF_RANK))
+        return weights
 
     def collate(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         inputs = self.processor.pad({"input_ids": [row["input_ids"] for row in rows]}, return_tensors="pt")
@@ -142,12 +140,6 @@ class TextFeaturiser(Featuriser):
         weights = inputs["weights"].unsqueeze(-1)  # (N, T, 1)
         output = self.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
         return (output.last_hidden_state * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1e-9)
-
-    def _words(self, texts: Sequence[str]) -> list[list[str]]:
-        """The words of each text as the tokenizer splits and spells it."""
-        backend = self.processor.backend_tokenizer
-        normalise = backend.normalizer.normalize_str if backend.normalizer else str
-        return [[word for word, _ in backend.pre_tokenizer.pre_tokenize_str(normalise(text))] for text in texts]
 
 
 class ImageFeaturiser(Featuriser):

@@ -42,13 +42,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         method: `prototype`, the mean of a class's examples; `nearest`, its nearest example; `linear`, logistic
             regression; `lp-ft` and `contrastive`, the same after the encoder was fine-tuned on the examples.
         metric: how the first two compare features: `cosine`, `sqeuclidean`, as Snell et al. do, or `euclidean`.
-        centre: whether features are taken from their mean, over the `unlabelled` items or else the examples. From the
-            same items it is learned how much a word counts, where the encoder has a vector a word.
+        centre: whether features are taken from their mean, over the `unlabelled` items or else the examples.
         normalise: whether they are then made of length one.
         scale: what a cosine is multiplied by to be a logit.
         C: how freely logistic regression follows the examples.
         max_steps: of fine-tuning.
-        learning_rate: of fine-tuning.
+        learning_rate: of fine-tuning; None is 2e-2 for a table of word vectors and 5e-5 for all others.
         reject: whether `predict` says `unknown` of an item that is too little like any class; `calibrate` learns what
             is too little.
         random_state: the seed of fine-tuning.
@@ -67,7 +66,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         scale: float = 10.0,
         C: float = 10.0,
         max_steps: int = 40,
-        learning_rate: float = 5e-5,
+        learning_rate: float | None = None,
         reject: bool = False,
         unknown: Hashable = None,
         random_state: int = 0,
@@ -115,8 +114,6 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             raise InputError(f"there is one class only, {classes[0]}, expected two or more")
         self.threshold_: float | None = None
         self._load_encoder()
-        if self._featuriser is not None:
-            self._featuriser.know(X if unlabelled is None else unlabelled)
         features = self._centred_features(X, unlabelled)
         if self.method in OF_ENCODER:
             self._tune(X, features, targets)
@@ -236,7 +233,6 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         if self._featuriser is not None:
             (folder / ENCODER_FOLDER).mkdir(exist_ok=True)
             self._featuriser.save(folder / ENCODER_FOLDER)
-            config["word_weights"] = getattr(self._featuriser, "word_weights", {})
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / ARRAYS_FILE)
         write_json(folder / CONFIG_FILE, config)  # last: with it the folder is whole
 
@@ -256,8 +252,6 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         found = cls(encoder=str(encoder) if encoder.is_dir() else None, **config["parameters"])
         found.threshold_, found.is_multi_label_ = config["threshold"], config["is_multi_label"]
         found._load_encoder()
-        if config.get("word_weights"):
-            found._featuriser.word_weights = config["word_weights"]
         found.mean_, found.n_features_in_ = arrays["mean"], len(arrays["mean"])
         found._learn(np.array(config["classes"]), arrays["support"], arrays["targets"])
         return found

@@ -34,6 +34,7 @@ from toolkit.training_arguments import TrainingArguments
 
 CLASSES_OF_A_STEP, FEWEST_EXAMPLES_OF_A_STEP = 24, 16
 TEMPERATURE = 0.1
+RATE, RATE_OF_WORD_VECTORS = 5e-5, 2e-2
 
 
 def contrastive_loss(features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -94,7 +95,7 @@ def tune(
     targets: np.ndarray,
     *,
     max_steps: int,
-    learning_rate: float,
+    learning_rate: float | None,
     seed: int,
     place=None,
     head: tuple[np.ndarray, np.ndarray] | None = None,
@@ -105,6 +106,8 @@ def tune(
     """
     import datasets
 
+    if learning_rate is None:
+        learning_rate = RATE if featuriser.first_word_id is None else RATE_OF_WORD_VECTORS
     num_classes = targets.shape[1]
     per_class = max(2, -(-FEWEST_EXAMPLES_OF_A_STEP // num_classes))
     collate = CollateClasses(featuriser, featuriser.rows(items), targets, per_class, seed)

@@ -71,8 +71,6 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):
         """`descriptions` has a text for each class; `X` (S,) are labelled examples of some of them, `y` (S,) their
         classes. Features are centred on the `unlabelled` items, or else on what there is. Raises `InputError`."""
         self._featuriser = load_featuriser(self.encoder, self.batch_size)
-        if unlabelled is not None:
-            self._featuriser.know(unlabelled)
         self.fit_features(
             list(descriptions),
             reader_of_descriptions(self._featuriser, self.label_encoder)(list(descriptions.values())),
