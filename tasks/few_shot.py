@@ -55,6 +55,8 @@ class FewShotArguments(DataArguments):
     """How the first two compare an item with a class."""
     max_steps: int = 40
     """Steps of fine-tuning."""
+    rounds: int = 0
+    """How often the --unlabelled items that are surest of their class count as examples of it too (self-training)."""
     descriptions: str | None = None
     """A text for each label that counts as one more example of it: a table with the columns label and description, or
     'names', the labels themselves, underscores read as spaces."""
@@ -64,6 +66,9 @@ class FewShotArguments(DataArguments):
     def __post_init__(self):
         super().__post_init__()
         check_positive(self, "shots max_steps learning_rate")
+        check_not_negative(self, "rounds")
+        if self.rounds and self.unlabelled is None:
+            raise InputError(f"--rounds {self.rounds}: goes with --unlabelled")
 
 
 @dataclass(kw_only=True)
@@ -286,7 +291,9 @@ def make_classifier(arguments: FewShotArguments, encoder: str | None, seed: int 
     """As the flags say; of features where `encoder` is None."""
     from toolkit.few_shot import FewShotClassifier
 
-    settings = {name: getattr(arguments, name) for name in ("method", "metric", "max_steps", "learning_rate")}
+    settings = {
+        name: getattr(arguments, name) for name in ("method", "metric", "rounds", "max_steps", "learning_rate")
+    }
     return FewShotClassifier(encoder, random_state=seed, **settings)
 
 
@@ -300,8 +307,9 @@ def _over_episodes(featuriser, arguments: EvaluateArguments) -> tuple[dict[str, 
 
     if arguments.method in OF_ENCODER:
         raise InputError(f"--method {arguments.method}: goes with --seeds, episodes leave the encoder as it is")
-    if arguments.descriptions is not None:
-        raise InputError("--descriptions: goes with --seeds, episodes have as many examples of each class")
+    for name in ("descriptions", "rounds"):
+        if getattr(arguments, name):
+            raise InputError(f"--{name}: goes with --seeds, an episode has its labelled examples alone")
     split = test_split(featuriser.reads, arguments)
     examples = load_examples(featuriser.reads, arguments, split, arguments.within)
     examples = examples.only(arguments.labels, arguments.data)

@@ -121,6 +121,33 @@ def test_the_mean_is_of_what_is_not_labelled(blobs):
     assert (classifier.mean_ == queries.mean(axis=0)).all()
 
 
+@pytest.mark.parametrize("method", ["prototype", "linear"])
+def test_the_surest_of_the_unlabelled_items_become_examples(blobs, method, tmp_path):
+    features, labels, queries, others = blobs
+    plain = FewShotClassifier(method=method).fit(features, labels, queries)
+    learned, of_learned = features, labels
+    for rounds in (1, 2):
+        classifier = FewShotClassifier(method=method, rounds=rounds).fit(features, labels, queries)
+        given = plain.predict(queries)
+        sureness = plain.logits(queries) if method == "prototype" else plain.predict_proba(queries)
+        surest = []
+        for name in np.unique(labels):
+            places = np.flatnonzero(given == name)
+            most = sorted(places, key=lambda place: -sureness[place].max())[: round(len(places) * 2 / 3)]
+            surest += [int(place) for place in most]
+        learned, of_learned = np.concatenate([features, queries[surest]]), np.concatenate([labels, given[surest]])
+        plain = FewShotClassifier(method=method).fit(learned, of_learned, queries)
+        np.testing.assert_allclose(classifier.logits(queries), plain.logits(queries), atol=1e-6)
+    assert classifier.is_labelled_.sum() == len(labels)
+    classifier.save(tmp_path)
+    again = FewShotClassifier.from_pretrained(tmp_path)
+    assert (again.is_labelled_ == classifier.is_labelled_).all()
+    again.forget("bee").enrol("bee", features[labels == "bee"]).forget("ant")
+    assert set(again.predict(queries)) == {"bee", "cat", "dog"}
+    again.calibrate(np.concatenate([features + 1, features - 1]), np.arange(40) % 4)  # of five labelled each
+    assert (plain.predict(queries) == others).mean() > 0.6
+
+
 def test_what_belongs_to_no_class_is_rejected():
     rng = np.random.default_rng(1)
     centres = 3 * np.eye(20)
@@ -146,6 +173,8 @@ def test_what_belongs_to_no_class_is_rejected():
         (lambda c, x, y: FewShotClassifier(metric="feet").fit(x, y), "metric feet"),
         (lambda c, x, y: FewShotClassifier(method="contrastive").fit(x, y), "needs an encoder"),
         (lambda c, x, y: FewShotClassifier().fit(x, ["one"] * len(x)), "one class"),
+        (lambda c, x, y: FewShotClassifier(rounds=1).fit(x, y), "rounds 1: need unlabelled"),
+        (lambda c, x, y: FewShotClassifier(method="linear", rounds=1).fit(x, np.eye(20), x), "one label an example"),
         (lambda c, x, y: c.enrol("ant", x[:2]), "there is a class of this name"),
         (lambda c, x, y: c.enrol(3, x[:2]), "of the same type"),
         (lambda c, x, y: c.forget("yak"), "yak: no such class"),
@@ -414,6 +443,8 @@ def test_a_classifier_is_fitted_and_predicts(encoders, tmp_path):
         (["--labels", "travel", "poems"], "--labels poems: no such label in sample"),
         (["--labels", "travel"], "expected two labels or more"),
         (["--descriptions", "names"], "--descriptions: goes with --seeds"),
+        (["--rounds", "1"], "--rounds 1: goes with --unlabelled"),
+        (["--rounds", "1", "--unlabelled", "sample"], "--rounds: goes with --seeds"),
         (["--descriptions", "sample.csv", "--seeds", "1"], "sample.csv"),
     ],
 )

@@ -3,8 +3,9 @@
 Prototypes: Snell, Swersky & Zemel (2017), "Prototypical networks for few-shot learning",
 https://arxiv.org/abs/1703.05175. Centred features of length one: Wang, Chao, Weinberger & van der Maaten (2019),
 "SimpleShot", https://arxiv.org/abs/1911.04623. Scaled cosines: Gidaris & Komodakis (2018), "Dynamic few-shot visual
-learning without forgetting", https://arxiv.org/abs/1804.09458. The methods that change the encoder are in
-`toolkit.tuning`.
+learning without forgetting", https://arxiv.org/abs/1804.09458. Unlabelled items that are surest of a class become its
+examples: Yarowsky (1995), "Unsupervised word sense disambiguation rivaling supervised methods",
+https://aclanthology.org/P95-1026. The methods that change the encoder are in `toolkit.tuning`.
 
 Shape legend: N items, C classes, D features, S examples.
 """
@@ -31,6 +32,8 @@ METHODS = ("prototype", "nearest", "linear", "lp-ft", "contrastive")
 OF_DISTANCE = ("prototype", "nearest")  # the others end in a linear head
 OF_ENCODER = ("lp-ft", "contrastive")  # those that change it
 METRICS = ("cosine", "euclidean", "sqeuclidean")  # as scipy calls them
+ARRAYS = ("mean", "support", "targets", "is_labelled")  # what is saved of what was learned
+SUREST = 2 / 3  # of the unlabelled items given to a class
 CONFIG_FILE, ARRAYS_FILE, ENCODER_FOLDER = "few_shot.json", "few_shot.safetensors", "encoder"
 
 
@@ -46,14 +49,15 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         normalise: whether they are then made of length one.
         scale: what a cosine is multiplied by to be a logit.
         C: how freely logistic regression follows the examples.
+        rounds: how often the `unlabelled` items that are surest of their class count as examples of it too.
         max_steps: of fine-tuning.
         learning_rate: of fine-tuning; None is 2e-2 for a table of word vectors and 5e-5 for all others.
         reject: whether `predict` says `unknown` of an item that is too little like any class; `calibrate` learns what
             is too little.
         random_state: the seed of fine-tuning.
 
-    After `fit`: `classes_` (C,), `support_` (S, D), the examples' features as they are compared, and `targets_`
-    (S, C), true where an example is of a class.
+    After `fit`: `classes_` (C,), `support_` (S, D), the examples' features as they are compared, `targets_` (S, C),
+    true where an example is of a class, and `is_labelled_` (S,), false where it comes from the unlabelled items.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         normalise: bool = True,
         scale: float = 10.0,
         C: float = 10.0,
+        rounds: int = 0,
         max_steps: int = 40,
         learning_rate: float | None = None,
         reject: bool = False,
@@ -79,6 +84,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self.normalise = normalise
         self.scale = scale
         self.C = C
+        self.rounds = rounds
         self.max_steps = max_steps
         self.learning_rate = learning_rate
         self.reject = reject
@@ -107,6 +113,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             classes, targets = np.arange(y.shape[1]), y.astype(bool)
             if self.method in OF_DISTANCE:
                 raise InputError(f"method {self.method}: expected one label an example; with several, use linear")
+            if self.rounds:
+                raise InputError(f"rounds {self.rounds}: expected one label an example")
         else:
             classes = np.unique(y)
             targets = y[:, None] == classes
@@ -114,11 +122,14 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             raise InputError(f"there is one class only, {classes[0]}, expected two or more")
         self.threshold_: float | None = None
         self._load_encoder()
-        features = self._centred_features(X, unlabelled)
+        if self.rounds and unlabelled is None:
+            raise InputError(f"rounds {self.rounds}: need unlabelled items")
         if self.method in OF_ENCODER:
-            self._tune(X, features, targets)
-            features = self._centred_features(X, unlabelled)
-        self._learn(classes, self._placed(features), targets)
+            self._tune(X, targets, unlabelled)
+        features, usual = self._centred_features(X, unlabelled)
+        self._learn(classes, self._placed(features), targets, np.ones(len(targets), dtype=bool))
+        for _ in range(self.rounds):
+            self._learn_from(self._placed(usual))
         return self
 
     def predict(self, X) -> np.ndarray:
@@ -171,7 +182,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         targets = np.zeros((len(self.support_) + len(placed), len(self.classes_) + 1), dtype=bool)
         targets[: len(self.support_), :-1] = self.targets_
         targets[len(self.support_) :, -1] = True
-        self._learn(np.append(self.classes_, new), np.concatenate([self.support_, placed]), targets)
+        is_labelled = np.append(self.is_labelled_, np.ones(len(placed), dtype=bool))
+        self._learn(np.append(self.classes_, new), np.concatenate([self.support_, placed]), targets, is_labelled)
         return self
 
     def forget(self, name: Hashable) -> "FewShotClassifier":
@@ -185,7 +197,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         (place,) = np.flatnonzero(self.classes_ == name)
         others = ~self.targets_[:, place]
         self._learn(
-            np.delete(self.classes_, place), self.support_[others], np.delete(self.targets_[others], place, axis=1)
+            np.delete(self.classes_, place),
+            self.support_[others],
+            np.delete(self.targets_[others], place, axis=1),
+            self.is_labelled_[others],
         )
         return self
 
@@ -200,14 +215,16 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self._refuse_many_labels()
         placed, labels = self._placed(self._features(X)), np.asarray(y)
         num_held_out = len(np.unique(labels))
-        ways, shots = min(len(self.classes_), num_held_out // 2), int(self.targets_.sum(axis=0).min())
+        ways = min(len(self.classes_), num_held_out // 2)
+        shots = int(self.targets_[self.is_labelled_].sum(axis=0).min())
         if ways < 2:
             raise InputError(f"calibrate: {num_held_out} held-out classes, expected four or more")
-        twin = FewShotClassifier(**{**self.get_params(), "encoder": None, "reject": False})
+        method = self.method if self.method in OF_DISTANCE else "linear"
+        alike = {"encoder": None, "method": method, "centre": False, "rounds": 0, "reject": False}
+        twin, ids = FewShotClassifier(**{**self.get_params(), **alike}), np.repeat(np.arange(ways), shots)
         known, unknown = [], []
         for episode in draw_episodes(labels, 2 * ways, shots, 1, num_episodes, seed):
-            targets = np.repeat(np.eye(ways, dtype=bool), shots, axis=0)
-            twin._learn(np.arange(ways), placed[episode.support[:ways].ravel()], targets)
+            twin.fit(placed[episode.support[:ways].ravel()], ids)
             confidence = twin._confidence(twin._logits(placed[episode.query.ravel()]))
             known.append(confidence[:ways])
             unknown.append(confidence[ways:])
@@ -223,7 +240,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        arrays = {"mean": self.mean_, "support": self.support_, "targets": self.targets_}
+        arrays = {name: getattr(self, f"{name}_") for name in ARRAYS}
         config = {
             "parameters": {name: value for name, value in self.get_params().items() if name != "encoder"},
             "classes": self.classes_.tolist(),
@@ -253,7 +270,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         found.threshold_, found.is_multi_label_ = config["threshold"], config["is_multi_label"]
         found._load_encoder()
         found.mean_, found.n_features_in_ = arrays["mean"], len(arrays["mean"])
-        found._learn(np.array(config["classes"]), arrays["support"], arrays["targets"])
+        found._learn(np.array(config["classes"]), *(arrays[name] for name in ARRAYS[1:]))
         return found
 
     def push_to_hub(self, repo_id: str, private: bool = False) -> str:
@@ -291,20 +308,19 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             return validate_data(self, items, reset=False)
         return self._featuriser([items] if isinstance(items, str) else items)
 
-    def _centred_features(self, examples, unlabelled) -> np.ndarray:
-        """Those of the examples; `mean_` becomes what they are centred by."""
+    def _centred_features(self, examples, unlabelled) -> tuple[np.ndarray, np.ndarray]:
+        """Those of the examples and of the unlabelled items, where there are any, else of the examples again; `mean_`
+        becomes what they are centred by."""
         features = self._features(examples)
-        if self.centre:
-            self.mean_ = (features if unlabelled is None else self._features(unlabelled)).mean(axis=0)
-        else:
-            self.mean_ = np.zeros_like(features[0])
-        return features
+        usual = features if unlabelled is None else self._features(unlabelled)
+        self.mean_ = usual.mean(axis=0) if self.centre else np.zeros_like(features[0])
+        return features, usual
 
     def _placed(self, features: np.ndarray) -> np.ndarray:
         placed = features - self.mean_
         return _of_length_one(placed) if self.normalise else placed
 
-    def _tune(self, examples: Sequence[Any], features: np.ndarray, targets: np.ndarray) -> None:
+    def _tune(self, examples: Sequence[Any], targets: np.ndarray, unlabelled) -> None:
         """Fine-tune the encoder on the examples, for `lp-ft` from a linear head that is fitted first."""
         import torch
 
@@ -312,13 +328,14 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
         if self._featuriser is None:
             raise InputError(f"method {self.method}: needs an encoder to fine-tune, not features")
-        head = None
+        head, place = None, None
         if self.method == "lp-ft":
+            features, _ = self._centred_features(examples, unlabelled)
             head = _fit_linear(self._placed(features), targets, self.C, self.is_multi_label_)
-        mean = torch.from_numpy(self.mean_).to(self._featuriser.model.device)
+            mean = torch.from_numpy(self.mean_).to(self._featuriser.model.device)
 
-        def place(features: torch.Tensor) -> torch.Tensor:
-            return torch.nn.functional.normalize(features - mean) if self.normalise else features - mean
+            def place(features: torch.Tensor) -> torch.Tensor:
+                return torch.nn.functional.normalize(features - mean) if self.normalise else features - mean
 
         tune(
             self._featuriser,
@@ -331,8 +348,24 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             head=head,
         )
 
-    def _learn(self, classes: np.ndarray, placed: np.ndarray, targets: np.ndarray) -> None:
-        self.classes_, self.support_, self.targets_ = classes, placed, targets
+    def _learn_from(self, usual: np.ndarray) -> None:
+        """Learn anew from the labelled examples and from the surest of the unlabelled items, placed, (N, D)."""
+        logits = self._logits(usual)
+        given, confidence = logits.argmax(axis=1), self._confidence(logits)
+        surest = []
+        for label in range(len(self.classes_)):
+            places = np.flatnonzero(given == label)
+            surest.append(places[np.argsort(-confidence[places], kind="stable")][: round(SUREST * len(places))])
+        chosen, labelled = np.concatenate(surest), self.is_labelled_
+        self._learn(
+            self.classes_,
+            np.concatenate([self.support_[labelled], usual[chosen]]),
+            np.concatenate([self.targets_[labelled], given[chosen, None] == np.arange(len(self.classes_))]),
+            np.arange(labelled.sum() + len(chosen)) < labelled.sum(),
+        )
+
+    def _learn(self, classes: np.ndarray, placed: np.ndarray, targets: np.ndarray, is_labelled: np.ndarray) -> None:
+        self.classes_, self.support_, self.targets_, self.is_labelled_ = classes, placed, targets, is_labelled
         if self.method == "prototype":
             self._points = np.stack([placed[of_class].mean(axis=0) for of_class in targets.T])
         elif self.method == "nearest":
