@@ -7,8 +7,9 @@
 #
 # STEP is one of
 #   omniglot    a prototypical network from nothing, MINUTES (20) a seed, SEEDS (3) of them; EPISODES (1000) each
-#   banking77   8 examples a class, the whole test split, ten seeds: METHOD (linear) on ENCODER
-#   trec        the same of TREC
+#   banking77   8 examples a class, the whole test split, SEEDS (10): logistic regression on ENCODER, as it is and
+#               fine-tuned by contrast, each also with unlabelled texts, the latter with the names of the classes too
+#   trec        8 examples a class, the whole test split, SEEDS (10), fine-tuned by contrast
 #   photographs CIFAR-10's bird, cat, deer, dog and frog are told apart by ENCODER, or by networks that have learned the
 #               other five labels, MINUTES (10) a seed
 #   names       TREC by labels and by descriptions, Banking77 by labels, both then moved by unlabelled texts
@@ -56,14 +57,20 @@ animals() { # NAME ENCODER
     done
 }
 
-labelled() { # DATA
-    evaluate "$1-$name-${METHOD:-linear}" fewshot --encoder "$encoder" --data "$data/$1" --shots 8 --seeds "${SEEDS:-10}" \
-        --method "${METHOD:-linear}" ${FLAGS:-}
+labelled() { # DATA NAME FLAGS…
+    evaluate "$1-$name-$2" fewshot --encoder "$encoder" --data "$data/$1" --shots 8 --seeds "${SEEDS:-10}" "${@:3}"
 }
 
 case $step in
 omniglot) for seed in $(seq 0 $((${SEEDS:-3} - 1))); do characters "$seed"; done ;;
-banking77 | trec) labelled "$step" ;;
+trec) labelled trec contrastive --method contrastive ;;
+banking77)
+    more=(--rounds 1 --unlabelled "$data/banking77/train.parquet")
+    labelled banking77 linear --method linear
+    labelled banking77 linear-more --method linear "${more[@]}"
+    labelled banking77 contrastive --method contrastive --max_steps 60
+    labelled banking77 contrastive-more --method contrastive --max_steps 60 --descriptions names "${more[@]}"
+    ;;
 photographs)
     if [ -n "${4:-}" ]; then
         animals "$name" "$4"

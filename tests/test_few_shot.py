@@ -429,6 +429,9 @@ def test_a_classifier_is_fitted_and_predicts(encoders, tmp_path):
     from_stdin = run_toolkit("fewshot", "predict", "--encoder", folder, stdin="\n".join(texts))
     assert [line.split("\t")[0] for line in from_stdin.stdout.splitlines()] == [line["predicted"] for line in lines]
     assert run_toolkit("fewshot", "fit", *flags).returncode == 2, "what is there is not replaced"
+    other = run_toolkit("predict", folder, *texts)
+    assert (other.returncode, other.stderr.count("\n")) == (2, 1)
+    assert f"toolkit fewshot predict --encoder {folder}" in other.stderr
 
 
 @pytest.mark.parametrize(

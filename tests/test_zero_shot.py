@@ -189,21 +189,21 @@ def test_a_share_of_the_labels_is_seen(encoders, tmp_path):
     assert "harmonic_mean" in outputs[0]
 
 
-def test_images_are_classified_by_names(digits_encoder, encoders, tmp_path):
+def test_images_are_classified_by_names(digits_encoder, minilm, tmp_path):
     names = "zero one two three four five six seven eight nine".split()
     (tmp_path / "names.csv").write_text("label,description\n" + "\n".join(f"{i},{n}" for i, n in enumerate(names)))
     flags = ["--encoder", digits_encoder, "--data", "sample", "--descriptions", tmp_path / "names.csv"]
     done = run_toolkit("zeroshot", "evaluate", *flags, "--unseen", "3", "7")
     assert done.returncode == 2
     assert "an encoder of texts has to read the descriptions" in done.stderr
-    flags += ["--label_encoder", encoders["word2vec"]]
+    flags += ["--label_encoder", minilm]
     done = run_toolkit("zeroshot", "evaluate", *flags)
     assert done.returncode == 2
     assert "expected those of two classes or more" in done.stderr
     done = run_toolkit("zeroshot", "evaluate", *flags, "--unseen", "3", "7", "--seeds", "1", "--shots", "20")
     assert done.returncode == 0, done.stderr
     seen = next(line for line in done.stdout.splitlines() if " seen " in line)
-    assert float(seen.split()[1]) > 0.15
+    assert float(seen.split()[1]) > 0.3
 
 
 def test_predictions_know_examples_and_names(minilm, tmp_path):

@@ -8,6 +8,7 @@ from typing import Any
 
 from toolkit.errors import InputError, extra, first_line
 
+FEW_SHOT_FILE = "few_shot.json"  # in the folder of a few-shot classifier
 SCRATCH = "scratch:"
 TIMM = "timm/"
 POOLED = "toolkit-pooled"
@@ -20,6 +21,8 @@ def load_config(name: str):
     from transformers import AutoConfig
 
     if Path(name).is_dir():
+        if (Path(name) / FEW_SHOT_FILE).is_file():
+            raise InputError(f"{name}: a few-shot classifier, to be used by: toolkit fewshot predict --encoder {name}")
         if not (Path(name) / "config.json").is_file():
             raise InputError(f"{name}: no config.json in this folder, expected a checkpoint")
     elif name.count("/") != 1 or name.startswith((".", "/", "~")):

@@ -26,6 +26,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from toolkit.data.episodes import draw_episodes
+from toolkit.encoders import FEW_SHOT_FILE
 from toolkit.errors import InputError, first_line
 
 METHODS = ("prototype", "nearest", "linear", "lp-ft", "contrastive")
@@ -34,7 +35,7 @@ OF_ENCODER = ("lp-ft", "contrastive")  # those that change it
 METRICS = ("cosine", "euclidean", "sqeuclidean")  # as scipy calls them
 ARRAYS = ("mean", "support", "targets", "is_labelled")  # what is saved of what was learned
 SUREST = 2 / 3  # of the unlabelled items given to a class
-CONFIG_FILE, ARRAYS_FILE, ENCODER_FOLDER = "few_shot.json", "few_shot.safetensors", "encoder"
+ARRAYS_FILE, ENCODER_FOLDER = "few_shot.safetensors", "encoder"
 
 
 class FewShotClassifier(ClassifierMixin, BaseEstimator):
@@ -251,7 +252,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             (folder / ENCODER_FOLDER).mkdir(exist_ok=True)
             self._featuriser.save(folder / ENCODER_FOLDER)
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / ARRAYS_FILE)
-        write_json(folder / CONFIG_FILE, config)  # last: with it the folder is whole
+        write_json(folder / FEW_SHOT_FILE, config)  # last: with it the folder is whole
 
     @classmethod
     def from_pretrained(cls, name: str | Path) -> "FewShotClassifier":
@@ -261,7 +262,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
         folder = Path(name) if Path(name).is_dir() else _download(str(name))
         try:
-            config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+            config = json.loads((folder / FEW_SHOT_FILE).read_text(encoding="utf-8"))
             arrays = load_file(folder / ARRAYS_FILE)
         except (OSError, ValueError, SafetensorError) as error:
             raise InputError(f"{name}: holds no few-shot classifier ({first_line(error)})") from None
