@@ -214,12 +214,20 @@ def finetune(task: Task, arguments: FinetuneArguments, with_picture: bool = True
     `resume` that of a run which stands there finished. The picture is that of the confusion matrix.
     """
     from toolkit.results import finished_run
+    from toolkit.upload import share
 
-    if (record := finished_run(arguments)) is not None:
-        return record
-    if arguments.learning_rates:
-        return _finetune_with_each_rate(task, arguments)
+    record = finished_run(arguments)
+    if record is None:
+        record = (
+            _finetune_with_each_rate(task, arguments)
+            if arguments.learning_rates
+            else _finetune(task, arguments, with_picture)
+        )
+    share(arguments)
+    return record
 
+
+def _finetune(task: Task, arguments: FinetuneArguments, with_picture: bool) -> dict[str, Any]:
     import torch
 
     from toolkit.processes import make_accelerator
@@ -322,6 +330,7 @@ def score(
     task: Task, folder: str, data: str, split: str | None, flags: dict[str, Any], output_file: Path
 ) -> dict[str, Any]:
     """Score a fine-tuned checkpoint on labelled data; the record is also written to `output_file`."""
+    from toolkit.hub import local_copy
     from toolkit.processes import make_accelerator
     from toolkit.report import write_confusion_matrix
     from toolkit.results import Stopwatch, write_results
@@ -333,7 +342,7 @@ def score(
         splits = task.splits(data)
         split = "test" if "test" in splits or not splits else splits[-1]
     rows = task.load(data, split, flags)
-    seen_file = Path(folder) / SEEN_FILE
+    seen_file = local_copy(folder) / SEEN_FILE
     seen = set(seen_file.read_text(encoding="utf-8").split("\n")) if seen_file.is_file() else None
     model.to(accelerator.device).eval()
     features = task.encode(rows, processor, model)
@@ -513,7 +522,12 @@ def _finetune_with_each_rate(task: Task, arguments: FinetuneArguments) -> dict[s
     for rate in arguments.learning_rates or ():
         folder = output_dir / f"lr-{rate:g}"
         one = dataclasses.replace(
-            arguments, learning_rates=None, learning_rate=rate, output_dir=str(folder), overwrite_output_dir=False
+            arguments,
+            learning_rates=None,
+            learning_rate=rate,
+            output_dir=str(folder),
+            overwrite_output_dir=False,
+            push_to_hub=None,
         )
         figure = task.figure(arguments)
         figures[rate] = finetune(task, one)["validation_metrics"][figure]["value"]

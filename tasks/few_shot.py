@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from tasks.base import PREDICTIONS_FILE
 from toolkit.errors import InputError, check_not_negative, check_positive
+from toolkit.training_arguments import SharedArguments
 
 
 @dataclass(kw_only=True)
@@ -102,7 +103,7 @@ class EvaluateArguments(FewShotArguments):
 
 
 @dataclass(kw_only=True)
-class FitArguments(FewShotArguments):
+class FitArguments(SharedArguments, FewShotArguments):
     output_dir: str
     """Folder for the classifier, with its encoder."""
     shots: int | None = None  # type: ignore[assignment]
@@ -112,6 +113,10 @@ class FitArguments(FewShotArguments):
     is given one."""
     overwrite_output_dir: bool = False
     """Replace an earlier classifier in the output folder."""
+
+    def __post_init__(self):
+        SharedArguments.__post_init__(self)
+        FewShotArguments.__post_init__(self)
 
 
 @dataclass(kw_only=True)
@@ -244,6 +249,7 @@ def fit(arguments: FitArguments) -> dict[str, Any]:
     """Leave a `FewShotClassifier` in `output_dir`; returns the record that stands in its `results.json`."""
     from toolkit.few_shot import OF_ENCODER
     from toolkit.results import RESULTS_FILE, Stopwatch, check_output_dir, create_output_dir, write_results
+    from toolkit.upload import share
 
     check_output_dir(arguments.output_dir, overwrite=arguments.overwrite_output_dir)
     stopwatch = Stopwatch()
@@ -254,7 +260,7 @@ def fit(arguments: FitArguments) -> dict[str, Any]:
         classifier.calibrate(held_out.items, held_out.labels).set_params(reject=True)
     folder = create_output_dir(arguments.output_dir, arguments.overwrite_output_dir)
     classifier.save(folder)
-    return write_results(
+    record = write_results(
         folder / RESULTS_FILE,
         stopwatch,
         task="few-shot",
@@ -273,6 +279,8 @@ def fit(arguments: FitArguments) -> dict[str, Any]:
         deterministic=True,
         arguments=dataclasses.asdict(arguments),
     )
+    share(arguments)
+    return record
 
 
 def fitted(arguments: FitArguments | PredictArguments):

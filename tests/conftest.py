@@ -1,4 +1,4 @@
-"""What the tests share: no network, caches of their own, and a tiny encoder of each family, from the command line."""
+"""What the tests share: no network but a Hub on loopback, and a tiny encoder of each family, from the command line."""
 
 import importlib.resources
 import os
@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 from forks import run_forked
+from loopback import Loopback
 
-os.environ["HF_HUB_OFFLINE"] = "1"
+HUB = Loopback()  # which the fixture `hub` starts; the libraries ask once, when they are loaded, where it is
+os.environ.update(HUB.environment | {"HF_HUB_OFFLINE": "1"})
 
 REPOSITORY = Path(__file__).parent.parent
 DATA_SHELF = Path(os.environ.get("TOOLKIT_DATA", REPOSITORY.parent / "shared" / "data"))
@@ -88,6 +90,16 @@ def taggers(encoders, tmp_path_factory) -> dict[str, Path]:
         flags += ["--train_size", "60", "--max_steps", "60", "--batch_size", "8", "--learning_rate", "3e-3"]
         assert main(["finetune", "pos", *flags]) == 0
     return {family: root / family for family in FAMILIES}
+
+
+@pytest.fixture(scope="session")
+def hub(tmp_path_factory):
+    """A Hub on loopback with the user `me`. What the tests have left must not hold the token."""
+    with HUB:
+        yield HUB
+    for file in tmp_path_factory.getbasetemp().rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            assert HUB.token.encode() not in file.read_bytes(), file
 
 
 @pytest.fixture(scope="session")

@@ -81,6 +81,11 @@ def _run(arguments: list[str], cwd: Path, files: list[Path], script: Path | None
     os.environ.update(variables)
     if "OMP_NUM_THREADS" in variables:  # torch, which is loaded, does not look any more
         torch.set_num_threads(int(variables["OMP_NUM_THREADS"]))
+    if variables.get("HF_HUB_OFFLINE") == "0":  # nor do these
+        import datasets
+        import huggingface_hub
+
+        huggingface_hub.constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = False
     for number, (file, mode) in enumerate(zip(files, (os.O_RDONLY, *2 * [os.O_WRONLY | os.O_CREAT]), strict=True)):
         os.dup2(os.open(file, mode), number)
     sys.stdin, sys.argv = os.fdopen(0, encoding="utf-8", closefd=False), [str(script or "toolkit"), *arguments]

@@ -4,14 +4,12 @@ import json
 import os
 import subprocess
 import sys
-import threading
 
 import numpy as np
 import pytest
 import torch
 from conftest import REPOSITORY, run_toolkit
 from easyfsl.methods import PrototypicalNetworks
-from hub_server import Hub
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
@@ -290,7 +288,7 @@ PUSH = """
 import sys
 from toolkit.few_shot import FewShotClassifier
 for folder in sys.argv[1:]:
-    FewShotClassifier.from_pretrained(folder).push_to_hub("me/" + folder.rpartition("/")[2])
+    FewShotClassifier.from_pretrained(folder).push_to_hub("me/few-shot-" + folder.rpartition("/")[2])
 """
 LOAD = """
 import json, sys
@@ -302,7 +300,7 @@ for name in sys.argv[1:]:
 """
 
 
-def test_saved_pushed_and_loaded_it_says_the_same(encoders, genres, tmp_path):
+def test_saved_pushed_and_loaded_it_says_the_same(encoders, genres, hub, tmp_path):
     texts, labels = genres
     folders, expected = [], []
     for family, method in (("word2vec", "prototype"), ("bert", "linear")):
@@ -323,14 +321,9 @@ def test_saved_pushed_and_loaded_it_says_the_same(encoders, genres, tmp_path):
         assert done.returncode == 0, done.stderr
         return [json.loads(line) for line in done.stdout.splitlines()]
 
-    hub = Hub()
-    threading.Thread(target=hub.serve_forever, daemon=True).start()
-    there = {"HF_ENDPOINT": hub.address, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "home")}
-    there |= {"HF_TOKEN": "hf_loopback", "HF_HUB_DISABLE_XET": "1"}
-    in_another_process(PUSH, folders, **there)
-    names = ["me/word2vec", "me/bert", *folders]
-    assert in_another_process(LOAD, names, **there) == 2 * expected
-    hub.shutdown()
+    in_another_process(PUSH, folders, **hub.environment)
+    names = ["me/few-shot-word2vec", "me/few-shot-bert", *folders]
+    assert in_another_process(LOAD, names, **hub.environment) == 2 * expected
 
 
 # The command line

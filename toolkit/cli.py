@@ -24,6 +24,9 @@ COMMANDS = (
     "compare",
     "fewshot",
     "zeroshot",
+    "push",
+    "pull",
+    "doctor",
 )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import InputError, extra, first_line
+from toolkit.hub import local_copy
 
 FEW_SHOT_FILE = "few_shot.json"  # in the folder of a few-shot classifier
 SCRATCH = "scratch:"
@@ -17,21 +18,26 @@ _LAYER = re.compile(r"(?:^|\.|_)(layers?|blocks?|stages?|h)\.(\d+)\.")
 
 
 def load_config(name: str):
-    """The configuration in a folder or on the Hub. Raises `InputError`."""
+    """The configuration in a folder or on the Hub. Raises `InputError`, also where it asks for code to be run."""
     from transformers import AutoConfig
 
-    if Path(name).is_dir():
-        if (Path(name) / FEW_SHOT_FILE).is_file():
-            raise InputError(f"{name}: a few-shot classifier, to be used by: toolkit fewshot predict --encoder {name}")
-        if not (Path(name) / "config.json").is_file():
-            raise InputError(f"{name}: no config.json in this folder, expected a checkpoint")
-    elif name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise InputError(f"{name}: no such folder, expected a checkpoint or a Hub id like org/name")
+    folder = local_copy(name)
+    if (folder / FEW_SHOT_FILE).is_file():
+        raise InputError(f"{name}: a few-shot classifier, to be used by: toolkit fewshot predict --encoder {name}")
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{name}: no config.json in this folder, expected a checkpoint")
     try:
         with extra("images"):  # timm, where the checkpoint is one of its networks
-            return AutoConfig.from_pretrained(name)
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
+        if "trust_remote_code" in str(error):
+            raise InputError(
+                f"{name}: a class of model that neither transformers nor this toolkit has; code that comes with a "
+                "checkpoint is not run here"
+            ) from None
         raise InputError(f"{name}: {first_line(error)}") from None
+    config.__dict__.pop("auto_map", None)  # what is made from it does not come with that code
+    return config
 
 
 def load_encoder(
@@ -172,7 +178,7 @@ def _load_wrapped(name: str, source: str, model_class: str, auto_class, config):
     """The model of a configuration that holds an encoder's, which is loaded into it."""
     model = auto_class._model_mapping[type(config)](config)
     with _loading_explained(name, model_class, config):
-        loading = model.load_encoder(source)
+        loading = model.load_encoder(local_copy(source))
     _check_that_all_is_there(name, model, loading)
     return model
 
@@ -183,9 +189,11 @@ def _load_model(name: str, source: str, model_class: str, auto_class, config, ha
         if name.startswith(SCRATCH):
             return getattr(auto_class, "from_config", auto_class)(config)
         model, loading = auto_class.from_pretrained(
-            source,
+            local_copy(source),
             config=config,
             output_loading_info=True,
+            use_safetensors=True,
+            trust_remote_code=False,
             ignore_mismatched_sizes=has_new_head,  # other labels: the head of another task gives way
         )
     _check_that_all_is_there(name, model, loading)

@@ -28,6 +28,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from toolkit.data.episodes import draw_episodes
 from toolkit.encoders import FEW_SHOT_FILE
 from toolkit.errors import InputError, first_line
+from toolkit.hub import local_copy
 
 METHODS = ("prototype", "nearest", "linear", "lp-ft", "contrastive")
 OF_DISTANCE = ("prototype", "nearest")  # the others end in a linear head
@@ -260,30 +261,28 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
-        folder = Path(name) if Path(name).is_dir() else _download(str(name))
+        folder = local_copy(name)
         try:
             config = json.loads((folder / FEW_SHOT_FILE).read_text(encoding="utf-8"))
             arrays = load_file(folder / ARRAYS_FILE)
-        except (OSError, ValueError, SafetensorError) as error:
+            mean, *learned = (arrays[name] for name in ARRAYS)
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise InputError(f"{name}: holds no few-shot classifier ({first_line(error)})") from None
         encoder = folder / ENCODER_FOLDER
         found = cls(encoder=str(encoder) if encoder.is_dir() else None, **config["parameters"])
         found.threshold_, found.is_multi_label_ = config["threshold"], config["is_multi_label"]
         found._load_encoder()
-        found.mean_, found.n_features_in_ = arrays["mean"], len(arrays["mean"])
-        found._learn(np.array(config["classes"]), *(arrays[name] for name in ARRAYS[1:]))
+        found.mean_, found.n_features_in_ = mean, len(mean)
+        found._learn(np.array(config["classes"]), *learned)
         return found
 
     def push_to_hub(self, repo_id: str, private: bool = False) -> str:
-        """Save to a repository of the Hub, made where there is none; its address."""
-        from huggingface_hub import HfApi
+        """Save to a repository of the Hub, made where there is none; its address. Raises as `toolkit.upload.push`."""
+        from toolkit.upload import push
 
-        api = HfApi()
-        address = api.create_repo(repo_id, private=private, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
             self.save(folder)
-            api.upload_folder(repo_id=repo_id, folder_path=folder)
-        return str(address)
+            return push(folder, repo_id, private=private).address
 
     @property
     def reads(self) -> str:
@@ -428,14 +427,3 @@ def _best_threshold(known: np.ndarray, unknown: np.ndarray) -> float:
     taken = 1 - np.searchsorted(np.sort(known), between) / len(known)
     refused = np.searchsorted(np.sort(unknown), between) / len(unknown)
     return float(between[(taken + refused).argmax()])
-
-
-def _download(name: str) -> Path:
-    """The folder of a repository of the Hub."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise InputError(f"{name}: no such folder, and not found on the Hub ({first_line(error)})") from None

@@ -18,6 +18,7 @@ from toolkit.batches import Draw, seed_cpu, seed_of
 from toolkit.data.image import open_image
 from toolkit.data.rows import spread
 from toolkit.errors import InputError, extra, first_line
+from toolkit.hub import local_copy
 from toolkit.pretraining.arguments import ImageChange
 
 with extra("images"):
@@ -94,7 +95,7 @@ def load_processor(source: str, config):
     if config.model_type == "timm_wrapper":
         return TimmWrapperImageProcessor(config.pretrained_cfg, config.architecture)
     try:
-        return AutoImageProcessor.from_pretrained(source)
+        return AutoImageProcessor.from_pretrained(local_copy(source), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise InputError(f"{source}: reads no images ({first_line(error)})") from None
 

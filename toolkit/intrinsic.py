@@ -24,6 +24,7 @@ from toolkit.data.text import load_text
 from toolkit.encoders import load_config, load_encoder
 from toolkit.errors import InputError
 from toolkit.evaluation import evaluation_batches
+from toolkit.hub import local_copy
 from toolkit.intervals import NUM_RESAMPLES, Interval, ratio_interval
 from toolkit.objectives import two_way_lm
 from toolkit.pretraining.text import OUTPUT_WORDS
@@ -82,10 +83,10 @@ def perplexity(folder: str, rows, max_examples: int | None, accelerator) -> dict
     `loss` is in nats a predicted word, of both directions, and of [UNK] where the word is none of the output words. At
     most `max_examples` windows, evenly spread. Raises `InputError` where pretraining has not left the output words.
     """
-    if not (Path(folder) / OUTPUT_WORDS).is_dir():
+    if not (local_copy(folder) / OUTPUT_WORDS).is_dir():
         raise InputError(f"{folder}: no {OUTPUT_WORDS} in this folder, expected one from toolkit pretrain elmo")
-    words = load_tokenizer(Path(folder) / OUTPUT_WORDS)
-    max_words = read_results(Path(folder))["arguments"]["max_length"]
+    words = load_tokenizer(local_copy(folder) / OUTPUT_WORDS)
+    max_words = read_results(local_copy(folder))["arguments"]["max_length"]
     model, tokenizer = load_encoder(folder, "AutoModelForPreTraining")
     model.to(accelerator.device).eval()
     with accelerator.main_process_first():
@@ -213,9 +214,9 @@ def whole_words(folder: str, tokenizer) -> list[str]:
     for just that entry when it is given one alone. A fastText has the letters of one byte before its words.
     """
     if is_byte_level(tokenizer):
-        if not (Path(folder) / OUTPUT_WORDS).is_dir():
+        if not (local_copy(folder) / OUTPUT_WORDS).is_dir():
             return []
-        tokenizer = load_tokenizer(Path(folder) / OUTPUT_WORDS)
+        tokenizer = load_tokenizer(local_copy(folder) / OUTPUT_WORDS)
     ids = sorted(set(tokenizer.get_vocab().values()).difference(tokenizer.all_special_ids))
     entries = [entry.strip() for entry in tokenizer.batch_decode([[i] for i in ids])]
     alone = tokenizer(entries, add_special_tokens=False)["input_ids"]

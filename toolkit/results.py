@@ -49,7 +49,8 @@ def finished_run(arguments: Any) -> dict[str, Any] | None:
     record = read_results(folder)
     for field in dataclasses.fields(arguments):
         asked, made_with = getattr(arguments, field.name), record["arguments"].get(field.name, field.default)
-        if field.name not in ("output_dir", "resume", "overwrite_output_dir") and asked != made_with:
+        changes_nothing = field.name in ("output_dir", "resume", "overwrite_output_dir", "push_to_hub")
+        if asked != made_with and not changes_nothing:
             raise InputError(
                 f"--resume: the run in {folder} is finished and was made with --{field.name} {made_with}, "
                 f"not {asked}; name another --output_dir"

@@ -12,7 +12,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from toolkit.errors import InputError
+from toolkit.errors import InputError, first_line
+from toolkit.hub import local_copy
 
 Kind = Literal["wordpiece", "bpe", "word", "bytes"]
 SPECIAL_TOKENS = {
@@ -197,22 +198,19 @@ def bert_normalizer(do_lower_case: bool = False, strip_accents: bool = False):
     )
 
 
-def load_tokenizer(folder: str | Path):
-    """The tokenizer of a local folder or a Hub id. Raises `InputError` where there is none."""
+def load_tokenizer(name: str | Path):
+    """The tokenizer of a folder or a Hub id. Raises `InputError` where there is none."""
     from transformers import AutoTokenizer
 
-    if Path(folder).is_dir() and not any(
-        (Path(folder) / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
-    ):
-        raise InputError(
-            f"{folder}: no tokenizer in this folder; make one with: toolkit tokenizer --output_dir {folder}"
-        )
+    folder = local_copy(name)
+    if not any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json", "vocab.txt")):
+        raise InputError(f"{name}: no tokenizer in this folder; make one with: toolkit tokenizer --output_dir {name}")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: no tokenizer can be loaded ({str(error).splitlines()[0]})") from None
+        raise InputError(f"{name}: no tokenizer can be loaded ({first_line(error)})") from None
     if not tokenizer.is_fast:
-        raise InputError(f"{folder}: a slow tokenizer, which has no offsets; expected one with a tokenizer.json")
+        raise InputError(f"{name}: a slow tokenizer, which has no offsets; expected one with a tokenizer.json")
     return tokenizer
 
 

@@ -5,10 +5,22 @@ from importlib.util import find_spec
 from typing import Literal
 
 from toolkit.errors import InputError, check_not_negative, check_positive, check_share
+from toolkit.safety import check_repo_id
 
 
 @dataclass(kw_only=True)
-class TrainingArguments:
+class SharedArguments:
+    push_to_hub: str | None = None
+    """Send what was made to this repository of a Hub, like org/name, once it is complete; where that fails, a warning
+    says how to try again."""
+
+    def __post_init__(self):
+        if self.push_to_hub is not None:
+            check_repo_id(self.push_to_hub, "--push_to_hub")
+
+
+@dataclass(kw_only=True)
+class TrainingArguments(SharedArguments):
     max_steps: int | None = None
     """End after this many optimiser steps."""
     num_train_epochs: float | None = None
@@ -59,6 +71,7 @@ class TrainingArguments:
     """Show the log in this tracker as well, which must be installed; nothing is sent unless you log in to it."""
 
     def __post_init__(self):
+        super().__post_init__()
         check_positive(
             self,
             "max_steps num_train_epochs max_minutes batch_size gradient_accumulation_steps learning_rate eval_steps "

@@ -28,6 +28,7 @@ class CompareArguments(TrainingArguments):
     """Folder for one folder a run, results.json and report.html."""
     task: Literal["pos", "text", "image"] = "pos"
     """pos: tags of words; text: labels of texts; image: labels of images."""
+    push_to_hub: str | None = field(init=False, default=None)  # there is no one model to send
     seed: int = field(init=False, default=0)  # from --seeds
     learning_rate: float = field(init=False, default=TrainingArguments.learning_rate)  # from --learning_rates
     train_sizes: list[str] = field(default_factory=lambda: ["50", "all"])

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from toolkit.errors import check_positive
 from toolkit.flags import parse_flags
 from toolkit.tokenization import Kind
+from toolkit.training_arguments import SharedArguments
 
 
 @dataclass(kw_only=True)
-class TokenizerArguments:
+class TokenizerArguments(SharedArguments):
     corpus: str
     """Text: a file, folder or glob of .txt, .jsonl, .csv or .parquet (also .gz), a Hub id, or 'sample'."""
     output_dir: str
@@ -36,6 +37,7 @@ class TokenizerArguments:
     """Replace an earlier tokenizer in the output folder."""
 
     def __post_init__(self):
+        super().__post_init__()
         check_positive(self, "vocab_size min_frequency")
 
 
@@ -47,6 +49,7 @@ def run(arguments: TokenizerArguments) -> None:
     from toolkit.data.text import load_text
     from toolkit.results import check_output_dir, create_output_dir
     from toolkit.tokenization import train_tokenizer, word_spacer
+    from toolkit.upload import share
 
     check_output_dir(arguments.output_dir, overwrite=arguments.overwrite_output_dir)
     texts = load_text(arguments.corpus, arguments.split, arguments.text_column)["text"]
@@ -70,3 +73,4 @@ def run(arguments: TokenizerArguments) -> None:
         f"{folder}: {len(tokenizer):,} entries; on the first {len(sample):,} lines "
         f"{num_pieces / num_words:.2f} pieces a word, {unknown / num_pieces:.1%} unknown"
     )
+    share(arguments)

@@ -5,7 +5,7 @@ import gzip
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -59,18 +59,26 @@ def _known(path: Path, suffixes: set[str], expected: str) -> Path:
 
 
 def files_of_split(source: str, files: list[Path], split: str) -> list[Path]:
-    root = Path(source).expanduser()
     names = SPLIT_NAMES if split in SPLIT_NAMES else {**SPLIT_NAMES, split: (re.escape(split.lower()),)}
-    splits = {file: _split_of(file.relative_to(root).parts, names) for file in files}
-    if not any(splits.values()):
-        splits = dict.fromkeys(files, "train")
-    if split not in splits.values():
-        found = ", ".join(name for name in names if name in splits.values())
-        raise InputError(f"{source}: no split '{split}' in this folder, found {found}")
-    return [file for file in files if splits[file] == split]
+    splits = files_by_split(Path(source).expanduser(), files, names)
+    if split not in splits:
+        raise InputError(f"{source}: no split '{split}' in this folder, found {', '.join(splits)}")
+    return splits[split]
 
 
-def _split_of(names: Sequence[str], splits: dict[str, tuple[str, ...]] = SPLIT_NAMES) -> str | None:
+def files_by_split(
+    root: Path, files: Sequence[Path], names: Mapping[str, tuple[str, ...]] = SPLIT_NAMES
+) -> dict[str, list[Path]]:
+    """Those files of each split, in the order of `names`, whose names below `root` say it; where none says any, all
+    belong to `train`."""
+    said = {file: _split_of(file.relative_to(root).parts, names) for file in files}
+    if not any(said.values()):
+        said = dict.fromkeys(files, "train")
+    found = {split: [file for file in files if said[file] == split] for split in names}
+    return {split: of_split for split, of_split in found.items() if of_split}
+
+
+def _split_of(names: Sequence[str], splits: Mapping[str, tuple[str, ...]] = SPLIT_NAMES) -> str | None:
     """The split that the first of the names which says any says: of `train/test_drive.txt` it is train."""
     for name in names:
         for split, patterns in splits.items():

@@ -6,6 +6,7 @@ top one mostly what the next word is. An ELMo's own heads read such a mix as wel
 Shape legend: B batch, T tokens, H width of the encoder.
 """
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -64,11 +65,11 @@ class LayerMixPreTrainedModel(PreTrainedModel):
             init.normal_(module.weight, std=0.02)
             init.zeros_(module.bias)
 
-    def load_encoder(self, source: str) -> dict[str, Any]:
+    def load_encoder(self, source: str | Path) -> dict[str, Any]:
         """Take the encoder's weights from a folder or the Hub; returns what transformers says of them, by the names
         that they have here."""
         encoder, loading = transformers.AutoModel.from_pretrained(
-            source, config=self.encoder.config, output_loading_info=True
+            source, config=self.encoder.config, output_loading_info=True, use_safetensors=True
         )
         self.encoder = _without_pooler(encoder)
         return under(f"{self.base_model_prefix}.", loading)

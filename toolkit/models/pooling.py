@@ -9,6 +9,7 @@ Shape legend: B batch, C channels, S height and width, H channels of the last ma
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -124,11 +125,11 @@ class PooledForImageClassification(ClassifiesImages, PooledPreTrainedModel):
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
 
-    def load_encoder(self, source: str) -> dict[str, Any]:
+    def load_encoder(self, source: str | Path) -> dict[str, Any]:
         """Take the encoder's weights from a folder or the Hub; returns what transformers says of them, by the names
         that they have here."""
         self.pooled.encoder, loading = transformers.AutoModel.from_pretrained(
-            source, config=self.pooled.encoder.config, output_loading_info=True
+            source, config=self.pooled.encoder.config, output_loading_info=True, use_safetensors=True
         )
         return under("pooled.encoder.", loading)
 

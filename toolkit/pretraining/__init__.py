@@ -63,7 +63,9 @@ def pretrain(method: str, **flags: Any) -> dict[str, Any]:
 def run(method: str, arguments: Any) -> dict[str, Any]:
     """The same, from the dataclass of the flags."""
     from toolkit.results import finished_run
+    from toolkit.upload import share
 
-    if hasattr(arguments, "resume") and (record := finished_run(arguments)) is not None:
-        return record
-    return PRETRAINING[method][1](arguments)
+    record = finished_run(arguments) if hasattr(arguments, "resume") else None
+    record = record or PRETRAINING[method][1](arguments)
+    share(arguments)
+    return record

@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from toolkit.errors import InputError, check_flags, check_not_negative, check_positive, check_share
-from toolkit.training_arguments import TrainingArguments
+from toolkit.training_arguments import SharedArguments, TrainingArguments
 
 
 @dataclass(kw_only=True)
-class CorpusArguments:
+class CorpusArguments(SharedArguments):
     corpus: str
     """Text: a file, folder or glob of .txt, .jsonl, .csv or .parquet (also .gz), a Hub id, or 'sample'."""
     output_dir: str
@@ -31,6 +31,7 @@ class CorpusArguments:
     """Replace an earlier run in the output folder."""
 
     def __post_init__(self):
+        super().__post_init__()
         check_flags(self, "validation_fraction", _is_between_0_and_1, "a share between 0 and 1")
         check_positive(self, "vocab_size")
 

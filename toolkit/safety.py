@@ -1,0 +1,92 @@
+"""What may travel to and from a Hub: weights in safetensors and text, named within their folder, without tokens.
+
+Whoever loads a pickle runs what its maker wrote into it (https://huggingface.co/docs/hub/security-pickle).
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from toolkit.errors import InputError
+
+Kind = Literal["model", "dataset"]
+
+TAKEN = set(".safetensors .json .jsonl .txt .md .py .jinja .csv .tsv .yaml .yml .conllu".split())
+TAKEN_NAMES = {".gitattributes", "LICENSE", "NOTICE"}
+PICTURES = set(".png .jpg .jpeg .gif .webp .bmp .svg".split())
+OF_DATASETS = {".parquet", *PICTURES} - {".svg"}
+PICKLES = set(".bin .pt .pth .ckpt .pkl .pickle .joblib .npy .npz .model .h5 .msgpack".split())
+ARCHIVES = set(".zip .tar .gz .tgz .bz2 .xz .zst .7z .rar .whl".split())
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+_TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}\b")
+
+
+def check_repo_id(repo_id: str, flag: str = "REPO_ID") -> None:
+    """Raises `InputError` where it is none that a Hub would take."""
+    name = repo_id.rpartition("/")[2]
+    if not REPOSITORY.fullmatch(repo_id) or "--" in repo_id or ".." in repo_id or name.startswith((".", "-")):
+        raise InputError(f"{flag} {repo_id}: expected a name like org/name, of letters, digits and single - _ .")
+
+
+def what_speaks_against(path: str, kind: Kind) -> str | None:
+    """Why a file of this name is neither sent nor taken; None where nothing does."""
+    name = PurePosixPath(path)
+    if name.is_absolute() or ".." in name.parts or "\\" in path or not path.isprintable() or re.match(r"\w:", path):
+        return "its name leads out of the folder"
+    if ".git" in name.parts:
+        return "its name is one of git's own"
+    suffix = name.suffix.lower()
+    if name.name in TAKEN_NAMES or suffix in TAKEN or (kind == "dataset" and suffix in OF_DATASETS):
+        return None
+    if suffix in PICKLES:
+        return f"{suffix} may be a pickle, which can run code when it is read"
+    if suffix in ARCHIVES:
+        return "it is an archive, in which anything can be"
+    return "it is neither weights in safetensors nor text"
+
+
+def is_picture(path: str) -> bool:
+    """What does no harm, and no model needs."""
+    return PurePosixPath(path).suffix.lower() in PICTURES
+
+
+def refuse_foreign_code(name: str, folder: Path) -> None:
+    """Raises `InputError` where a configuration in the folder names code of another repository."""
+    for path in folder.rglob("*.json"):
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            continue
+        for where in _leaves(found.get("auto_map") if isinstance(found, dict) else None):
+            if "--" in where:
+                raise InputError(f"{name}: {path.name} names code of another repository, {where.partition('--')[0]}")
+
+
+def _leaves(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for part in value:
+            yield from _leaves(part)
+    elif isinstance(value, str):
+        yield value
+
+
+def refuse_tokens(name: str, content: bytes) -> None:
+    """Raises `InputError` where a text holds the user's token, or what looks like another."""
+    token = _token()
+    if (token and token.encode() in content) or _TOKEN.search(content):
+        raise InputError(f"{name}: holds a token of a Hub, which is not sent; take it out")
+
+
+def without_token(text: str) -> str:
+    token = _token()
+    return text.replace(token, "***") if token else text
+
+
+def _token() -> str | None:
+    from huggingface_hub import get_token
+
+    return get_token()

@@ -1,0 +1,208 @@
+"""Send a folder to the Hub: all in one commit, with a card, and only what can do no harm."""
+
+import atexit
+import json
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toolkit.cards import CARD, card
+from toolkit.encoders import FEW_SHOT_FILE
+from toolkit.errors import InputError
+from toolkit.hub import WEIGHTS, connect, explained, patiently
+from toolkit.results import is_main_process
+from toolkit.safety import Kind, check_repo_id, is_picture, refuse_tokens, what_speaks_against
+from toolkit.training_arguments import SharedArguments
+
+CONFIG = "config.json"
+LEFT_AT_HOME = re.compile(r"(^|/)(checkpoint-\d+|lr-[\d.e+-]+|whole|\.[^/]+)(/|$)|^predictions\.jsonl$")
+MINUTES_TO_SHARE = 30.0  # what a training command has made
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What goes to a repository: each file by its path there, and what of the folder does not."""
+
+    files: dict[str, Path | bytes]
+    left_out: list[str]
+
+    def size(self, path: str) -> int:
+        """Bytes."""
+        found = self.files[path]
+        return len(found) if isinstance(found, bytes) else found.stat().st_size
+
+
+@dataclass(frozen=True)
+class Pushed:
+    address: str
+    commit: str
+    plan: Plan
+
+
+def plan_push(folder: str | Path, repo_id: str, kind: Kind = "model", with_code: bool = False) -> Plan:
+    """What of a folder goes to the Hub, without asking it. Raises `InputError` where something may not be sent."""
+    check_repo_id(repo_id)
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    found: dict[str, Path | bytes] = {}
+    left_out = []
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise InputError(f"{path}: a link that leads out of the folder, which is not sent")
+        if path.is_dir():
+            continue
+        if LEFT_AT_HOME.search(name) or (kind == "model" and is_picture(name)):
+            left_out.append(name)
+            continue
+        if reason := what_speaks_against(name, kind):
+            raise InputError(f"{path}: not sent, {reason}")
+        if path.suffix not in (WEIGHTS, ".parquet"):
+            refuse_tokens(str(path), path.read_bytes())
+        found[name] = path
+    if not found:
+        raise InputError(f"{folder}: nothing in it that can be sent")
+    if kind == "model" and not ({CONFIG, FEW_SHOT_FILE, "tokenizer.json"} & set(found)):
+        raise InputError(
+            f"{folder}: holds no model, tokenizer or few-shot classifier; data is sent by --repo_type dataset"
+        )
+    if with_code:
+        found |= code_of(folder)
+    found[CARD] = card(folder, repo_id, kind, found)
+    return Plan(found, left_out)
+
+
+def push(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    kind: Kind = "model",
+    private: bool = False,
+    revision: str | None = None,
+    tag: str | None = None,
+    message: str | None = None,
+    with_code: bool = False,
+) -> Pushed:
+    """Send a folder to a repository, made where there is none; what is there already is not sent again.
+
+    The folder stays as it is. All files arrive in one commit, or none does; weights that an earlier push left and the
+    folder has no longer go. Raises `InputError` where something may not be sent or the repository does not take it,
+    `RunFailed` where the Hub does not answer.
+    """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    plan, folder = plan_push(folder, repo_id, kind, with_code), Path(folder)
+    api = connect()
+    with explained(repo_id):
+        address = patiently(lambda: api.create_repo(repo_id, repo_type=kind, private=private or None, exist_ok=True))
+        if private and not patiently(lambda: api.repo_info(repo_id, repo_type=kind)).private:
+            raise InputError(f"{repo_id}: --private, but everyone can see the repository; nothing was sent")
+        if revision is not None:
+            patiently(lambda: api.create_branch(repo_id, branch=revision, repo_type=kind, exist_ok=True))
+
+        def commit() -> str:
+            """Made anew on each attempt, since another commit may have come in between."""
+            head = str(api.repo_info(repo_id, repo_type=kind, revision=revision).sha)
+            there = api.list_repo_files(repo_id, repo_type=kind, revision=head)
+            earlier = _read(api, repo_id, kind, head, CARD) if CARD in there else None
+            plan.files[CARD] = card(folder, repo_id, kind, plan.files, earlier, tag)
+            stale = [path for path in there if path.endswith(WEIGHTS) and path not in plan.files]
+            added = [
+                CommitOperationAdd(path, str(found) if isinstance(found, Path) else found)
+                for path, found in plan.files.items()
+            ]
+            return api.create_commit(
+                repo_id,
+                [*added, *map(CommitOperationDelete, stale)],
+                commit_message=message or f"Upload {folder.absolute().name} with toolkit",
+                repo_type=kind,
+                revision=revision,
+                parent_commit=head,
+            ).oid
+
+        made = patiently(commit)
+        if tag is not None:
+            patiently(lambda: api.create_tag(repo_id, tag=tag, revision=made, repo_type=kind, exist_ok=True))
+            refs = patiently(lambda: api.list_repo_refs(repo_id, repo_type=kind))
+            (at,) = (ref.target_commit for ref in refs.tags if ref.name == tag)
+            if at != made:
+                raise InputError(f"{repo_id}: pushed as {made[:8]}, but the tag {tag} stands at {at[:8]} already")
+    return Pushed(str(address), made, plan)
+
+
+def _read(api, repo_id: str, kind: Kind, commit: str, path: str) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        found = api.hf_hub_download(repo_id, path, repo_type=kind, revision=commit, local_dir=folder)
+        return Path(found).read_text(encoding="utf-8")
+
+
+def code_of(folder: Path) -> dict[str, Path | bytes]:
+    """The source of a model of this package, flat, and its configuration that names it: by them transformers loads it
+    where the package is not installed, with `trust_remote_code=True`. Of other models nothing."""
+    path = folder / CONFIG
+    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not config.get("model_type", "").startswith("toolkit-"):
+        return {}
+    import importlib
+
+    import transformers
+    from transformers.dynamic_module_utils import get_relative_import_files
+
+    import toolkit  # noqa: F401, so that its models are known
+
+    config_class = transformers.CONFIG_MAPPING[config["model_type"]]
+    source = Path(importlib.import_module(config_class.__module__).__file__ or "")
+    named = {"AutoConfig": f"{source.stem}.{config_class.__name__}"}
+    for name in dir(transformers):
+        mapping = getattr(getattr(transformers, name), "_model_mapping", {}) if name.startswith("AutoModel") else {}
+        if config_class in mapping:
+            named[name] = f"{source.stem}.{mapping[config_class].__name__}"
+    config["auto_map"] = named
+    sources = [source, *map(Path, get_relative_import_files(source))]
+    return {each.name: each for each in sources} | {CONFIG: (json.dumps(config, indent=2) + "\n").encode()}
+
+
+def share(arguments: SharedArguments) -> None:
+    """Where they ask for it, send the folder of a run that is complete to the Hub, on the main process.
+
+    It happens in a process of its own, for which this one waits at its end. If it fails, a warning says how to try
+    again; nothing of what this process returns depends on it.
+    """
+    if arguments.push_to_hub is None or not is_main_process():
+        return
+    folder, repo_id = arguments.output_dir, arguments.push_to_hub  # type: ignore[attr-defined]
+    command = ["push", folder, repo_id, "--with_code"]
+
+    def say(message: str) -> None:
+        print(message, file=sys.stderr, flush=True)
+
+    def warn(reason: str) -> None:
+        again = f"toolkit {shlex.join(command)}"
+        say(f"toolkit: warning: {folder} is complete but was not sent to {repo_id} ({reason}); to try again: {again}")
+
+    def wait() -> None:
+        try:
+            said, _ = sending.communicate(timeout=60 * MINUTES_TO_SHARE)
+        except (subprocess.TimeoutExpired, KeyboardInterrupt) as error:
+            sending.kill()
+            sending.wait()
+            took_long = isinstance(error, subprocess.TimeoutExpired)
+            return warn(f"it took over {MINUTES_TO_SHARE:g} minutes" if took_long else "interrupted")
+        if sending.returncode == 0:
+            say(f"sent {folder} to {repo_id}")
+        else:
+            warn(said.strip().rpartition("\n")[2].removeprefix("toolkit: error: "))
+
+    say(f"sending {folder} to {repo_id} in the background")
+    pipes: Any = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    try:
+        sending = subprocess.Popen([sys.executable, "-m", "toolkit", *command], text=True, **pipes)
+    except OSError as error:
+        return warn(str(error))
+    atexit.register(wait)
