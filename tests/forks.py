@@ -3,6 +3,7 @@
 Several are to one another what torchrun makes of them, by the same variables.
 """
 
+import atexit
 import multiprocessing
 import os
 import runpy
@@ -72,6 +73,10 @@ def _variables(num_processes: int) -> list[dict[str, str]]:
     return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(num_processes)]
 
 
+def _refuse(*arguments, **flags):
+    raise AssertionError(f"somebody asked for the network: {arguments}")
+
+
 def _run(arguments: list[str], cwd: Path, files: list[Path], script: Path | None, variables: dict[str, str]) -> None:
     import torch
 
@@ -83,12 +88,16 @@ def _run(arguments: list[str], cwd: Path, files: list[Path], script: Path | None
         torch.set_num_threads(int(variables["OMP_NUM_THREADS"]))
     if variables.get("HF_HUB_OFFLINE") == "0":  # nor do these
         import datasets
-        import huggingface_hub
+        from huggingface_hub import constants
 
-        huggingface_hub.constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = False
+        constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = False
+    if "WITHOUT_SOCKETS" in variables:
+        socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = _refuse  # type: ignore[method-assign]
     for number, (file, mode) in enumerate(zip(files, (os.O_RDONLY, *2 * [os.O_WRONLY | os.O_CREAT]), strict=True)):
         os.dup2(os.open(file, mode), number)
     sys.stdin, sys.argv = os.fdopen(0, encoding="utf-8", closefd=False), [str(script or "toolkit"), *arguments]
     if script is not None:
         runpy.run_path(str(script), run_name="__main__")
-    sys.exit(main(arguments))
+    code = main(arguments)
+    atexit._run_exitfuncs()  # which multiprocessing leaves out
+    sys.exit(code)

@@ -9,13 +9,15 @@ proxy is asked.
 Tests steer it by three more addresses: POST /_faults {"seed", "share", "kinds", "match", "times"} spoils answers, POST
 /_plant {"repository", "path", "content" in base64, "size", "type"} puts a file there that no client would send, GET
 /_seen lists the requests since the start. Kinds of faults: error (500), drop (the connection ends amid the answer),
-slow, stale (412), corrupt (a file's bytes are others than its hash says), expired (401).
+slow, stale (412), corrupt (a file's bytes are others than its hash says), expired (401), open (a repository that is to
+be private is not). With CERTIFICATE and KEY, names of files, it speaks HTTPS.
 """
 
 import asyncio
 import base64
 import hashlib
 import json
+import os
 import random
 import re
 import sys
@@ -30,7 +32,7 @@ import yaml
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import request_response
 
 BRANCH = "main"
 LARGE = 10 * 1024 * 1024  # bytes from which on a file has to go by LFS, as binary ones do
@@ -132,7 +134,7 @@ class Hub:
             }.items()
         ]
 
-    async def __call__(self, request: Request) -> Response:
+    async def answer(self, request: Request) -> Response:
         path = re.sub(r"^http://[^/]+", "", request.scope["raw_path"].decode()).partition("?")[
             0
         ]  # as a proxy is asked
@@ -150,6 +152,8 @@ class Hub:
                         raise Refused(401, "the token has expired")
                     if fault == "stale" and "/commit/" in path:
                         raise Refused(412, "the parent is not the newest commit")
+                    if fault == "open":
+                        body = body.replace(b'"private"', b'"public"')
                     groups = [None if group is None else unquote(group) for group in found.groups()]
                     return spoil(fault, answer(request, body, *groups))
                 except Refused as refused:
@@ -487,13 +491,11 @@ def card_data(card: bytes) -> dict[str, Any]:
 
 def main(port: int, users: dict[str, str]) -> None:
     hub = Hub(users)
-    methods = ["GET", "HEAD", "POST", "PUT", "DELETE"]
-
-    async def answer(request: Request) -> Response:
-        return await hub(request)
-
-    application = Starlette(routes=[Route("/{path:path}", answer, methods=methods)])
-    server = uvicorn.Server(uvicorn.Config(application, host="127.0.0.1", port=port, log_level="critical"))
+    application = Starlette()
+    application.router.default = request_response(hub.answer)  # addresses are routed here, as they arrive
+    secured = {"ssl_certfile": os.environ.get("CERTIFICATE"), "ssl_keyfile": os.environ.get("KEY")}
+    config = uvicorn.Config(application, host="127.0.0.1", port=port, log_level="critical", **secured)
+    server = uvicorn.Server(config)
 
     async def serve() -> None:
         running = asyncio.create_task(server.serve())

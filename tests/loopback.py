@@ -45,13 +45,13 @@ class Loopback:
         self._process.wait()
         shutil.rmtree(self.home, ignore_errors=True)
 
-    def run(self, *arguments: Any, num_processes: int = 1, stdin: str = "") -> subprocess.CompletedProcess:
+    def run(self, *arguments: Any, **variables: str) -> subprocess.CompletedProcess:
         """`toolkit` with these arguments, as a user of this Hub, who never gets to see the token."""
         from conftest import REPOSITORY
         from forks import run_forked
 
         words = list(map(str, arguments))
-        done = run_forked(words, REPOSITORY, stdin, num_processes, environment={"HF_HUB_OFFLINE": "0"})
+        done = run_forked(words, REPOSITORY, environment={"HF_HUB_OFFLINE": "0", **variables})
         assert self.token not in done.stdout + done.stderr
         return done
 
@@ -70,10 +70,10 @@ class Loopback:
 
     def api(self, token: str | None = None):
         """The client of huggingface_hub, in this process."""
-        import huggingface_hub
+        from huggingface_hub import HfApi, constants
 
-        huggingface_hub.constants.HF_HUB_OFFLINE = False
-        return huggingface_hub.HfApi(self.address, token or self.token)
+        constants.HF_HUB_OFFLINE = False
+        return HfApi(self.address, token or self.token)
 
     def _post(self, path: str, content: dict[str, Any]) -> None:
         self._request(path, json.dumps(content).encode())

@@ -252,16 +252,19 @@ class _Visit:
         return "a text inside a commit"
 
     def send_large(self) -> str:
-        from huggingface_hub import constants
-        from huggingface_hub.utils._runtime import is_xet_available
+        from toolkit.hub import choose_transfer
 
-        with_xet, started = is_xet_available(), time.monotonic()
-        self.large = secrets.token_bytes(LARGE)
-        self._send("large.safetensors", self.large)
-        speed = f"{LARGE / 1e6 / (time.monotonic() - started):.1f} MB/s"
-        if with_xet and constants.HF_HUB_DISABLE_XET:
-            return f"{speed} by LFS, since the server has no Xet; HF_HUB_DISABLE_XET=1 spares the attempt"
-        return f"{speed} by {'Xet' if with_xet else 'LFS'}"
+        transfer = choose_transfer(self.api, self.repo_id or "")
+        self.large, started = secrets.token_bytes(LARGE), time.monotonic()
+        try:
+            self._send("large.safetensors", self.large)
+        except (InputError, RunFailed) as error:
+            raise Failed(
+                f"{error}; {'try HF_HUB_DISABLE_XET=1' if transfer == 'Xet' else 'ask for LFS there'}"
+            ) from None
+        speed = f"{LARGE / 1e6 / (time.monotonic() - started):.1f} MB/s by {transfer}"
+        note = "; the server has no Xet, set HF_HUB_DISABLE_XET=1 for other tools"
+        return speed + (note if transfer == "LFS" and "HF_HUB_DISABLE_XET" not in os.environ else "")
 
     def pull(self) -> str:
         from toolkit.hub import pull

@@ -17,7 +17,7 @@ from toolkit.safety import (
     REPOSITORY,
     Kind,
     check_repo_id,
-    is_picture,
+    is_left_out,
     refuse_foreign_code,
     what_speaks_against,
     without_token,
@@ -84,14 +84,14 @@ def pull(
 
 
 def _listed(api, repo_id: str, revision: str | None, kind: Kind) -> tuple[str, dict[str, int], dict[str, str]]:
-    """The commit, the bytes of each file that may be taken, and why the others are refused. Pictures are neither."""
+    """The commit, the bytes of each file that may be taken, and why others are refused; some files are neither."""
     from huggingface_hub.hf_api import RepoFile
 
     with explained(repo_id):
         info = patiently(lambda: api.repo_info(repo_id, revision=revision, repo_type=kind))
         tree = patiently(lambda: list(api.list_repo_tree(repo_id, recursive=True, revision=info.sha, repo_type=kind)))
     files = {entry.path: entry.size for entry in tree if isinstance(entry, RepoFile)}
-    paths = [path for path in files if kind == "dataset" or not is_picture(path)]
+    paths = [path for path in files if not is_left_out(path, kind)]
     refused = {path: reason for path in paths if (reason := what_speaks_against(path, kind))}
     refused |= {each.rfilename: "it is no plain file" for each in info.siblings or [] if each.rfilename not in files}
     return str(info.sha), {path: files[path] for path in paths if path not in refused}, refused
@@ -135,14 +135,15 @@ def _cached(repo_id: str, revision: str | None) -> Path:
             what = repo_id if revision is None else f"{repo_id}@{revision}"
             raise InputError(f"{what}: no such folder, nor a copy of it, and HF_HUB_OFFLINE is set") from None
     else:
-        commit, taken, refused = _listed(api, repo_id, revision, "model")
+        _, taken, refused = _listed(api, repo_id, revision, "model")
         weights = [path for path in refused if path.endswith((".bin", ".pt", ".h5", ".msgpack"))]
         if weights and not any(path.endswith(WEIGHTS) for path in taken):
             raise InputError(f"{repo_id}: its weights are in {weights[0]}, which is refused, {refused[weights[0]]}")
         _check_size(repo_id, sum(taken.values()), MAX_GIGABYTES, shutil.disk_usage(Path.home()).free)
         with explained(repo_id):
             found = patiently(
-                lambda: snapshot_download(repo_id, revision=commit, allow_patterns=[glob.escape(p) for p in taken])
+                # by the name of the revision, by which the copy is then found offline
+                lambda: snapshot_download(repo_id, revision=revision, allow_patterns=[glob.escape(p) for p in taken])
             )
             folder = Path(found)
     refuse_foreign_code(repo_id, folder)
@@ -167,6 +168,22 @@ def connect():
     if not sys.stderr.isatty():
         disable_progress_bars()
     return HfApi()
+
+
+def choose_transfer(api, repo_id: str, kind: Kind = "model") -> str:
+    """How large files will go to a repository that is there: by Xet, or by LFS where the server has no Xet.
+
+    The client asks for Xet alone where it is installed, and cannot be told apart then from one that hangs.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils import build_hf_headers, get_session
+    from huggingface_hub.utils._runtime import is_xet_available
+
+    if is_xet_available():
+        address = f"{api.endpoint}/api/{kind}s/{repo_id}/xet-write-token/main"
+        answer = patiently(lambda: get_session().get(address, headers=build_hf_headers(token=api.token)))
+        constants.HF_HUB_DISABLE_XET = answer.status_code == 404
+    return "Xet" if is_xet_available() else "LFS"
 
 
 @contextmanager
@@ -199,7 +216,6 @@ def patiently(request: Callable[[], T]) -> T:
 def _may_pass(error: BaseException | None) -> bool:
     """Whether the same request may succeed later."""
     import httpx2
-    from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     while error is not None:
@@ -207,9 +223,6 @@ def _may_pass(error: BaseException | None) -> bool:
             return False  # of the latter the client has tried five times itself
         if isinstance(error, HfHubHTTPError):
             return error.response.status_code in (408, 412, 429) or error.response.status_code >= 500
-        if isinstance(error, ConnectionError) and "xet-write-token" in str(error) and "404" in str(error):
-            was_on, constants.HF_HUB_DISABLE_XET = not constants.HF_HUB_DISABLE_XET, True
-            return was_on  # a server without Xet takes large files by LFS
         if isinstance(error, httpx2.TransportError | ConnectionError) or "Consistency check failed" in str(error):
             return True
         error = error.__cause__ or error.__context__
@@ -251,7 +264,8 @@ def explained(repo_id: str) -> Iterator[None]:
         raised: Any = RunFailed if status in (408, 412, 429) or status >= 500 else InputError
         raise raised(f"{where}: {status}, {said(error)}") from None
     except (httpx2.TransportError, ConnectionError) as error:
-        raise RunFailed(f"{where}: does not answer ({said(error)})") from None
+        hint = "; set SSL_CERT_FILE to the file of your CA" if "CERTIFICATE_VERIFY_FAILED" in str(error) else ""
+        raise RunFailed(f"{where}: does not answer ({said(error)}){hint}") from None
     except (ValueError, OSError) as error:
         if "Consistency check failed" in str(error):
             raise RunFailed(f"{where}: a file ended early; nothing was kept") from None

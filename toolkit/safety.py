@@ -33,7 +33,7 @@ def check_repo_id(repo_id: str, flag: str = "REPO_ID") -> None:
 def what_speaks_against(path: str, kind: Kind) -> str | None:
     """Why a file of this name is neither sent nor taken; None where nothing does."""
     name = PurePosixPath(path)
-    if name.is_absolute() or ".." in name.parts or "\\" in path or not path.isprintable() or re.match(r"\w:", path):
+    if _leads_out(path):
         return "its name leads out of the folder"
     if ".git" in name.parts:
         return "its name is one of git's own"
@@ -47,9 +47,19 @@ def what_speaks_against(path: str, kind: Kind) -> str | None:
     return "it is neither weights in safetensors nor text"
 
 
-def is_picture(path: str) -> bool:
-    """What does no harm, and no model needs."""
-    return PurePosixPath(path).suffix.lower() in PICTURES
+def is_left_out(path: str, kind: Kind) -> bool:
+    """Whether nobody needs a file of this name, and it does no harm: hidden files, and the pictures of a model."""
+    name = PurePosixPath(path)
+    if _leads_out(path) or ".git" in name.parts or name.name in TAKEN_NAMES:
+        return False
+    is_hidden = any(part.startswith(".") for part in name.parts)
+    return is_hidden or (kind == "model" and name.suffix.lower() in PICTURES)
+
+
+def _leads_out(path: str) -> bool:
+    name = PurePosixPath(path)
+    has_drive = re.match(r"\w:", path) is not None
+    return name.is_absolute() or ".." in name.parts or "\\" in path or has_drive or not path.isprintable()
 
 
 def refuse_foreign_code(name: str, folder: Path) -> None:

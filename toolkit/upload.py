@@ -14,13 +14,13 @@ from typing import Any
 from toolkit.cards import CARD, card
 from toolkit.encoders import FEW_SHOT_FILE
 from toolkit.errors import InputError
-from toolkit.hub import WEIGHTS, connect, explained, patiently
+from toolkit.hub import WEIGHTS, choose_transfer, connect, explained, patiently
 from toolkit.results import is_main_process
-from toolkit.safety import Kind, check_repo_id, is_picture, refuse_tokens, what_speaks_against
+from toolkit.safety import Kind, check_repo_id, is_left_out, refuse_tokens, what_speaks_against
 from toolkit.training_arguments import SharedArguments
 
 CONFIG = "config.json"
-LEFT_AT_HOME = re.compile(r"(^|/)(checkpoint-\d+|lr-[\d.e+-]+|whole|\.[^/]+)(/|$)|^predictions\.jsonl$")
+LEFT_AT_HOME = re.compile(r"(^|/)(checkpoint-\d+|lr-[\d.e+-]+|whole)/|^predictions\.jsonl$")
 MINUTES_TO_SHARE = 30.0  # what a training command has made
 
 
@@ -58,7 +58,7 @@ def plan_push(folder: str | Path, repo_id: str, kind: Kind = "model", with_code:
             raise InputError(f"{path}: a link that leads out of the folder, which is not sent")
         if path.is_dir():
             continue
-        if LEFT_AT_HOME.search(name) or (kind == "model" and is_picture(name)):
+        if LEFT_AT_HOME.search(name) or is_left_out(name, kind) or path.name == ".gitattributes":
             left_out.append(name)
             continue
         if reason := what_speaks_against(name, kind):
@@ -103,6 +103,7 @@ def push(
         address = patiently(lambda: api.create_repo(repo_id, repo_type=kind, private=private or None, exist_ok=True))
         if private and not patiently(lambda: api.repo_info(repo_id, repo_type=kind)).private:
             raise InputError(f"{repo_id}: --private, but everyone can see the repository; nothing was sent")
+        choose_transfer(api, repo_id, kind)
         if revision is not None:
             patiently(lambda: api.create_branch(repo_id, branch=revision, repo_type=kind, exist_ok=True))
 

@@ -1,0 +1,64 @@
+"""`toolkit doctor`: what works is said to work, what fails is named with what to do."""
+
+import pytest
+from conftest import run_toolkit
+
+HUB_CHECKS = ["endpoint", "login", "create", "privacy", "small upload", "large upload", "pull", "clean-up"]
+
+
+def outcomes(stdout: str) -> dict[str, tuple[str, str]]:
+    """By the name of the check: ok, failed or skipped, and what it said."""
+    return {line[8:22].strip(): (line[:8].strip(), line[22:]) for line in stdout.splitlines()}
+
+
+def test_it_examines_the_machine():
+    done = run_toolkit("doctor")
+    found = outcomes(done.stdout)
+    assert list(found) == ["versions", "devices", "processes", "disk", "caches"]
+    assert found["versions"][0] == found["processes"][0] == "ok"
+    assert "torch 2." in found["versions"][1]
+    assert (done.returncode == 0) == all(outcome == "ok" for outcome, _ in found.values())
+
+
+def test_it_examines_the_hub_and_leaves_nothing_there(hub):
+    done = hub.run("doctor", "--hub")
+    found = outcomes(done.stdout)
+    assert list(found)[-8:] == HUB_CHECKS
+    assert {found[name][0] for name in HUB_CHECKS} == {"ok"}
+    assert "HF_HUB_DISABLE_XET=1" in found["large upload"][1]
+    assert not [model.id for model in hub.api().list_models() if "doctor" in model.id]
+    (sent,) = [request for request in hub.seen() if request["method"] == "PUT" and request["size"] == 12_000_000]
+    assert sent
+
+
+@pytest.mark.parametrize(
+    ("variables", "failed", "advice"),
+    [
+        ({"HF_ENDPOINT": "http://127.0.0.1:9"}, "endpoint", "check HF_ENDPOINT"),
+        ({"HF_TOKEN": "hf_nobody"}, "login", "HF_TOKEN does not allow it"),
+        ({"HF_TOKEN": ""}, "login", "set HF_TOKEN"),
+        ({"HF_HUB_OFFLINE": "1"}, "endpoint", "unset it"),
+    ],
+)
+def test_it_says_what_is_wrong_with_the_way_to_the_hub(hub, variables, failed, advice):
+    if "HF_ENDPOINT" in variables:  # which the libraries read when they are loaded
+        done = run_toolkit("doctor", "--hub", **{**hub.environment, **variables})
+    else:
+        done = hub.run("doctor", "--hub", **variables)
+    found = outcomes(done.stdout)
+    assert done.returncode == 1
+    assert found[failed][0] == "failed"
+    assert advice in found[failed][1]
+    assert {found[name][0] for name in HUB_CHECKS[HUB_CHECKS.index(failed) + 1 : -1]} == {"skipped"}
+    assert f"failed: {failed}" in done.stderr
+
+
+def test_a_hub_that_shows_what_is_private_is_found_out(hub):
+    hub.spoil("open", match="create")
+    try:
+        found = outcomes(hub.run("doctor", "--hub").stdout)
+    finally:
+        hub.spoil()
+    assert found["privacy"][0] == "failed"
+    assert found["pull"][0] == "skipped"
+    assert found["clean-up"][0] == "ok"
