@@ -14,6 +14,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    pipeline,
+)
 
 from toolkit.data.episodes import draw_episodes
 from toolkit.data.rows import take_subset
@@ -284,12 +291,59 @@ def test_a_text_alone_is_an_item(encoders, genres, family):
             classifier.predict(wrong)
 
 
-PUSH = """
-import sys
-from toolkit.few_shot import FewShotClassifier
-for folder in sys.argv[1:]:
-    FewShotClassifier.from_pretrained(folder).push_to_hub("me/few-shot-" + folder.rpartition("/")[2])
-"""
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [
+        ("word2vec", {}),
+        ("fasttext", {"metric": "sqeuclidean", "normalise": False}),
+        ("elmo", {"method": "nearest", "metric": "euclidean"}),
+        ("bert", {"method": "linear", "centre": False}),
+        ("fasttext", {"method": "nearest"}),
+    ],
+)
+def test_to_transformers_it_is_a_model_of_the_same_logits(encoders, genres, tmp_path, family, settings):
+    texts, labels = genres
+    classifier = FewShotClassifier(str(encoders[family]), **settings).fit(texts, labels)
+    texts = [*texts[:7], "Unheard-of wugs frobnicate é, o.", "x"]
+    expected = classifier.logits(texts)
+    classifier.save(tmp_path)
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    with torch.no_grad():
+        found = model(**tokenizer(texts, padding=True, return_tensors="pt")).logits
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    (found,) = pipeline("text-classification", str(tmp_path))(texts[:1])
+    assert found["label"] == classifier.predict(texts[0])[0]
+
+
+def test_to_transformers_one_of_images_is_a_model_too(digits_encoder, tmp_path):
+    from toolkit.data.image import load_labelled_images, open_image
+
+    rows = load_labelled_images("sample", "test")
+    images = [open_image(row["image"], row["name"]) for row in rows.select(range(40))]
+    classifier = FewShotClassifier(str(digits_encoder)).fit(images, rows["label"][:40])
+    classifier.save(tmp_path)
+    processor = AutoImageProcessor.from_pretrained(tmp_path)
+    model = AutoModelForImageClassification.from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        found = model(**processor(images, return_tensors="pt")).logits
+    assert (found.argmax(dim=1).numpy() == classifier.logits(images).argmax(axis=1)).mean() >= 0.95
+    again = FewShotClassifier.from_pretrained(tmp_path)
+    np.testing.assert_allclose(again.logits(images), classifier.logits(images), atol=1e-5)
+
+
+def test_labels_by_the_dozen_keep_their_own_probabilities(encoders, genres, tmp_path):
+    texts, _ = genres
+    targets = np.array([[n % 2, n % 3 == 0, 1] for n in range(len(texts))])
+    classifier = FewShotClassifier(str(encoders["word2vec"]), method="linear").fit(texts, targets)
+    classifier.save(tmp_path)
+    ask = pipeline("text-classification", str(tmp_path), top_k=None)
+    found = {each["label"]: each["score"] for each in ask(texts[:1])[0]}
+    np.testing.assert_allclose(
+        [found[str(label)] for label in range(3)], classifier.predict_proba(texts[0])[0], atol=1e-4
+    )
+
+
 LOAD = """
 import json, sys
 from toolkit.few_shot import FewShotClassifier
@@ -321,7 +375,9 @@ def test_saved_pushed_and_loaded_it_says_the_same(encoders, genres, hub, tmp_pat
         assert done.returncode == 0, done.stderr
         return [json.loads(line) for line in done.stdout.splitlines()]
 
-    in_another_process(PUSH, folders, **hub.environment)
+    hub.api()  # this process may ask the Hub from now on
+    for folder in folders:
+        FewShotClassifier.from_pretrained(folder).push_to_hub(f"me/few-shot-{folder.rpartition('/')[2]}")
     names = ["me/few-shot-word2vec", "me/few-shot-bert", *folders]
     assert in_another_process(LOAD, names, **hub.environment) == 2 * expected
 

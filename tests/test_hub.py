@@ -22,7 +22,7 @@ from toolkit.data.image import load_corpus_of_images
 
 TEXT = "The old man the boats, and unheard-of wugs frobnicate."
 STAYS = (".toolkit-run", "predictions.jsonl", "confusion_matrix.png")
-OURS = ("word2vec", "fasttext", "elmo", "resnet", "lenet", "googlenet", "tagger")
+OURS = ("word2vec", "fasttext", "elmo", "resnet", "lenet", "googlenet", "tagger", "few-shot")
 
 LOAD = """
 import json, sys, torch, transformers
@@ -31,8 +31,8 @@ from safetensors.torch import save_file
 found = {{}}
 for key, name, trust in json.loads(sys.argv[1]):
     config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=trust)
-    ends = config.architectures[0].rpartition("For")
-    cls = transformers.AutoModelForTokenClassification if ends[2] == "TokenClassification" else transformers.AutoModel
+    ends = config.architectures[0].partition("For")[2]
+    cls = getattr(transformers, "AutoModelFor" + ends if ends.endswith("Classification") else "AutoModel")
     model = cls.from_pretrained(name, trust_remote_code=trust).eval()
     if model.main_input_name == "pixel_values":
         size = getattr(config, "image_size", 8)
@@ -129,7 +129,7 @@ def test_everything_comes_back_as_it_went(made, pushed, hub, tmp_path):
 
 
 def test_it_says_the_same_elsewhere_with_and_without_toolkit(made, pushed, hub, without_toolkit, tmp_path):
-    models = [name for name in made if name not in ("few-shot", "tokenizer")]
+    models = [name for name in made if name != "tokenizer"]
     both = [(f"here {name}", str(made[name]), False) for name in models]
     both += [(name, f"me/{name}", False) for name in models]
     load = LOAD.format(first="import toolkit", text=TEXT)
@@ -195,13 +195,11 @@ def test_the_three_lines_of_each_card_load_it(made, pushed, hub, without_toolkit
         snippets[name] = found[1]
         assert len(snippets[name].splitlines()) == 3
     assert hub.run("push", made["lenet"], "me/bare").returncode == 0
-    few_shot = snippets.pop("few-shot")
     bare = re.search(r"```python\n(.*?)\n```", card_of(hub, "me/bare", tmp_path), re.DOTALL)[1]
     assert bare.startswith("import toolkit\n")
     code = "\n".join(snippets.values()) + "\nassert 'toolkit' not in sys.modules"
     in_fresh_interpreter(hub, without_toolkit, "import sys\n" + code, cwd=tmp_path, PYTHONPATH="")
-    code = f"{bare}\n{few_shot.replace('# ', 'print(')})"
-    assert in_fresh_interpreter(hub, sys.executable, code, cwd=tmp_path).startswith("['")
+    in_fresh_interpreter(hub, sys.executable, bare, cwd=tmp_path)
 
 
 def test_what_people_write_stays(made, hub, tmp_path):

@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification,
 import toolkit.models
 from toolkit.models import bert, electra, elmo, fasttext, heads, layer_mix, word2vec
 from toolkit.models.contrastive import SimCLRForPreTraining
+from toolkit.models.few_shot import FewShotForImageClassification, FewShotForSequenceClassification
 from toolkit.models.prototypical import PrototypicalForPreTraining
 from toolkit.presets import PRESETS, get_preset
 
@@ -81,7 +82,9 @@ def test_the_table_has_every_class():
         for _, member in inspect.getmembers(module, inspect.isclass):
             if issubclass(member, PreTrainedModel) and member.__module__ == module.__name__:
                 found.add(member)
-    elsewhere = {SimCLRForPreTraining, PrototypicalForPreTraining}  # in test_unlabelled.py, test_prototypical.py
+    # in test_unlabelled.py, test_prototypical.py, test_few_shot.py
+    elsewhere = {SimCLRForPreTraining, PrototypicalForPreTraining}
+    elsewhere |= {FewShotForSequenceClassification, FewShotForImageClassification}
     tried = {*MODELS, *IMAGE_MODELS, *elsewhere}
     assert {cls for cls in found if not cls.__name__.endswith("PreTrainedModel")} == tried
 

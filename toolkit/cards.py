@@ -53,6 +53,7 @@ FAMILIES = {  # by model_type, without our prefix
         "Szegedy et al. (2015), Going deeper with convolutions, https://arxiv.org/abs/1409.4842",
     ),
 }
+_NEEDS_TOOLKIT = "It needs `pip install pretrain-transfer-toolkit`."
 _NOTE_ON_CODE = (
     "transformers does not have this class of model; its source is in this repository, and `trust_remote_code=True` "
     "runs it. Give `revision=` the commit that you have read, and nothing newer is run."
@@ -150,22 +151,21 @@ def _of_model(folder: Path, repo_id: str, files: Iterable[str], revision: str | 
     config = _json(folder / "config.json")
     record = read_results(folder) if (folder / RESULTS_FILE).is_file() else {}
     is_few_shot = FEW_SHOT_FILE in files
-    encoder_config = _json(folder / "encoder" / "config.json") if is_few_shot else config
-    family = str(encoder_config.get("model_type", "")).removeprefix("toolkit-")
+    family = str((config.get("encoder") or config).get("model_type", "")).removeprefix("toolkit-")
     architecture = (config.get("architectures") or [""])[0]
     pipeline = next((name for end, name in PIPELINES.items() if architecture.endswith(end)), None)
     labels = _labels(folder, config, pipeline)
     metrics = {name: figure for name, figure in record.get("metrics", {}).items() if not name.startswith("f1_")}
     noun, paper = FAMILIES.get(family, (f"A {family}" if family else "A tokenizer", None))
-    snippet, note = _snippet(repo_id, config, pipeline, is_few_shot, files, revision)
+    snippet, note = _snippet(repo_id, config, pipeline, files, revision)
     dataset = record.get("dataset")
     metadata: dict[str, Any] = {
-        "library_name": "pretrain-transfer-toolkit" if is_few_shot else "transformers",
+        "library_name": "transformers" if config or not is_few_shot else "pretrain-transfer-toolkit",
         "tags": [tag for tag in ("pretrain-transfer-toolkit", family, record.get("task")) if tag],
     }
     if pipeline is not None:
         metadata["pipeline_tag"] = pipeline
-    elif config and not is_few_shot:
+    elif config:
         metadata["pipeline_tag"] = (
             "image-feature-extraction" if "preprocessor_config.json" in files else "feature-extraction"
         )
@@ -225,34 +225,31 @@ def _what(noun: str, record: Mapping[str, Any], pipeline: str | None, is_few_sho
 
 
 def _snippet(
-    repo_id: str, config: dict, pipeline: str | None, is_few_shot: bool, files: set[str], revision: str | None
+    repo_id: str, config: dict, pipeline: str | None, files: set[str], revision: str | None
 ) -> tuple[str, str | None]:
     """Three lines of Python that load it, and what is to be known of them."""
-    needs_toolkit = "It needs `pip install pretrain-transfer-toolkit`."
-    names = {Path(name).name for name in files}
-    processor = "AutoImageProcessor" if "preprocessor_config.json" in names else "AutoTokenizer"
-    if is_few_shot:
+    if FEW_SHOT_FILE in files and not config:
         at = f"{repo_id}@{revision}" if revision else repo_id
-        example = '["a text"]' if processor == "AutoTokenizer" else '["image.png"]'
         load = f'classifier = FewShotClassifier.from_pretrained("{at}")'
-        use = f"# classifier.predict({example})"
-        return f"from toolkit import FewShotClassifier\n{load}\n{use}", needs_toolkit
+        return f"from toolkit import FewShotClassifier\n{load}\nclassifier.classes_", _NEEDS_TOOLKIT
     is_ours = str(config.get("model_type", "")).startswith("toolkit-")
     travels = is_ours and any(name.endswith(".py") for name in files)
     pin = f', revision="{revision}"' if revision else ""
     trust = ", trust_remote_code=True" if travels else ""
     first = ["import toolkit"] if is_ours and not travels else []
-    note = needs_toolkit if first else _NOTE_ON_CODE if travels else None
-    if pipeline in ("token-classification", "text-classification", "fill-mask") and "tokenizer.json" in names:
-        example = "Some [MASK] text." if pipeline == "fill-mask" else "Some text."
+    note = _NEEDS_TOOLKIT if first else _NOTE_ON_CODE if travels else None
+    if pipeline in ("token-classification", "text-classification") and "tokenizer.json" in files:
         load = f'ask = pipeline("{pipeline}", "{repo_id}"{pin}{trust})'
-        lines = [*first, "from transformers import pipeline", load, f'ask("{example}")']
+        lines = [*first, "from transformers import pipeline", load, 'ask("Some text.")']
         return "\n".join(lines[:3]), note
-    model = "AutoModelForImageClassification" if pipeline == "image-classification" else "AutoModel"
-    loads = [f'model = {model}.from_pretrained("{repo_id}"{pin}{trust})'] if config else []
-    if names & {"tokenizer.json", "preprocessor_config.json"} and not first:
-        variable = processor.removeprefix("Auto").removeprefix("Image").lower()
-        loads.append(f'{variable} = {processor}.from_pretrained("{repo_id}"{pin})')
+    head = next((end for end, name in PIPELINES.items() if name == pipeline), "")
+    loads = [f'model = AutoModel{head}.from_pretrained("{repo_id}"{pin}{trust})'] if config else []
+    for file, variable, loader in (
+        ("preprocessor_config.json", "processor", "AutoImageProcessor"),
+        ("tokenizer.json", "tokenizer", "AutoTokenizer"),
+    ):
+        if file in files and not first:
+            loads.append(f'{variable} = {loader}.from_pretrained("{repo_id}"{pin})')
     if not config:
         loads.append('tokenizer.tokenize("Some text.")')
     imports = ", ".join(re.findall(r"Auto\w+", " ".join(loads)))
@@ -358,7 +355,9 @@ def _limits(family: str, record: Mapping[str, Any], config: Mapping[str, Any], h
     if record.get("metrics"):
         limits.append("The figures are of one run; their intervals do not say how much another seed changes.")
     if has_labels:
-        limits.append("It gives one of its labels to whatever it reads, unless it was told to reject what is unlike.")
+        limits.append("It gives one of its labels to whatever it reads, however unlike.")
+    if "threshold" in record:
+        limits.append("New classes, and the rejection of what is unlike all, need `toolkit.FewShotClassifier`.")
     if family == "word2vec":
         limits.append("All words that it did not see in pretraining share one vector.")
     if config.get("tagging_head") == "crf":

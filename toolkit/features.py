@@ -11,30 +11,58 @@ Shape legend: N items, T tokens, D features.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from toolkit.checkpoint import save_model
-from toolkit.encoders import load_config, load_encoder, load_image_encoder
-from toolkit.errors import InputError
+from toolkit.encoders import FEW_SHOT_FILE, load_config, load_encoder, load_image_encoder
+from toolkit.errors import InputError, first_line
+from toolkit.hub import local_copy
 from toolkit.models.heads import pooled
+from toolkit.models.pieces import mean_of_tokens
 from toolkit.processes import make_accelerator
-from toolkit.tokenization import FIRST_CONTINUATION_ID, NUM_BYTES, SPECIAL_TOKENS, WITHOUT_LIMIT
+from toolkit.tokenization import (
+    CONTINUATION,
+    FIRST_CONTINUATION_ID,
+    NUM_BYTES,
+    SPECIAL_TOKENS,
+    WITHOUT_LIMIT,
+    load_tokenizer,
+)
 
 FIRST_WORD_ID = {"toolkit-word2vec": len(SPECIAL_TOKENS), "toolkit-fasttext": FIRST_CONTINUATION_ID + NUM_BYTES}
 HALF_RANK = 100  # the word that counts half
 
 
 def load_featuriser(encoder: str, batch_size: int = 64) -> "Featuriser":
-    """Of a folder or Hub id, by what the encoder reads. Raises `InputError` where it cannot be loaded."""
+    """Of a folder or Hub id, by what the encoder reads; of a few-shot classifier it is that which it holds. Raises
+    `InputError` where it cannot be loaded."""
+    if (local_copy(encoder) / FEW_SHOT_FILE).is_file():
+        return _of_classifier(encoder, batch_size)
     if what_it_reads(encoder) == "images":
         model, processor = load_image_encoder(encoder, "AutoModel")
         return ImageFeaturiser(encoder, model, processor, batch_size)
     model, processor = load_encoder(encoder, "AutoModel")
     return TextFeaturiser(encoder, model, processor, batch_size)
+
+
+def _of_classifier(name: str, batch_size: int) -> "Featuriser":
+    from transformers import AutoConfig
+
+    from toolkit.images import load_processor
+    from toolkit.models import few_shot
+
+    folder = local_copy(name)
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        model_class = getattr(few_shot, config.architectures[0])
+        model = model_class.from_pretrained(folder, config=config, use_safetensors=True)
+    except (OSError, ValueError, RuntimeError, AttributeError, TypeError) as error:
+        raise InputError(f"{name}: holds no few-shot classifier with an encoder ({first_line(error)})") from None
+    if model.main_input_name == "pixel_values":
+        return ImageFeaturiser(name, model.encoder, load_processor(name, model.encoder.config), batch_size)
+    return TextFeaturiser(name, model.encoder, load_tokenizer(name), batch_size)
 
 
 def what_it_reads(encoder: str) -> str:
@@ -82,10 +110,6 @@ class Featuriser(ABC):
                     found[index] = vector
         return np.stack(found)  # type: ignore[arg-type]
 
-    def save(self, folder: Path) -> None:
-        """The encoder, from which `load_featuriser` makes the same again."""
-        save_model(folder, self.model, self.processor)
-
 
 class TextFeaturiser(Featuriser):
     """Of texts. Of BERT and its like the mean is over all tokens, of this package's own encoders over words; a word of
@@ -95,8 +119,9 @@ class TextFeaturiser(Featuriser):
 
     def __init__(self, name: str, model, processor, batch_size: int):
         super().__init__(name, model, processor, batch_size)
-        self.of_words = model.config.model_type.startswith("toolkit-")
         self.first_word_id = FIRST_WORD_ID.get(model.config.model_type)
+        of_tokens = weights_of_tokens(processor, model.config.model_type)
+        self.token_weights = tuple(tensor.to(self.model.device) for tensor in of_tokens)
         limit = min(processor.model_max_length, getattr(model.config, "max_position_embeddings", WITHOUT_LIMIT))
         self.limit = limit if limit < WITHOUT_LIMIT else None
 
@@ -107,39 +132,31 @@ class TextFeaturiser(Featuriser):
             if not text.strip():
                 raise InputError(f"item {number}: the text is empty")
         encoding = self.processor(list(items), truncation=self.limit is not None, max_length=self.limit, verbose=False)
-        return [
-            {"input_ids": ids, "weights": self._weights(ids, encoding.word_ids(index)), "size": len(ids)}
-            for index, ids in enumerate(encoding["input_ids"])
-        ]
-
-    def _weights(self, ids: list[int], words: list[int | None]) -> list[float]:
-        """How much each token counts; of `words`, the number of the word of each, only the first one does."""
-        if not self.of_words:
-            return [1.0] * len(ids)
-        weights = []
-        for token, word, previous, following in zip(ids, words, [None, *words], [*words[1:], None], strict=False):
-            if word is None or word == previous:
-                weights.append(0.0)
-            elif self.first_word_id is None or word == following:  # a word of several tokens has no rank
-                weights.append(1.0)
-            elif token == self.processor.unk_token_id:
-                weights.append(0.0)
-            else:  # below the first word there are single letters and signs
-                rank = max(1, token - self.first_word_id + 1)
-                weights.append(rank / (rank + HALF_RANK))
-        return weights
+        return [{"input_ids": ids, "size": len(ids)} for ids in encoding["input_ids"]]
 
     def collate(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         inputs = self.processor.pad({"input_ids": [row["input_ids"] for row in rows]}, return_tensors="pt")
-        weights = torch.zeros(inputs["input_ids"].shape)
-        for place, row in enumerate(rows):
-            weights[place, : len(row["weights"])] = torch.tensor(row["weights"])
-        return {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"], "weights": weights}
+        return {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"]}
 
     def features_of(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        weights = inputs["weights"].unsqueeze(-1)  # (N, T, 1)
-        output = self.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
-        return (output.last_hidden_state * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1e-9)
+        states = self.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).last_hidden_state
+        return mean_of_tokens(states, inputs["input_ids"], inputs["attention_mask"], *self.token_weights)
+
+
+def weights_of_tokens(tokenizer, model_type: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """(V,) and (V,): how much each entry of a vocabulary counts in the mean, and whether it continues a word."""
+    entries = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+    weights, continues = torch.ones(len(entries)), torch.zeros(len(entries), dtype=torch.bool)
+    if not model_type.startswith("toolkit-"):
+        return weights, continues
+    continues[:] = torch.tensor([entry is not None and entry.startswith(CONTINUATION) for entry in entries])
+    if (first_word_id := FIRST_WORD_ID.get(model_type)) is not None:
+        ranks = (torch.arange(len(entries)) - first_word_id + 1).clamp(min=1)  # of single letters and signs 1
+        weights = ranks / (ranks + HALF_RANK)
+        weights[tokenizer.unk_token_id] = 0
+    weights[continues] = 0
+    weights[[i for i in tokenizer.all_special_ids if i != tokenizer.unk_token_id]] = 0
+    return weights, continues
 
 
 class ImageFeaturiser(Featuriser):

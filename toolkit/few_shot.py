@@ -36,7 +36,7 @@ OF_ENCODER = ("lp-ft", "contrastive")  # those that change it
 METRICS = ("cosine", "euclidean", "sqeuclidean")  # as scipy calls them
 ARRAYS = ("mean", "support", "targets", "is_labelled")  # what is saved of what was learned
 SUREST = 2 / 3  # of the unlabelled items given to a class
-ARRAYS_FILE, ENCODER_FOLDER = "few_shot.safetensors", "encoder"
+ARRAYS_FILE = "few_shot.safetensors"
 
 
 class FewShotClassifier(ClassifierMixin, BaseEstimator):
@@ -234,9 +234,13 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def save(self, folder: str | Path) -> None:
-        """Write to a folder what `from_pretrained` makes the same classifier of, its encoder too."""
+        """Write to a folder what `from_pretrained` makes the same classifier of, its encoder too.
+
+        To transformers it is a model that classifies texts or images, and never rejects one.
+        """
         from safetensors.numpy import save_file
 
+        from toolkit.checkpoint import save_model
         from toolkit.results import write_json
 
         check_is_fitted(self)
@@ -250,8 +254,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             "is_multi_label": self.is_multi_label_,
         }
         if self._featuriser is not None:
-            (folder / ENCODER_FOLDER).mkdir(exist_ok=True)
-            self._featuriser.save(folder / ENCODER_FOLDER)
+            save_model(folder, self._as_model(), self._featuriser.processor)
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / ARRAYS_FILE)
         write_json(folder / FEW_SHOT_FILE, config)  # last: with it the folder is whole
 
@@ -268,8 +271,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             mean, *learned = (arrays[name] for name in ARRAYS)
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise InputError(f"{name}: holds no few-shot classifier ({first_line(error)})") from None
-        encoder = folder / ENCODER_FOLDER
-        found = cls(encoder=str(encoder) if encoder.is_dir() else None, **config["parameters"])
+        has_encoder = (folder / "config.json").is_file()
+        found = cls(encoder=str(folder) if has_encoder else None, **config["parameters"])
         found.threshold_, found.is_multi_label_ = config["threshold"], config["is_multi_label"]
         found._load_encoder()
         found.mean_, found.n_features_in_ = mean, len(mean)
@@ -283,6 +286,42 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         with tempfile.TemporaryDirectory() as folder:
             self.save(folder)
             return push(folder, repo_id, private=private).address
+
+    def _as_model(self):
+        """A `PreTrainedModel` around the encoder that gives the same logits."""
+        import torch
+
+        from toolkit.models.few_shot import (
+            FewShotConfig,
+            FewShotForImageClassification,
+            FewShotForSequenceClassification,
+        )
+
+        encoder, reads_texts = self._featuriser.model, self.reads == "texts"
+        is_linear = self.method not in OF_DISTANCE
+        points, biases = self._head if is_linear else (self._points, None)
+        names = [str(name) for name in self.classes_]
+        config = FewShotConfig(
+            encoder=encoder.config.to_dict(),
+            hidden_size=points.shape[1],
+            metric="linear" if is_linear else self.metric,
+            normalise=self.normalise,
+            scale=self.scale,
+            num_points=len(points),
+            num_tokens=len(self._featuriser.processor) if reads_texts else None,
+            id2label=dict(enumerate(names)),
+            label2id={name: place for place, name in enumerate(names)},
+            problem_type="multi_label_classification" if self.is_multi_label_ else "single_label_classification",
+        )
+        model = (FewShotForSequenceClassification if reads_texts else FewShotForImageClassification)(config, encoder)
+        learned = {"mean": self.mean_, "points": points, "biases": biases, "classes": self._owners}
+        learned = {name: torch.from_numpy(array) for name, array in learned.items() if array is not None}
+        if reads_texts:
+            learned["token_weights"], learned["continues"] = self._featuriser.token_weights
+        with torch.no_grad():
+            for name, value in learned.items():
+                getattr(model, name).copy_(value)
+        return model.eval()
 
     @property
     def reads(self) -> str:
@@ -366,11 +405,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
     def _learn(self, classes: np.ndarray, placed: np.ndarray, targets: np.ndarray, is_labelled: np.ndarray) -> None:
         self.classes_, self.support_, self.targets_, self.is_labelled_ = classes, placed, targets, is_labelled
+        self._owners = np.arange(len(classes))  # the class of each point, or of each row of a linear head
         if self.method == "prototype":
             self._points = np.stack([placed[of_class].mean(axis=0) for of_class in targets.T])
         elif self.method == "nearest":
             ids = targets.argmax(axis=1)
-            self._points = placed[np.argsort(ids, kind="stable")]
+            self._points, self._owners = placed[np.argsort(ids, kind="stable")], np.sort(ids)
             self._starts = np.cumsum(np.bincount(ids)) - np.bincount(ids)
         else:
             self._head = _fit_linear(placed, targets, self.C, self.is_multi_label_)

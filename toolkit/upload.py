@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from toolkit.cards import CARD, card
 from toolkit.encoders import FEW_SHOT_FILE
 from toolkit.errors import InputError
 from toolkit.hub import WEIGHTS, choose_transfer, connect, explained, patiently
+from toolkit.models import PREFIX, classes_of
 from toolkit.results import is_main_process
 from toolkit.safety import Kind, check_repo_id, is_left_out, refuse_tokens, what_speaks_against
 from toolkit.training_arguments import SharedArguments
@@ -148,23 +150,13 @@ def code_of(folder: Path) -> dict[str, Path | bytes]:
     where the package is not installed, with `trust_remote_code=True`. Of other models nothing."""
     path = folder / CONFIG
     config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if not config.get("model_type", "").startswith("toolkit-"):
+    if not config.get("model_type", "").startswith(PREFIX):
         return {}
-    import importlib
-
-    import transformers
     from transformers.dynamic_module_utils import get_relative_import_files
 
-    import toolkit  # noqa: F401, so that its models are known
-
-    config_class = transformers.CONFIG_MAPPING[config["model_type"]]
-    source = Path(importlib.import_module(config_class.__module__).__file__ or "")
-    named = {"AutoConfig": f"{source.stem}.{config_class.__name__}"}
-    for name in dir(transformers):
-        mapping = getattr(getattr(transformers, name), "_model_mapping", {}) if name.startswith("AutoModel") else {}
-        if config_class in mapping:
-            named[name] = f"{source.stem}.{mapping[config_class].__name__}"
-    config["auto_map"] = named
+    module, classes = classes_of(config["model_type"])
+    source = Path(str(files("toolkit.models").joinpath(f"{module.rpartition('.')[2]}.py")))
+    config["auto_map"] = {auto_class: f"{source.stem}.{name}" for auto_class, name in classes.items()}
     sources = [source, *map(Path, get_relative_import_files(source))]
     return {each.name: each for each in sources} | {CONFIG: (json.dumps(config, indent=2) + "\n").encode()}
 
