@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from tasks.base import PREDICTIONS_FILE, FinetuneArguments, Task, finetune, load_splits
 from toolkit.encoders import SCRATCH
+from toolkit.hub import local_copy
 from toolkit.results import RESULTS_FILE, Stopwatch, is_main_process, read_results, write_json, write_results
 
 PRETRAINED, FROM_SCRATCH = "pretrained", "scratch"
@@ -68,7 +69,7 @@ def compare(
                 "name": name,
                 "folder": folder,
                 "parameters": budgets[0]["parameters"],
-                "pretraining": _pretraining(Path(folder)),
+                "pretraining": _pretraining(local_copy(folder)),
                 "budgets": budgets,
             }
         )

@@ -21,7 +21,7 @@ def test_a_process_that_is_cut_off_cannot_ask_anybody(hub, tmp_path):
 
 
 def test_after_one_pull_everything_works_without_a_network(encoders, hub, tmp_path):
-    assert hub.run("push", encoders["elmo"], "me/gap-elmo").returncode == 0
+    assert hub.run("push", encoders["elmo"], "me/gap-elmo", "--with_code").returncode == 0
     assert hub.run("pull", "me/gap-elmo", tmp_path / "elmo").returncode == 0
     tagger = tmp_path / "tagger"
     flags = ["--encoder", tmp_path / "elmo", "--data", "sample", "--train_size", "60", "--max_steps", "5"]
@@ -34,6 +34,8 @@ def test_after_one_pull_everything_works_without_a_network(encoders, hub, tmp_pa
         done = hub.run(*command, **CUT_OFF)
         assert done.returncode == 0, done.stderr[-2000:]
     assert len(done.stdout.split("\n")[0].split("\t")) == 3
+    assert "auto_map" in json.loads((tmp_path / "elmo" / "config.json").read_text())
+    assert "auto_map" not in json.loads((tagger / "config.json").read_text())  # it does not have that code
 
 
 def test_by_name_what_was_fetched_once_is_found_without_a_network(encoders, hub):

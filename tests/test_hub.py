@@ -234,11 +234,20 @@ def test_what_people_write_stays(made, hub, tmp_path):
     assert "trust_remote_code" in text
 
     # Here, in a copy that was pulled
-    (folder / "README.md").write_text(edit(text, "Ask Jo.", "Ask Kim."))
+    (folder / "README.md").write_text(edit(edit(text, "Ask Jo.", "Ask Kim."), "license: mit", "license: bsd"))
     assert hub.run("push", folder, "me/edited").returncode == 0
     text = card_of(hub, "me/edited", tmp_path / "3")
     assert "Ask Kim." in text
     assert "Ask Jo." not in text
+    assert ModelCard(text).data.license == "bsd"
+
+    # On the Hub once more, the copy being as it was pushed
+    (folder / "README.md").write_text(text)
+    theirs = edit(text, "license: bsd", "license: apache-2.0")
+    hub.api().upload_file(repo_id="me/edited", path_in_repo="README.md", path_or_fileobj=theirs.encode())
+    assert hub.run("push", folder, "me/edited").returncode == 0
+    text = card_of(hub, "me/edited", tmp_path / "5")
+    assert ModelCard(text).data.license == "apache-2.0"
 
     # In both places
     theirs = edit(text, "Ask Kim.", "Ask Lee.")
@@ -378,6 +387,7 @@ def test_weights_that_are_no_longer_there_go(made, hub, tmp_path):
         ("pytorch_model.bin", b"x", {}, "'pytorch_model.bin' is refused, .bin may be a pickle"),
         ("data.pkl", b"x", {}, "'data.pkl' is refused, .pkl may be a pickle"),
         ("all.zip", b"x", {}, "'all.zip' is refused, it is an archive"),
+        (f"{'x' * 300}.txt", b"x", {}, "is refused, its name is too long"),
         ("run.sh", b"x", {}, "'run.sh' is refused, it is neither weights in safetensors nor text"),
         ("big.safetensors", b"x", {"size": 10_100_000_000}, "10.1 GB, more than 10"),
         ("bigger.safetensors", b"x", {"size": 10**15}, "1000000.0 GB, and there are"),

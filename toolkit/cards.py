@@ -79,7 +79,8 @@ def card(
     Raises `InputError` where both were, or the metadata of either cannot be read.
     """
     local = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else None
-    metadata, text = _split(_newer(local, earlier, str(folder)), f"{folder / CARD}")
+    chosen = _newer(local, earlier, str(folder))
+    metadata, text = _split(chosen, f"{folder if chosen == local else repo_id}/{CARD}")
     ours, block = (_of_data if kind == "dataset" else _of_model)(folder, repo_id, files, revision)
     index = ours.pop("model-index", None)
     merged = {**ours, **metadata}
@@ -90,29 +91,29 @@ def card(
     if not _BLOCK.search(text):
         text = f"{text.rstrip()}\n\n{BEGIN} [] -->\n{END}\n" if text.strip() else ""
         text = text or f"# {repo_id.rpartition('/')[2]}\n\n{BEGIN} [] -->\n{END}\n"
+    text = f"---\n{_as_yaml(merged)}---\n\n{text.lstrip()}"
     block = f"{BEGIN} [{_digest(text)}] -->\n\n{block.strip()}\n\n{END}\n"
-    text = _BLOCK.sub(lambda found: block, text, count=1)
-    return f"---\n{_as_yaml(merged)}---\n\n{text.lstrip()}".encode()
+    return _BLOCK.sub(lambda found: block, text, count=1).encode()
 
 
 def _newer(local: str | None, earlier: str | None, folder: str) -> str:
-    """Which of the two somebody has edited."""
+    """Which of the two somebody has edited since the last push, which left a digest of both."""
     if local is None or earlier is None:
         return local or earlier or ""
-    if _digest(local) == _digest(earlier):
+    pushed = _BLOCK.search(earlier)
+    if _digest(local) in (_digest(earlier), pushed and pushed[1]):
         return earlier
-    was = _BLOCK.search(earlier)
-    if was is None or was[1] == _digest(local):
-        return earlier
-    if was[1] == _digest(earlier):
+    if pushed and _digest(earlier) == pushed[1]:
         return local
     raise InputError(f"{folder}/{CARD}: edited here and on the Hub; take over what is there, or delete it here")
 
 
 def _digest(text: str) -> str:
-    """Of what somebody may have written: the text around the block."""
-    around = _BLOCK.sub("", _METADATA.sub("", text, count=1))
-    return hashlib.sha256(" ".join(around.split()).encode()).hexdigest()[:12]
+    """Of what somebody may have written: metadata, but for the figures, and the text around the block."""
+    metadata, text = _split(text, CARD)
+    written = {name: value for name, value in metadata.items() if name != "model-index"}
+    around = [json.dumps(written, sort_keys=True, default=str), *_BLOCK.sub("", text).split()]
+    return hashlib.sha256(" ".join(around).encode()).hexdigest()[:12]
 
 
 def _split(text: str, name: str) -> tuple[dict[str, Any], str]:

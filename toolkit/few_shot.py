@@ -122,16 +122,17 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             targets = y[:, None] == classes
         if len(classes) < 2:
             raise InputError(f"there is one class only, {classes[0]}, expected two or more")
-        self.threshold_: float | None = None
-        self._load_encoder()
         if self.rounds and unlabelled is None:
             raise InputError(f"rounds {self.rounds}: need unlabelled items")
+        self.threshold_: float | None = None
+        self._load_encoder()
         if self.method in OF_ENCODER:
             self._tune(X, targets, unlabelled)
         features, usual = self._centred_features(X, unlabelled)
         self._learn(classes, self._placed(features), targets, np.ones(len(targets), dtype=bool))
+        placed = self._placed(usual) if self.rounds else usual
         for _ in range(self.rounds):
-            self._learn_from(self._placed(usual))
+            self._learn_from(placed)
         return self
 
     def predict(self, X) -> np.ndarray:
@@ -285,7 +286,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
         with tempfile.TemporaryDirectory() as folder:
             self.save(folder)
-            return push(folder, repo_id, private=private).address
+            return push(folder, repo_id, private=private, with_code=True).address
 
     def _as_model(self):
         """A `PreTrainedModel` around the encoder that gives the same logits."""

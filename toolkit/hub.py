@@ -243,6 +243,8 @@ def explained(repo_id: str) -> Iterator[None]:
 
     try:
         yield
+    except InputError:
+        raise
     except hub.HFValidationError as error:
         raise InputError(f"{repo_id}: {first_line(error)}") from None
     except hub.GatedRepoError:

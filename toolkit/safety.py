@@ -20,6 +20,7 @@ OF_DATASETS = {".parquet", *PICTURES} - {".svg"}
 PICKLES = set(".bin .pt .pth .ckpt .pkl .pickle .joblib .npy .npz .model .h5 .msgpack".split())
 ARCHIVES = set(".zip .tar .gz .tgz .bz2 .xz .zst .7z .rar .whl".split())
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+BLOCK, LONGEST_TOKEN = 1 << 22, 200  # bytes
 _TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}\b")
 
 
@@ -37,6 +38,8 @@ def what_speaks_against(path: str, kind: Kind) -> str | None:
         return "its name leads out of the folder"
     if ".git" in name.parts:
         return "its name is one of git's own"
+    if any(len(part.encode()) > 255 for part in name.parts):
+        return "its name is too long"
     suffix = name.suffix.lower()
     if name.name in TAKEN_NAMES or suffix in TAKEN or (kind == "dataset" and suffix in OF_DATASETS):
         return None
@@ -67,7 +70,7 @@ def refuse_foreign_code(name: str, folder: Path) -> None:
     for path in folder.rglob("*.json"):
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         for where in _leaves(found.get("auto_map") if isinstance(found, dict) else None):
             if "--" in where:
@@ -84,11 +87,16 @@ def _leaves(value: Any) -> Iterator[str]:
         yield value
 
 
-def refuse_tokens(name: str, content: bytes) -> None:
+def refuse_tokens(path: Path) -> None:
     """Raises `InputError` where a text holds the user's token, or what looks like another."""
-    token = _token()
-    if (token and token.encode() in content) or _TOKEN.search(content):
-        raise InputError(f"{name}: holds a token of a Hub, which is not sent; take it out")
+    token = (_token() or "").encode()
+    with open(path, "rb") as file:
+        end = b""
+        while block := file.read(BLOCK):
+            content = end + block
+            if (token and token in content) or _TOKEN.search(content):
+                raise InputError(f"{path}: holds a token of a Hub, which is not sent; take it out")
+            end = content[-LONGEST_TOKEN:]
 
 
 def without_token(text: str) -> str:

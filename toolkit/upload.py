@@ -66,7 +66,7 @@ def plan_push(folder: str | Path, repo_id: str, kind: Kind = "model", with_code:
         if reason := what_speaks_against(name, kind):
             raise InputError(f"{path}: not sent, {reason}")
         if path.suffix not in (WEIGHTS, ".parquet"):
-            refuse_tokens(str(path), path.read_bytes())
+            refuse_tokens(path)
         found[name] = path
     if not found:
         raise InputError(f"{folder}: nothing in it that can be sent")
@@ -114,7 +114,7 @@ def push(
             head = str(api.repo_info(repo_id, repo_type=kind, revision=revision).sha)
             there = api.list_repo_files(repo_id, repo_type=kind, revision=head)
             earlier = _read(api, repo_id, kind, head, CARD) if CARD in there else None
-            plan.files[CARD] = card(folder, repo_id, kind, plan.files, earlier, tag)
+            plan.files[CARD] = card(folder, repo_id, kind, plan.files, earlier, tag or revision)
             stale = [path for path in there if path.endswith(WEIGHTS) and path not in plan.files]
             added = [
                 CommitOperationAdd(path, str(found) if isinstance(found, Path) else found)

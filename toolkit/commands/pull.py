@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from toolkit.errors import check_positive
 from toolkit.flags import parse_flags
+from toolkit.hub import MAX_GIGABYTES
 from toolkit.safety import Kind
 
 
@@ -24,7 +25,7 @@ class PullArguments:
     """Branch, tag or commit (default: the newest of main)."""
     skip_refused: bool = False
     """Leave out files that are refused, such as pickles, instead of refusing the repository."""
-    max_gigabytes: float = 10.0
+    max_gigabytes: float = MAX_GIGABYTES
     """Refuse a repository that is larger."""
 
     def __post_init__(self):

@@ -7,6 +7,7 @@ HF_ENDPOINT=https://hub.example.org HF_TOKEN=… toolkit push runs/bert me/bert
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from toolkit.flags import parse_flags
 from toolkit.safety import Kind
@@ -54,3 +55,5 @@ def run(arguments: PushArguments) -> None:
         print(f"{pushed.address}: {len(plan.files)} files, commit {pushed.commit}")
     if plan.left_out:
         print(f"not sent: {', '.join(plan.left_out)}")
+    if not with_code and upload.code_of(Path(folder)):
+        print("it loads where toolkit is installed; with --with_code it would elsewhere too")
