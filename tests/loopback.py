@@ -3,7 +3,6 @@
 import base64
 import json
 import secrets
-import shutil
 import socket
 import subprocess
 import sys
@@ -24,11 +23,11 @@ class Loopback:
             self.port = free.getsockname()[1]
         self.address = f"http://127.0.0.1:{self.port}"
         self.token, self.other_token = (f"hf_{secrets.token_hex(17)}" for _ in range(2))
-        self.home = tempfile.mkdtemp(prefix="hub-home-")
+        self.home = tempfile.TemporaryDirectory(prefix="hub-home-")  # gone with this process
         self.environment = {  # of whom it is the Hub
             "HF_ENDPOINT": self.address,
             "HF_TOKEN": self.token,
-            "HF_HOME": self.home,
+            "HF_HOME": self.home.name,
             "HF_HUB_OFFLINE": "0",
             "NO_PROXY": "127.0.0.1",
         }
@@ -43,7 +42,6 @@ class Loopback:
     def __exit__(self, *exception) -> None:
         self._process.terminate()
         self._process.wait()
-        shutil.rmtree(self.home, ignore_errors=True)
 
     def run(self, *arguments: Any, **variables: str) -> subprocess.CompletedProcess:
         """`toolkit` with these arguments, as a user of this Hub, who never gets to see the token."""
