@@ -93,6 +93,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_it_never_had(task, num_
     assert not list((tmp_path / "killed").glob(".*partial")), "nothing half-written stays"
 
 
+@pytest.mark.slow
 def test_a_choice_of_learning_rates_that_is_killed_goes_on(corpus, encoders, tmp_path):
     command = [*command_of("pos", corpus, encoders), "--learning_rates", "1e-3", "3e-3"]
     done = run_toolkit(*command, "--output_dir", tmp_path / "whole")
@@ -108,6 +109,7 @@ def test_a_choice_of_learning_rates_that_is_killed_goes_on(corpus, encoders, tmp
     assert {path.name for path in (tmp_path / "killed").iterdir()} == files
 
 
+@pytest.mark.slow
 def test_patience_is_counted_on_after_a_kill(corpus, encoders, tmp_path):
     """At such a rate nothing improves: the first evaluation is the best, and the third, after step 6, ends the run."""
     command = [*command_of("pos", corpus, encoders), "--output_dir", tmp_path / "run", "--learning_rate", "1e-12"]
@@ -282,6 +284,7 @@ def test_a_folder_that_vanishes_ends_the_run(corpus, encoders, tmp_path):
     assert "Traceback" not in messages
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the workers of a process in /proc")
 def test_a_loader_worker_that_dies_ends_the_run_with_what_to_do(corpus, encoders, tmp_path):
     command = [*command_of("bert", corpus, encoders), "--dataloader_num_workers", "2"]
@@ -333,7 +336,7 @@ def test_a_signal_to_all_processes_waits_for_the_one_that_writes(corpus, encoder
     assert not list((tmp_path / "run").glob(".*partial"))
 
 
-@pytest.mark.parametrize("in_background", [False, True])
+@pytest.mark.parametrize("in_background", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_second_signal_is_obeyed_at_once(in_background, corpus, encoders, tmp_path):
     script, run = tmp_path / "script.py", tmp_path / "run"
     handler = "SIG_IGN" if in_background else "default_int_handler"  # as shells start what runs in the background

@@ -215,6 +215,7 @@ def test_a_figure_of_1001_rows_is_the_same_however_many_processes(encoders, tmp_
     assert 0 < scores["one"]["accuracy"]["value"] < 1
 
 
+@pytest.mark.slow
 def test_word2vec_says_that_one_process_trains(corpus, tmp_path):
     flags = [
         "--corpus",

@@ -85,6 +85,7 @@ def test_accuracy_is_that_of_the_nearest_prototype(digits, model):
 FLAGS = ["--preset", "resnet-tiny", "--image_size", "8", "--ways", "4", "--save_steps", "3", "--rotations"]
 
 
+@pytest.mark.slow
 def test_it_goes_on_after_a_kill_as_if_there_had_been_none(tmp_path):
     flags = ["pretrain", "prototypical", "--corpus", "sample", *FLAGS, "--augment", "shift", "--max_steps", "6"]
     done = run_toolkit(*flags, "--output_dir", tmp_path / "whole")

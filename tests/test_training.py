@@ -406,7 +406,7 @@ def test_nothing_to_resume_is_said(corpus, tmp_path):
     ("number", "exit_code"),
     [
         (signal.SIGTERM, 143),
-        (signal.SIGINT, 130),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
         pytest.param(signal.SIGUSR1, 138, marks=pytest.mark.slow),
     ],
 )
