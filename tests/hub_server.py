@@ -10,7 +10,7 @@ Tests steer it by three more addresses: POST /_faults {"seed", "share", "kinds",
 /_plant {"repository", "path", "content" in base64, "size", "type"} puts a file there that no client would send, GET
 /_seen lists the requests since the start. Kinds of faults: error (500), drop (the connection ends amid the answer),
 slow, stale (412), corrupt (a file's bytes are others than its hash says), expired (401), open (a repository that is to
-be private is not). With CERTIFICATE and KEY, names of files, it speaks HTTPS.
+be private is not), page (HTML in the place of an answer). With CERTIFICATE and KEY, names of files, it speaks HTTPS.
 """
 
 import asyncio
@@ -152,6 +152,8 @@ class Hub:
                         raise Refused(401, "the token has expired")
                     if fault == "stale" and "/commit/" in path:
                         raise Refused(412, "the parent is not the newest commit")
+                    if fault == "page":
+                        return Response("<html>Log in</html>", media_type="text/html")
                     if fault == "open":
                         body = body.replace(b'"private"', b'"public"')
                     groups = [None if group is None else unquote(group) for group in found.groups()]

@@ -249,14 +249,40 @@ def test_what_people_write_stays(made, hub, tmp_path):
     text = card_of(hub, "me/edited", tmp_path / "5")
     assert ModelCard(text).data.license == "apache-2.0"
 
-    # In both places
-    theirs = edit(text, "Ask Kim.", "Ask Lee.")
+    # On the Hub, carried on by a push from elsewhere; the copy is as it once was pushed
+    (folder / "README.md").write_text(text)
+    theirs = edit(text, "Ask Kim.", "Ask Lou.")
     hub.api().upload_file(repo_id="me/edited", path_in_repo="README.md", path_or_fileobj=theirs.encode())
-    (folder / "README.md").write_text(edit(text, "Ask Kim.", "Ask Max."))
+    (folder / "README.md").unlink()
+    assert hub.run("push", folder, "me/edited").returncode == 0
+    (folder / "README.md").write_text(text)
+    assert hub.run("push", folder, "me/edited").returncode == 0
+    text = card_of(hub, "me/edited", tmp_path / "6")
+    assert "Ask Lou." in text
+
+    # In both places
+    theirs = edit(text, "Ask Lou.", "Ask Lee.")
+    hub.api().upload_file(repo_id="me/edited", path_in_repo="README.md", path_or_fileobj=theirs.encode())
+    (folder / "README.md").write_text(edit(text, "Ask Lou.", "Ask Max."))
     done = hub.run("push", folder, "me/edited")
     assert done.returncode == 2
     assert "edited here and on the Hub" in done.stderr
     assert "Ask Lee." in card_of(hub, "me/edited", tmp_path / "4")
+
+
+def test_what_was_generated_makes_way_and_what_was_added_stays(made, hub, tmp_path):
+    assert hub.run("push", made["tagger"], "me/changed").returncode == 0
+    text = card_of(hub, "me/changed", tmp_path / "1").replace("tags:\n", "tags:\n- mine\n")
+    hub.api().upload_file(repo_id="me/changed", path_in_repo="README.md", path_or_fileobj=text.encode())
+    before = ModelCard(text).data.to_dict()
+    assert hub.run("push", made["lenet"], "me/changed").returncode == 0
+    after = ModelCard(card_of(hub, "me/changed", tmp_path / "2")).data.to_dict()
+    assert before["pipeline_tag"] == "token-classification"
+    assert after["pipeline_tag"] == "image-feature-extraction"
+    assert "model-index" in before
+    assert "model-index" not in after
+    assert {"mine", "lenet"} <= set(after["tags"])
+    assert "elmo" not in after["tags"]
 
 
 def test_metadata_that_are_broken_are_refused_before_anything_is_sent(made, hub, tmp_path):
@@ -341,6 +367,46 @@ def test_what_may_not_be_sent_is_refused_before_anything_is(made, hub, tmp_path,
     assert not hub.api().repo_exists("me/refused")
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("README.md", b"\xff\xfe", "README.md: cannot be read"),
+        ("README.md", b"---\ndate: 2026-02-31\n---\n", "README.md: the metadata between the lines --- are no YAML"),
+        ("config.json", b"{", "config.json: no JSON"),
+        ("config.json", b"[1]", "config.json: expected a mapping"),
+        ("config.json", b'{"model_type": "toolkit-nothing"}', "toolkit-nothing: no such encoder"),
+        ("results.json", b"[", "results.json: no JSON"),
+    ],
+)
+def test_a_folder_that_is_damaged_is_refused_in_one_line(made, hub, tmp_path, file, content, said):
+    shutil.copytree(made["lenet"], tmp_path / "folder")
+    (tmp_path / "folder" / file).write_bytes(content)
+    done = hub.run("push", tmp_path / "folder", "me/damaged", "--with_code")
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not hub.api().repo_exists("me/damaged")
+
+
+def test_what_other_tools_leave_is_no_hindrance(made, hub, tmp_path):
+    shutil.copytree(made["lenet"], tmp_path / "folder")
+    (tmp_path / "folder" / "results.json").write_text('{"metrics": {"accuracy": 0.5}}')
+    (tmp_path / "folder" / "tensorboard").mkdir()
+    (tmp_path / "folder" / "tensorboard" / "events.out.tfevents.1").write_bytes(b"x")
+    done = hub.run("push", tmp_path / "folder", "me/others")
+    assert done.returncode == 0, done.stderr
+    assert "not sent: " in done.stdout
+    assert "results.json" in hub.api().list_repo_files("me/others")
+
+
+def test_links_that_lead_nowhere_are_named(made, hub, tmp_path):
+    shutil.copytree(made["lenet"], tmp_path / "folder")
+    (tmp_path / "folder" / "gone.txt").symlink_to(tmp_path / "folder" / "nothing.txt")
+    done = hub.run("push", tmp_path / "folder", "me/refused")
+    assert done.returncode == 2
+    assert "gone.txt: cannot be read" in done.stderr
+
+
 def test_a_link_out_of_the_folder_is_not_followed(made, hub, tmp_path):
     shutil.copytree(made["lenet"], tmp_path / "folder")
     (tmp_path / "secret.txt").write_text("x")
@@ -350,7 +416,7 @@ def test_a_link_out_of_the_folder_is_not_followed(made, hub, tmp_path):
     assert "leads out of the folder" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["me/a--b", "tagger", "a/b/c", "me/..", "me/a b"])
+@pytest.mark.parametrize("name", ["me/a--b", "tagger", "a/b/c", "me/..", "me/a b", "me/modèle", "me/x.git"])
 def test_a_name_that_no_hub_takes_is_refused(made, hub, name):
     before = len(hub.seen())
     done = hub.run("push", made["lenet"], name)
@@ -397,6 +463,8 @@ def test_weights_that_are_no_longer_there_go(made, hub, tmp_path):
             {},
             "names code of another repository, them",
         ),
+        ("a.json", b'{"encoder": {"auto_map": {"AutoModel": "them/x--code.M"}}}', {}, "code of another repository"),
+        ("b.json", b'{"custom_pipelines": {"p": {"impl": "them/x--code.P"}}}', {}, "code of another repository"),
     ],
 )
 def test_evil_repositories_are_refused(hub, tmp_path, path, content, claims, said):
@@ -443,6 +511,23 @@ def test_a_folder_that_holds_something_is_not_pulled_into(pushed, hub, tmp_path)
     assert done.returncode == 2
     assert "holds something already" in done.stderr
     assert os.listdir(tmp_path) == ["mine.txt"]
+
+
+def test_where_no_folder_can_be_made_is_said_before_anything_is_fetched(pushed, hub, tmp_path):
+    (tmp_path / "file.txt").write_text("x")
+    for folder in (tmp_path / "file.txt" / "x", tmp_path / "file.txt", "."):
+        before = len(hub.seen())
+        done = hub.run("pull", "me/lenet", folder)
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1
+        assert len(hub.seen()) == before
+
+
+def test_a_repository_with_nothing_in_it_is_said_to_be_empty(hub, tmp_path):
+    hub.api().create_repo("me/empty")
+    done = hub.run("pull", "me/empty", tmp_path / "x")
+    assert done.returncode == 2
+    assert "me/empty: there is nothing in it" in done.stderr
 
 
 def test_refused_files_can_be_left_out(hub, made, tmp_path):

@@ -90,6 +90,17 @@ def test_a_file_that_is_never_what_its_hash_says_is_not_kept(faultless, folder, 
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("command", ["push", "pull"])
+def test_a_page_in_the_place_of_an_answer_is_no_hub(faultless, folder, tmp_path, command):
+    """As where somebody has to log in to a network first."""
+    faultless.spoil("page")
+    words = {"push": [folder, "me/page"], "pull": ["me/page", tmp_path / "x"]}[command]
+    done = faultless.run(command, *words)
+    assert done.returncode == 1
+    assert "does not answer as a Hub does" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_pull_that_is_killed_leaves_no_folder_of_that_name(faultless, folder, tmp_path):
     assert faultless.run("push", folder, "me/killed").returncode == 0
     faultless.spoil("slow", match="GET .*resolve.*safetensors")

@@ -15,13 +15,14 @@ from typing import Any
 from toolkit import __version__
 from toolkit.encoders import FEW_SHOT_FILE, SCRATCH
 from toolkit.errors import InputError, first_line
-from toolkit.results import RESULTS_FILE, read_results
+from toolkit.results import RESULTS_FILE
 from toolkit.safety import Kind
 
 CARD = "README.md"
 BEGIN = "<!-- Written anew by each `toolkit push` up to the end mark; what you write around it stays."
 END = "<!-- toolkit: end -->"
-_BLOCK = re.compile(rf"{re.escape(BEGIN)} \[(\w*)\] -->\n.*?{re.escape(END)}\n?", re.DOTALL)
+# In the first mark: a digest of what stood around it, and the metadata that were made, as JSON.
+_BLOCK = re.compile(rf"{re.escape(BEGIN)} \[(\w*) (.*?)\] -->\n.*?{re.escape(END)}\n?", re.DOTALL)
 _METADATA = re.compile(r"\A---\n(.*?)\n?---\n", re.DOTALL)
 
 PIPELINES = {  # how a class ends, transformers' name of the task, what an example is
@@ -78,32 +79,40 @@ def card(
     Of the folder's own README.md and the earlier one that is taken which somebody has edited since the last push.
     Raises `InputError` where both were, or the metadata of either cannot be read.
     """
-    local = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else None
+    local = _read_text(folder / CARD) if (folder / CARD).is_file() else None
     chosen = _newer(local, earlier, str(folder))
     metadata, text = _split(chosen, f"{folder if chosen == local else repo_id}/{CARD}")
     ours, block = (_of_data if kind == "dataset" else _of_model)(folder, repo_id, files, revision)
-    index = ours.pop("model-index", None)
-    merged = {**ours, **metadata}
-    if tags := _union(metadata.get("tags"), ours.get("tags")):
-        merged["tags"] = tags
-    if index:
-        merged["model-index"] = index
+    made = _made(text)
+    theirs = {name: value for name, value in metadata.items() if name != "model-index" and made.get(name) != value}
+    merged = {**ours, **theirs}
+    if isinstance(tags := theirs.get("tags"), list):
+        merged["tags"] = _union([tag for tag in tags if tag not in made.get("tags", [])], ours.get("tags", []))
     if not _BLOCK.search(text):
-        text = f"{text.rstrip()}\n\n{BEGIN} [] -->\n{END}\n" if text.strip() else ""
-        text = text or f"# {repo_id.rpartition('/')[2]}\n\n{BEGIN} [] -->\n{END}\n"
+        text = f"{text.strip() or '# ' + repo_id.rpartition('/')[2]}\n\n{BEGIN} [ ] -->\n{END}\n"
     text = f"---\n{_as_yaml(merged)}---\n\n{text.lstrip()}"
-    block = f"{BEGIN} [{_digest(text)}] -->\n\n{block.strip()}\n\n{END}\n"
+    note = json.dumps({name: value for name, value in ours.items() if name != "model-index"})
+    block = f"{BEGIN} [{_digest(text)} {note}] -->\n\n{block.strip()}\n\n{END}\n"
     return _BLOCK.sub(lambda found: block, text, count=1).encode()
+
+
+def _made(text: str) -> dict[str, Any]:
+    """The metadata that the last push made, for what of them still stands there to be replaced."""
+    found = _BLOCK.search(text)
+    try:
+        return dict(json.loads(found[2])) if found else {}
+    except ValueError:  # somebody has edited the mark
+        return {}
 
 
 def _newer(local: str | None, earlier: str | None, folder: str) -> str:
     """Which of the two somebody has edited since the last push, which left a digest of both."""
     if local is None or earlier is None:
         return local or earlier or ""
-    pushed = _BLOCK.search(earlier)
-    if _digest(local) in (_digest(earlier), pushed and pushed[1]):
+    pushed, mine = (found and found[1] for found in (_BLOCK.search(earlier), _BLOCK.search(local)))
+    if _digest(local) in (_digest(earlier), pushed, mine):  # as it was pushed, now or some time ago
         return earlier
-    if pushed and _digest(earlier) == pushed[1]:
+    if _digest(earlier) == pushed and mine in (None, pushed):
         return local
     raise InputError(f"{folder}/{CARD}: edited here and on the Hub; take over what is there, or delete it here")
 
@@ -125,7 +134,7 @@ def _split(text: str, name: str) -> tuple[dict[str, Any], str]:
         return {}, text
     try:
         metadata = yaml.safe_load(found[1]) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # of a day that there is not, for example
         raise InputError(f"{name}: the metadata between the lines --- are no YAML ({first_line(error)})") from None
     if not isinstance(metadata, dict):
         raise InputError(f"{name}: the metadata between the lines --- are no mapping")
@@ -138,9 +147,28 @@ def _as_yaml(metadata: dict[str, Any]) -> str:
     return yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True) if metadata else ""
 
 
-def _union(*lists: list[str] | str | None) -> list[str]:
-    found = [tag for tags in lists for tag in ([tags] if isinstance(tags, str) else tags or [])]
-    return list(dict.fromkeys(found))
+def _union(*lists: list[str]) -> list[str]:
+    return list(dict.fromkeys(tag for tags in lists for tag in tags))
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({first_line(error)})") from None
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """What a JSON file says; nothing where there is none. Raises `InputError` where it is no mapping."""
+    try:
+        found = json.loads(_read_text(path)) if path.is_file() else {}
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: no JSON ({first_line(error)})") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: expected a mapping")
+    return found
 
 
 # Models
@@ -149,11 +177,11 @@ def _union(*lists: list[str] | str | None) -> list[str]:
 def _of_model(folder: Path, repo_id: str, files: Iterable[str], revision: str | None) -> tuple[dict[str, Any], str]:
     """Metadata, and the block between the markers."""
     files = set(files)
-    config = _json(folder / "config.json")
-    record = read_results(folder) if (folder / RESULTS_FILE).is_file() else {}
+    config, record = read_mapping(folder / "config.json"), _record(folder)
     is_few_shot = FEW_SHOT_FILE in files
-    family = str((config.get("encoder") or config).get("model_type", "")).removeprefix("toolkit-")
-    architecture = (config.get("architectures") or [""])[0]
+    inside = config.get("encoder")
+    family = str((inside if isinstance(inside, dict) else config).get("model_type", "")).removeprefix("toolkit-")
+    architecture = str((config.get("architectures") or [""])[0])
     pipeline = next((name for end, name in PIPELINES.items() if architecture.endswith(end)), None)
     labels = _labels(folder, config, pipeline)
     metrics = {name: figure for name, figure in record.get("metrics", {}).items() if not name.startswith("f1_")}
@@ -170,11 +198,11 @@ def _of_model(folder: Path, repo_id: str, files: Iterable[str], revision: str | 
         metadata["pipeline_tag"] = (
             "image-feature-extraction" if "preprocessor_config.json" in files else "feature-extraction"
         )
-    encoder = str(record.get("encoder", ""))
-    if _is_hub_id(encoder):
-        metadata["base_model"] = encoder.partition("@")[0]
-    if dataset and _is_hub_id(dataset):
-        metadata["datasets"] = [dataset.partition(":")[0]]
+    from_hub = record.get("from_hub", [])
+    if (encoder := record.get("encoder")) in from_hub:
+        metadata["base_model"] = str(encoder).partition("@")[0]
+    if dataset in from_hub:
+        metadata["datasets"] = [str(dataset).partition(":")[0]]
     if metrics and record.get("task") != "pretraining":
         metadata["model-index"] = _index(repo_id, record, pipeline or record["task"], metrics)
     block = _render(
@@ -197,13 +225,14 @@ def _of_model(folder: Path, repo_id: str, files: Iterable[str], revision: str | 
     return metadata, block
 
 
-def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def _is_hub_id(name: str) -> bool:
-    named = re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+|:[\w.-]+)?", name) is not None
-    return named and not name.startswith((".", SCRATCH)) and not Path(name).exists() and not Path(name).suffix
+def _record(folder: Path) -> dict[str, Any]:
+    """That of a run of this toolkit; nothing of others, which may use the name of the file for something else."""
+    record = read_mapping(folder / RESULTS_FILE)
+    metrics = record.get("metrics")
+    is_ours = isinstance(metrics, dict) and all(
+        isinstance(figure, dict) and {"value", "low", "high"} <= set(figure) for figure in metrics.values()
+    )
+    return record if is_ours and {"task", "dataset", "split", "n"} <= set(record) else {}
 
 
 def _what(noun: str, record: Mapping[str, Any], pipeline: str | None, is_few_shot: bool) -> str:
@@ -259,7 +288,7 @@ def _snippet(
 
 def _labels(folder: Path, config: dict, pipeline: str | None, most: int = 100) -> str | None:
     if (folder / FEW_SHOT_FILE).is_file():
-        names = [str(name) for name in _json(folder / FEW_SHOT_FILE)["classes"]]
+        names = [str(name) for name in read_mapping(folder / FEW_SHOT_FILE).get("classes", [])]
     elif pipeline in (None, "fill-mask"):
         return None
     else:
@@ -273,7 +302,7 @@ def _index(repo_id: str, record: dict, task: str, metrics: dict[str, dict[str, f
     from huggingface_hub.repocard_data import eval_results_to_model_index
 
     dataset = str(record["dataset"])
-    named = dataset.partition(":")[0] if _is_hub_id(dataset) else _shown(dataset)
+    named = dataset.partition(":")[0] if dataset in record.get("from_hub", []) else _shown(dataset)
     return eval_results_to_model_index(
         repo_id.rpartition("/")[2],
         [
@@ -317,10 +346,11 @@ def _licence(record: Mapping[str, Any]) -> str:
     for folder in (path, *path.absolute().parents[:1]) if path.exists() else ():
         if found := _split_or_nothing(folder / CARD).get("license"):
             return str(found)
-        if folder.is_dir() and (files := sorted(folder.glob("LICEN[CS]E*"))):
-            lines = [line.strip() for line in files[0].read_text(encoding="utf-8", errors="replace").splitlines()]
-            return next(filter(None, lines), "not known")
-    if _is_hub_id(dataset):
+        for file in sorted(folder.glob("LICEN[CS]E*")):
+            if file.is_file():
+                lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+                return next(filter(None, map(str.strip, lines)), "not known")
+    if dataset in record.get("from_hub", []):
         from huggingface_hub import HfApi
 
         try:
@@ -333,8 +363,8 @@ def _licence(record: Mapping[str, Any]) -> str:
 
 def _split_or_nothing(path: Path) -> dict[str, Any]:
     try:
-        return _split(path.read_text(encoding="utf-8"), str(path))[0] if path.is_file() else {}
-    except (InputError, UnicodeDecodeError):
+        return _split(_read_text(path), str(path))[0] if path.is_file() else {}
+    except InputError:
         return {}
 
 

@@ -3,7 +3,6 @@
 Run as a module, in as many processes as a launcher starts, it lets them add up their ranks.
 """
 
-import contextlib
 import os
 import secrets
 import shutil
@@ -110,7 +109,7 @@ def devices() -> str:
 def processes() -> str:
     """Two of them, started by torchrun, add up their ranks."""
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "toolkit.doctor"]
-    advice = "try MASTER_ADDR=127.0.0.1 and GLOO_SOCKET_IFNAME=lo, and see whether a firewall keeps them apart"
+    advice = "try GLOO_SOCKET_IFNAME=lo, and see whether a firewall keeps them apart"
     variables = {
         name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "MASTER_ADDR")
     }
@@ -172,12 +171,15 @@ def _examine_hub() -> Iterator[Check]:
         ("pull", visit.pull),
     )
     failed = None
-    for name, step in steps:
-        check = Check(name, "skipped", f"since {failed} failed") if failed else _run(name, step)
-        failed = failed or (name if check.outcome == "failed" else None)
-        yield check
-    if visit.repo_id is not None:
-        yield _run("clean-up", visit.leave)
+    try:
+        for name, step in steps:
+            check = Check(name, "skipped", f"since {failed} failed") if failed else _run(name, step)
+            failed = failed or (name if check.outcome == "failed" else None)
+            yield check
+    finally:
+        left = _run("clean-up", visit.leave) if visit.repo_id is not None else None
+    if left is not None:
+        yield left
 
 
 class _Visit:
@@ -206,14 +208,16 @@ class _Visit:
             raise Failed("HF_HUB_OFFLINE is set; unset it to reach the Hub")
         started = time.monotonic()
         try:
-            get_session().get(f"{constants.ENDPOINT}/api/models?limit=1")
-        except httpx2.TransportError as error:
+            answer = get_session().get(f"{constants.ENDPOINT}/api/models?limit=1")
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             hint = (
                 "set SSL_CERT_FILE to the file of your CA"
                 if "CERTIFICATE" in str(error)
                 else ("check HF_ENDPOINT, and HTTPS_PROXY and NO_PROXY where there is a proxy")
             )
             raise Failed(f"{constants.ENDPOINT} does not answer ({first_line(error)}); {hint}") from None
+        if "json" not in answer.headers.get("content-type", ""):
+            raise Failed(f"{constants.ENDPOINT} does not answer as a Hub does; check HF_ENDPOINT")
         return f"{constants.ENDPOINT} answers in {time.monotonic() - started:.2f} s"
 
     def log_in(self) -> str:
@@ -231,10 +235,9 @@ class _Visit:
         return f"as {self.user}"
 
     def create(self) -> str:
-        repo_id = f"{self.user}/toolkit-doctor-{secrets.token_hex(4)}"
-        self.ask(lambda: self.api.create_repo(repo_id, private=True))
-        self.repo_id = repo_id
-        return f"{repo_id}, which is deleted at the end"
+        self.repo_id = f"{self.user}/toolkit-doctor-{secrets.token_hex(4)}"
+        self.ask(lambda: self.api.create_repo(self.repo_id, private=True, exist_ok=True))
+        return f"{self.repo_id}, which is deleted at the end"
 
     def look_as_a_stranger(self) -> str:
         from huggingface_hub import HfApi
@@ -242,10 +245,13 @@ class _Visit:
 
         if not self.ask(lambda: self.api.repo_info(self.repo_id)).private:
             raise Failed("the repository was to be private and is not; keep what is private off this server")
-        with contextlib.suppress(HfHubHTTPError):
+        try:
             HfApi(token=False).repo_info(self.repo_id or "")
-            raise Failed("a stranger can see a private repository; keep what is private off this server")
-        return "a private repository cannot be seen without the token"
+        except HfHubHTTPError as error:
+            if error.response.status_code in (401, 403, 404):
+                return "a private repository cannot be seen without the token"
+            raise
+        raise Failed("a stranger can see a private repository; keep what is private off this server")
 
     def send_small(self) -> str:
         self._send("small.txt", b"sent by toolkit doctor\n")

@@ -270,11 +270,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             config = json.loads((folder / FEW_SHOT_FILE).read_text(encoding="utf-8"))
             arrays = load_file(folder / ARRAYS_FILE)
             mean, *learned = (arrays[name] for name in ARRAYS)
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            has_encoder = (folder / "config.json").is_file()
+            found = cls(encoder=str(folder) if has_encoder else None, **config["parameters"])
+            found.threshold_, found.is_multi_label_ = config["threshold"], config["is_multi_label"]
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise InputError(f"{name}: holds no few-shot classifier ({first_line(error)})") from None
-        has_encoder = (folder / "config.json").is_file()
-        found = cls(encoder=str(folder) if has_encoder else None, **config["parameters"])
-        found.threshold_, found.is_multi_label_ = config["threshold"], config["is_multi_label"]
         found._load_encoder()
         found.mean_, found.n_features_in_ = mean, len(mean)
         found._learn(np.array(config["classes"]), *learned)

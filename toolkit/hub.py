@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -48,15 +48,14 @@ def pull(
     from huggingface_hub import snapshot_download
 
     check_repo_id(repo_id)
-    folder, api = Path(folder), connect()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder}: holds something already, name a new folder")
+    folder, api = _free(Path(folder)), connect()
     commit, taken, refused = _listed(api, repo_id, revision, kind)
     if refused and not skip_refused:
         path, reason = min(refused.items())
         raise InputError(f"{repo_id}: {path!r} is refused, {reason}; --skip_refused leaves such files out")
-    room = shutil.disk_usage(next(parent for parent in folder.absolute().parents if parent.exists())).free
-    _check_size(repo_id, sum(taken.values()), max_gigabytes, room)
+    if not set(taken) - {".gitattributes"}:
+        raise InputError(f"{repo_id}: there is nothing in it")
+    _check_size(repo_id, sum(taken.values()), max_gigabytes, _room(folder))
     with _new_folder(folder) as partial, explained(repo_id):
         for attempt in range(2):
             patiently(
@@ -65,7 +64,8 @@ def pull(
                     repo_type=kind,
                     revision=commit,
                     local_dir=partial,
-                    allow_patterns=[glob.escape(path) for path in taken],
+                    cache_dir=partial / ".cache" / "hub",  # nothing that another download has left is trusted
+                    allow_patterns=_exactly(taken),
                 )
             )
             verified = patiently(
@@ -83,6 +83,27 @@ def pull(
     return commit
 
 
+def _free(folder: Path) -> Path:
+    """The same, absolute, where a folder of that name can be made. Raises `InputError` where it cannot."""
+    folder = folder.absolute()
+    try:
+        if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
+            raise InputError(f"{folder}: holds something already, name a new folder")
+        if folder.exists() and (folder.samefile(Path.cwd()) or os.path.ismount(folder)):
+            raise InputError(f"{folder}: is in use, name a new folder")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: no folder can be made there ({error.strerror})") from None
+    if not os.access(folder.parent, os.W_OK):
+        raise InputError(f"{folder}: no folder can be made there, {folder.parent} does not allow it")
+    return folder
+
+
+def _exactly(paths: Iterable[str]) -> list[str]:
+    """Patterns for these files and no others."""
+    return [glob.escape(path) for path in paths]
+
+
 def _listed(api, repo_id: str, revision: str | None, kind: Kind) -> tuple[str, dict[str, int], dict[str, str]]:
     """The commit, the bytes of each file that may be taken, and why others are refused; some files are neither."""
     from huggingface_hub.hf_api import RepoFile
@@ -95,6 +116,11 @@ def _listed(api, repo_id: str, revision: str | None, kind: Kind) -> tuple[str, d
     refused = {path: reason for path in paths if (reason := what_speaks_against(path, kind))}
     refused |= {each.rfilename: "it is no plain file" for each in info.siblings or [] if each.rfilename not in files}
     return str(info.sha), {path: files[path] for path in paths if path not in refused}, refused
+
+
+def _room(folder: Path) -> int:
+    """Free bytes where it is or will be."""
+    return shutil.disk_usage(next(path for path in (folder, *folder.absolute().parents) if path.exists())).free
 
 
 def _check_size(repo_id: str, size: int, max_gigabytes: float, room: int) -> None:
@@ -124,14 +150,18 @@ def local_copy(name: str | Path) -> Path:
 
 @functools.cache  # a command asks for the same one several times
 def _cached(repo_id: str, revision: str | None) -> Path:
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub import constants, get_cached_repo_tree, snapshot_download
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError
 
+    check_repo_id(repo_id, "the encoder")
     api = connect()
     if constants.HF_HUB_OFFLINE:
         try:
-            folder = Path(snapshot_download(repo_id, revision=revision))
-        except LocalEntryNotFoundError:
+            tree = get_cached_repo_tree(repo_id, revision=revision)
+            paths = [entry.path for entry in tree if not is_left_out(entry.path, "model")]
+            allowed = _exactly(path for path in paths if not what_speaks_against(path, "model"))
+            folder = Path(snapshot_download(repo_id, revision=revision, allow_patterns=allowed))
+        except (CachedRepoTreeNotFoundError, LocalEntryNotFoundError):
             what = repo_id if revision is None else f"{repo_id}@{revision}"
             raise InputError(f"{what}: no such folder, nor a copy of it, and HF_HUB_OFFLINE is set") from None
     else:
@@ -139,11 +169,11 @@ def _cached(repo_id: str, revision: str | None) -> Path:
         weights = [path for path in refused if path.endswith((".bin", ".pt", ".h5", ".msgpack"))]
         if weights and not any(path.endswith(WEIGHTS) for path in taken):
             raise InputError(f"{repo_id}: its weights are in {weights[0]}, which is refused, {refused[weights[0]]}")
-        _check_size(repo_id, sum(taken.values()), MAX_GIGABYTES, shutil.disk_usage(Path.home()).free)
+        _check_size(repo_id, sum(taken.values()), MAX_GIGABYTES, _room(Path(constants.HF_HUB_CACHE)))
         with explained(repo_id):
             found = patiently(
                 # by the name of the revision, by which the copy is then found offline
-                lambda: snapshot_download(repo_id, revision=revision, allow_patterns=[glob.escape(p) for p in taken])
+                lambda: snapshot_download(repo_id, revision=revision, allow_patterns=_exactly(taken))
             )
             folder = Path(found)
     refuse_foreign_code(repo_id, folder)
@@ -189,7 +219,6 @@ def choose_transfer(api, repo_id: str, kind: Kind = "model") -> str:
 @contextmanager
 def _new_folder(folder: Path) -> Iterator[Path]:
     """An empty folder beside `folder`, which takes its name when the block ends well and is gone when it does not."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         yield partial
@@ -216,14 +245,16 @@ def patiently(request: Callable[[], T]) -> T:
 def _may_pass(error: BaseException | None) -> bool:
     """Whether the same request may succeed later."""
     import httpx2
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     while error is not None:
-        if isinstance(error, OfflineModeIsEnabled | LocalEntryNotFoundError):
-            return False  # of the latter the client has tried five times itself
+        if isinstance(error, OfflineModeIsEnabled | httpx2.ReadTimeout):
+            return False  # to wait a minute for an answer is enough
         if isinstance(error, HfHubHTTPError):
             return error.response.status_code in (408, 412, 429) or error.response.status_code >= 500
-        if isinstance(error, httpx2.TransportError | ConnectionError) or "Consistency check failed" in str(error):
+        if isinstance(error, httpx2.TransportError | ConnectionError | RuntimeError):  # the last one of Xet
+            return True
+        if "Consistency check failed" in str(error):
             return True
         error = error.__cause__ or error.__context__
     return False
@@ -265,6 +296,8 @@ def explained(repo_id: str) -> Iterator[None]:
             raise InputError(f"{where}: {what} ({said(error)})") from None
         raised: Any = RunFailed if status in (408, 412, 429) or status >= 500 else InputError
         raise raised(f"{where}: {status}, {said(error)}") from None
+    except UnicodeEncodeError:
+        raise InputError(f"{where}: HF_TOKEN or a name has letters that no token or address has") from None
     except (httpx2.TransportError, ConnectionError) as error:
         hint = "; set SSL_CERT_FILE to the file of your CA" if "CERTIFICATE_VERIFY_FAILED" in str(error) else ""
         raise RunFailed(f"{where}: does not answer ({said(error)}){hint}") from None
@@ -273,4 +306,8 @@ def explained(repo_id: str) -> Iterator[None]:
             raise RunFailed(f"{where}: a file ended early; nothing was kept") from None
         if "metadata" in str(error):  # of a card, which the Hub does not take
             raise InputError(f"{where}: README.md is not taken ({' '.join(said(error).split())})") from None
-        raise
+        if isinstance(error, OSError) and error.errno is not None:  # of a disk
+            raise
+        raise RunFailed(f"{where}: does not answer as a Hub does ({said(error)})") from None
+    except (httpx2.HTTPError, httpx2.InvalidURL, RuntimeError) as error:
+        raise RunFailed(f"{where}: does not answer as a Hub does ({said(error)})") from None

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import InputError
+from toolkit.safety import is_hub_id
 
 RESULTS_FILE = "results.json"
 LOG_FILE = "train_log.jsonl"
@@ -113,9 +114,11 @@ def _reset_peak_memory() -> None:
 
 
 def write_results(path: Path, stopwatch: Stopwatch, **fields: Any) -> dict[str, Any]:
-    """Write a record, atomically, and return it; versions, machine and command are added."""
+    """Write a record, atomically, and return it; what of encoder and data came from a Hub, versions, machine and
+    command are added."""
     record = {
         **fields,
+        "from_hub": [name for name in (fields.get("encoder"), fields.get("dataset")) if is_hub_id(str(name))],
         "seconds": stopwatch.seconds,
         "peak_memory_mb": stopwatch.peak_memory_mb,
         **made_with(),

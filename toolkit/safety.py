@@ -20,15 +20,28 @@ OF_DATASETS = {".parquet", *PICTURES} - {".svg"}
 PICKLES = set(".bin .pt .pth .ckpt .pkl .pickle .joblib .npy .npz .model .h5 .msgpack".split())
 ARCHIVES = set(".zip .tar .gz .tgz .bz2 .xz .zst .7z .rar .whl".split())
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
-BLOCK, LONGEST_TOKEN = 1 << 22, 200  # bytes
+BLOCK, SHORTEST_TOKEN, LONGEST_TOKEN = 1 << 22, 8, 200  # bytes
 _TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}\b")
 
 
 def check_repo_id(repo_id: str, flag: str = "REPO_ID") -> None:
     """Raises `InputError` where it is none that a Hub would take."""
-    name = repo_id.rpartition("/")[2]
-    if not REPOSITORY.fullmatch(repo_id) or "--" in repo_id or ".." in repo_id or name.startswith((".", "-")):
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError:
+        is_valid = False
+    else:
+        is_valid = repo_id.count("/") == 1 and repo_id.isascii()
+    if not is_valid:
         raise InputError(f"{flag} {repo_id}: expected a name like org/name, of letters, digits and single - _ .")
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether it is `org/name`, with a revision or the configuration of a data set or without, and nothing here."""
+    return bool(re.fullmatch(rf"{REPOSITORY.pattern}([@:][\w./-]+)?", name)) and not Path(name).exists()
 
 
 def what_speaks_against(path: str, kind: Kind) -> str | None:
@@ -70,41 +83,45 @@ def refuse_foreign_code(name: str, folder: Path) -> None:
     for path in folder.rglob("*.json"):
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError):
+        except (ValueError, RecursionError, IsADirectoryError):
             continue
-        for where in _leaves(found.get("auto_map") if isinstance(found, dict) else None):
+        for where in _named_code(found):
             if "--" in where:
                 raise InputError(f"{name}: {path.name} names code of another repository, {where.partition('--')[0]}")
 
 
-def _leaves(value: Any) -> Iterator[str]:
+def _named_code(value: Any, is_code: bool = False) -> Iterator[str]:
+    """All strings at any depth under the keys by which transformers finds code."""
     if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        for part in value:
-            yield from _leaves(part)
-    elif isinstance(value, str):
+        for key, inside in value.items():
+            yield from _named_code(inside, is_code or key in ("auto_map", "custom_pipelines"))
+    elif isinstance(value, list):
+        for inside in value:
+            yield from _named_code(inside, is_code)
+    elif is_code and isinstance(value, str):
         yield value
 
 
 def refuse_tokens(path: Path) -> None:
     """Raises `InputError` where a text holds the user's token, or what looks like another."""
-    token = (_token() or "").encode()
+    token = _secret().encode()
     with open(path, "rb") as file:
         end = b""
         while block := file.read(BLOCK):
             content = end + block
             if (token and token in content) or _TOKEN.search(content):
                 raise InputError(f"{path}: holds a token of a Hub, which is not sent; take it out")
-            end = content[-LONGEST_TOKEN:]
+            end = content[-max(LONGEST_TOKEN, len(token)) :]
 
 
 def without_token(text: str) -> str:
-    token = _token()
+    token = _secret()
     return text.replace(token, "***") if token else text
 
 
-def _token() -> str | None:
+def _secret() -> str:
+    """The user's token, unless it is so short that it is none to keep and a word of many texts."""
     from huggingface_hub import get_token
 
-    return get_token()
+    token = get_token() or ""
+    return token if len(token) >= SHORTEST_TOKEN else ""

@@ -2,19 +2,22 @@
 
 import atexit
 import json
+import os
 import re
 import shlex
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from toolkit.cards import CARD, card
+from toolkit.cards import CARD, card, read_mapping
 from toolkit.encoders import FEW_SHOT_FILE
-from toolkit.errors import InputError
+from toolkit.errors import InputError, first_line
 from toolkit.hub import WEIGHTS, choose_transfer, connect, explained, patiently
 from toolkit.models import PREFIX, classes_of
 from toolkit.results import is_main_process
@@ -22,7 +25,9 @@ from toolkit.safety import Kind, check_repo_id, is_left_out, refuse_tokens, what
 from toolkit.training_arguments import SharedArguments
 
 CONFIG = "config.json"
-LEFT_AT_HOME = re.compile(r"(^|/)(checkpoint-\d+|lr-[\d.e+-]+|whole)/|^predictions\.jsonl$")
+OF_RUNS = re.compile(  # what a run leaves besides its model
+    r"(^|/)(checkpoint-\d+|lr-[\d.e+-]+|whole|tensorboard|wandb)/|^predictions\.jsonl$"
+)
 MINUTES_TO_SHARE = 30.0  # what a training command has made
 
 
@@ -54,19 +59,17 @@ def plan_push(folder: str | Path, repo_id: str, kind: Kind = "model", with_code:
         raise InputError(f"{folder}: no such folder")
     found: dict[str, Path | bytes] = {}
     left_out = []
-    for path in sorted(folder.rglob("*")):
+    for path in _files_in(folder):
         name = path.relative_to(folder).as_posix()
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise InputError(f"{path}: a link that leads out of the folder, which is not sent")
-        if path.is_dir():
-            continue
-        if LEFT_AT_HOME.search(name) or is_left_out(name, kind) or path.name == ".gitattributes":
+        is_of_run = kind == "model" and OF_RUNS.search(name)
+        if is_of_run or is_left_out(name, kind) or path.name == ".gitattributes":
             left_out.append(name)
             continue
         if reason := what_speaks_against(name, kind):
             raise InputError(f"{path}: not sent, {reason}")
-        if path.suffix not in (WEIGHTS, ".parquet"):
-            refuse_tokens(path)
+        with _readable(path):
+            if path.suffix not in (WEIGHTS, ".parquet"):
+                refuse_tokens(path)
         found[name] = path
     if not found:
         raise InputError(f"{folder}: nothing in it that can be sent")
@@ -78,6 +81,29 @@ def plan_push(folder: str | Path, repo_id: str, kind: Kind = "model", with_code:
         found |= code_of(folder)
     found[CARD] = card(folder, repo_id, kind, found)
     return Plan(found, left_out)
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """All files, sorted. Raises `InputError` where one cannot be seen, or a link leads out of the folder."""
+
+    def fail(error: OSError) -> None:
+        raise InputError(f"{error.filename}: cannot be read ({error.strerror})")
+
+    found = []
+    for parent, folders, names in os.walk(folder, onerror=fail):
+        for path in (Path(parent) / name for name in [*folders, *names]):
+            if path.is_symlink() and (path.is_dir() or not path.resolve().is_relative_to(folder.resolve())):
+                raise InputError(f"{path}: a link that leads out of the folder, which is not sent")
+        found += [Path(parent) / name for name in names]
+    return sorted(found)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({first_line(error)})") from None
 
 
 def push(
@@ -111,8 +137,8 @@ def push(
 
         def commit() -> str:
             """Made anew on each attempt, since another commit may have come in between."""
-            head = str(api.repo_info(repo_id, repo_type=kind, revision=revision).sha)
-            there = api.list_repo_files(repo_id, repo_type=kind, revision=head)
+            head = api.repo_info(repo_id, repo_type=kind, revision=revision).sha  # none of one without a commit
+            there = api.list_repo_files(repo_id, repo_type=kind, revision=head) if head else []
             earlier = _read(api, repo_id, kind, head, CARD) if CARD in there else None
             plan.files[CARD] = card(folder, repo_id, kind, plan.files, earlier, tag or revision)
             stale = [path for path in there if path.endswith(WEIGHTS) and path not in plan.files]
@@ -142,15 +168,15 @@ def push(
 def _read(api, repo_id: str, kind: Kind, commit: str, path: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         found = api.hf_hub_download(repo_id, path, repo_type=kind, revision=commit, local_dir=folder)
-        return Path(found).read_text(encoding="utf-8")
+        with _readable(Path(repo_id) / path):
+            return Path(found).read_text(encoding="utf-8")
 
 
 def code_of(folder: Path) -> dict[str, Path | bytes]:
     """The source of a model of this package, flat, and its configuration that names it: by them transformers loads it
     where the package is not installed, with `trust_remote_code=True`. Of other models nothing."""
-    path = folder / CONFIG
-    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if not config.get("model_type", "").startswith(PREFIX):
+    config = read_mapping(folder / CONFIG)
+    if not str(config.get("model_type")).startswith(PREFIX):
         return {}
     from transformers.dynamic_module_utils import get_relative_import_files
 

@@ -35,7 +35,8 @@ class SimCLRForPreTraining(PreTrainedModel):
 
     def __init__(self, config: SimCLRConfig):
         super().__init__(config)
-        self.encoder = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(**config.encoder))
+        encoder_config = transformers.AutoConfig.for_model(**config.encoder)
+        self.encoder = transformers.AutoModel.from_config(encoder_config, trust_remote_code=False)
         self.projection = nn.Sequential(
             nn.Linear(config.hidden_size, config.hidden_size, bias=False),
             nn.BatchNorm1d(config.hidden_size),

@@ -128,4 +128,5 @@ def _new_encoder(config: dict[str, Any]) -> PreTrainedModel:
     if config["model_type"] in own:
         config_class, model_class = own[config["model_type"]]
         return model_class(config_class.from_dict(config))
-    return transformers.AutoModel.from_config(transformers.AutoConfig.for_model(**config))
+    config = transformers.AutoConfig.for_model(**config)
+    return transformers.AutoModel.from_config(config, trust_remote_code=False)

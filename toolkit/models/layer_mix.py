@@ -50,7 +50,7 @@ class LayerMixPreTrainedModel(PreTrainedModel):
         super().__init__(config)
         self.num_labels = config.num_labels
         encoder_config = transformers.AutoConfig.for_model(**config.encoder)
-        self.encoder = _without_pooler(transformers.AutoModel.from_config(encoder_config))
+        self.encoder = _without_pooler(transformers.AutoModel.from_config(encoder_config, trust_remote_code=False))
         self.scalar_mix = ScalarMix(encoder_config.num_hidden_layers + 1)
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.classifier = nn.Linear(self.widths * encoder_config.hidden_size, config.num_labels)

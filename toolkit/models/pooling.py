@@ -151,4 +151,5 @@ def _new_encoder(config: dict[str, Any]) -> PreTrainedModel:
     if config["model_type"] in OWN:
         config_class, model_class = OWN[config["model_type"]]
         return model_class(config_class.from_dict(config))
-    return transformers.AutoModel.from_config(transformers.AutoConfig.for_model(**config))
+    config = transformers.AutoConfig.for_model(**config)
+    return transformers.AutoModel.from_config(config, trust_remote_code=False)

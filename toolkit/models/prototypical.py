@@ -34,7 +34,8 @@ class PrototypicalForPreTraining(PreTrainedModel):
 
     def __init__(self, config: PrototypicalConfig):
         super().__init__(config)
-        self.encoder = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(**config.encoder))
+        encoder_config = transformers.AutoConfig.for_model(**config.encoder)
+        self.encoder = transformers.AutoModel.from_config(encoder_config, trust_remote_code=False)
         self.post_init()
 
     def forward(self, pixel_values: torch.Tensor, **kwargs) -> ModelOutput:
