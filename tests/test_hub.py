@@ -374,7 +374,7 @@ def test_what_may_not_be_sent_is_refused_before_anything_is(made, hub, tmp_path,
         ("README.md", b"---\ndate: 2026-02-31\n---\n", "README.md: the metadata between the lines --- are no YAML"),
         ("config.json", b"{", "config.json: no JSON"),
         ("config.json", b"[1]", "config.json: expected a mapping"),
-        ("config.json", b'{"model_type": "toolkit-nothing"}', "toolkit-nothing: no such encoder"),
+        ("config.json", b'{"model_type": "toolkit-nothing"}', "the toolkit has no encoder toolkit-nothing"),
         ("results.json", b"[", "results.json: no JSON"),
     ],
 )

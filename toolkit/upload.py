@@ -180,7 +180,10 @@ def code_of(folder: Path) -> dict[str, Path | bytes]:
         return {}
     from transformers.dynamic_module_utils import get_relative_import_files
 
-    module, classes = classes_of(config["model_type"])
+    try:
+        module, classes = classes_of(config["model_type"])
+    except KeyError:
+        raise InputError(f"{folder}: the toolkit has no encoder {config['model_type']}") from None
     source = Path(str(files("toolkit.models").joinpath(f"{module.rpartition('.')[2]}.py")))
     config["auto_map"] = {auto_class: f"{source.stem}.{name}" for auto_class, name in classes.items()}
     sources = [source, *map(Path, get_relative_import_files(source))]

@@ -5,8 +5,6 @@
 
 import importlib
 
-from toolkit.errors import InputError
-
 PREFIX = "toolkit-"
 _ON_TEXT = "Model ForTokenClassification ForSequenceClassification"
 _ON_IMAGES = "Model ForImageClassification"
@@ -27,13 +25,8 @@ _ENCODERS = {  # by model_type without the prefix: file, how its classes begin, 
 
 def classes_of(model_type: str) -> tuple[str, dict[str, str]]:
     """The module of an encoder, and the names of its classes by those of transformers' Auto classes. Raises
-    `InputError`."""
-    name = model_type.removeprefix(PREFIX)
-    if name not in _ENCODERS:
-        raise InputError(
-            f"{model_type}: no such encoder, expected one of {', '.join(PREFIX + name for name in _ENCODERS)}"
-        )
-    file, family, ends = _ENCODERS[name]
+    `KeyError`."""
+    file, family, ends = _ENCODERS[model_type.removeprefix(PREFIX)]
     classes = {f"AutoModel{end.removeprefix('Model')}": family + end for end in ends.split()}
     return f"{__name__}.{file}", {"AutoConfig": f"{family}Config", **classes}
 
