@@ -247,7 +247,6 @@ def write_measured(
 
 def fit(arguments: FitArguments) -> dict[str, Any]:
     """Leave a `FewShotClassifier` in `output_dir`; returns the record that stands in its `results.json`."""
-    from toolkit.few_shot import OF_ENCODER
     from toolkit.results import RESULTS_FILE, Stopwatch, check_output_dir, create_output_dir, write_results
     from toolkit.upload import share
 
@@ -272,7 +271,7 @@ def fit(arguments: FitArguments) -> dict[str, Any]:
         metrics={},
         seed=arguments.seed,
         encoder=arguments.encoder,
-        num_steps=arguments.max_steps if arguments.method in OF_ENCODER else 0,
+        num_steps=_num_steps(arguments),
         parameters=classifier.num_parameters,
         throughput=num_examples / stopwatch.seconds,
         throughput_unit="items/s",
@@ -293,6 +292,13 @@ def fitted(arguments: FitArguments | PredictArguments):
     items, labels = _with_descriptions(*examples.choose(arguments.shots, arguments.seed), reads, arguments)
     classifier = make_classifier(arguments, arguments.encoder, arguments.seed)
     return classifier.fit(items, labels, load_unlabelled(reads, arguments)), len(items)
+
+
+def _num_steps(arguments: FewShotArguments) -> int:
+    """Of fine-tuning."""
+    from toolkit.few_shot import OF_ENCODER
+
+    return arguments.max_steps if arguments.method in OF_ENCODER else 0
 
 
 def make_classifier(arguments: FewShotArguments, encoder: str | None, seed: int = 0):
@@ -380,7 +386,7 @@ def _over_seeds(featuriser, arguments: EvaluateArguments) -> tuple[dict[str, Any
         "metrics": {
             "accuracy": ratio_interval([sum(of_item) for of_item in zip(*hits, strict=True)], [len(hits)] * len(lines))
         },
-        "num_steps": arguments.max_steps if arguments.method in OF_ENCODER else 0,
+        "num_steps": _num_steps(arguments),
         "by_seed": by_seed,
         "deviation": statistics.stdev(by_seed) if len(by_seed) > 1 else None,
         "seconds_by_seed": seconds,

@@ -355,21 +355,6 @@ def test_private_is_verified(made, hub, tmp_path):
         ("all.tar.gz", b"x", "all.tar.gz: not sent, it is an archive"),
         ("notes.txt", b"HF_TOKEN=TOKEN", "notes.txt: holds a token"),
         ("others.txt", b"hf_" + 34 * b"a", "others.txt: holds a token"),
-    ],
-)
-def test_what_may_not_be_sent_is_refused_before_anything_is(made, hub, tmp_path, file, content, said):
-    shutil.copytree(made["lenet"], tmp_path / "folder")
-    (tmp_path / "folder" / file).write_bytes(content.replace(b"TOKEN", hub.token.encode()))
-    done = hub.run("push", tmp_path / "folder", "me/refused")
-    (tmp_path / "folder" / file).unlink()
-    assert done.returncode == 2
-    assert said in done.stderr
-    assert not hub.api().repo_exists("me/refused")
-
-
-@pytest.mark.parametrize(
-    ("file", "content", "said"),
-    [
         ("README.md", b"\xff\xfe", "README.md: cannot be read"),
         ("README.md", b"---\ndate: 2026-02-31\n---\n", "README.md: the metadata between the lines --- are no YAML"),
         ("config.json", b"{", "config.json: no JSON"),
@@ -378,14 +363,15 @@ def test_what_may_not_be_sent_is_refused_before_anything_is(made, hub, tmp_path,
         ("results.json", b"[", "results.json: no JSON"),
     ],
 )
-def test_a_folder_that_is_damaged_is_refused_in_one_line(made, hub, tmp_path, file, content, said):
+def test_what_may_not_be_sent_is_refused_in_one_line_before_anything_is(made, hub, tmp_path, file, content, said):
     shutil.copytree(made["lenet"], tmp_path / "folder")
-    (tmp_path / "folder" / file).write_bytes(content)
-    done = hub.run("push", tmp_path / "folder", "me/damaged", "--with_code")
+    (tmp_path / "folder" / file).write_bytes(content.replace(b"TOKEN", hub.token.encode()))
+    done = hub.run("push", tmp_path / "folder", "me/refused", "--with_code")
+    (tmp_path / "folder" / file).unlink()
     assert done.returncode == 2
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
-    assert not hub.api().repo_exists("me/damaged")
+    assert not hub.api().repo_exists("me/refused")
 
 
 def test_what_other_tools_leave_is_no_hindrance(made, hub, tmp_path):

@@ -5,6 +5,7 @@ are those of https://huggingface.co/docs/hub/model-cards. What stands between th
 push; text around it, and metadata that somebody has set, stay.
 """
 
+import functools
 import hashlib
 import json
 import re
@@ -14,7 +15,8 @@ from typing import Any
 
 from toolkit import __version__
 from toolkit.encoders import FEW_SHOT_FILE, SCRATCH
-from toolkit.errors import InputError, first_line
+from toolkit.errors import InputError, first_line, readable
+from toolkit.models import PREFIX
 from toolkit.results import RESULTS_FILE
 from toolkit.safety import Kind
 
@@ -25,7 +27,7 @@ END = "<!-- toolkit: end -->"
 _BLOCK = re.compile(rf"{re.escape(BEGIN)} \[(\w*) (.*?)\] -->\n.*?{re.escape(END)}\n?", re.DOTALL)
 _METADATA = re.compile(r"\A---\n(.*?)\n?---\n", re.DOTALL)
 
-PIPELINES = {  # how a class ends, transformers' name of the task, what an example is
+PIPELINES = {  # transformers' name of the task, by how a class ends
     "ForTokenClassification": "token-classification",
     "ForSequenceClassification": "text-classification",
     "ForImageClassification": "image-classification",
@@ -87,7 +89,8 @@ def card(
     theirs = {name: value for name, value in metadata.items() if name != "model-index" and made.get(name) != value}
     merged = {**ours, **theirs}
     if isinstance(tags := theirs.get("tags"), list):
-        merged["tags"] = _union([tag for tag in tags if tag not in made.get("tags", [])], ours.get("tags", []))
+        added = [tag for tag in tags if tag not in made.get("tags", [])]
+        merged["tags"] = list(dict.fromkeys([*added, *ours["tags"]]))
     if not _BLOCK.search(text):
         text = f"{text.strip() or '# ' + repo_id.rpartition('/')[2]}\n\n{BEGIN} [ ] -->\n{END}\n"
     text = f"---\n{_as_yaml(merged)}---\n\n{text.lstrip()}"
@@ -147,24 +150,17 @@ def _as_yaml(metadata: dict[str, Any]) -> str:
     return yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True) if metadata else ""
 
 
-def _union(*lists: list[str]) -> list[str]:
-    return list(dict.fromkeys(tag for tags in lists for tag in tags))
-
-
 def _read_text(path: Path) -> str:
-    try:
+    with readable(path):
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({first_line(error)})") from None
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
     """What a JSON file says; nothing where there is none. Raises `InputError` where it is no mapping."""
+    text = _read_text(path) if path.is_file() else "{}"
     try:
-        found = json.loads(_read_text(path)) if path.is_file() else {}
+        found = json.loads(text)
     except (ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{path}: no JSON ({first_line(error)})") from None
     if not isinstance(found, dict):
         raise InputError(f"{path}: expected a mapping")
@@ -180,13 +176,14 @@ def _of_model(folder: Path, repo_id: str, files: Iterable[str], revision: str | 
     config, record = read_mapping(folder / "config.json"), _record(folder)
     is_few_shot = FEW_SHOT_FILE in files
     inside = config.get("encoder")
-    family = str((inside if isinstance(inside, dict) else config).get("model_type", "")).removeprefix("toolkit-")
+    family = str((inside if isinstance(inside, dict) else config).get("model_type", "")).removeprefix(PREFIX)
     architecture = str((config.get("architectures") or [""])[0])
-    pipeline = next((name for end, name in PIPELINES.items() if architecture.endswith(end)), None)
+    head = next((end for end in PIPELINES if architecture.endswith(end)), "")
+    pipeline = PIPELINES.get(head)
     labels = _labels(folder, config, pipeline)
     metrics = {name: figure for name, figure in record.get("metrics", {}).items() if not name.startswith("f1_")}
     noun, paper = FAMILIES.get(family, (f"A {family}" if family else "A tokenizer", None))
-    snippet, note = _snippet(repo_id, config, pipeline, files, revision)
+    snippet, note = _snippet(repo_id, config, head, files, revision)
     dataset = record.get("dataset")
     metadata: dict[str, Any] = {
         "library_name": "transformers" if config or not is_few_shot else "pretrain-transfer-toolkit",
@@ -254,25 +251,22 @@ def _what(noun: str, record: Mapping[str, Any], pipeline: str | None, is_few_sho
     return what + "."
 
 
-def _snippet(
-    repo_id: str, config: dict, pipeline: str | None, files: set[str], revision: str | None
-) -> tuple[str, str | None]:
+def _snippet(repo_id: str, config: dict, head: str, files: set[str], revision: str | None) -> tuple[str, str | None]:
     """Three lines of Python that load it, and what is to be known of them."""
     if FEW_SHOT_FILE in files and not config:
         at = f"{repo_id}@{revision}" if revision else repo_id
         load = f'classifier = FewShotClassifier.from_pretrained("{at}")'
         return f"from toolkit import FewShotClassifier\n{load}\nclassifier.classes_", _NEEDS_TOOLKIT
-    is_ours = str(config.get("model_type", "")).startswith("toolkit-")
+    is_ours = str(config.get("model_type", "")).startswith(PREFIX)
     travels = is_ours and any(name.endswith(".py") for name in files)
     pin = f', revision="{revision}"' if revision else ""
     trust = ", trust_remote_code=True" if travels else ""
     first = ["import toolkit"] if is_ours and not travels else []
     note = _NEEDS_TOOLKIT if first else _NOTE_ON_CODE if travels else None
-    if pipeline in ("token-classification", "text-classification") and "tokenizer.json" in files:
-        load = f'ask = pipeline("{pipeline}", "{repo_id}"{pin}{trust})'
+    if head in ("ForTokenClassification", "ForSequenceClassification") and "tokenizer.json" in files:
+        load = f'ask = pipeline("{PIPELINES[head]}", "{repo_id}"{pin}{trust})'
         lines = [*first, "from transformers import pipeline", load, 'ask("Some text.")']
         return "\n".join(lines[:3]), note
-    head = next((end for end, name in PIPELINES.items() if name == pipeline), "")
     loads = [f'model = AutoModel{head}.from_pretrained("{repo_id}"{pin}{trust})'] if config else []
     for file, variable, loader in (
         ("preprocessor_config.json", "processor", "AutoImageProcessor"),
@@ -351,14 +345,19 @@ def _licence(record: Mapping[str, Any]) -> str:
                 lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
                 return next(filter(None, map(str.strip, lines)), "not known")
     if dataset in record.get("from_hub", []):
-        from huggingface_hub import HfApi
-
-        try:
-            info = HfApi().dataset_info(dataset.partition(":")[0], timeout=5)
-            return str((info.card_data and info.card_data.get("license")) or "not known")
-        except Exception:  # whatever keeps it from saying, a card without it is better than none
-            return "not known"
+        return _licence_on_hub(dataset.partition(":")[0])
     return "not known"
+
+
+@functools.cache  # a card is made twice: before anything is sent, and beside the one that is there
+def _licence_on_hub(dataset: str) -> str:
+    from huggingface_hub import HfApi
+
+    try:
+        info = HfApi().dataset_info(dataset, timeout=5)
+        return str((info.card_data and info.card_data.get("license")) or "not known")
+    except Exception:  # whatever keeps it from saying, a card without it is better than none
+        return "not known"
 
 
 def _split_or_nothing(path: Path) -> dict[str, Any]:
@@ -409,15 +408,16 @@ def _of_data(folder: Path, repo_id: str, files: Iterable[str], revision: str | N
     splits = files_by_split(folder, paths)
     suffixes = {path.suffix for of_split in splits.values() for path in of_split}
     metadata: dict[str, Any] = {"tags": ["pretrain-transfer-toolkit"]}
-    pull = f'from toolkit.hub import pull\npull("{repo_id}", "DIR", kind="dataset")  # then --data DIR'
     if len(suffixes) == 1 and suffixes <= {".txt", *TABLE_BUILDERS}:
-        named = {split: [path.relative_to(folder).as_posix() for path in splits[split]] for split in splits}
-        data_files = [{"split": split, "path": paths} for split, paths in named.items()]
+        data_files = [
+            {"split": split, "path": [path.relative_to(folder).as_posix() for path in of_split]}
+            for split, of_split in splits.items()
+        ]
         metadata["configs"] = [{"config_name": "default", "data_files": data_files}]
         pin = f', revision="{revision}"' if revision else ""
         snippet = f'from datasets import load_dataset\ndata = load_dataset("{repo_id}"{pin})\nprint(data)'
     else:
-        snippet = pull
+        snippet = f'from toolkit.hub import pull\npull("{repo_id}", "DIR", kind="dataset")  # then --data DIR'
     listed = "; ".join(f"{split} in {len(of_split)} files" for split, of_split in splits.items())
     note = f"From the command line: `toolkit pull {repo_id} DIR --repo_type dataset`, then `--data DIR`."
     return metadata, _render(what=f"A data set: {listed}.", snippet=snippet, note=note)

@@ -16,15 +16,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from toolkit.errors import InputError, RunFailed, first_line
+from toolkit.results import nearest_existing
 
 PACKAGE = "pretrain-transfer-toolkit"
 ROOM = 5e9  # bytes of disk below which checkpoints of small encoders soon do not fit
 LARGE = 12_000_000  # bytes: more than a Hub takes inside a commit
 SECONDS_FOR_PROCESSES = 120
-
-
-class Failed(Exception):
-    """The message says what to do."""
 
 
 class Check(NamedTuple):
@@ -51,8 +48,6 @@ def examine(with_hub: bool) -> Iterator[Check]:
 def _run(name: str, check: Callable[[], str]) -> Check:
     try:
         return Check(name, "ok", check())
-    except Failed as failure:
-        return Check(name, "failed", str(failure))
     except (InputError, RunFailed) as error:
         return Check(name, "failed", " ".join(str(error).split()))
     except Exception as error:
@@ -60,7 +55,7 @@ def _run(name: str, check: Callable[[], str]) -> Check:
 
 
 def versions() -> str:
-    """Of what the package asks for; raises `Failed` where one is missing or another than asked for."""
+    """Of what the package asks for; raises `RunFailed` where one is missing or another than asked for."""
     from packaging.requirements import Requirement
 
     wrong, found = [], []
@@ -78,7 +73,7 @@ def versions() -> str:
         if requirement.name in ("torch", "transformers", "datasets", "accelerate", "huggingface-hub"):
             found.append(f"{requirement.name} {installed}")
     if wrong:
-        raise Failed(f"{'; '.join(wrong)}; try: pip install --upgrade {PACKAGE}")
+        raise RunFailed(f"{'; '.join(wrong)}; try: pip install --upgrade {PACKAGE}")
     return f"python {sys.version.split()[0]}, {', '.join(found)}"
 
 
@@ -96,7 +91,7 @@ def devices() -> str:
             torch.ones(8, device=f"cuda:{index}").sum().item()
             said.append(f"GPU {index}: {properties.name}, {properties.total_memory / 1e9:.0f} GB")
     elif shutil.which("nvidia-smi") and torch.version.cuda is None:
-        raise Failed(
+        raise RunFailed(
             "there is a GPU, but this torch is built without CUDA; install torch for your CUDA from pytorch.org"
         )
     elif torch.accelerator.is_available():
@@ -122,9 +117,9 @@ def processes() -> str:
             env={**variables, "OMP_NUM_THREADS": "1"},
         )
     except subprocess.TimeoutExpired:
-        raise Failed(f"two processes did not find one another in {SECONDS_FOR_PROCESSES} s; {advice}") from None
+        raise RunFailed(f"two processes did not find one another in {SECONDS_FOR_PROCESSES} s; {advice}") from None
     if "the ranks add up to 1" not in done.stdout:
-        raise Failed(f"two processes of torchrun cannot work together ({_last_line(done.stderr)}); {advice}")
+        raise RunFailed(f"two processes of torchrun cannot work together ({_last_line(done.stderr)}); {advice}")
     return "two processes of torchrun work together"
 
 
@@ -137,7 +132,9 @@ def disk() -> str:
     free = {where: shutil.disk_usage(path).free for where, path in places.items()}
     for where, size in free.items():
         if size < ROOM:
-            raise Failed(f"{size / 1e9:.1f} GB free {where} ({places[where]}); delete old checkpoints, or set TMPDIR")
+            raise RunFailed(
+                f"{size / 1e9:.1f} GB free {where} ({places[where]}); delete old checkpoints, or set TMPDIR"
+            )
     return ", ".join(f"{size / 1e9:.0f} GB free {where}" for where, size in free.items())
 
 
@@ -148,9 +145,10 @@ def caches() -> str:
     said = []
     for name, folder in (("Hub", constants.HF_HUB_CACHE), ("datasets", datasets.config.HF_DATASETS_CACHE)):
         path = Path(folder)
-        nearest = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
-        if not os.access(nearest, os.W_OK):
-            raise Failed(f"the cache of the {name} in {path} cannot be written to; set HF_HOME to a folder that can")
+        if not os.access(nearest_existing(path), os.W_OK):
+            raise RunFailed(
+                f"the cache of the {name} in {path} cannot be written to; set HF_HOME to a folder that can"
+            )
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file() and not file.is_symlink())
         said.append(f"{name} {size / 1e9:.1f} GB in {path}")
     return ", ".join(said)
@@ -205,7 +203,7 @@ class _Visit:
         from huggingface_hub.utils import get_session
 
         if constants.HF_HUB_OFFLINE:
-            raise Failed("HF_HUB_OFFLINE is set; unset it to reach the Hub")
+            raise RunFailed("HF_HUB_OFFLINE is set; unset it to reach the Hub")
         started = time.monotonic()
         try:
             answer = get_session().get(f"{constants.ENDPOINT}/api/models?limit=1")
@@ -215,23 +213,23 @@ class _Visit:
                 if "CERTIFICATE" in str(error)
                 else ("check HF_ENDPOINT, and HTTPS_PROXY and NO_PROXY where there is a proxy")
             )
-            raise Failed(f"{constants.ENDPOINT} does not answer ({first_line(error)}); {hint}") from None
+            raise RunFailed(f"{constants.ENDPOINT} does not answer ({first_line(error)}); {hint}") from None
         if "json" not in answer.headers.get("content-type", ""):
-            raise Failed(f"{constants.ENDPOINT} does not answer as a Hub does; check HF_ENDPOINT")
+            raise RunFailed(f"{constants.ENDPOINT} does not answer as a Hub does; check HF_ENDPOINT")
         return f"{constants.ENDPOINT} answers in {time.monotonic() - started:.2f} s"
 
     def log_in(self) -> str:
         from huggingface_hub import get_token
 
         if get_token() is None:
-            raise Failed(
+            raise RunFailed(
                 "there is no token; set HF_TOKEN, or HF_TOKEN_PATH to a file that holds it, or: hf auth login"
             )
         found = self.ask(self.api.whoami)
         self.user = found["name"]
         role = (found.get("auth") or {}).get("accessToken", {}).get("role")
         if role == "read":
-            raise Failed(f"the token of {self.user} may only read; make one that may write")
+            raise RunFailed(f"the token of {self.user} may only read; make one that may write")
         return f"as {self.user}"
 
     def create(self) -> str:
@@ -244,14 +242,14 @@ class _Visit:
         from huggingface_hub.errors import HfHubHTTPError
 
         if not self.ask(lambda: self.api.repo_info(self.repo_id)).private:
-            raise Failed("the repository was to be private and is not; keep what is private off this server")
+            raise RunFailed("the repository was to be private and is not; keep what is private off this server")
         try:
             HfApi(token=False).repo_info(self.repo_id or "")
         except HfHubHTTPError as error:
             if error.response.status_code in (401, 403, 404):
                 return "a private repository cannot be seen without the token"
             raise
-        raise Failed("a stranger can see a private repository; keep what is private off this server")
+        raise RunFailed("a stranger can see a private repository; keep what is private off this server")
 
     def send_small(self) -> str:
         self._send("small.txt", b"sent by toolkit doctor\n")
@@ -265,7 +263,7 @@ class _Visit:
         try:
             self._send("large.safetensors", self.large)
         except (InputError, RunFailed) as error:
-            raise Failed(
+            raise RunFailed(
                 f"{error}; {'try HF_HUB_DISABLE_XET=1' if transfer == 'Xet' else 'ask for LFS there'}"
             ) from None
         speed = f"{LARGE / 1e6 / (time.monotonic() - started):.1f} MB/s by {transfer}"
@@ -278,14 +276,14 @@ class _Visit:
         with tempfile.TemporaryDirectory() as folder:
             pull(self.repo_id or "", Path(folder) / "pulled")
             if (Path(folder) / "pulled" / "large.safetensors").read_bytes() != self.large:
-                raise Failed("what came back is not what was sent; tell whoever runs the server")
+                raise RunFailed("what came back is not what was sent; tell whoever runs the server")
         return "what came back is what was sent"
 
     def leave(self) -> str:
         try:
             self.ask(lambda: self.api.delete_repo(self.repo_id))
         except (InputError, RunFailed) as error:
-            raise Failed(f"delete {self.repo_id} yourself ({error})") from None
+            raise RunFailed(f"delete {self.repo_id} yourself ({error})") from None
         return f"{self.repo_id} is deleted"
 
     def _send(self, path: str, content: bytes) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from toolkit.errors import InputError, extra, first_line
 from toolkit.hub import local_copy
+from toolkit.models import PREFIX
 
 FEW_SHOT_FILE = "few_shot.json"  # in the folder of a few-shot classifier
 SCRATCH = "scratch:"
@@ -75,7 +76,7 @@ def load_encoder(
     else:
         config = load_config(source)
         tokenizer = load_tokenizer(tokenizer_name or source)
-    mix_layers = mix_layers and not config.model_type.startswith("toolkit-")
+    mix_layers = mix_layers and not config.model_type.startswith(PREFIX)
     if mix_layers:
         from toolkit.models.layer_mix import LayerMixConfig
 

@@ -69,6 +69,15 @@ def extra(name: str) -> Iterator[None]:
         raise InputError(f"{error.name} is missing, try: pip install 'pretrain-transfer-toolkit[{name}]'") from None
 
 
+@contextmanager
+def readable(path: Any) -> Iterator[None]:
+    """Around the reading of a file: raises `InputError` where it cannot be read, or is not UTF-8."""
+    try:
+        yield
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({first_line(error)})") from None
+
+
 def first_line(error: BaseException) -> str:
     """The first line of what a library has to say."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

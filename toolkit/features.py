@@ -19,6 +19,7 @@ import torch
 from toolkit.encoders import FEW_SHOT_FILE, load_config, load_encoder, load_image_encoder
 from toolkit.errors import InputError, first_line
 from toolkit.hub import local_copy
+from toolkit.models import PREFIX
 from toolkit.models.heads import pooled
 from toolkit.models.pieces import mean_of_tokens
 from toolkit.processes import make_accelerator
@@ -145,10 +146,10 @@ class TextFeaturiser(Featuriser):
 
 def weights_of_tokens(tokenizer, model_type: str) -> tuple[torch.Tensor, torch.Tensor]:
     """(V,) and (V,): how much each entry of a vocabulary counts in the mean, and whether it continues a word."""
-    entries = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-    weights, continues = torch.ones(len(entries)), torch.zeros(len(entries), dtype=torch.bool)
-    if not model_type.startswith("toolkit-"):
+    weights, continues = torch.ones(len(tokenizer)), torch.zeros(len(tokenizer), dtype=torch.bool)
+    if not model_type.startswith(PREFIX):
         return weights, continues
+    entries = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     continues[:] = torch.tensor([entry is not None and entry.startswith(CONTINUATION) for entry in entries])
     if (first_word_id := FIRST_WORD_ID.get(model_type)) is not None:
         ranks = (torch.arange(len(entries)) - first_word_id + 1).clamp(min=1)  # of single letters and signs 1

@@ -3,9 +3,9 @@
 import functools
 import glob
 import os
+import secrets
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from toolkit.errors import InputError, RunFailed, first_line
+from toolkit.results import nearest_existing
 from toolkit.safety import (
     REPOSITORY,
     Kind,
@@ -112,15 +113,20 @@ def _listed(api, repo_id: str, revision: str | None, kind: Kind) -> tuple[str, d
         info = patiently(lambda: api.repo_info(repo_id, revision=revision, repo_type=kind))
         tree = patiently(lambda: list(api.list_repo_tree(repo_id, recursive=True, revision=info.sha, repo_type=kind)))
     files = {entry.path: entry.size for entry in tree if isinstance(entry, RepoFile)}
-    paths = [path for path in files if not is_left_out(path, kind)]
-    refused = {path: reason for path in paths if (reason := what_speaks_against(path, kind))}
+    allowed, refused = _sorted_out(files, kind)
     refused |= {each.rfilename: "it is no plain file" for each in info.siblings or [] if each.rfilename not in files}
-    return str(info.sha), {path: files[path] for path in paths if path not in refused}, refused
+    return str(info.sha), {path: files[path] for path in allowed}, refused
+
+
+def _sorted_out(paths: Iterable[str], kind: Kind) -> tuple[list[str], dict[str, str]]:
+    """The files that may be taken, and why others are refused."""
+    reasons = {path: what_speaks_against(path, kind) for path in paths if not is_left_out(path, kind)}
+    return [path for path, reason in reasons.items() if reason is None], {p: r for p, r in reasons.items() if r}
 
 
 def _room(folder: Path) -> int:
     """Free bytes where it is or will be."""
-    return shutil.disk_usage(next(path for path in (folder, *folder.absolute().parents) if path.exists())).free
+    return shutil.disk_usage(nearest_existing(folder)).free
 
 
 def _check_size(repo_id: str, size: int, max_gigabytes: float, room: int) -> None:
@@ -158,9 +164,8 @@ def _cached(repo_id: str, revision: str | None) -> Path:
     if constants.HF_HUB_OFFLINE:
         try:
             tree = get_cached_repo_tree(repo_id, revision=revision)
-            paths = [entry.path for entry in tree if not is_left_out(entry.path, "model")]
-            allowed = _exactly(path for path in paths if not what_speaks_against(path, "model"))
-            folder = Path(snapshot_download(repo_id, revision=revision, allow_patterns=allowed))
+            allowed, _ = _sorted_out((entry.path for entry in tree), "model")
+            folder = Path(snapshot_download(repo_id, revision=revision, allow_patterns=_exactly(allowed)))
         except (CachedRepoTreeNotFoundError, LocalEntryNotFoundError):
             what = repo_id if revision is None else f"{repo_id}@{revision}"
             raise InputError(f"{what}: no such folder, nor a copy of it, and HF_HUB_OFFLINE is set") from None
@@ -219,12 +224,10 @@ def choose_transfer(api, repo_id: str, kind: Kind = "model") -> str:
 @contextmanager
 def _new_folder(folder: Path) -> Iterator[Path]:
     """An empty folder beside `folder`, which takes its name when the block ends well and is gone when it does not."""
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    partial.mkdir()
     try:
         yield partial
-        mask = os.umask(0)
-        os.umask(mask)
-        partial.chmod(0o777 & ~mask)
         os.replace(partial, folder)  # which may be there, empty
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -251,13 +254,18 @@ def _may_pass(error: BaseException | None) -> bool:
         if isinstance(error, OfflineModeIsEnabled | httpx2.ReadTimeout):
             return False  # to wait a minute for an answer is enough
         if isinstance(error, HfHubHTTPError):
-            return error.response.status_code in (408, 412, 429) or error.response.status_code >= 500
+            return _passes(error.response.status_code)
         if isinstance(error, httpx2.TransportError | ConnectionError | RuntimeError):  # the last one of Xet
             return True
         if "Consistency check failed" in str(error):
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def _passes(status: int) -> bool:
+    """Whether an answer of that status may be another one later."""
+    return status in (408, 412, 429) or status >= 500
 
 
 @contextmanager
@@ -294,20 +302,18 @@ def explained(repo_id: str) -> Iterator[None]:
         if status in (401, 403):
             what = "HF_TOKEN does not allow it" if get_token() else "needs a token, set HF_TOKEN"
             raise InputError(f"{where}: {what} ({said(error)})") from None
-        raised: Any = RunFailed if status in (408, 412, 429) or status >= 500 else InputError
+        raised: Any = RunFailed if _passes(status) else InputError
         raise raised(f"{where}: {status}, {said(error)}") from None
     except UnicodeEncodeError:
         raise InputError(f"{where}: HF_TOKEN or a name has letters that no token or address has") from None
     except (httpx2.TransportError, ConnectionError) as error:
         hint = "; set SSL_CERT_FILE to the file of your CA" if "CERTIFICATE_VERIFY_FAILED" in str(error) else ""
         raise RunFailed(f"{where}: does not answer ({said(error)}){hint}") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError, httpx2.HTTPError, httpx2.InvalidURL) as error:
         if "Consistency check failed" in str(error):
             raise RunFailed(f"{where}: a file ended early; nothing was kept") from None
-        if "metadata" in str(error):  # of a card, which the Hub does not take
+        if isinstance(error, ValueError) and "metadata" in str(error):  # of a card, which the Hub does not take
             raise InputError(f"{where}: README.md is not taken ({' '.join(said(error).split())})") from None
         if isinstance(error, OSError) and error.errno is not None:  # of a disk
             raise
-        raise RunFailed(f"{where}: does not answer as a Hub does ({said(error)})") from None
-    except (httpx2.HTTPError, httpx2.InvalidURL, RuntimeError) as error:
         raise RunFailed(f"{where}: does not answer as a Hub does ({said(error)})") from None

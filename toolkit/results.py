@@ -25,7 +25,7 @@ def check_output_dir(output_dir: str | Path, resume: bool = False, overwrite: bo
     folder = Path(output_dir)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--output_dir {folder}: this is a file, expected a folder")
-    nearest = next(path for path in [folder, *folder.absolute().parents] if path.exists())
+    nearest = nearest_existing(folder)
     if not os.access(nearest, os.W_OK) or not nearest.is_dir():
         raise InputError(f"--output_dir {folder}: cannot be written to, {nearest} does not allow it")
     if folder.is_dir() and any(folder.iterdir()):
@@ -37,6 +37,11 @@ def check_output_dir(output_dir: str | Path, resume: bool = False, overwrite: bo
                 "--overwrite_output_dir to replace it, or name another"
             )
     return folder
+
+
+def nearest_existing(folder: Path) -> Path:
+    """The folder itself, or the one above it in which it would be made."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
 
 
 def finished_run(arguments: Any) -> dict[str, Any] | None:

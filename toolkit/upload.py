@@ -8,8 +8,6 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -17,7 +15,7 @@ from typing import Any
 
 from toolkit.cards import CARD, card, read_mapping
 from toolkit.encoders import FEW_SHOT_FILE
-from toolkit.errors import InputError, first_line
+from toolkit.errors import InputError, readable
 from toolkit.hub import WEIGHTS, choose_transfer, connect, explained, patiently
 from toolkit.models import PREFIX, classes_of
 from toolkit.results import is_main_process
@@ -52,7 +50,10 @@ class Pushed:
 
 
 def plan_push(folder: str | Path, repo_id: str, kind: Kind = "model", with_code: bool = False) -> Plan:
-    """What of a folder goes to the Hub, without asking it. Raises `InputError` where something may not be sent."""
+    """What of a folder goes to the Hub, which is asked for no more than the licence of a data set that it has.
+
+    Raises `InputError` where something may not be sent.
+    """
     check_repo_id(repo_id)
     folder = Path(folder)
     if not folder.is_dir():
@@ -67,7 +68,7 @@ def plan_push(folder: str | Path, repo_id: str, kind: Kind = "model", with_code:
             continue
         if reason := what_speaks_against(name, kind):
             raise InputError(f"{path}: not sent, {reason}")
-        with _readable(path):
+        with readable(path):
             if path.suffix not in (WEIGHTS, ".parquet"):
                 refuse_tokens(path)
         found[name] = path
@@ -96,14 +97,6 @@ def _files_in(folder: Path) -> list[Path]:
                 raise InputError(f"{path}: a link that leads out of the folder, which is not sent")
         found += [Path(parent) / name for name in names]
     return sorted(found)
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({first_line(error)})") from None
 
 
 def push(
@@ -168,7 +161,7 @@ def push(
 def _read(api, repo_id: str, kind: Kind, commit: str, path: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         found = api.hf_hub_download(repo_id, path, repo_type=kind, revision=commit, local_dir=folder)
-        with _readable(Path(repo_id) / path):
+        with readable(f"{repo_id}/{path}"):
             return Path(found).read_text(encoding="utf-8")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from toolkit.errors import InputError, first_line
+from toolkit.safety import REPOSITORY
 
 SAMPLE = "sample"
 SAMPLE_TREEBANK = Path(__file__).parent / "samples" / "treebank"
@@ -18,7 +19,7 @@ USUAL_LABEL_COLUMNS = ("label", "labels", "category", "class")
 # What files of a split are called, in the order in which they are looked for.
 SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "dev"), "test": ("test",)}
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
+_HUB_ID = re.compile(rf"{REPOSITORY.pattern}(:[\w.-]+)?")
 
 
 def suffix_of(path: Path) -> str:

@@ -9,11 +9,12 @@ Shape legend: B images, C channels, S height and width, P size of a projection.
 from typing import Any
 
 import torch
-import transformers
 from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
+
+from .heads import new_encoder
 
 
 class SimCLRConfig(PreTrainedConfig):
@@ -35,8 +36,7 @@ class SimCLRForPreTraining(PreTrainedModel):
 
     def __init__(self, config: SimCLRConfig):
         super().__init__(config)
-        encoder_config = transformers.AutoConfig.for_model(**config.encoder)
-        self.encoder = transformers.AutoModel.from_config(encoder_config, trust_remote_code=False)
+        self.encoder = new_encoder(config.encoder)
         self.projection = nn.Sequential(
             nn.Linear(config.hidden_size, config.hidden_size, bias=False),
             nn.BatchNorm1d(config.hidden_size),

@@ -9,7 +9,6 @@ Shape legend: B batch, T tokens, D features, P points, C classes.
 from typing import Any
 
 import torch
-import transformers
 from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -17,21 +16,21 @@ from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention, 
 
 from .elmo import ElmoConfig, ElmoModel
 from .fasttext import FastTextConfig, FastTextModel
-from .heads import pooled
+from .heads import new_encoder, pooled, take_over
 from .mlp import MlpConfig, MlpModel
 from .pieces import mean_of_tokens
-from .pooling import OWN, PooledConfig, PooledModel
+from .pooling import OWN as OF_POOLING
+from .pooling import PooledConfig, PooledModel
 from .word2vec import Word2VecConfig, Word2VecModel
 
-OF_WORDS = {  # a copy of this file finds them beside it
-    config.model_type: (config, model)
-    for config, model in (
-        (ElmoConfig, ElmoModel),
-        (FastTextConfig, FastTextModel),
-        (Word2VecConfig, Word2VecModel),
-    )
-}
-OF_IMAGES = {**OWN, MlpConfig.model_type: (MlpConfig, MlpModel), PooledConfig.model_type: (PooledConfig, PooledModel)}
+OWN = (  # a copy of this file finds them beside it
+    *OF_POOLING,
+    (ElmoConfig, ElmoModel),
+    (FastTextConfig, FastTextModel),
+    (MlpConfig, MlpModel),
+    (PooledConfig, PooledModel),
+    (Word2VecConfig, Word2VecModel),
+)
 
 
 class FewShotConfig(PreTrainedConfig):
@@ -49,10 +48,7 @@ class FewShotConfig(PreTrainedConfig):
     num_tokens: int | None = None
 
     def __post_init__(self, **kwargs):
-        encoder = self.encoder or {}
-        for name in ("vocab_size", "max_position_embeddings", "pad_token_id", "image_size"):
-            if name in encoder:  # what a tokenizer or an image has to fit
-                setattr(self, name, encoder[name])
+        take_over(self, "vocab_size", "max_position_embeddings", "pad_token_id", "image_size")
         super().__post_init__(**kwargs)
 
 
@@ -67,7 +63,7 @@ class FewShotPreTrainedModel(PreTrainedModel):
     def __init__(self, config: FewShotConfig, encoder: PreTrainedModel | None = None):
         super().__init__(config)
         self.num_labels = config.num_labels
-        self.encoder = encoder or _new_encoder(config.encoder)
+        self.encoder = encoder or new_encoder(config.encoder, OWN)
         self.mean = nn.Parameter(torch.zeros(config.hidden_size))
         self.points = nn.Parameter(torch.zeros(config.num_points, config.hidden_size))
         self.biases = nn.Parameter(torch.zeros(config.num_points))  # of distances zero
@@ -121,12 +117,3 @@ class FewShotForImageClassification(FewShotPreTrainedModel):
         logits = self.logits(pooled(self.encoder(pixel_values=pixel_values)))
         loss = None if labels is None else self.loss_function(labels, logits, self.config)
         return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits)
-
-
-def _new_encoder(config: dict[str, Any]) -> PreTrainedModel:
-    own = {**OF_WORDS, **OF_IMAGES}
-    if config["model_type"] in own:
-        config_class, model_class = own[config["model_type"]]
-        return model_class(config_class.from_dict(config))
-    config = transformers.AutoConfig.for_model(**config)
-    return transformers.AutoModel.from_config(config, trust_remote_code=False)

@@ -1,15 +1,17 @@
-"""What the heads of several encoders share.
+"""What the heads of several encoders share, and models around an encoder.
 
 The learned average of layers is equation 1 of Peters et al. (2018), https://arxiv.org/abs/1802.05365; mean and maximum
 side by side are of Howard & Ruder (2018), https://arxiv.org/abs/1801.06146.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
 from torch.nn import functional as F
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 from transformers.utils import ModelOutput
 
@@ -55,6 +57,25 @@ def classification_output(
     loss = None if labels is None else F.cross_entropy(logits.flatten(0, -2), labels.flatten())
     output = output_class(loss=loss, logits=logits, hidden_states=hidden_states)
     return output if return_dict is not False else output.to_tuple()
+
+
+def new_encoder(
+    config: dict[str, Any], own: Iterable[tuple[type[PreTrainedConfig], type[PreTrainedModel]]] = ()
+) -> PreTrainedModel:
+    """An encoder with new weights from its configuration as a dictionary: one of `own`, which the Auto classes need
+    not know, or of those that they do know. Code that a configuration names is not run."""
+    for config_class, model_class in own:
+        if config["model_type"] == config_class.model_type:
+            return model_class(config_class.from_dict(config))
+    known = transformers.AutoConfig.for_model(**config)
+    return transformers.AutoModel.from_config(known, trust_remote_code=False)
+
+
+def take_over(config: PreTrainedConfig, *names: str) -> None:
+    """Give a configuration those fields of the one in its `encoder`, such as what a tokenizer has to fit."""
+    for name in names:
+        if name in (config.encoder or {}):
+            setattr(config, name, config.encoder[name])
 
 
 def under(prefix: str, loading: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassifierOutput
 from transformers.utils import ModelOutput
 
-from .heads import ScalarMix, classification_output, mean_and_maximum, under
+from .heads import ScalarMix, classification_output, mean_and_maximum, new_encoder, take_over, under
 
 
 class LayerMixConfig(PreTrainedConfig):
@@ -29,10 +29,7 @@ class LayerMixConfig(PreTrainedConfig):
     classifier_dropout: float = 0.1
 
     def __post_init__(self, **kwargs):
-        encoder = self.encoder or {}
-        for name in ("vocab_size", "max_position_embeddings", "pad_token_id"):  # what a tokenizer has to fit
-            if name in encoder:
-                setattr(self, name, encoder[name])
+        take_over(self, "vocab_size", "max_position_embeddings", "pad_token_id")
         super().__post_init__(**kwargs)
 
 
@@ -49,8 +46,8 @@ class LayerMixPreTrainedModel(PreTrainedModel):
     def __init__(self, config: LayerMixConfig):
         super().__init__(config)
         self.num_labels = config.num_labels
-        encoder_config = transformers.AutoConfig.for_model(**config.encoder)
-        self.encoder = _without_pooler(transformers.AutoModel.from_config(encoder_config, trust_remote_code=False))
+        self.encoder = _without_pooler(new_encoder(config.encoder))
+        encoder_config = self.encoder.config
         self.scalar_mix = ScalarMix(encoder_config.num_hidden_layers + 1)
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.classifier = nn.Linear(self.widths * encoder_config.hidden_size, config.num_labels)

@@ -21,19 +21,16 @@ from transformers.modeling_outputs import BaseModelOutputWithPoolingAndNoAttenti
 
 from .fast_resnet import FastResNetConfig, FastResNetModel
 from .googlenet import GoogLeNetConfig, GoogLeNetModel
-from .heads import ClassifiesImages, under
+from .heads import ClassifiesImages, new_encoder, under
 from .lenet import LeNetConfig, LeNetModel
 from .resnet import SmallImageResNetConfig, SmallImageResNetModel
 
-OWN = {  # a copy of this file finds them beside it
-    config.model_type: (config, model)
-    for config, model in (
-        (FastResNetConfig, FastResNetModel),
-        (GoogLeNetConfig, GoogLeNetModel),
-        (LeNetConfig, LeNetModel),
-        (SmallImageResNetConfig, SmallImageResNetModel),
-    )
-}
+OWN = (  # a copy of this file finds them beside it
+    (FastResNetConfig, FastResNetModel),
+    (GoogLeNetConfig, GoogLeNetModel),
+    (LeNetConfig, LeNetModel),
+    (SmallImageResNetConfig, SmallImageResNetModel),
+)
 POWER, SMALLEST = 3.0, 1e-6  # what the generalised mean begins with, and takes the place of what is not positive
 
 
@@ -83,7 +80,7 @@ class PooledPreTrainedModel(PreTrainedModel):
 class PooledModel(PooledPreTrainedModel):
     def __init__(self, config: PooledConfig):
         super().__init__(config)
-        self.encoder = _new_encoder(config.encoder)
+        self.encoder = new_encoder(config.encoder, OWN)
         self.pooling = GlobalPooling(config.pooling)
         self.post_init()
 
@@ -145,11 +142,3 @@ def _batch_normalised(encoder: nn.Module, by_the_batch: bool) -> Iterator[None]:
     finally:
         for layer, was_training in zip(layers, before, strict=True):
             layer.train(was_training)
-
-
-def _new_encoder(config: dict[str, Any]) -> PreTrainedModel:
-    if config["model_type"] in OWN:
-        config_class, model_class = OWN[config["model_type"]]
-        return model_class(config_class.from_dict(config))
-    config = transformers.AutoConfig.for_model(**config)
-    return transformers.AutoModel.from_config(config, trust_remote_code=False)

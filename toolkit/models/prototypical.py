@@ -8,12 +8,11 @@ Shape legend: W classes, N images of each, S of them labelled, C channels, H and
 from typing import Any
 
 import torch
-import transformers
 from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from .heads import pooled
+from .heads import new_encoder, pooled
 
 
 class PrototypicalConfig(PreTrainedConfig):
@@ -34,8 +33,7 @@ class PrototypicalForPreTraining(PreTrainedModel):
 
     def __init__(self, config: PrototypicalConfig):
         super().__init__(config)
-        encoder_config = transformers.AutoConfig.for_model(**config.encoder)
-        self.encoder = transformers.AutoModel.from_config(encoder_config, trust_remote_code=False)
+        self.encoder = new_encoder(config.encoder)
         self.post_init()
 
     def forward(self, pixel_values: torch.Tensor, **kwargs) -> ModelOutput:
