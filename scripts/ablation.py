@@ -25,10 +25,12 @@ from transformers import AutoModelForPreTraining
 import toolkit.training
 from toolkit import cli
 from toolkit.batches import Draw, ExampleStream
+from toolkit.data.corpus import open_corpus
+from toolkit.data.prepared import rows_made_of
 from toolkit.data.rows import spread
-from toolkit.data.text import load_text
+from toolkit.data.windows import WordWindows
 from toolkit.evaluation import held_out_loss
-from toolkit.objectives.two_way_lm import PredictNeighbours, windows
+from toolkit.objectives.two_way_lm import PredictNeighbours
 from toolkit.pretraining.text import OUTPUT_WORDS
 from toolkit.processes import make_accelerator
 from toolkit.results import RESULTS_FILE, read_results
@@ -85,11 +87,11 @@ class HeldOutWords:
         if not tokenizer.is_dir():
             train_tokenizer((), "bytes").save_pretrained(tokenizer)
         self.tokenizer, self.accelerator = load_tokenizer(tokenizer), make_accelerator()
-        self.texts = load_text(validation_corpus, "validation")
+        self.corpus = open_corpus(validation_corpus, "validation")
 
     def loss_of_folder(self, folder: Path) -> float:
         words = load_tokenizer(folder / OUTPUT_WORDS)  # the same for all, of the same corpus
-        rows = spread(windows(self.texts, self.tokenizer, words, 32), 2_048)
+        rows = spread(rows_made_of(self.corpus, WordWindows(self.tokenizer, words, 32)), 2_048)
         collate = PredictNeighbours(self.tokenizer.pad_token_id, words.sep_token_id, len(words), seed=0)
         model = AutoModelForPreTraining.from_pretrained(folder).eval()
         return held_out_loss(model, rows, collate, 16, self.accelerator)

@@ -1,16 +1,20 @@
 """What the benchmarks share: ways of doing the same, run in turns on the same machine, as medians and ratios; what its
 processor knows and how fast it multiplies."""
 
+import contextlib
 import json
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from toolkit.processes import knows_bfloat16
@@ -46,6 +50,27 @@ def in_a_process(script: str, *arguments: str) -> dict[str, Any]:
     command = [sys.executable, script, "once", *arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def watched(command: list[str], **environment: str) -> tuple[float, str]:
+    """Run a command: the peak of the resident memory of all its processes together, in MB, looked at twenty times a
+    second, and what it printed."""
+    peak = 0
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(command, stdout=output, env={**os.environ, **environment})
+        root = psutil.Process(process.pid)
+        while process.poll() is None:
+            resident = 0
+            with contextlib.suppress(psutil.Error):
+                for part in (root, *root.children(recursive=True)):
+                    with contextlib.suppress(psutil.Error):
+                        resident += part.memory_info().rss
+            peak = max(peak, resident)
+            time.sleep(0.05)
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, command)
+        output.seek(0)
+        return peak / 1e6, output.read()
 
 
 def alternate_processes(script: str, ways: dict[str, list[str]], rounds: int, items_a_step: int) -> dict[str, Any]:

@@ -34,11 +34,13 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from toolkit.batches import ExampleStream
-from toolkit.data.rows import hold_out, spread
-from toolkit.data.text import load_text
+from toolkit.data.corpus import open_corpus
+from toolkit.data.prepared import rows_made_of
+from toolkit.data.rows import spread
+from toolkit.data.windows import WordWindows
 from toolkit.evaluation import held_out_loss
 from toolkit.models.elmo import ElmoConfig, ElmoForPreTraining
-from toolkit.objectives.two_way_lm import PredictNeighbours, windows
+from toolkit.objectives.two_way_lm import PredictNeighbours
 from toolkit.presets import get_preset
 from toolkit.processes import make_accelerator
 from toolkit.results import Stopwatch
@@ -95,12 +97,14 @@ def spell(batch: dict, config: ElmoConfig) -> torch.Tensor:
 class Job:
     """Windows of a text and what both models train with."""
 
-    def __init__(self, texts, held_out_texts, steps: int):
+    def __init__(self, corpus, held_out_corpus, steps: int):
         self.tokenizer, self.steps, self.seed = train_tokenizer((), "bytes"), steps, 0
-        self.words = train_tokenizer(texts["text"], "word", get_preset("elmo-mini").vocab_size)
+        self.words = train_tokenizer(corpus.texts(), "word", get_preset("elmo-mini").vocab_size)
         self.rows, held_out = (
-            windows(rows, self.tokenizer, self.words, WORDS).filter(lambda row: len(row["labels"]) == WORDS)
-            for rows in (texts, held_out_texts)
+            rows_made_of(part, WordWindows(self.tokenizer, self.words, WORDS)).filter(
+                lambda row: len(row["labels"]) == WORDS
+            )
+            for part in (corpus, held_out_corpus)
         )
         self.held_out = spread(held_out, 2_048)
         self.config = get_preset("elmo-mini").config(len(self.words))
@@ -179,7 +183,7 @@ def flops_of_a_step(run: Callable[[], Any]) -> float:
 
 def once(way: str, what: str) -> dict[str, float]:
     """In a process of its own: seconds a step, after two to get warm, and peak memory; or operations a step."""
-    job = Job(*hold_out(load_text("sample"), 0.01), steps=STEPS)
+    job = Job(*open_corpus("sample").hold_out(0.01), steps=STEPS)
     run = job.plain if way == "plain" else partial(job.ours, bf16=way.endswith("bf16"))
     if what == "flops":
         return {"flops": flops_of_a_step(run)}
@@ -205,7 +209,7 @@ def quality(corpus: str, validation_corpus: str, steps: int = 300, seeds: int = 
     name = "toolkit, bf16" if KNOWS_BFLOAT16 else "toolkit"
     found: dict[str, list[float]] = {name: [], "plain": []}
     seconds: dict[str, list[float]] = {name: [], "plain": []}
-    job = Job(load_text(corpus), load_text(validation_corpus, "validation"), steps)
+    job = Job(open_corpus(corpus), open_corpus(validation_corpus, "validation"), steps)
     for seed in range(seeds):
         job.seed = seed
         model, times = job.ours(bf16=KNOWS_BFLOAT16)

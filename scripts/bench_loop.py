@@ -19,9 +19,11 @@ from alternation import alternate, write
 from torch.utils.data import DataLoader
 
 from toolkit.batches import ExampleStream
-from toolkit.data.text import load_text
+from toolkit.data.corpus import open_corpus
+from toolkit.data.prepared import rows_made_of
+from toolkit.data.windows import PieceWindows
 from toolkit.models.bert import BertForMaskedLM
-from toolkit.objectives.masked_lm import MaskTokens, windows
+from toolkit.objectives.masked_lm import MaskTokens
 from toolkit.presets import get_preset
 from toolkit.tokenization import train_tokenizer
 from toolkit.training import train
@@ -29,9 +31,9 @@ from toolkit.training_arguments import TrainingArguments
 
 STEPS, BATCH_SIZE, PRESET = 180, 8, get_preset("bert-mini")
 
-texts = load_text("sample")
-tokenizer = train_tokenizer(texts["text"], "wordpiece", PRESET.vocab_size)
-rows = windows(texts, tokenizer, 128)
+corpus = open_corpus("sample")
+tokenizer = train_tokenizer(corpus.texts(), "wordpiece", PRESET.vocab_size)
+rows = rows_made_of(corpus, PieceWindows(tokenizer, 128))
 collate = MaskTokens(
     tokenizer.pad_token_id, tokenizer.mask_token_id, tokenizer.all_special_ids, len(tokenizer), seed=0
 )

@@ -33,16 +33,18 @@ from datasets import Dataset
 from transformers import DataCollatorForLanguageModeling, Trainer, TrainerCallback
 from transformers import TrainingArguments as TrainerArguments
 
+from toolkit.data.corpus import open_corpus
+from toolkit.data.prepared import rows_made_of
 from toolkit.data.rows import spread
-from toolkit.data.text import load_text
+from toolkit.data.windows import PieceWindows
 from toolkit.evaluation import held_out_loss
 from toolkit.models.bert import BertForMaskedLM
-from toolkit.objectives.masked_lm import MASKED_SHARE, MaskTokens, count_tokens, windows
+from toolkit.objectives.masked_lm import MASKED_SHARE, MaskTokens, count_tokens
 from toolkit.presets import get_preset
 from toolkit.pretraining import pretrain
 from toolkit.processes import make_accelerator
 from toolkit.results import LOG_FILE, Stopwatch, write_json
-from toolkit.tokenization import load_tokenizer, train_tokenizer, word_level_tokenizer
+from toolkit.tokenization import bert_normalizer, load_tokenizer, train_tokenizer, word_level_tokenizer
 from toolkit.training import train
 from toolkit.training_arguments import TrainingArguments
 
@@ -113,7 +115,7 @@ def once(way: str, vocab_size: int) -> dict[str, float]:
     rng = np.random.default_rng(0)
     rows = Dataset.from_dict({"input_ids": rng.integers(5, vocab_size, (BATCH_SIZE * STEPS, LENGTH)).tolist()})
     words = [f"w{i}" for i in range(vocab_size - len(SPECIAL_IDS))]
-    tokenizer = word_level_tokenizer(words)
+    tokenizer = word_level_tokenizer(words, bert_normalizer())
     with tempfile.TemporaryDirectory() as folder:
         if way.startswith("Trainer"):
             clock = Clock()
@@ -177,12 +179,13 @@ class HeldOut:
     """Windows of a text with one tokenizer, trained on the corpus, and losses of models on held-out ones."""
 
     def __init__(self, corpus: str, validation_corpus: str, tokenizer: Path):
-        texts = load_text(corpus)
         if not tokenizer.is_dir():
-            train_tokenizer(texts["text"], "wordpiece", 8_192, do_lower_case=True).save_pretrained(tokenizer)
+            texts = open_corpus(corpus).texts()
+            train_tokenizer(texts, "wordpiece", 8_192, do_lower_case=True).save_pretrained(tokenizer)
         self.tokenizer = load_tokenizer(tokenizer)
         self.train_rows, held_out = (
-            windows(rows, self.tokenizer, LENGTH) for rows in (texts, load_text(validation_corpus, "validation"))
+            rows_made_of(texts, PieceWindows(self.tokenizer, LENGTH))
+            for texts in (open_corpus(corpus), open_corpus(validation_corpus, "validation"))
         )
         self.rows = spread(held_out, 2_048)
         special = self.tokenizer.all_special_ids

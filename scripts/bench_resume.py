@@ -23,9 +23,11 @@ from alternation import alternate, write
 from transformers import DataCollatorForLanguageModeling, Trainer
 from transformers import TrainingArguments as TrainerArguments
 
-from toolkit.data.text import load_text
+from toolkit.data.corpus import open_corpus
+from toolkit.data.prepared import rows_made_of
+from toolkit.data.windows import PieceWindows
 from toolkit.models.bert import BertForMaskedLM
-from toolkit.objectives.masked_lm import MaskTokens, windows
+from toolkit.objectives.masked_lm import MaskTokens
 from toolkit.presets import get_preset
 from toolkit.tokenization import train_tokenizer
 from toolkit.training import train
@@ -33,9 +35,9 @@ from toolkit.training_arguments import TrainingArguments
 
 BATCH_SIZE, PRESET = 8, get_preset("bert-tiny")
 
-texts = load_text("sample")
-tokenizer = train_tokenizer(texts["text"], "wordpiece", PRESET.vocab_size)
-rows = windows(texts, tokenizer, 16)
+corpus = open_corpus("sample")
+tokenizer = train_tokenizer(corpus.texts(), "wordpiece", PRESET.vocab_size)
+rows = rows_made_of(corpus, PieceWindows(tokenizer, 16))
 steps = round(0.9 * len(rows) / BATCH_SIZE)
 
 

@@ -101,17 +101,21 @@ def feeding() -> dict[str, float]:
     """What one process prepares in a second, tokenizing on all cores and masking on one; and what it takes to keep the
     order of the data."""
     from toolkit.batches import Draw, ExampleStream
-    from toolkit.data.text import load_text
-    from toolkit.objectives.masked_lm import MaskTokens, windows
+    from toolkit.data.corpus import open_corpus
+    from toolkit.data.prepared import open_prepared, prepare
+    from toolkit.data.windows import PieceWindows
+    from toolkit.data.workers import available_cores
+    from toolkit.objectives.masked_lm import MaskTokens
     from toolkit.tokenization import train_tokenizer
 
-    texts = load_text("sample")
-    num_bytes = sum(len(text.encode()) for text in texts["text"])
-    tokenizer = train_tokenizer(texts["text"], "wordpiece", 8192)
-    start = time.perf_counter()
-    rows = windows(texts.map(lambda row: row, load_from_cache_file=False), tokenizer, 128)
-    tokenizing = time.perf_counter() - start
-    ids = rows["input_ids"][:1000]
+    corpus = open_corpus("sample").divided(available_cores())
+    num_bytes = sum(len(text.encode()) for text in corpus.texts())
+    tokenizer = train_tokenizer(corpus.texts(), "wordpiece", 8192)
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        rows = open_prepared(prepare(corpus, PieceWindows(tokenizer, 128), Path(folder)))
+        tokenizing = time.perf_counter() - start
+        ids, num_tokens = rows["input_ids"][:1000], sum(map(len, rows["input_ids"]))
     collate = MaskTokens(0, tokenizer.mask_token_id, tokenizer.all_special_ids, len(tokenizer), seed=0)
     batch = [{"input_ids": row} for row in ids]
     start = time.perf_counter()
@@ -123,8 +127,8 @@ def feeding() -> dict[str, float]:
     ExampleStream(100_000_000, 32, seed=0).draws(0)
     return {
         "bytes tokenized a second": num_bytes / tokenizing,
-        "tokens": sum(map(len, rows["input_ids"])),
-        "bytes a token": num_bytes / sum(map(len, rows["input_ids"])),
+        "tokens": num_tokens,
+        "bytes a token": num_bytes / num_tokens,
         "tokens masked a second": num_rounds * sum(map(len, ids)) / masking,
         "seconds to shuffle 100,000,000 examples": time.perf_counter() - start,
         "bytes of an order, an example": 8.0,

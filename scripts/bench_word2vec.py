@@ -25,8 +25,7 @@ from typing import Any
 
 from alternation import alternate, in_a_process, write
 
-from toolkit.data.rows import hold_out
-from toolkit.data.text import load_text
+from toolkit.data.corpus import open_corpus
 from toolkit.intrinsic import WORD_SETS, score_words
 from toolkit.objectives.skip_gram import Sentences, write_sentences
 from toolkit.presets import get_preset
@@ -87,11 +86,10 @@ def once(method: str, file: str, epochs: int) -> dict[str, float]:
 
 def main(rounds: int = 3, corpus: str = "sample", method: str = "word2vec") -> None:
     space = word_spacer(bert_normalizer(do_lower_case=True))
-    rows, _ = hold_out(load_text(corpus), PRETRAINING[method][0].validation_fraction)
+    texts, _ = open_corpus(corpus).hold_out(PRETRAINING[method][0].validation_fraction)
     notes: dict[str, list[dict[str, float]]] = {"toolkit": [], "gensim": []}
     with tempfile.TemporaryDirectory() as root:
-        batches = (space(batch["text"]) for batch in rows.iter(batch_size=1000))
-        sentences = write_sentences(batches, Path(root) / "sentences.txt")
+        sentences = write_sentences(map(space, texts), Path(root) / "sentences.txt")
 
         def seconds_of(name: str, found: dict[str, float]) -> float:
             notes[name].append(found)
@@ -111,9 +109,9 @@ def main(rounds: int = 3, corpus: str = "sample", method: str = "word2vec") -> N
     found["ratio of medians to build_vocab and training"] = (
         found["medians"]["toolkit"] / medians["gensim"]["seconds of both"]
     )
-    found["words/s"] = {name: EPOCHS * sentences.num_words / found["medians"][name] for name in notes}
+    found["words/s"] = {name: EPOCHS * sentences.words.num_words / found["medians"][name] for name in notes}
     found["medians of all that was noted"] = medians
-    head = {"unit": "s", "corpus": Path(corpus).name, "words": sentences.num_words, "epochs": EPOCHS}
+    head = {"unit": "s", "corpus": Path(corpus).name, "words": sentences.words.num_words, "epochs": EPOCHS}
     write(f"bench_{method}", head | {"workers": WORKERS} | found)
 
 

@@ -71,7 +71,7 @@ COMPARE = ["compare", "--encoders", "{bert}", "--data", "sample", "--output_dir"
 FAULTS = {
     "missing file": ([*PRETRAIN, "{files}/nope.txt"], "nope.txt: no such file"),
     "empty file": ([*PRETRAIN, "{files}/empty.txt"], "empty.txt: the file is empty"),
-    "binary file": ([*PRETRAIN, "{files}/binary.txt"], "binary.txt: this is a binary file"),
+    "binary file": ([*PRETRAIN, "{files}/binary.txt"], "binary.txt: line 1 has NUL bytes: this is binary"),
     "wrong encoding": ([*PRETRAIN, "{files}/latin1.txt"], "latin1.txt: line 2 is not UTF-8"),
     "unknown format": ([*PRETRAIN, "{files}/a_file"], "cannot tell the format"),
     "hub id offline": ([*PRETRAIN, "some/dataset"], "HF_HUB_OFFLINE"),

@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import json
+import multiprocessing
 import os
 import signal
 from itertools import pairwise
@@ -15,9 +16,11 @@ from scipy.stats import binom
 from transformers import AutoModel, AutoTokenizer
 
 from toolkit.batches import Draw
+from toolkit.data.corpus import open_corpus
+from toolkit.data.windows import PieceWindows, WordWindows
 from toolkit.errors import InputError, RunFailed
 from toolkit.objectives import masked_lm, replaced_token, two_way_lm
-from toolkit.tokenization import train_tokenizer
+from toolkit.tokenization import continuing_tokens, train_tokenizer
 
 TEXTS = ["The old man the boats.", "", "Time flies like an arrow, and fruit flies like a banana."] * 20
 
@@ -82,14 +85,14 @@ def test_words_are_masked_whole_as_often_as_tokens_alone():
 
 def test_a_tokenizer_says_which_tokens_continue_a_word():
     tokenizer = train_tokenizer(TEXTS, "wordpiece", 60)
-    continues = masked_lm.continuing_tokens(tokenizer)
+    continues = continuing_tokens(tokenizer)
     for text in ("flies bananas", "The boats."):
         encoded = tokenizer(text, add_special_tokens=False)
         word_ids = [None, *encoded.word_ids()]
         expected = [word == before for before, word in pairwise(word_ids)]
         assert continues[encoded["input_ids"]].tolist() == expected
     with pytest.raises(InputError, match="--whole_word_mask: the tokenizer does not mark"):
-        masked_lm.continuing_tokens(train_tokenizer(TEXTS, "word", 60))
+        continuing_tokens(train_tokenizer(TEXTS, "word", 60))
 
 
 def test_special_tokens_are_never_masked_and_one_token_always_is():
@@ -105,14 +108,15 @@ def test_special_tokens_are_never_masked_and_one_token_always_is():
 def test_blank_lines_and_lines_of_unknown_letters_leave_no_window(blank):
     pieces = train_tokenizer(TEXTS, "wordpiece", 200)
     words, byte_pieces = train_tokenizer(TEXTS, "word", 50), train_tokenizer((), "bytes")
-    rows = Dataset.from_dict({"text": [*blank, "Ελληνικά", *blank, "The old man", *blank]})
-    whole = masked_lm.windows(rows, pieces, 8)["input_ids"][:]
+    texts = [*blank, "Ελληνικά", *blank, "The old man", *blank]
+    whole = PieceWindows(pieces, 8)(texts)["input_ids"].to_pylist()
     assert whole
     assert all(set(window) - set(pieces.all_special_ids) for window in whole), "every window has a target"
-    of_words = two_way_lm.windows(rows, byte_pieces, words, 8)
-    assert sum(len(labels) for labels in of_words["labels"]) > 4
-    assert len(two_way_lm.windows(Dataset.from_dict({"text": blank}), byte_pieces, words, 8)) == 0
-    assert len(masked_lm.windows(Dataset.from_dict({"text": [*blank, "Ελληνικά"]}), pieces, 8)) == 0
+    of_words = WordWindows(byte_pieces, words, 8)
+    assert sum(len(labels) for labels in of_words(texts)["labels"]) > 4
+    assert len(of_words(blank)["labels"]) == 0
+    for packing in ("none", "lines"):
+        assert len(PieceWindows(pieces, 8, packing)([*blank, "Ελληνικά"])["input_ids"]) == 0
 
 
 def test_masks_depend_on_the_example_and_the_epoch_not_on_its_neighbours():
@@ -146,10 +150,10 @@ def test_an_electra_masks_every_target_and_draws_by_the_example():
 
 def test_masked_lm_windows_hold_every_token_once():
     tokenizer = train_tokenizer(TEXTS, "wordpiece", vocab_size=100)
-    rows = masked_lm.windows(Dataset.from_dict({"text": TEXTS}), tokenizer, max_length=16)
-    assert max(map(len, rows["input_ids"])) == 16
-    assert all(ids[0] == tokenizer.cls_token_id for ids in rows["input_ids"])
-    joined = [token for ids in rows["input_ids"] for token in ids[1:]]
+    rows = PieceWindows(tokenizer, max_length=16)(TEXTS)["input_ids"].to_pylist()
+    assert max(map(len, rows)) == 16
+    assert all(ids[0] == tokenizer.cls_token_id for ids in rows)
+    joined = [token for ids in rows for token in ids[1:]]
     expected = [t for text in TEXTS if text for t in [*tokenizer(text, add_special_tokens=False)["input_ids"], 3]]
     assert joined == expected
 
@@ -163,7 +167,7 @@ def test_packed_windows_hold_whole_lines_and_little_padding():
         "Ελληνικά",
         "the boats " * 40,
     ]
-    rows = masked_lm.windows(Dataset.from_dict({"text": texts}), tokenizer, 48, packing="lines")["input_ids"][:]
+    rows = PieceWindows(tokenizer, 48, packing="lines")(texts)["input_ids"].to_pylist()
     pieces = []
     for ids in rows:
         assert len(ids) <= 48
@@ -211,7 +215,8 @@ def test_vectors_of_tokens_equal_gensim_by_hand(tmp_path):
 
 def test_two_way_lm_windows_align_words_and_labels():
     pieces, words = train_tokenizer((), "bytes"), train_tokenizer(TEXTS, "word", min_frequency=1)
-    rows = two_way_lm.windows(Dataset.from_dict({"text": TEXTS}), pieces, words, max_words=7)
+    columns = WordWindows(pieces, words, max_words=7)(TEXTS)
+    rows = {name: column.to_pylist() for name, column in columns.items()}
     spelled, labelled = [], []
     for ids, labels in zip(rows["input_ids"], rows["labels"], strict=True):
         assert labels[0] == -100
@@ -330,34 +335,35 @@ def test_word_vectors_equal_gensim_by_hand(corpus, tmp_path):
     )
 
 
-def test_parts_of_a_text_are_written_as_the_whole(corpus, tmp_path):
-    from toolkit.objectives.skip_gram import write_parts, write_sentences
+def test_parts_of_a_text_are_written_as_the_whole(corpus, tmp_path, monkeypatch):
+    from toolkit.objectives import skip_gram
 
-    lines = corpus.read_text(encoding="utf-8").splitlines()
-    batches = [lines[i : i + 40] for i in range(0, len(lines), 40)]
-    whole = write_sentences(batches, tmp_path / "whole.txt")
-    joined = write_parts([batches[:2], batches[2:3], batches[3:]], tmp_path / "joined.txt")
+    monkeypatch.setattr(skip_gram, "ROWS_A_PROCESS", 100)
+    whole = skip_gram.write_sentences([corpus.read_text(encoding="utf-8").splitlines()], tmp_path / "whole.txt")
+    text = open_corpus(str(corpus))
+    joined = skip_gram.write_corpus(text, lambda texts: texts, tmp_path / "joined.txt", num_proc=3)
     assert joined.file.read_bytes() == whole.file.read_bytes()
-    assert list(joined.word_counts.items()) == list(whole.word_counts.items())
-    assert joined.num_sentences == whole.num_sentences
+    assert list(joined.words.counts.items()) == list(whole.words.counts.items())
+    assert (joined.words.num_words, joined.num_sentences) == (whole.words.num_words, whole.num_sentences)
     assert {path.name for path in tmp_path.iterdir()} == {"whole.txt", "joined.txt"}
 
 
-def test_what_goes_wrong_with_a_part_is_said(tmp_path):
-    from toolkit.objectives.skip_gram import write_parts
+def test_what_goes_wrong_with_a_part_is_said(corpus, tmp_path, monkeypatch):
+    from toolkit.objectives import skip_gram
 
-    def full():
-        yield ["one two"]
+    def full(texts):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    def killed():
-        yield ["one two"]
+    def killed(texts):
         os.kill(os.getpid(), signal.SIGKILL)
 
+    monkeypatch.setattr(skip_gram, "ROWS_A_PROCESS", 100)
+    text = open_corpus(str(corpus))
     with pytest.raises(OSError, match="No space left"):
-        write_parts([[["three"]], full()], tmp_path / "text.txt")
+        skip_gram.write_corpus(text, full, tmp_path / "text.txt", num_proc=2)
     with pytest.raises(RunFailed, match="was killed"):
-        write_parts([[["three"]], killed()], tmp_path / "text.txt")
+        skip_gram.write_corpus(text, killed, tmp_path / "text.txt", num_proc=2)
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize("ngrams", [None, {"bucket": 1000, "min_n": 3, "max_n": 6}], ids=["word2vec", "fasttext"])
@@ -377,4 +383,4 @@ def test_lines_that_gensim_cuts_train_as_by_hand(corpus, ngrams, tmp_path):
     theirs = (FastText if ngrams else Word2Vec)(corpus_file=str(sentences.file), sg=1, **settings, **ngrams or {})
     assert ours.wv.index_to_key == theirs.wv.index_to_key
     assert np.array_equal(ours.wv.vectors, theirs.wv.vectors)
-    assert (sentences.num_sentences, sentences.num_words) == (theirs.corpus_count, theirs.corpus_total_words)
+    assert (sentences.num_sentences, sentences.words.num_words) == (theirs.corpus_count, theirs.corpus_total_words)

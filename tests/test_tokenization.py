@@ -155,7 +155,7 @@ def test_words_are_sorted_by_frequency():
     tokenizer = train_tokenizer(["b b b a a c"], "word", min_frequency=2)
     assert tokenizer.convert_ids_to_tokens([5, 6]) == ["b", "a"]
     assert tokenizer.tokenize("a c") == ["a", "[UNK]"]
-    assert word_level_tokenizer(["x", "y"]).convert_tokens_to_ids(["x", "y", "z"]) == [5, 6, 1]
+    assert word_level_tokenizer(["x", "y"], bert_normalizer()).convert_tokens_to_ids(["x", "y", "z"]) == [5, 6, 1]
 
 
 def test_a_folder_without_a_tokenizer_is_named(tmp_path):

@@ -16,6 +16,7 @@ from toolkit.errors import DISK_ERRORS, InputError, Interrupted, RunFailed, what
 COMMANDS = (
     "quickstart",
     "tokenizer",
+    "prepare",
     "pretrain",
     "finetune",
     "score",

@@ -19,8 +19,10 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from toolkit.data.corpus import Corpus, open_corpus
+from toolkit.data.prepared import AsItIs, rows_made_of
 from toolkit.data.rows import spread
-from toolkit.data.text import load_text
+from toolkit.data.windows import WordWindows
 from toolkit.encoders import load_config, load_encoder
 from toolkit.errors import InputError
 from toolkit.evaluation import evaluation_batches
@@ -69,16 +71,16 @@ def score_text(
         )
     split = split or ("all" if Path(source).is_file() or has_magic(source) else "validation")
     with accelerator.main_process_first():
-        rows = load_text(source, split, text_column)
-    fields = measure(folder, rows, max_examples, accelerator)
+        corpus = open_corpus(source, split, text_column)
+    fields = measure(folder, corpus, max_examples, accelerator)
     return _write(
         output_file, stopwatch, accelerator, task=task, dataset=TEXT + source, split=split, encoder=folder, **fields
     )
 
 
 @torch.no_grad()
-def perplexity(folder: str, rows, max_examples: int | None, accelerator) -> dict[str, Any]:
-    """Of an ELMo: the exact softmax over its output words, on the windows that pretraining would make of `rows`.
+def perplexity(folder: str, corpus: Corpus, max_examples: int | None, accelerator) -> dict[str, Any]:
+    """Of an ELMo: the exact softmax over its output words, on the windows that pretraining would make of the corpus.
 
     `loss` is in nats a predicted word, of both directions, and of [UNK] where the word is none of the output words. At
     most `max_examples` windows, evenly spread. Raises `InputError` where pretraining has not left the output words.
@@ -90,7 +92,7 @@ def perplexity(folder: str, rows, max_examples: int | None, accelerator) -> dict
     model, tokenizer = load_encoder(folder, "AutoModelForPreTraining")
     model.to(accelerator.device).eval()
     with accelerator.main_process_first():
-        windows = spread(two_way_lm.windows(rows, tokenizer, words, max_words), max_examples)
+        windows = spread(rows_made_of(corpus, WordWindows(tokenizer, words, max_words)), max_examples)
     collate = two_way_lm.PredictNeighbours(tokenizer.pad_token_id, words.sep_token_id, len(words), seed=0)
 
     def losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -120,7 +122,7 @@ def perplexity(folder: str, rows, max_examples: int | None, accelerator) -> dict
 
 
 @torch.no_grad()
-def pseudo_perplexity(folder: str, rows, max_examples: int | None, accelerator) -> dict[str, Any]:
+def pseudo_perplexity(folder: str, corpus: Corpus, max_examples: int | None, accelerator) -> dict[str, Any]:
     """Of a masked language model: each token of each line is masked alone and guessed from the rest of the line.
 
     Lines are cut at the length that the model takes; at most `max_examples` of them, evenly spread. Special tokens are
@@ -133,6 +135,7 @@ def pseudo_perplexity(folder: str, rows, max_examples: int | None, accelerator) 
     )
     special = torch.tensor(tokenizer.all_special_ids, device=accelerator.device)
     with accelerator.main_process_first():
+        rows = rows_made_of(corpus, AsItIs())
         lines = spread(rows.filter(lambda row: row["text"] and row["text"].strip()), max_examples)
         lines = lines.map(
             lambda batch: {"input_ids": tokenizer(batch["text"], truncation=True)["input_ids"]},

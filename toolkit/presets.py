@@ -13,6 +13,8 @@ from typing import Any
 from toolkit.errors import InputError
 from toolkit.tokenization import Kind
 
+MAX_POSITIONS = 512  # of a BERT or an ELECTRA
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -60,6 +62,7 @@ def bert(vocab_size: int, num_hidden_layers: int, hidden_size: int):
         num_hidden_layers=num_hidden_layers,
         num_attention_heads=hidden_size // 64,
         intermediate_size=4 * hidden_size,
+        max_position_embeddings=MAX_POSITIONS,
     )
 
 
@@ -73,6 +76,7 @@ def electra(vocab_size: int, num_hidden_layers: int, hidden_size: int, embedding
         num_hidden_layers=num_hidden_layers,
         num_attention_heads=hidden_size // 64,
         intermediate_size=4 * hidden_size,
+        max_position_embeddings=MAX_POSITIONS,
     )
     config.update({"generator_size": generator_size, "discriminator_weight": 50.0})  # what pretraining adds to it
     return config

@@ -47,8 +47,35 @@ class Progress:
     def _time_left(self) -> str:
         shares = [self.step / self.max_steps] if self.max_steps else []
         shares += [self.seconds / (60 * self.max_minutes)] if self.max_minutes else []
-        minutes, seconds = divmod(int(self.seconds * (1 / max(shares) - 1)), 60)
-        return f"{minutes}:{seconds:02d}"
+        return _clock(self.seconds * (1 / max(shares) - 1))
+
+
+class Parts:
+    """How far a piece of work is that has so many parts: a bar on a terminal, else a line every ten seconds."""
+
+    def __init__(self, name: str, enabled: bool = True):
+        self.name, self.enabled = name, enabled
+        self._start = self._last_line = time.monotonic()
+        self._bar: Any = None
+
+    def __call__(self, done: int, of: int) -> None:
+        if not self.enabled or of < 2:
+            return
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = self._bar or tqdm(total=of, desc=self.name, leave=False, dynamic_ncols=True)
+            self._bar.update(done - self._bar.n)
+            if done == of:
+                self._bar.close()
+        elif time.monotonic() - self._last_line >= Progress.SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
+            left = (self._last_line - self._start) * (of / done - 1)
+            print(f"  {self.name}: {done / of:.0%}, {_clock(left)} left", file=sys.stderr, flush=True)
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
 def _rounded(value: float) -> str:

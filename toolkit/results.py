@@ -145,9 +145,15 @@ def made_with() -> dict[str, Any]:
 
 
 def write_json(path: Path, record: Any) -> None:
+    write_text(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file, whole or not at all, in a folder that is made if there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.partial")
     with open(aside, "w", encoding="utf-8") as file:
-        file.write(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     os.replace(aside, path)

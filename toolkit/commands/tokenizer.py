@@ -5,8 +5,10 @@ toolkit tokenizer --corpus 'texts/*.txt' --kind bpe --do_lower_case --output_dir
 toolkit tokenizer --corpus sample --kind bytes --output_dir runs/bytes
 """
 
+import sys
 from dataclasses import dataclass
 
+from toolkit.data.arguments import TextArguments
 from toolkit.errors import check_positive
 from toolkit.flags import parse_flags
 from toolkit.tokenization import Kind
@@ -14,9 +16,7 @@ from toolkit.training_arguments import SharedArguments
 
 
 @dataclass(kw_only=True)
-class TokenizerArguments(SharedArguments):
-    corpus: str
-    """Text: a file, folder or glob of .txt, .jsonl, .csv or .parquet (also .gz), a Hub id, or 'sample'."""
+class TokenizerArguments(SharedArguments, TextArguments):
     output_dir: str
     """Folder for the tokenizer."""
     kind: Kind = "wordpiece"
@@ -29,15 +29,12 @@ class TokenizerArguments(SharedArguments):
     """Lower-case the text."""
     strip_accents: bool = False
     """Take the accents off letters."""
-    split: str | None = None
-    """Split of a folder or Hub data set (default: train)."""
-    text_column: str | None = None
-    """Column of a table that holds the text (default: text, sentence, content or document)."""
     overwrite_output_dir: bool = False
     """Replace an earlier tokenizer in the output folder."""
 
     def __post_init__(self):
-        super().__post_init__()
+        SharedArguments.__post_init__(self)
+        TextArguments.__post_init__(self)
         check_positive(self, "vocab_size min_frequency")
 
 
@@ -46,24 +43,31 @@ def parse(arguments: list[str]) -> TokenizerArguments:
 
 
 def run(arguments: TokenizerArguments) -> None:
-    from toolkit.data.text import load_text
+    from itertools import islice
+
+    from toolkit.data.corpus import open_corpus_of
+    from toolkit.progress import Parts
     from toolkit.results import check_output_dir, create_output_dir
-    from toolkit.tokenization import train_tokenizer, word_spacer
+    from toolkit.tokenization import bert_normalizer, train_on_corpus, word_spacer
     from toolkit.upload import share
 
     check_output_dir(arguments.output_dir, overwrite=arguments.overwrite_output_dir)
-    texts = load_text(arguments.corpus, arguments.split, arguments.text_column)["text"]
-    tokenizer = train_tokenizer(
-        texts,
+    corpus = open_corpus_of(arguments)
+    tokenizer, words = train_on_corpus(
+        corpus,
         arguments.kind,
+        bert_normalizer(arguments.do_lower_case, arguments.strip_accents),
         arguments.vocab_size,
         arguments.min_frequency,
-        arguments.do_lower_case,
-        arguments.strip_accents,
+        arguments.memory_gb,
+        arguments.num_proc,
+        Parts("counting words"),
     )
+    for line in words.left_out():
+        print(line, file=sys.stderr)
     folder = create_output_dir(arguments.output_dir, arguments.overwrite_output_dir)
     tokenizer.save_pretrained(folder)
-    sample = [text for text in texts[:1000] if text.strip()]
+    sample = [text for text in islice(corpus.texts(), 1000) if text.strip()]
     space = word_spacer(tokenizer.backend_tokenizer.normalizer)
     num_words = sum(len(line.split()) for line in space(sample))
     pieces = tokenizer(sample, add_special_tokens=False, verbose=False)["input_ids"]

@@ -37,7 +37,7 @@ def find_files(source: str, suffixes: set[str], split: str | None) -> list[Path]
     expected = ", ".join(sorted(suffixes))
     path = Path(source).expanduser()
     if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.is_file() and suffix_of(p) in suffixes)
+        files = sorted(p for p in path.rglob("*") if _is_file(p) and suffix_of(p) in suffixes)
         if not files:
             raise InputError(f"{source}: no data in this folder, expected files that end in {expected}")
         return files_of_split(source, files, split or "train")
@@ -47,10 +47,15 @@ def find_files(source: str, suffixes: set[str], split: str | None) -> list[Path]
         files = sorted(Path(name) for name in glob.glob(str(path), recursive=True))
         if not files:
             raise InputError(f"{source}: no file matches this pattern")
-        return [_known(file, suffixes, expected) for file in files if file.is_file()]
+        return [_known(file, suffixes, expected) for file in files if _is_file(file)]
     if _HUB_ID.fullmatch(source) and suffix_of(path) not in suffixes and not path.parent.is_dir():
         return None
     raise InputError(f"{source}: no such file, folder or pattern (nor a Hub id like org/name, nor '{SAMPLE}')")
+
+
+def _is_file(path: Path) -> bool:
+    """Also a link that leads nowhere, which is named where it is read."""
+    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 def _known(path: Path, suffixes: set[str], expected: str) -> Path:
@@ -186,6 +191,17 @@ def load_table(source: str, files: list[Path] | None, split: str | None):
             check_readable_text(file)
     names = [str(file) for file in files]
     return _ask(source, datasets.load_dataset, builders.pop(), data_files=names, split="train")
+
+
+def files_of_hub(source: str, split: str) -> list[str]:
+    """The files of a split of a Hub data set, as `hf://datasets/org/name@commit/path`. Raises `InputError`."""
+    import datasets
+
+    name, _, config = source.partition(":")
+    files = _ask(source, datasets.load_dataset_builder, name, config or None).config.data_files
+    if split not in files:
+        raise InputError(f"{source}: no split '{split}' in it, found {', '.join(map(str, files))}")
+    return [str(file) for file in files[split]]
 
 
 def _splits_of_hub(source: str) -> list[str]:

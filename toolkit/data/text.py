@@ -7,50 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from toolkit.data import source as sources
+from toolkit.data.corpus import USUAL_COLUMNS, open_corpus
+from toolkit.data.prepared import AsItIs, rows_made_of
 from toolkit.errors import InputError
-
-SUFFIXES = {".txt", *sources.TABLE_BUILDERS}
-USUAL_COLUMNS = ("text", "sentence", "content", "document")
+from toolkit.results import write_text
 
 
 def load_text(source: str, split: str | None = None, text_column: str | None = None):
-    """A `datasets.Dataset` with the column `text`.
+    """A `datasets.Dataset` with the column `text`, one row a line of a text file or a row of a table.
 
-    `source` is a file, folder or glob of `.txt`, `.jsonl`, `.csv` or `.parquet`, each also with `.gz`, a Hub id or
-    `sample`. Raises `InputError` where it is missing, empty, binary, not UTF-8, or has no such column.
+    `source` is what `open_corpus` takes. Raises `InputError` where it is missing, empty, binary, not UTF-8, or has no
+    such column.
     """
-    import datasets
-
-    if source == sources.SAMPLE:
-        if split not in (None, "train", "validation"):
-            raise InputError(f"{source}: no split '{split}' of this text, expected train or validation")
-        rows = datasets.Dataset.from_generator(_sample_lines, gen_kwargs={"split": split or "train"})
-    else:
-        files = sources.find_files(source, SUFFIXES, split)
-        if files is not None and any(sources.suffix_of(file) == ".txt" for file in files):
-            rows = _load_plain(source, files)
-        else:
-            rows = sources.load_table(source, files, split)
-            column = sources.choose_column(source, rows.column_names, "text_column", text_column, USUAL_COLUMNS)
-            rows = rows.select_columns([column])
-            rows = rows if column == "text" else rows.rename_column(column, "text")
-            if rows.features["text"].dtype not in ("string", "large_string"):
-                raise InputError(f"{source}: the column '{column}' holds {rows.features['text'].dtype}, not text")
-    if rows.data.column("text").null_count:  # an empty cell of a table
-        rows = rows.map(lambda batch: {"text": [text or "" for text in batch["text"]]}, batched=True)
-    if not any(text and not text.isspace() for text in rows["text"]):
-        raise InputError(f"{source}: there is no text in it, only empty lines")
-    return rows
-
-
-def _load_plain(source: str, files: list[Path]):
-    import datasets
-
-    if any(sources.suffix_of(file) != ".txt" for file in files):
-        raise InputError(f"{source}: plain text and tables together, name one kind, for example '{source}/*.txt'")
-    for file in files:
-        sources.check_readable_text(file)
-    return datasets.load_dataset("text", data_files=[str(file) for file in files], split="train")
+    return rows_made_of(open_corpus(source, split, text_column), AsItIs())
 
 
 def load_labelled_text(
@@ -86,9 +55,25 @@ def splits_of_labelled_text(source: str) -> list[str]:
 _SAMPLE_WIKIPEDIA = "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
 _SAMPLE_NEWS = "lee_background.cor"
 _SAMPLE_VALIDATION_ARTICLES = 10
+_SAMPLE_VERSION = 1
 
 
-def _sample_lines(split: str) -> Iterator[dict[str, str]]:
+def sample_file(split: str, folder: Path) -> Path:
+    """The text of the sample, which is taken out of gensim's files once and kept in the folder.
+
+    Raises `InputError` where there is no such split.
+    """
+    from gensim import __version__
+
+    if split not in ("train", "validation"):
+        raise InputError(f"{sources.SAMPLE}: no split '{split}' of this text, expected train or validation")
+    file = folder / f"sample-{_SAMPLE_VERSION}-gensim-{__version__}-{split}.txt"
+    if not file.is_file():
+        write_text(file, "".join(f"{line}\n" for line in _sample_lines(split)))
+    return file
+
+
+def _sample_lines(split: str) -> Iterator[str]:
     from gensim.corpora.wikicorpus import extract_pages, filter_wiki
     from gensim.test.utils import datapath
 
@@ -98,7 +83,7 @@ def _sample_lines(split: str) -> Iterator[dict[str, str]]:
     held_out, documents = documents[-_SAMPLE_VALIDATION_ARTICLES:], documents[:-_SAMPLE_VALIDATION_ARTICLES]
     news = Path(datapath(_SAMPLE_NEWS)).read_text(encoding="utf-8").splitlines()
     for document in {"train": [*documents, *([line] for line in news)], "validation": held_out}[split]:
-        yield from ({"text": line} for line in [*document, ""])
+        yield from [*document, ""]
 
 
 def _paragraphs(article: str) -> Iterator[str]:

@@ -4,17 +4,12 @@ Devlin, Chang, Lee & Toutanova (2019), "BERT: pre-training of deep bidirectional
 understanding", https://arxiv.org/abs/1810.04805.
 """
 
-from bisect import bisect_left, insort
 from dataclasses import dataclass
-from operator import itemgetter
-from typing import Literal
 
 import numpy as np
 import torch
 
 from toolkit.batches import Batch, Draw, seed_of
-from toolkit.errors import InputError
-from toolkit.tokenization import CONTINUATION, encode_lines
 
 MASKED_SHARE = 0.15
 
@@ -87,59 +82,6 @@ def _whole_words(words: np.ndarray, num_tokens: int, rng: np.random.Generator) -
     sizes = np.bincount(words)[order]
     num_words = max(1, np.searchsorted(np.cumsum(sizes), num_tokens, side="right"))
     return np.isin(words, order[:num_words])
-
-
-Packing = Literal["none", "lines"]
-
-
-def windows(rows, tokenizer, max_length: int, packing: Packing = "none"):
-    """Windows of at most `max_length` tokens: a data set with `input_ids`.
-
-    Without packing lines are joined with [SEP] and cut into `[CLS] … `. Packed, a window holds whole lines, each as
-    `[CLS] … [SEP]`; of lines that are longer than a window it holds parts. What has no token that can be a target is
-    left out.
-    """
-    special = set(tokenizer.all_special_ids)
-    cls, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
-
-    def cut(batch: dict[str, list[str]]) -> dict[str, list]:
-        lines = encode_lines(tokenizer, batch["text"])
-        if packing == "none":
-            pieces = [
-                [cls, *part] for part in _cut([token for line in lines for token in [*line, sep]], max_length - 1)
-            ]
-        else:
-            pieces = [[cls, *part, sep] for line in lines for part in _cut(line, max_length - 2)]
-        pieces = [piece for piece in pieces if not special.issuperset(piece)]
-        return {"input_ids": pieces if packing == "none" else _pack(pieces, max_length)}
-
-    return rows.map(cut, batched=True, remove_columns=rows.column_names, desc="tokenizing")
-
-
-def _cut(ids: list[int], length: int) -> list[list[int]]:
-    return [ids[start : start + length] for start in range(0, len(ids), length)]
-
-
-def _pack(pieces: list[list[int]], max_length: int) -> list[list[int]]:
-    """The pieces in few windows: the longest first, each into the fullest window that has room for it."""
-    windows: list[tuple[int, list[int]]] = []  # with the room in them, the least first
-    for piece in sorted(pieces, key=len, reverse=True):
-        place = bisect_left(windows, len(piece), key=itemgetter(0))
-        room, window = windows.pop(place) if place < len(windows) else (max_length, [])
-        insort(windows, (room - len(piece), window + piece), key=itemgetter(0))
-    return [window for _, window in windows]
-
-
-def continuing_tokens(tokenizer) -> np.ndarray:
-    """(vocab_size,): whether a token goes on with the word of the token before it, which its ## says.
-
-    Raises `InputError` where no token does.
-    """
-    pieces = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
-    continues = np.array([piece.startswith(CONTINUATION) and piece != CONTINUATION for piece in pieces])
-    if not continues.any():
-        raise InputError("--whole_word_mask: the tokenizer does not mark the pieces that continue a word with ##")
-    return continues
 
 
 def count_tokens(rows, vocab_size: int) -> np.ndarray:

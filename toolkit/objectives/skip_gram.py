@@ -6,23 +6,27 @@ Joulin & Mikolov (2017), "Enriching word vectors with subword information", http
 """
 
 import math
-import multiprocessing
 import shutil
-import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from toolkit.data.blocks import Block
+from toolkit.data.cleaning import Notes
+from toolkit.data.corpus import Corpus
 from toolkit.data.rows import spread
-from toolkit.errors import InputError, RunFailed
+from toolkit.data.workers import map_in_order
+from toolkit.errors import InputError
+from toolkit.word_counts import PackedCounts, Space, WordCounts
 
 TOKENS_OF_A_START = 3_000_000
+ROWS_A_PROCESS = 20_000  # of text, at least, to be worth another process
 
 
 class _OutOfTime(Exception):
@@ -34,70 +38,58 @@ class Sentences:
     """A file with one sentence a line, its words separated by spaces, and what gensim would count in it."""
 
     file: Path
-    word_counts: Counter[str]  # in the order in which the words first occur
+    words: WordCounts
     num_sentences: int
-
-    @property
-    def num_words(self) -> int:
-        return self.word_counts.total()
 
 
 def write_sentences(batches: Iterable[list[str]], file: Path) -> Sentences:
     """Write lines of words with spaces between them, but not those without words."""
     from gensim.models.word2vec import MAX_WORDS_IN_BATCH
 
-    word_counts: Counter[bytes] = Counter()  # bytes are split where gensim's workers do, at ASCII's spaces alone
+    counts: Counter[bytes] = Counter()  # bytes are split where gensim's workers do, at ASCII's spaces alone
     num_sentences = 0
     with open(file, "wb") as sentences:
         for lines in batches:
             lines = [line for line in lines if line.strip()]
             text = "".join(f"{line}\n" for line in lines).encode()
             sentences.write(text)
-            word_counts.update(text.split())
+            counts.update(text.split())
             num_sentences += len(lines)
             for line in lines:
                 if len(line) > MAX_WORDS_IN_BATCH:  # gensim cuts those with more words
                     num_sentences += (len(line.encode().split()) - 1) // MAX_WORDS_IN_BATCH
-    return Sentences(file, Counter({word.decode(): count for word, count in word_counts.items()}), num_sentences)
+    words = WordCounts()
+    words.add(Counter({word.decode(): count for word, count in counts.items()}))
+    return Sentences(file, words, num_sentences)
 
 
-def write_parts(parts: Sequence[Iterable[list[str]]], file: Path) -> Sentences:
-    """The same of the parts of a text, each written by a process of its own where processes can be forked."""
-    if len(parts) == 1 or "fork" not in multiprocessing.get_all_start_methods():
-        return write_sentences(chain.from_iterable(parts), file)
-    context = multiprocessing.get_context("fork")
+def write_corpus(corpus: Corpus, space: Space, file: Path, num_proc: int, max_words: int | None = None) -> Sentences:
+    """The same of a corpus, in its order, by so many processes; of at most `max_words` words there are counts.
 
-    def write(part: Iterable[list[str]], to: Path, writer) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # ends with the main process
-        try:
-            writer.send(write_sentences(part, to))
-        except OSError as error:
-            writer.send(error)
+    `space` puts spaces between the words of texts.
+    """
+    corpus = corpus.divided(min(num_proc, 1 + len(corpus) // ROWS_A_PROCESS))
+    write = partial(_write_block, corpus, space, file)
+    words, num_sentences = WordCounts(max_words), 0
+    words.notes.add(list(corpus.faults), {})
+    with open(file, "wb") as sentences:
+        for part_file, packed, more, notes in map_in_order(write, list(enumerate(corpus.blocks)), num_proc):
+            words.add(packed.unpacked())
+            words.notes.add(notes.faults, notes.counts)
+            num_sentences += more
+            with open(part_file, "rb") as part:
+                shutil.copyfileobj(part, sentences)
+            part_file.unlink()
+    return Sentences(file, words, num_sentences)
 
-    helpers = []
-    for number, part in enumerate(parts[1:], start=2):
-        reader, writer = context.Pipe(duplex=False)
-        helper = context.Process(target=write, args=(part, file.with_suffix(f".{number}"), writer), daemon=True)
-        helper.start()
-        writer.close()
-        helpers.append((helper, reader))
-    found = write_sentences(parts[0], file)
-    word_counts, num_sentences = found.word_counts, found.num_sentences
-    with open(file, "ab") as sentences:
-        for helper, reader in helpers:
-            try:
-                found = reader.recv()
-            except EOFError:
-                raise RunFailed("a process that splits text into words was killed; is there enough memory?") from None
-            helper.join()
-            if isinstance(found, OSError):
-                raise found
-            word_counts.update(found.word_counts)
-            num_sentences += found.num_sentences
-            with open(found.file, "rb") as part_file:
-                shutil.copyfileobj(part_file, sentences)
-            found.file.unlink()
-    return Sentences(file, word_counts, num_sentences)
+
+def _write_block(
+    corpus: Corpus, space: Space, file: Path, numbered: tuple[int, Block]
+) -> tuple[Path, PackedCounts, int, Notes]:
+    number, block = numbered
+    notes = Notes()
+    part = write_sentences(map(space, corpus.read(block, notes)), file.with_suffix(f".{number}"))
+    return part.file, PackedCounts(part.words.counts), part.num_sentences, notes
 
 
 def train_word_vectors(
@@ -150,7 +142,7 @@ def train_word_vectors(
         "sg": 1,
     }
     model = Word2Vec(**settings) if ngrams is None else FastText(**settings, **ngrams)
-    model.build_vocab_from_freq(sentences.word_counts, corpus_count=sentences.num_sentences)
+    model.build_vocab_from_freq(sentences.words.counts, corpus_count=sentences.num_sentences)
     if not len(model.wv):
         raise InputError(f"no word occurs {min_count} times in the corpus, lower --min_count")
     deadline = Deadline()
@@ -158,7 +150,7 @@ def train_word_vectors(
         model.train(
             corpus_file=str(sentences.file),
             total_examples=sentences.num_sentences,
-            total_words=sentences.num_words,
+            total_words=sentences.words.num_words,
             epochs=epochs,
             callbacks=[deadline],
         )

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from toolkit.batches import Batch, Draw
-from toolkit.tokenization import FIRST_CONTINUATION_ID, encode_lines
 
 
 @dataclass
@@ -71,28 +70,6 @@ def sample_negatives(vocab_size: int, num_negatives: int, seed: tuple[int, ...])
     probabilities = np.log((words + 2) / (words + 1)) / np.log(vocab_size + 1)
     counts = -np.expm1(num_draws * np.log1p(-probabilities))
     return distinct[order], np.log(counts).astype(np.float32)
-
-
-def windows(rows, tokenizer, target_tokenizer, max_words: int):
-    """Lines joined with [SEP] and cut into `[CLS] … ` of `max_words` words: `input_ids`, the pieces, and `labels`, one
-    output word a word of the input, none for [CLS]."""
-
-    def cut(batch: dict[str, list[str]]) -> dict[str, list]:
-        pieces, labels = (
-            [token for line in encode_lines(of, batch["text"]) for token in [*line, of.sep_token_id]]
-            for of in (tokenizer, target_tokenizer)
-        )
-        if not pieces:
-            return {"input_ids": [], "labels": []}
-        starts = np.flatnonzero(np.asarray(pieces) < FIRST_CONTINUATION_ID)
-        assert len(starts) == len(labels), "both tokenizers split text into the same words"
-        cuts = range(max_words - 1, len(labels), max_words - 1)
-        return {
-            "input_ids": [np.append(tokenizer.cls_token_id, part) for part in np.split(pieces, starts[cuts])],
-            "labels": [np.append(-100, part) for part in np.split(labels, cuts)],
-        }
-
-    return rows.map(cut, batched=True, remove_columns=rows.column_names, desc="tokenizing")
 
 
 def _padded(sequences: list[list[int]], value: int) -> np.ndarray:

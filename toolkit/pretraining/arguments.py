@@ -3,20 +3,17 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from toolkit.data.arguments import Packing, TextArguments
 from toolkit.errors import InputError, check_flags, check_not_negative, check_positive, check_share
 from toolkit.training_arguments import SharedArguments, TrainingArguments
 
+SHORTEST_OF_PIECES, SHORTEST_OF_WORDS = 8, 3  # windows
+
 
 @dataclass(kw_only=True)
-class CorpusArguments(SharedArguments):
-    corpus: str
-    """Text: a file, folder or glob of .txt, .jsonl, .csv or .parquet (also .gz), a Hub id, or 'sample'."""
+class EncodedTextArguments(TextArguments):
     output_dir: str
-    """Folder for the checkpoint, results.json and train_log.jsonl."""
-    split: str | None = None
-    """Split of a folder or Hub data set (default: train)."""
-    text_column: str | None = None
-    """Column of a table that holds the text (default: text, sentence, content or document)."""
+    """Folder for what is made."""
     validation_corpus: str | None = None
     """Held-out text; by default the last part of the corpus, which is then not trained on."""
     validation_fraction: float = 0.01
@@ -31,9 +28,77 @@ class CorpusArguments(SharedArguments):
     """Replace an earlier run in the output folder."""
 
     def __post_init__(self):
-        super().__post_init__()
+        TextArguments.__post_init__(self)
         check_flags(self, "validation_fraction", _is_between_0_and_1, "a share between 0 and 1")
         check_positive(self, "vocab_size")
+
+
+@dataclass(kw_only=True)
+class CorpusArguments(SharedArguments, EncodedTextArguments):
+    corpus: str
+    """Text: a file, folder or glob of .txt, .jsonl, .csv or .parquet (also .gz), a Hub id, 'sample', or a folder that
+    toolkit prepare has made."""
+    output_dir: str
+    """Folder for the checkpoint, results.json and train_log.jsonl."""
+
+    def __post_init__(self):
+        SharedArguments.__post_init__(self)
+        EncodedTextArguments.__post_init__(self)
+
+
+@dataclass(kw_only=True)
+class PrepareArguments(EncodedTextArguments):
+    shard: str = "0/1"
+    """Which of so many parts to prepare, counted from 0: 3/8 is the fourth of eight. Every machine prepares one, then
+    toolkit prepare merge puts them together."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        number, slash, of = self.shard.partition("/")
+        if not (slash and number.isdecimal() and of.isdecimal() and int(number) < int(of)):
+            raise InputError(f"--shard {self.shard}: expected a number and how many there are, 0/8 to 7/8")
+
+
+@dataclass(kw_only=True)
+class PrepareBertArguments(PrepareArguments):
+    preset: str = "bert-mini"
+    """Size of the encoder, which says that of a vocabulary trained here."""
+    max_length: int = 128
+    """Tokens of a window."""
+    packing: Packing = "none"
+    """How lines fill windows: joined and cut (none), or whole, each read as if it stood alone (lines)."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        _check_length(self, SHORTEST_OF_PIECES)
+
+
+@dataclass(kw_only=True)
+class PrepareElectraArguments(PrepareBertArguments):
+    preset: str = "electra-mini"
+    """Size of the encoder, which says that of a vocabulary trained here."""
+
+
+@dataclass(kw_only=True)
+class PrepareElmoArguments(PrepareArguments):
+    preset: str = "elmo-mini"
+    """Size of the encoder, which says how many words it predicts."""
+    max_length: int = 32
+    """Words of a window."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        _check_length(self, SHORTEST_OF_WORDS)
+
+
+@dataclass(kw_only=True)
+class MergeArguments:
+    folders: list[str]
+    """Folders of all shards, in any order."""
+    output_dir: str
+    """Folder for the whole."""
+    overwrite_output_dir: bool = False
+    """Replace an earlier run in the output folder."""
 
 
 @dataclass(kw_only=True)
@@ -98,7 +163,8 @@ class ElmoArguments(TrainingArguments, CorpusArguments):
     def __post_init__(self):
         TrainingArguments.__post_init__(self)
         CorpusArguments.__post_init__(self)
-        _check(self, 3)
+        _check_length(self, SHORTEST_OF_WORDS)
+        _default_to_epochs(self, 1.0)
         check_positive(self, "num_negatives consecutive_windows")
 
 
@@ -112,7 +178,7 @@ class BertArguments(TrainingArguments, CorpusArguments):
     """Peak learning rate."""
     dropout: float = 0.0
     """Dropout while pretraining; the checkpoint keeps BERT's usual 0.1 for fine-tuning."""
-    packing: Literal["none", "lines"] = "none"
+    packing: Packing = "none"
     """How lines fill windows: joined and cut (none), or whole, each read as if it stood alone (lines). Held-out losses
     of the two do not compare."""
     mlm_probability: float = 0.3
@@ -131,7 +197,8 @@ class BertArguments(TrainingArguments, CorpusArguments):
     def __post_init__(self):
         TrainingArguments.__post_init__(self)
         CorpusArguments.__post_init__(self)
-        _check(self, 8)
+        _check_length(self, SHORTEST_OF_PIECES)
+        _default_to_epochs(self, 1.0)
         check_flags(self, "mlm_probability mlm_probability_end", _is_between_0_and_1, "a share between 0 and 1")
         check_share(self, "dropout")
 
@@ -320,10 +387,9 @@ def _is_between_0_and_1(value: float) -> bool:
     return 0 < value < 1
 
 
-def _check(arguments: Any, shortest: int) -> None:
+def _check_length(arguments: Any, shortest: int) -> None:
     if arguments.max_length < shortest:
         raise InputError(f"--max_length {arguments.max_length}: expected at least {shortest}")
-    _default_to_epochs(arguments, 1.0)
 
 
 def _default_to_epochs(arguments: TrainingArguments, num_epochs: float) -> None:

@@ -20,11 +20,11 @@ class Run:
     VALIDATION_ROWS = 256  # looked at in between; the figure in results.json is of up to eight times as many
     VALIDATION_BATCH_SIZE = 16
 
-    def __init__(self, method: str, arguments: Any):
+    def __init__(self, method: str, arguments: Any, resume: bool = False):
         from toolkit.results import Stopwatch, check_output_dir
 
         self.method, self.arguments = method, arguments
-        self.resume = getattr(arguments, "resume", False)
+        self.resume = getattr(arguments, "resume", resume)
         check_output_dir(arguments.output_dir, self.resume, arguments.overwrite_output_dir)
         self.has_launcher = not OF_LAUNCHERS.isdisjoint(os.environ)
         # What is wrong with a launcher is said before anything is done. Without one torch is loaded when it is needed.

@@ -2,13 +2,15 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from toolkit.data.rows import hold_out, spread
-from toolkit.data.text import load_text
-from toolkit.errors import InputError
+from toolkit.data.corpus import Corpus, cache_folder, digest, locked, open_corpus_of
+from toolkit.data.prepared import WHOLE, Recipe, Shard, notes_of, open_prepared, prepare
+from toolkit.data.rows import spread
+from toolkit.data.windows import PieceWindows, WordWindows
+from toolkit.errors import InputError, readable
 from toolkit.pretraining.arguments import (
     BertArguments,
     ElectraArguments,
@@ -17,9 +19,11 @@ from toolkit.pretraining.arguments import (
     Word2VecArguments,
 )
 from toolkit.pretraining.base import Run
+from toolkit.progress import Parts
 
-LINES_A_PART = 20_000  # of text that word2vec and fastText read, at least, for a process to split it into words
 OUTPUT_WORDS = "output_words"  # the tokenizer of the words that an ELMo predicts, in its folder
+PREPARED_FILE, TOKENIZER = "prepared.json", "tokenizer"  # in a folder of `toolkit prepare`
+WINDOWS = {"bert": "pieces", "electra": "pieces", "elmo": "words"}
 
 
 def pretrain_word2vec(arguments: Word2VecArguments) -> dict[str, Any]:
@@ -33,7 +37,8 @@ def pretrain_word2vec(arguments: Word2VecArguments) -> dict[str, Any]:
     )
 
     run = TextRun("word2vec", arguments)
-    given, space = None, word_spacer(bert_normalizer(arguments.do_lower_case))
+    given, normalizer = None, bert_normalizer(arguments.do_lower_case)
+    space = word_spacer(normalizer)
     if arguments.tokenizer is not None:
         given = load_tokenizer(arguments.tokenizer)
         space = token_spacer(given)
@@ -41,7 +46,7 @@ def pretrain_word2vec(arguments: Word2VecArguments) -> dict[str, Any]:
     def export(word_vectors) -> tuple[Any, Any]:
         from toolkit.models.word2vec import Word2VecModel
 
-        tokenizer = given or word_level_tokenizer(word_vectors.index_to_key, arguments.do_lower_case)
+        tokenizer = given or word_level_tokenizer(word_vectors.index_to_key, normalizer)
         config = run.preset.config(len(tokenizer))
         return Word2VecModel.from_word_vectors(config, word_vectors, tokenizer.get_vocab()), tokenizer
 
@@ -50,18 +55,10 @@ def pretrain_word2vec(arguments: Word2VecArguments) -> dict[str, Any]:
 
 def pretrain_fasttext(arguments: FastTextArguments) -> dict[str, Any]:
     """gensim trains vectors of words and of n-grams; they become a `FastTextModel`."""
-    from tokenizers.normalizers import BertNormalizer
-
     from toolkit.tokenization import with_whole_words, word_spacer
 
     run = TextRun("fasttext", arguments)
     byte_tokenizer = run.byte_tokenizer("a fastText")
-    normalizer = byte_tokenizer.backend_tokenizer.normalizer
-    if not isinstance(normalizer, BertNormalizer):
-        raise InputError(
-            f"--tokenizer {arguments.tokenizer}: has the normalizer {type(normalizer).__name__}, "
-            "expected BertNormalizer; make one with: toolkit tokenizer --kind bytes"
-        )
     settings = {
         "num_buckets": arguments.num_buckets or run.preset.sizes[1],
         "min_n": arguments.min_n,
@@ -77,26 +74,18 @@ def pretrain_fasttext(arguments: FastTextArguments) -> dict[str, Any]:
         return FastTextModel.from_word_vectors(config, word_vectors, ids), tokenizer
 
     ngrams = {"bucket": settings["num_buckets"], "min_n": arguments.min_n, "max_n": arguments.max_n}
-    return run.train_word_vectors(word_spacer(normalizer), export, ngrams)
+    return run.train_word_vectors(word_spacer(byte_tokenizer.backend_tokenizer.normalizer), export, ngrams)
 
 
 def pretrain_elmo(arguments: ElmoArguments) -> dict[str, Any]:
     """Words as bytes in, a two-way language model over the `vocab_size` most frequent words."""
-    from toolkit.models.elmo import ElmoForPreTraining
-    from toolkit.objectives import two_way_lm
-    from toolkit.tokenization import train_tokenizer
-
     run = TextRun("elmo", arguments)
-    tokenizer = run.byte_tokenizer("an ELMo")
-    run.say("counting words")
-    words = train_tokenizer(
-        run.train_rows["text"],
-        "word",
-        arguments.vocab_size or run.preset.vocab_size,
-        normalizer=tokenizer.backend_tokenizer.normalizer,
-    )
-    rows = run.prepare(lambda rows: two_way_lm.windows(rows, tokenizer, words, arguments.max_length))
-    exact = two_way_lm.PredictNeighbours(tokenizer.pad_token_id, words.sep_token_id, len(words), arguments.seed)
+    tokenizer, words, rows = run.windows_of_words("an ELMo")
+
+    from toolkit.models.elmo import ElmoForPreTraining
+    from toolkit.objectives.two_way_lm import PredictNeighbours
+
+    exact = PredictNeighbours(tokenizer.pad_token_id, words.sep_token_id, len(words), arguments.seed)
     consecutive = arguments.consecutive_windows
     sampled = dataclasses.replace(exact, num_negatives=arguments.num_negatives, consecutive=consecutive)
     run.check_that_states_fit(consecutive, len(rows[0]))
@@ -110,25 +99,30 @@ def pretrain_elmo(arguments: ElmoArguments) -> dict[str, Any]:
 
 def pretrain_bert(arguments: BertArguments) -> dict[str, Any]:
     """A masked language model over pieces of words."""
+    run = TextRun("bert", arguments)
+    tokenizer, rows = run.windows_of_pieces("a BERT", arguments.whole_word_mask)
+
     from toolkit.models.bert import BertForMaskedLM
     from toolkit.objectives.masked_lm import MaskTokens
 
-    run = TextRun("bert", arguments)
-    return run.train_to_fill_in("a BERT", BertForMaskedLM, MaskTokens)
+    return run.train_to_fill_in(tokenizer, rows, BertForMaskedLM, MaskTokens)
 
 
 def pretrain_electra(arguments: ElectraArguments) -> dict[str, Any]:
     """An encoder that tells the tokens of a text from those that a small masked language model has put there."""
+    run = TextRun("electra", arguments)
+    tokenizer, rows = run.windows_of_pieces("an ELECTRA", arguments.whole_word_mask)
+
     from toolkit.models.electra import ElectraForPreTraining
     from toolkit.objectives.replaced_token import ReplaceTokens
 
-    run = TextRun("electra", arguments)
     settings = {"discriminator_weight": arguments.discriminator_weight}
     if arguments.generator_size is not None:
         settings["generator_size"] = arguments.generator_size
     # As the generator learns, the encoder's task becomes harder: the sum of their losses tells no best weights.
     return run.train_to_fill_in(
-        "an ELECTRA",
+        tokenizer,
+        rows,
         ElectraForPreTraining,
         ReplaceTokens,
         settings,
@@ -137,21 +131,73 @@ def pretrain_electra(arguments: ElectraArguments) -> dict[str, Any]:
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class MadeWindows:
+    """What `toolkit prepare` leaves: windows to train on and held-out ones, and what they were made with."""
+
+    folder: Path
+    settings: dict[str, Any]
+
+    def tokenizer(self, name: str):
+        from toolkit.tokenization import load_tokenizer
+
+        tokenizer = load_tokenizer(self.folder / name)
+        if name == TOKENIZER and self.settings["windows"] == "pieces":
+            tokenizer.model_max_length = self.settings["max_length"]
+        return tokenizer
+
+    def rows(self) -> tuple[Any, Any]:
+        return rows_of(self.folder / "train", self.folder / "validation")
+
+
+def made_windows(method: str, arguments: Any) -> MadeWindows | None:
+    """Those in the folder that `--corpus` names; None where it is text. Raises `InputError` where they do not fit."""
+    folder = Path(arguments.corpus)
+    if not (folder / PREPARED_FILE).is_file():
+        return None
+    with readable(folder / PREPARED_FILE):
+        settings = json.loads((folder / PREPARED_FILE).read_text(encoding="utf-8"))
+    wanted = {"windows": WINDOWS.get(method, "text")}
+    wanted |= {name: getattr(arguments, name) for name in ("max_length", "packing") if hasattr(arguments, name)}
+    if wanted["windows"] != settings["windows"]:
+        made_for = " and ".join(name for name, windows in WINDOWS.items() if windows == settings["windows"])
+        raise InputError(f"--corpus {folder}: was prepared for {made_for}; {method} reads {wanted['windows']}")
+    for name, value in wanted.items():
+        if settings[name] != value:
+            raise InputError(f"--{name} {value}: {folder} was prepared with --{name} {settings[name]}")
+    for name in ("tokenizer", "validation_corpus"):
+        if getattr(arguments, name) is not None:
+            raise InputError(f"--{name}: goes with text; {folder} holds its own")
+    return MadeWindows(folder, settings)
+
+
+def rows_of(train: Path, validation: Path) -> tuple[Any, Any]:
+    """Prepared windows, of the held-out ones some. Raises `InputError` where there are none."""
+    train_rows, validation_rows = open_prepared(train), open_prepared(validation)
+    for rows, what in ((train_rows, "text to train on"), (validation_rows, "held-out text")):
+        if len(rows) == 0:
+            raise InputError(f"the {what} has no word that the tokenizer knows; give more, or --validation_corpus")
+    return train_rows, spread(validation_rows, 8 * Run.VALIDATION_ROWS)
+
+
 class TextRun(Run):
     """What these methods share: the corpus, tokenizers, windows of text."""
 
-    def __init__(self, method: str, arguments: Any):
+    def __init__(self, method: str, arguments: Any, resume: bool = False):
         from toolkit.presets import get_preset
 
         preset = get_preset(arguments.preset, method)
-        super().__init__(method, arguments)
+        super().__init__(method, arguments, resume)
         self.preset = preset
-        with self.main_process_first():  # the others find what it prepared in the cache
-            self.train_rows = load_text(arguments.corpus, arguments.split, arguments.text_column)
+        self.made = made_windows(method, arguments)
+        if self.made is not None:
+            return
+        with self.main_process_first():  # the others find what it has read remembered
+            self.corpus = open_corpus_of(arguments, shows=self.is_main)
             if arguments.validation_corpus is not None:
-                self.validation_rows = load_text(arguments.validation_corpus, "validation", arguments.text_column)
+                self.held_out = open_corpus_of(arguments, arguments.validation_corpus, "validation", self.is_main)
             else:
-                self.train_rows, self.validation_rows = hold_out(self.train_rows, arguments.validation_fraction)
+                self.corpus, self.held_out = self.corpus.hold_out(arguments.validation_fraction)
 
     def check_that_states_fit(self, consecutive: int, num_windows: int) -> None:
         """Raises `InputError` where the states after one step's windows cannot begin those of the next."""
@@ -167,38 +213,67 @@ class TextRun(Run):
 
     def byte_tokenizer(self, reader: str):
         """One that spells words, for `reader`: that of `--tokenizer`, or a new one."""
+        from tokenizers.normalizers import BertNormalizer
+
         from toolkit.tokenization import is_byte_level, load_tokenizer, train_tokenizer
 
         name = self.arguments.tokenizer
         if name is None:
             return train_tokenizer((), "bytes", do_lower_case=self.arguments.do_lower_case)
         tokenizer = load_tokenizer(name)
+        normalizer = tokenizer.backend_tokenizer.normalizer
+        fault = None
         if not is_byte_level(tokenizer):
-            raise InputError(
-                f"--tokenizer {name}: does not fit {reader}, which reads bytes of words; "
-                "make one with: toolkit tokenizer --kind bytes"
-            )
+            fault = f"does not fit {reader}, which reads bytes of words"
+        elif not isinstance(normalizer, BertNormalizer):
+            fault = f"has the normalizer {type(normalizer).__name__}, expected BertNormalizer"
+        if fault is not None:
+            raise InputError(f"--tokenizer {name}: {fault}; make one with: toolkit tokenizer --kind bytes")
         return tokenizer
 
-    def train_to_fill_in(
-        self, reader: str, model_class, collate_class, settings: dict[str, Any] | None = None, **options: Any
-    ) -> dict[str, Any]:
-        """Train `reader`, a model of pieces of words of which some are masked; `settings` go into its configuration,
-        `options` to `train`."""
-        from toolkit.objectives import masked_lm
+    def windows_of_words(self, reader: str) -> tuple[Any, Any, tuple[Any, Any]]:
+        """The tokenizer, that of the words to predict, and the windows of `reader`, which spells words."""
+        if self.made is not None:
+            of_words = self.made.tokenizer(OUTPUT_WORDS)
+            return self.made.tokenizer(TOKENIZER), of_words, self.made.rows()
+        tokenizer = self.byte_tokenizer(reader)
+        words = self.new_tokenizer("word", tokenizer.backend_tokenizer.normalizer)
+        return tokenizer, words, self.prepare(WordWindows(tokenizer, words, self.arguments.max_length))
 
+    def windows_of_pieces(self, reader: str, marks_words: bool = False) -> tuple[Any, tuple[Any, Any]]:
+        """The tokenizer and the windows of `reader`, a model of pieces of words of which some are masked.
+
+        With `marks_words` it has to mark the pieces that continue a word, or `InputError` is raised.
+        """
+        from toolkit.presets import MAX_POSITIONS
+        from toolkit.tokenization import continuing_tokens
+
+        if self.made is not None:
+            return self.made.tokenizer(TOKENIZER), self.made.rows()
         arguments, tokenizer = self.arguments, self.piece_tokenizer(reader)
-        special = tokenizer.all_special_ids
+        if arguments.max_length > MAX_POSITIONS:
+            raise InputError(f"--max_length {arguments.max_length}: {arguments.preset} has {MAX_POSITIONS} positions")
+        if marks_words:
+            continuing_tokens(tokenizer)
+        tokenizer.model_max_length = arguments.max_length  # positions after it are never trained
+        return tokenizer, self.prepare(PieceWindows(tokenizer, arguments.max_length, arguments.packing))
+
+    def train_to_fill_in(
+        self,
+        tokenizer,
+        rows: tuple[Any, Any],
+        model_class,
+        collate_class,
+        settings: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """Train on windows of pieces; `settings` go into the model's configuration, `options` to `train`."""
+        from toolkit.tokenization import continuing_tokens
+
+        arguments, special = self.arguments, tokenizer.all_special_ids
         config = self.preset.config(len(tokenizer))
         config.update(settings or {})
-        if arguments.max_length > config.max_position_embeddings:
-            raise InputError(
-                f"--max_length {arguments.max_length}: "
-                f"{arguments.preset} has {config.max_position_embeddings} positions"
-            )
-        tokenizer.model_max_length = arguments.max_length  # positions after it are never trained
-        continues = masked_lm.continuing_tokens(tokenizer) if arguments.whole_word_mask else None
-        rows = self.prepare(lambda rows: masked_lm.windows(rows, tokenizer, arguments.max_length, arguments.packing))
+        continues = continuing_tokens(tokenizer) if arguments.whole_word_mask else None
         exact = collate_class(
             tokenizer.pad_token_id,
             tokenizer.mask_token_id,
@@ -237,14 +312,11 @@ class TextRun(Run):
 
     def piece_tokenizer(self, reader: str):
         """One of pieces of words with a [MASK], for `reader`: that of `--tokenizer`, or a WordPiece made here."""
-        from toolkit.tokenization import load_tokenizer, spells_words, train_tokenizer
+        from toolkit.tokenization import bert_normalizer, load_tokenizer, spells_words
 
         arguments = self.arguments
         if arguments.tokenizer is None:
-            self.say("training a WordPiece tokenizer")
-            vocab_size = arguments.vocab_size or self.preset.vocab_size
-            texts = self.train_rows["text"]
-            return train_tokenizer(texts, "wordpiece", vocab_size, do_lower_case=arguments.do_lower_case)
+            return self.new_tokenizer("wordpiece", bert_normalizer(arguments.do_lower_case))
         tokenizer = load_tokenizer(arguments.tokenizer)
         if tokenizer.mask_token_id is None or spells_words(tokenizer):
             raise InputError(
@@ -266,21 +338,20 @@ class TextRun(Run):
         from importlib import import_module
 
         from toolkit.intervals import ratio_interval
-        from toolkit.objectives.skip_gram import held_out_losses, train_word_vectors, write_parts
+        from toolkit.objectives.skip_gram import held_out_losses, train_word_vectors, write_corpus
         from toolkit.results import LOG_FILE
+        from toolkit.tokenization import words_that_fit
 
         if not self.is_main:
             return {}
         arguments, log = self.arguments, []
 
-        def spaced(rows) -> Iterator[list[str]]:
-            return (space(batch["text"]) for batch in rows.iter(batch_size=1000))
-
         with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as meanwhile:
-            num_parts = min(arguments.workers, 1 + len(self.train_rows) // LINES_A_PART)
-            parts = [spaced(self.train_rows.shard(num_parts, i, contiguous=True)) for i in range(num_parts)]
-            sentences = write_parts(parts, Path(folder) / "sentences.txt")
-            num_words = sentences.num_words
+            max_words = words_that_fit(arguments.memory_gb)
+            num_proc = arguments.num_proc or arguments.workers
+            sentences = write_corpus(self.corpus, space, Path(folder) / "sentences.txt", num_proc, max_words)
+            self.say_each(sentences.words.left_out())
+            num_words = sentences.words.num_words
             self.say(f"training on {num_words:,} words with {arguments.workers} workers")
             if self.has_launcher and self.accelerator.num_processes > 1:
                 self.say("these are threads of the main process; gensim has no use for the other processes")
@@ -310,8 +381,8 @@ class TextRun(Run):
             )
             seconds = self.stopwatch.seconds - start
         model, tokenizer = export(vectors.wv)
-        batches = spaced(spread(self.validation_rows, 8 * self.VALIDATION_ROWS))
-        lines = [words for batch in batches for line in batch if (words := line.split())]
+        held_out = space(self.held_out.spread(8 * self.VALIDATION_ROWS))
+        lines = [words for line in held_out if (words := line.split())]
         lengths = [len(words) for words in lines]
         known = [sum(word in vectors.wv.key_to_index for word in words) for words in lines]
         loss_sums, pair_counts = held_out_losses(vectors, lines, arguments.seed)
@@ -334,15 +405,39 @@ class TextRun(Run):
             deterministic=arguments.workers == 1 and arguments.max_minutes is None,
         )
 
-    def prepare(self, windows: Callable) -> tuple[Any, Any]:
-        """`windows` of the training and of the held-out text, made once by the main process."""
-        self.say("tokenizing")
+    def prepare(self, recipe: Recipe) -> tuple[Any, Any]:
+        """What `recipe` makes of the training and of the held-out text, made once by the main process."""
         with self.main_process_first():
-            train_rows, validation_rows = windows(self.train_rows), windows(self.validation_rows)
-        for rows, what in ((train_rows, "text to train on"), (validation_rows, "held-out text")):
-            if len(rows) == 0:
-                raise InputError(f"the {what} has no word that the tokenizer knows; give more, or --validation_corpus")
-        return train_rows, spread(validation_rows, 8 * self.VALIDATION_ROWS)
+            return rows_of(*(self.make(corpus, recipe) for corpus in (self.corpus, self.held_out)))
+
+    def make(self, corpus: Corpus, recipe: Recipe, folder: Path | None = None, shard: Shard = WHOLE) -> Path:
+        progress = Parts("tokenizing", self.is_main)
+        folder = prepare(corpus, recipe, folder, self.arguments.num_proc, shard, progress)
+        self.say_each(notes_of(folder).lines())
+        return folder
+
+    def new_tokenizer(self, kind: Literal["wordpiece", "word"], normalizer):
+        """A tokenizer of that kind, of the preset's size, trained on the corpus, or kept from when it was before."""
+        from toolkit.tokenization import load_tokenizer, train_on_corpus
+
+        arguments = self.arguments
+        vocab_size = arguments.vocab_size or self.preset.vocab_size
+        made_of = (self.corpus.key, kind, arguments.do_lower_case, vocab_size, arguments.memory_gb)
+        folder = cache_folder() / "tokenizers" / digest(*made_of)
+        with self.main_process_first(), locked(folder.name):
+            if not folder.is_dir():
+                progress = Parts("counting words", self.is_main)
+                settings = {"memory_gb": arguments.memory_gb, "num_proc": arguments.num_proc, "on_block": progress}
+                tokenizer, words = train_on_corpus(self.corpus, kind, normalizer, vocab_size, **settings)
+                self.say_each(words.left_out())
+                aside = folder.with_suffix(".partial")
+                tokenizer.save_pretrained(aside)
+                aside.rename(folder)
+        return load_tokenizer(folder)
+
+    def say_each(self, lines: list[str]) -> None:
+        for line in lines:
+            self.say(line)
 
     def new_model(self, model_class, config):
         """A model with random weights, of the seed."""

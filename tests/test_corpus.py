@@ -1,0 +1,329 @@
+"""Corpora of any size: whatever the format and the blocks, the same rows; what cannot be read is named."""
+
+import csv
+import gzip
+import json
+import random
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from conftest import run_toolkit
+
+from toolkit.data import blocks
+from toolkit.data.cleaning import Cleaning, Notes
+from toolkit.data.corpus import open_corpus
+from toolkit.data.duplicates import DuplicateSearch
+from toolkit.data.text import load_text
+from toolkit.errors import InputError
+
+FORMATS = ("txt", "txt.gz", "jsonl", "jsonl.gz", "json", "csv", "parquet")
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Blocks of a few kilobytes, batches of a few rows, read in chunks that end anywhere."""
+    for name, value in {"BYTES_A_BLOCK": 4_000, "BYTES_A_BATCH": 900, "ROWS_A_BATCH": 10, "CHUNK": 997}.items():
+        monkeypatch.setattr(blocks, name, value)
+
+
+def some_texts(seed: int = 0, size: int = 1500) -> list[str]:
+    rng = random.Random(seed)
+    words = ["small", "café", "Łódź", "of", "日本", "boats", "zürich's", '"quoted"', "a,b", "x" * 60]
+    return [" ".join(rng.choices(words, k=rng.choice([0, 1, 3, 8, 30]))) for _ in range(size)]
+
+
+def write(folder: Path, texts: list[str], suffix: str) -> Path:
+    path = folder / f"texts.{suffix}"
+    opened = gzip.open if suffix.endswith(".gz") else open
+    if suffix == "parquet":
+        table = pyarrow.table({"id": range(len(texts)), "text": texts})
+        pyarrow.parquet.write_table(table, path, row_group_size=70)
+    elif suffix == "csv":
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([["id", "text"], *([i, text] for i, text in enumerate(texts))])
+    elif suffix == "json":
+        path.write_text(json.dumps([{"id": i, "text": text} for i, text in enumerate(texts)]), encoding="utf-8")
+    else:
+        rows = texts if suffix.startswith("txt") else [json.dumps({"id": 1, "text": text}) for text in texts]
+        with opened(path, "wt", encoding="utf-8", newline="") as file:
+            file.write("\n".join(rows) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_blocks_batches_and_slices_hold_every_row_once(small_blocks, tmp_path, suffix):
+    texts = some_texts()
+    corpus = open_corpus(str(write(tmp_path, texts, suffix)))
+    assert len(corpus) == len(texts)
+    assert list(corpus.texts()) == texts
+    if suffix in ("txt", "jsonl", "parquet"):
+        assert len(corpus.blocks) > 5
+        assert max(map(len, corpus)) == 10
+    rng = random.Random(suffix)
+    for _ in range(20):
+        first, last = sorted(rng.sample(range(len(texts)), 2))
+        some = corpus.rows(first, last)
+        assert list(some.texts()) == texts[first:last]
+        assert list(some.divided(4).texts()) == texts[first:last]
+    train, held_out = corpus.hold_out(0.01)
+    assert list(train.texts()) + list(held_out.texts()) == texts
+    assert len(held_out) == 15
+    assert corpus.spread(10) == texts[:: len(texts) // 10]
+
+
+def test_line_ends_of_windows_marks_of_utf_8_and_a_missing_end(small_blocks, tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"\xef\xbb\xbfone\r\n\r\ntwo \xe2\x82\xac\rand more\nthree")
+    assert list(open_corpus(str(path)).texts()) == ["one", "", "two €\rand more", "three"]
+
+
+def test_the_key_is_of_the_content(tmp_path):
+    texts, keys = some_texts(), {}
+    for folder in ("here", "there"):
+        (tmp_path / folder).mkdir()
+        path = write(tmp_path / folder, texts, "txt")
+        keys[folder] = open_corpus(str(path)).key
+    assert keys["here"] == keys["there"]
+    assert open_corpus(str(path)).rows(0, 5).key != open_corpus(str(path)).rows(0, 6).key
+    changed = path.read_bytes().replace(b"small", b"smalL", 1)
+    path.write_bytes(changed)
+    assert open_corpus(str(path)).key != keys["there"]
+
+
+def test_a_file_is_looked_through_once(tmp_path, monkeypatch):
+    import os
+    import time
+
+    path = write(tmp_path, some_texts(), "txt")
+    an_hour_ago = time.time() - 3600
+    os.utime(path, (an_hour_ago, an_hour_ago))
+    first = open_corpus(str(path))
+    monkeypatch.setattr(blocks, "_look_through_lines", None)  # who looks again fails
+    assert open_corpus(str(path)) == first
+    path.write_bytes(path.read_bytes().replace(b"small", b"smalL", 1))
+    with pytest.raises(TypeError):
+        open_corpus(str(path))
+
+
+# What cannot be read
+
+
+def bad_text(folder: Path) -> tuple[Path, list[str], dict[str, int]]:
+    """A file with bad lines among good ones, the good ones, and where the bad ones are."""
+    lines = [
+        (b"first line", None),
+        (b"with \0 a NUL byte", "NUL"),
+        (b"second line\r", None),
+        ("señor in Latin-1".encode("latin-1"), "not UTF-8"),
+        (b"x" * (blocks.BYTES_A_LINE + 1), "longer than"),
+        ("third line, in UTF-8: señor".encode(), None),
+        ("in UTF-16".encode("utf-16"), "NUL"),
+        (b"last line", None),
+    ]
+    content, places, good = b"", {}, []
+    for number, (line, fault) in enumerate(lines, start=1):
+        if fault:
+            places[f"line {number} "] = len(content)
+        else:
+            good.append(line.decode().removesuffix("\r"))
+        content += line + b"\n"
+    (folder / "b.txt").write_bytes(content)
+    return folder / "b.txt", good, places
+
+
+def test_what_is_bad_is_named_with_file_and_offset(tmp_path):
+    path, good, places = bad_text(tmp_path)
+    corpus, notes = open_corpus(str(path), on_error="skip"), Notes()
+    assert [text for block in corpus.blocks for texts in corpus.read(block, notes) for text in texts] == good
+    found = [*corpus.faults, *notes.faults]
+    assert {fault.offset for fault in found} == set(places.values())
+    for what, offset in places.items():
+        (fault,) = (fault for fault in found if fault.offset == offset)
+        assert fault.what.startswith(what), fault
+        assert str(path) in str(fault)
+    said = f"line 5 has 16,777,217 bytes.*at byte {places['line 5 ']}; or leave out.*--on_error skip"
+    with pytest.raises(InputError, match=said):
+        open_corpus(str(path))
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_bad_rows_of_tables_are_named(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "jsonl":
+        rows = [
+            '{"text": "one"}',
+            '{"text": ',
+            "",
+            '{"text": 3}',
+            '["list"]',
+            '{"text": "\\ud800"}',
+            '{"text": "two"}',
+        ]
+        path.write_text("\n".join(rows))
+        good = ["one", "", "two"]
+        whats = ["line 2 is no JSON", "line 4 holds", "line 5 is no JSON obj", "line 6 has half"]
+    elif suffix == "csv":
+        path.write_bytes(b'id,text\n1,one\n2\n3,"two\nlines"\n4,\xff\n5,end\n')
+        good, whats = ["one", "two\nlines", "end"], ["a row has 1 fields", "line 6 is not UTF-8"]
+    else:
+        pyarrow.parquet.write_table(pyarrow.table({"text": ["one"] * 50 + ["two"] * 50}), path, row_group_size=50)
+        table = pyarrow.parquet.ParquetFile(path)
+        column = table.metadata.row_group(0).column(0)
+        start, size = column.dictionary_page_offset or column.data_page_offset, column.total_compressed_size
+        content = bytearray(path.read_bytes())
+        content[start : start + size] = b"\xff" * size
+        path.write_bytes(content)
+        good, whats = ["two"] * 50, ["row group 0 cannot be read"]
+    corpus, notes = open_corpus(str(path), on_error="skip", text_column="text"), Notes()
+    assert [text for block in corpus.blocks for texts in corpus.read(block, notes) for text in texts] == good
+    assert len(notes.faults) == len(whats)
+    assert all(any(what in str(fault) for fault in notes.faults) for what in whats)
+    assert all(str(path) in str(fault) for fault in notes.faults)
+    with pytest.raises(InputError, match="|".join(whats)):
+        list(open_corpus(str(path), text_column="text").texts())
+
+
+def test_an_unreadable_file_among_others(tmp_path):
+    for name in ("a.txt", "c.txt"):
+        (tmp_path / name).write_text(f"line of {name}\n")
+    whole = gzip.compress(b"line of b\n" * 10_000)
+    (tmp_path / "b.txt.gz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "d.txt").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"b.txt.gz: cannot be read.*at byte 0.*--on_error skip"):
+        open_corpus(str(tmp_path))
+    corpus = open_corpus(str(tmp_path), on_error="skip")
+    assert list(corpus.texts()) == ["line of a.txt", "line of c.txt"]
+    assert ["b.txt.gz" in str(fault) for fault in corpus.faults] == [True, False]
+    assert "d.txt" in str(corpus.faults[1])
+
+
+@pytest.mark.parametrize("command", ["tokenizer", "bert", "word2vec"])
+def test_on_error_is_a_flag_of_every_command(tmp_path, command):
+    path, _, places = bad_text(tmp_path)
+    with open(path, "a", encoding="utf-8") as file:
+        file.write("the old man the boats of the old town\n" * 30)
+    name = ["tokenizer"] if command == "tokenizer" else ["pretrain", command]
+    flags = {"tokenizer": [], "bert": ["--preset", "bert-tiny", "--max_steps", "2"], "word2vec": []}[command]
+    words = [*name, "--corpus", path, "--vocab_size", "60", *flags, "--output_dir", tmp_path / "out"]
+    done = run_toolkit(*words)
+    assert done.returncode == 2
+    assert f"{path}: line 5 has" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    done = run_toolkit(*words, "--on_error", "skip")
+    assert done.returncode == 0, done.stderr
+    for what, offset in places.items():
+        assert f"left out {path}: {what}" in done.stderr
+        assert f"at byte {offset:,}\n" in done.stderr
+
+
+# Cleaning
+
+
+def brute_force(texts: list[str], alike) -> set[int]:
+    return {i for i, text in enumerate(texts) if text and any(alike(text, other) for other in texts[:i] if other)}
+
+
+def test_exact_duplicates_are_those_of_a_dictionary(small_blocks, tmp_path):
+    texts = some_texts(size=800)
+    corpus = open_corpus(str(write(tmp_path, texts, "txt")), search=DuplicateSearch("exact"), num_proc=2)
+    seen, expected = set(), []
+    for text in texts:
+        if not text or text not in seen:
+            expected.append(text)
+        seen.add(text)
+    notes = Notes()
+    found = [text for block in corpus.blocks for rows in corpus.read(block, notes) for text in rows]
+    assert found == expected
+    assert notes.counts == {"left out, like an earlier one": len(texts) - len(expected)}
+    assert [*corpus.rows(100, 300).texts(), *corpus.rows(300, 800).texts()] == expected[-len(found) + 0 :][
+        len(list(corpus.rows(0, 100).texts())) :
+    ]
+
+
+@pytest.mark.parametrize("suffix", ["txt", "jsonl"])
+def test_near_duplicates_are_those_of_the_jaccard_similarity(small_blocks, tmp_path, suffix):
+    """Documents whose similarity is far from the limit, on either side, across the bounds of blocks."""
+    rng = random.Random(0)
+    words = [f"word{i}" for i in range(2000)]
+    documents = [rng.choices(words, k=60) for _ in range(60)]
+    copies = []
+    for document in rng.sample(documents, 25):
+        copy = list(document)
+        copy[rng.randrange(60)] = "other"  # 5 of 56 shingles: a similarity of 0.84
+        copies.append(copy)
+    halves = [document[:30] + rng.choices(words, k=30) for document in rng.sample(documents, 15)]
+    texts = documents + [part for pair in zip(copies, halves + copies, strict=False) for part in pair]
+    texts = [" ".join(words[:20]) + "\n" + " ".join(words[20:]) for words in texts]
+
+    def shingles(text: str) -> set[tuple[str, ...]]:
+        found = text.split()
+        return {tuple(found[i : i + 5]) for i in range(len(found) - 4)}
+
+    def alike(one: str, other: str) -> bool:
+        return len(shingles(one) & shingles(other)) / len(shingles(one) | shingles(other)) >= 0.7
+
+    expected = brute_force(texts, alike)
+    assert len(expected) > 30
+    if suffix == "txt":
+        path = tmp_path / "a.txt"
+        path.write_text("\n\n".join(texts))
+    else:
+        path = write(tmp_path, texts, suffix)
+    search = DuplicateSearch("near", "document", similarity=0.7)
+    corpus = open_corpus(str(path), search=search, num_proc=2)
+    assert len(corpus.blocks) > 3
+    kept = "\n".join(text for text in corpus.texts() if text)
+    assert kept == "\n".join(text for i, text in enumerate(texts) if i not in expected)
+
+
+def test_lines_are_mended_and_left_out_with_counts(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("schÃ¶n and good\n\nshort\n1 2 3 4 5 6\nas it is here\n", encoding="utf-8")
+    cleaning = Cleaning(fix_text=True, min_words=2, min_letters=0.5)
+    corpus, notes = open_corpus(str(path), cleaning=cleaning), Notes()
+    assert list(corpus.read(corpus.blocks[0], notes)) == [["schön and good", "", "as it is here"]]
+    assert sorted(notes.counts.values()) == [1, 1, 1]
+    assert corpus.key != open_corpus(str(path)).key
+
+
+def test_what_was_left_out_is_counted_by_the_command(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text(
+        "the old man the boats of the town\n" * 20 + "a b\n" + "another line with words\n", encoding="utf-8"
+    )
+    flags = ["--deduplicate", "exact", "--min_words", "3", "--vocab_size", "40"]
+    done = run_toolkit("tokenizer", "--corpus", path, *flags, "--output_dir", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "left out, like an earlier one: 19 rows" in done.stderr
+    assert "left out, fewer than 3 words: 1 rows" in done.stderr
+
+
+# The Hub
+
+
+@pytest.mark.parametrize("suffix", ["txt", "jsonl", "parquet"])
+def test_data_of_the_hub_is_streamed(hub, tmp_path, suffix):
+    texts = some_texts()
+    (tmp_path / "data").mkdir()
+    write(tmp_path / "data", texts, suffix).rename(tmp_path / "data" / f"train.{suffix}")
+    name = f"me/streamed-{suffix}"
+    assert hub.run("push", tmp_path / "data", name, "--repo_type", "dataset").returncode == 0
+    flags = ["--vocab_size", "60", "--output_dir"]
+    done = hub.run("tokenizer", "--corpus", name, *flags, tmp_path / "by_name")
+    assert done.returncode == 0, done.stderr
+    done = run_toolkit("tokenizer", "--corpus", tmp_path / "data", *flags, tmp_path / "by_folder")
+    assert done.returncode == 0, done.stderr
+    made = [(tmp_path / run / "tokenizer.json").read_text() for run in ("by_name", "by_folder")]
+    assert made[0] == made[1]
+    copies = [path for path in Path(hub.environment["HF_HOME"]).rglob("*") if path.is_file()]
+    assert not any(path.suffix == f".{suffix}" and path.stat().st_size > 5_000 for path in copies)
+    assert not any(name.replace("/", "--") in str(path) and path.stat().st_size > 5_000 for path in copies)
+
+
+def test_load_text_gives_a_data_set(tmp_path):
+    texts = some_texts(size=50)
+    rows = load_text(str(write(tmp_path, texts, "csv")))
+    assert rows["text"][:] == texts

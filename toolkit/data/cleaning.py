@@ -1,0 +1,62 @@
+"""What of a text is mended and what is left out of it, with counts."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from toolkit.data.blocks import Fault, Texts, left_out
+from toolkit.errors import extra
+
+
+@dataclass
+class Notes:
+    """What was left out of a text, and why."""
+
+    faults: list[Fault] = field(default_factory=list)  # what could not be read
+    counts: Counter[str] = field(default_factory=Counter)  # rows by what was done to them
+
+    def add(self, faults: list, counts: dict[str, int]) -> None:
+        self.faults += [Fault(*fault) for fault in faults]
+        self.counts.update(counts)
+
+    def lines(self) -> list[str]:
+        """What to say of them."""
+        return [*left_out(self.faults), *(f"{what}: {count:,} rows" for what, count in sorted(self.counts.items()))]
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """Mends rows by ftfy, https://ftfy.readthedocs.io, and leaves out those with too few words or letters.
+
+    Empty rows, which part documents, stay.
+    """
+
+    fix_text: bool = False
+    min_words: int = 0
+    min_letters: float = 0.0  # as a share of what is no white space
+
+    def __bool__(self) -> bool:
+        return self != NO_CLEANING
+
+    def __call__(self, texts: Texts, notes: Notes) -> Texts:
+        return [text and self._clean(text, notes.counts) for text in texts]
+
+    def _clean(self, text: str, counts: Counter[str]) -> str | None:
+        if self.fix_text:
+            with extra("clean"):
+                import ftfy
+
+            fixed = ftfy.fix_text(text)
+            counts["mended"] += fixed != text
+            text = fixed
+        words = text.split()
+        if words and len(words) < self.min_words:
+            counts[f"left out, fewer than {self.min_words} words"] += 1
+            return None
+        num_characters = sum(map(len, words))
+        if self.min_letters and sum(map(str.isalpha, text)) < self.min_letters * num_characters:
+            counts[f"left out, fewer than {self.min_letters:.0%} letters"] += 1
+            return None
+        return text
+
+
+NO_CLEANING = Cleaning()

@@ -1,0 +1,83 @@
+"""Processes that work side by side on the parts of something large."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+from toolkit.errors import RunFailed
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+WAITING_A_PROCESS = 2  # results that a process may be ahead of who takes them
+
+
+def available_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def map_in_order(
+    function: Callable[[Item], Result], items: Sequence[Item], num_proc: int | None = None
+) -> Iterator[Result]:
+    """`function` of each of the items, in their order, by so many processes (default: one a core).
+
+    Without more than one to do, or one process, it is done here. An exception of a process is raised here; `RunFailed`
+    where one was killed.
+    """
+    num_proc = min(num_proc or available_cores(), len(items))
+    if num_proc < 2:
+        yield from map(function, items)
+        return
+    method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
+    others = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(
+        num_proc, multiprocessing.get_context(method), initializer=_start, initargs=(os.getpid(), function)
+    )
+    ahead: deque[Future] = deque()
+    is_done = False
+    try:
+        for item in items:
+            ahead.append(pool.submit(_call, item))
+            if len(ahead) > WAITING_A_PROCESS * num_proc:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+        is_done = True
+    except BrokenProcessPool:
+        raise RunFailed(
+            "a process that reads the data was killed; is there enough memory? try fewer --num_proc"
+        ) from None
+    finally:
+        if not is_done:
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+        pool.shutdown(cancel_futures=True)
+
+
+_function: Callable[[Any], Any]
+
+
+def _start(parent: int, function: Callable[[Any], Any]) -> None:
+    global _function
+    _function = function
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # there is a process for each core
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ends with the main process
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _call(item: Any) -> Any:
+    return _function(item)
