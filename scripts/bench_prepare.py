@@ -21,7 +21,6 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from alternation import alternate, watched, write
 
 LENGTH, NUM_PROC, LINES_OF_TOKENIZER = 128, 2, 100_000
 
@@ -71,6 +70,8 @@ def once(way: str, corpus: str, tokenizer: str) -> dict[str, float]:
 
 
 def main(rounds: int = 3, corpus: str = "sample") -> None:
+    from alternation import alternate, watched, write  # here, since it loads torch, which the processes need not
+
     from toolkit.data.corpus import open_corpus
     from toolkit.tokenization import train_tokenizer
 

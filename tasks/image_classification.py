@@ -66,6 +66,8 @@ class ImageClassification(Task):
         return {"flip_at_test": arguments.flip_at_test, "shift_at_test": arguments.shift_at_test}
 
     def load_encoder(self, arguments: ImageTaskArguments, train_rows, **config_fields: Any) -> tuple[Any, Any]:
+        from collections import Counter
+
         from toolkit.encoders import load_image_encoder
         from toolkit.objectives.supervised import set_loss, weights_of
 
@@ -83,7 +85,7 @@ class ImageClassification(Task):
         )
         weights = None
         if arguments.class_weights:
-            weights = weights_of(train_rows["label"][:], list(model.config.id2label.values()))
+            weights = weights_of(Counter(train_rows["label"]), list(model.config.id2label.values()))
         set_loss(model, arguments.label_smoothing, weights)
         return model, processor
 

@@ -252,3 +252,27 @@ def test_the_batch_job_goes_on_where_that_can_help(code, goes_on, tmp_path):
         "0 16 first -m toolkit pretrain bert --corpus my texts --output_dir runs/x --resume --max"
     )
     assert (tmp_path / "requeued").exists() == goes_on
+
+
+@pytest.mark.slow
+def test_benchmarks_of_large_corpora_run(tmp_path, monkeypatch):
+    """On a corpus of two megabytes that the script makes: both ways agree, and a second start finds what is there."""
+    monkeypatch.syspath_prepend(REPOSITORY / "scripts")
+    import alternation
+    import bench_large_corpus
+    import bench_prepare
+    import bench_tokenizer
+    import large_corpus
+
+    monkeypatch.setattr(alternation, "RESULTS", tmp_path)
+    large_corpus.main(str(tmp_path / "corpus.txt"), gigabytes=0.002)
+    bench_tokenizer.main(1, str(tmp_path / "corpus.txt"))
+    record = json.loads((tmp_path / "bench_tokenizer.json").read_text())
+    assert record["equal in one order"] is True
+    bench_prepare.main(1, str(tmp_path / "corpus.txt"))
+    record = json.loads((tmp_path / "bench_prepare.json").read_text())
+    assert record["pieces"] > 100_000
+    bench_large_corpus.main(0.002)
+    formats = json.loads((tmp_path / "bench_large_corpus.json").read_text())["formats"]
+    assert set(formats) == {"txt", "jsonl", "parquet"}
+    assert all(found["tokenizer"]["peak_memory_mb"] > 50 for found in formats.values())

@@ -8,8 +8,10 @@ loss is the mean over, and `num_items`, the tokens, words or images by which thr
 true `continues`, the model gets the `state` that it gave for the batch before.
 """
 
+import multiprocessing
 import os
 import signal
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
@@ -19,6 +21,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from toolkit.errors import InputError
 from toolkit.interruptions import SIGNALS
 
 Batch = dict[str, Any]
@@ -45,7 +48,8 @@ class ExampleStream:
 
     With `lengths`, batches hold examples of similar length. Every example comes once an epoch. With `consecutive`,
     so many neighbours come one after the other at the same place of as many batches, by turns from the first to the
-    last and from the last to the first; only what is left of such runs does not come in an epoch.
+    last and from the last to the first; only what is left of such runs does not come in an epoch. Without `shuffles`
+    examples come in their own order.
     """
 
     BATCHES_SORTED_TOGETHER = 50
@@ -58,7 +62,9 @@ class ExampleStream:
         lengths: Sequence[int] | None = None,
         max_examples: int | None = None,
         consecutive: int = 1,
+        shuffles: bool = True,
     ):
+        self.shuffles = shuffles
         self.num_examples, self.batch_size, self.seed = num_examples, batch_size, seed
         self.consecutive = consecutive
         self.lengths = None if lengths is None else np.asarray(lengths)
@@ -86,6 +92,8 @@ class ExampleStream:
         return self._orders[epoch]
 
     def _shuffle(self, epoch: int) -> np.ndarray:
+        if not self.shuffles:
+            return np.arange(self.num_examples)
         rng = np.random.default_rng((self.seed, epoch))
         order = rng.permutation(self.num_examples // self.consecutive)  # of the runs of neighbours
         if self.lengths is None:
@@ -123,6 +131,16 @@ def _number(address: tuple[int, ...]) -> int:
     return int(np.random.SeedSequence(address).generate_state(1, np.uint64)[0])
 
 
+class RowStream(ABC):
+    """Rows that come in an order of their own, one epoch after the other: `example` of a draw is the place in it."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def read(self, draws: list[Draw]) -> list[dict]: ...
+
+
 class _AddressedRows:
     """A map-style data set addressed by `Draw`: `(row, draw)`."""
 
@@ -130,6 +148,8 @@ class _AddressedRows:
         self.rows = rows
 
     def __getitems__(self, draws: list[Draw]) -> list[tuple[dict, Draw]]:
+        if isinstance(self.rows, RowStream):
+            return list(zip(self.rows.read(draws), draws, strict=True))
         columns = self.rows[[draw.example for draw in draws]]
         rows = ({name: values[i] for name, values in columns.items()} for i in range(len(draws)))
         return list(zip(rows, draws, strict=True))
@@ -144,23 +164,32 @@ def collate_pairs(collate: Collate, pairs: list[tuple[dict, Draw]]) -> Batch:
 
 
 def load_batches(rows, draws: Iterable[list[Draw]], collate: Collate, num_workers: int = 0) -> Iterator[Batch]:
-    return iter(
+    """Raises `InputError` where rows cannot be read, also by another process."""
+    batches = iter(
         DataLoader(
             _AddressedRows(rows),  # type: ignore[arg-type]
             batch_sampler=draws,
             collate_fn=partial(collate_pairs, collate),
             num_workers=num_workers,
-            worker_init_fn=partial(start_worker, os.getpid()),
+            worker_init_fn=start_worker,
         )
     )
+    try:
+        yield from batches
+        return
+    except InputError as error:
+        message = str(error).rpartition("InputError: ")[2].strip()  # torch puts the traceback of its process before it
+    del batches  # whose processes end with it, once no traceback knows it any more
+    raise InputError(message)
 
 
-def start_worker(training_process: int, worker: int) -> None:
+def start_worker(worker: int) -> None:
     """Signals reach a whole job: a worker goes on until the training process has finished its step and saved.
 
     It ends at once if that process was killed before: torch's workers only notice what happens from now on.
     """
-    if os.getppid() != training_process:
+    training_process = multiprocessing.parent_process()
+    if training_process is not None and not training_process.is_alive():
         os._exit(1)
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

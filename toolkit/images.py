@@ -4,6 +4,7 @@ What size and which normalisation is the image processor's to say, transformers'
 """
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from toolkit.batches import Draw, seed_cpu, seed_of
+from toolkit.batches import Draw, RowStream, seed_cpu, seed_of
 from toolkit.data.image import open_image
+from toolkit.data.image_stream import ImageStream
 from toolkit.data.rows import spread
 from toolkit.errors import InputError, extra, first_line
 from toolkit.hub import local_copy
@@ -170,6 +172,40 @@ def stacked(rows: Sequence[dict[str, Any]]) -> torch.Tensor:
     """Such rows, of one size, as one tensor of bytes, (images, 3, height, width)."""
     joined = bytearray(b"".join(row["pixels"] for row in rows))
     return torch.frombuffer(joined, dtype=torch.uint8).view(len(rows), 3, rows[0]["height"], rows[0]["width"])
+
+
+class StreamedPixels(RowStream):
+    """The images of a stream, made one size when they are read, in threads.
+
+    With `skip_broken` an image that cannot be opened becomes a black one without a label, and is named on stderr.
+    """
+
+    def __init__(self, stream: ImageStream, processor, label2id: dict[str, int], skip_broken: bool = False):
+        self.stream, self.label2id, self.skip_broken = stream, label2id, skip_broken
+        self.processor = processor
+
+    def __len__(self) -> int:
+        return len(self.stream)
+
+    def read(self, draws: list[Draw]) -> list[dict[str, Any]]:
+        pixels = Pixels(self.processor)
+
+        def fitted(row: dict[str, Any]) -> tuple[np.ndarray, int]:
+            try:
+                return pixels.fit(open_image(row["image"], row["name"])), self.label2id.get(row["label"], -100)
+            except InputError as error:
+                if not self.skip_broken:
+                    raise
+                print(f"left out: {error}", file=sys.stderr)
+                return pixels.fit(Image.new("RGB", (64, 64))), -100
+
+        with ThreadPoolExecutor() as pool:
+            found = list(pool.map(fitted, self.stream.read([(draw.epoch, draw.example) for draw in draws])))
+        return [
+            {"pixels": image.tobytes(), "height": image.shape[1], "width": image.shape[2], "label": label}
+            | {"index": draw.example, "part": 0}
+            for draw, (image, label) in zip(draws, found, strict=True)
+        ]
 
 
 def rows_of_pixels(rows, processor, label2id: dict[str, int]):

@@ -22,7 +22,16 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, send_to_device
 
-from toolkit.batches import Batch, Collate, Draw, ExampleStream, load_batches, seed_torch, split_draws
+from toolkit.batches import (
+    Batch,
+    Collate,
+    Draw,
+    ExampleStream,
+    RowStream,
+    load_batches,
+    seed_torch,
+    split_draws,
+)
 from toolkit.checkpoint import (
     REPEAT_OR_START_ANEW,
     TrainingState,
@@ -129,7 +138,7 @@ def train(
 
     Args:
         model: a `PreTrainedModel` whose output has a `loss`, the mean over the batch's `num_targets`.
-        rows: a `datasets.Dataset`.
+        rows: a `datasets.Dataset`, or a `RowStream`.
         collate: from rows and their draws to a batch.
         best_dir: where to leave it instead.
         lengths: of the rows, to batch similar ones together.
@@ -153,7 +162,8 @@ def train(
     num_parts = arguments.gradient_accumulation_steps
     num_shares = accelerator.num_processes * num_parts
     mine = slice(accelerator.process_index * num_parts, (accelerator.process_index + 1) * num_parts)
-    stream = ExampleStream(len(rows), arguments.batch_size, arguments.seed, lengths, budget.max_examples, consecutive)
+    settings = (lengths, budget.max_examples, consecutive, not isinstance(rows, RowStream))
+    stream = ExampleStream(len(rows), arguments.batch_size, arguments.seed, *settings)
     order = {
         "num_examples": len(rows),
         "batch_size": arguments.batch_size,

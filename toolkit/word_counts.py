@@ -133,7 +133,7 @@ class PackedCounts:
         self.values = np.fromiter(counts.values(), dtype=np.int64, count=len(counts))
 
     def unpacked(self) -> Counter[str]:
-        return Counter(dict(zip(self.words.decode().split(" "), self.values.tolist(), strict=True)))
+        return Counter(dict(zip(self.words.decode().split(), self.values.tolist(), strict=True)))
 
 
 def _continuing_letters(words: Iterable[str]) -> set[str]:

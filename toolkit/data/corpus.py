@@ -18,7 +18,7 @@ from toolkit.data.arguments import OnError, TextArguments
 from toolkit.data.blocks import HUB, Block, Fault, Scan, Texts, first_values, look_through, read_block
 from toolkit.data.cleaning import NO_CLEANING, Cleaning, Notes
 from toolkit.data.duplicates import DuplicateSearch, rows_that_repeat, without_rows
-from toolkit.errors import InputError
+from toolkit.errors import InputError, first_line
 from toolkit.progress import Parts
 from toolkit.results import write_json
 
@@ -174,11 +174,16 @@ def cache_folder() -> Path:
 
 
 def locked(name: str):
-    """A lock, over all processes that share the cache, on what has such a name."""
+    """A lock, over all processes that share the cache, on what has such a name. Raises `InputError`."""
     from filelock import FileLock
 
     folder = cache_folder() / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be made ({first_line(error)}); set HF_DATASETS_CACHE to a folder that can be written to"
+        ) from None
     return FileLock(folder / digest(name))
 
 

@@ -176,7 +176,7 @@ def _of_labels(source: str, rows, labels: Sequence[str]):
 
 
 def _of_files(files: Sequence[Path], labels: Sequence[str] | None = None):
-    return _dataset([{"bytes": None, "path": str(f)} for f in files], [str(f) for f in files], labels)
+    return dataset_of_images([{"bytes": None, "path": str(f)} for f in files], [str(f) for f in files], labels)
 
 
 def _of_table(source: str, rows, files: list[Path] | None, named: str | None, labels: dict[str, list[str]]):
@@ -199,10 +199,10 @@ def _of_table(source: str, rows, files: list[Path] | None, named: str | None, la
         image["path"] if image["bytes"] is None else f"{source}: row {number}"
         for number, image in enumerate(images, start=1)
     ]
-    return _dataset(images, names, **labels)
+    return dataset_of_images(images, names, **labels)
 
 
-def _dataset(
+def dataset_of_images(
     images: list[dict], names: list[str], label: Sequence[str] | None = None, group: Sequence[str] | None = None
 ):
     import datasets
@@ -240,4 +240,6 @@ def _sample_digits(split: str):
         pixels = (digits.images[index] / 16 * 255).round().astype(np.uint8)
         Image.fromarray(pixels).save(file, "PNG")
         images.append({"bytes": file.getvalue(), "path": None})
-    return _dataset(images, [f"digit {index}" for index in order], [str(digits.target[index]) for index in order])
+    return dataset_of_images(
+        images, [f"digit {index}" for index in order], [str(digits.target[index]) for index in order]
+    )

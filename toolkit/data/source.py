@@ -182,7 +182,7 @@ def load_table(source: str, files: list[Path] | None, split: str | None):
 
     if files is None:
         name, _, config = source.partition(":")
-        return _ask(source, datasets.load_dataset, name, config or None, split=split or "train")
+        return ask(source, datasets.load_dataset, name, config or None, split=split or "train")
     builders = {TABLE_BUILDERS[suffix_of(file)] for file in files}
     if len(builders) > 1:
         raise InputError(f"{source}: files of several formats, expected one of {', '.join(TABLE_BUILDERS)}")
@@ -190,7 +190,7 @@ def load_table(source: str, files: list[Path] | None, split: str | None):
         if suffix_of(file) != ".parquet":
             check_readable_text(file)
     names = [str(file) for file in files]
-    return _ask(source, datasets.load_dataset, builders.pop(), data_files=names, split="train")
+    return ask(source, datasets.load_dataset, builders.pop(), data_files=names, split="train")
 
 
 def files_of_hub(source: str, split: str) -> list[str]:
@@ -198,7 +198,7 @@ def files_of_hub(source: str, split: str) -> list[str]:
     import datasets
 
     name, _, config = source.partition(":")
-    files = _ask(source, datasets.load_dataset_builder, name, config or None).config.data_files
+    files = ask(source, datasets.load_dataset_builder, name, config or None).config.data_files
     if split not in files:
         raise InputError(f"{source}: no split '{split}' in it, found {', '.join(map(str, files))}")
     return [str(file) for file in files[split]]
@@ -208,11 +208,11 @@ def _splits_of_hub(source: str) -> list[str]:
     import datasets
 
     name, _, config = source.partition(":")
-    found = _ask(source, datasets.get_dataset_split_names, name, config or None)
+    found = ask(source, datasets.get_dataset_split_names, name, config or None)
     return [split for split in SPLIT_NAMES if split in found]
 
 
-def _ask(source: str, load: Callable, *arguments, **flags):
+def ask(source: str, load: Callable, *arguments, **flags):
     """What a function of `datasets` gives. Raises `InputError` where it cannot read the source."""
     from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled

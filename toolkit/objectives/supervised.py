@@ -96,7 +96,6 @@ def _cross_entropy(labels, logits, config, label_smoothing: float, weight: torch
     return losses / (labels >= 0).sum()
 
 
-def weights_of(labels: Sequence[str], names: Sequence[str]) -> list[float]:
-    """One number a name, so that each label counts the same in all, and the mean over `labels` is 1."""
-    counts = Counter(labels)
-    return [len(labels) / (len(names) * counts[name]) for name in names]
+def weights_of(counts: Counter[str], names: Sequence[str]) -> list[float]:
+    """One number a name, so that each label counts the same in all, and the mean over all that were counted is 1."""
+    return [counts.total() / (len(names) * counts[name]) for name in names]

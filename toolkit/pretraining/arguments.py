@@ -277,6 +277,11 @@ class ImageCorpusArguments(ImageInputArguments, TrainingArguments):
     """Split of a folder or Hub data set (default: train)."""
     validation_fraction: float = 0.05
     """Share of the images to hold out where there is no validation split."""
+    streaming: bool = False
+    """Read sharded .parquet or webdataset (.tar) files, here or on a Hub, while training, without a copy on disk or in
+    memory. Held out are the first images of the validation split, or of the last file where there is none."""
+    shuffle_buffer: int = 1000
+    """Images in memory that the next one is drawn from, with --streaming."""
     overwrite_output_dir: bool = False
     """Replace an earlier run in the output folder."""
 
@@ -284,6 +289,7 @@ class ImageCorpusArguments(ImageInputArguments, TrainingArguments):
         ImageInputArguments.__post_init__(self)
         TrainingArguments.__post_init__(self)
         check_flags(self, "validation_fraction", _is_between_0_and_1, "a share between 0 and 1")
+        check_positive(self, "shuffle_buffer")
         _default_to_epochs(self, 10.0)
 
 

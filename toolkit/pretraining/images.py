@@ -1,12 +1,16 @@
 """Pretraining on images, with labels and without, of whatever network there is a preset of."""
 
 import random
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from toolkit.data.image_stream import ImageStream, files_of_stream, files_of_validation
 from toolkit.data.rows import hold_out
 from toolkit.errors import InputError
 from toolkit.pretraining.arguments import (
+    ImageArguments,
     ImageCorpusArguments,
     PrototypicalArguments,
     ResNetArguments,
@@ -31,7 +35,8 @@ def pretrain_on_labels(method: str, arguments: ResNetArguments) -> dict[str, Any
     train_rows, validation_rows = run.load(
         lambda split: load_labelled_images(arguments.corpus, split, *columns, arguments.labels)
     )
-    labels = sorted(set(train_rows["label"]))
+    counts = train_rows.labels if isinstance(train_rows, ImageStream) else Counter(train_rows["label"])
+    labels = sorted(counts)
     if len(labels) < 2:
         raise InputError(f"{arguments.corpus}: the only label is {labels[0]}, expected two or more")
     label2id = {label: i for i, label in enumerate(labels)}
@@ -40,13 +45,13 @@ def pretrain_on_labels(method: str, arguments: ResNetArguments) -> dict[str, Any
         SCRATCH + arguments.preset,
         "AutoModelForImageClassification",
         arguments.image_size,
-        train_rows,
+        run.some_of(train_rows),
         arguments.pooling,
         arguments.keep_size,
         id2label=dict(enumerate(labels)),
         label2id=label2id,
     )
-    weights = weights_of(train_rows["label"][:], labels) if arguments.class_weights else None
+    weights = weights_of(counts, labels) if arguments.class_weights else None
     set_loss(model, arguments.label_smoothing, weights)
     images, held_out = run.pixels(train_rows, validation_rows, processor, label2id)
     collate, exact = CollateImages.to_train(processor, arguments), CollateImages(processor)
@@ -72,7 +77,9 @@ def pretrain_simclr(arguments: SimCLRArguments) -> dict[str, Any]:
     preset = get_image_preset(arguments.preset)
     train_rows, validation_rows = run.load_unlabelled()
     torch.manual_seed(arguments.seed)
-    encoder, processor = load_image_encoder(SCRATCH + arguments.preset, "AutoModel", arguments.image_size, train_rows)
+    encoder, processor = load_image_encoder(
+        SCRATCH + arguments.preset, "AutoModel", arguments.image_size, run.some_of(train_rows)
+    )
     model = around(
         encoder, arguments.image_size or preset.image_size, arguments.projection_size, arguments.temperature
     )
@@ -96,7 +103,7 @@ def pretrain_vit_mae(arguments: ViTMAEArguments) -> dict[str, Any]:
     preset = get_image_preset(arguments.preset, "vit")
     train_rows, validation_rows = run.load_unlabelled()
     size = arguments.image_size or preset.image_size
-    processor = new_processor(size, train_rows)
+    processor = new_processor(size, run.some_of(train_rows))
     torch.manual_seed(arguments.seed)
     model = masked_autoencoder(preset.config(size), arguments.mask_ratio, arguments.decoder_layers)
     num_patches = model.vit.embeddings.patch_embeddings.num_patches
@@ -163,13 +170,35 @@ class ImageRun(Run):
     arguments: ImageCorpusArguments
 
     def load(self, load: Callable[[str | None], Any]) -> tuple[Any, Any]:
-        """Images to train on and held-out ones, by a function of the name of a split."""
+        """Images to train on and held-out ones, by a function of the name of a split; with `--streaming` a stream."""
+        if self.arguments.streaming:
+            return self.load_stream()
         from toolkit.data.image import splits_of_labelled_images
 
         train_rows = self.sound(load(self.arguments.split))
         if "validation" in splits_of_labelled_images(self.arguments.corpus):
             return train_rows, self.sound(load("validation"))
         return hold_out(train_rows.shuffle(seed=0), self.arguments.validation_fraction)
+
+    def load_stream(self) -> tuple[ImageStream, Any]:
+        """A stream of images to train on, and the first images of the validation split, or of the last file."""
+        arguments = self.arguments
+        files = files_of_stream(arguments.corpus, arguments.split)
+        held_out = files_of_validation(arguments.corpus)
+        if held_out is None:
+            if len(files) < 2:
+                raise InputError(
+                    f"{arguments.corpus}: one file and no validation split; --streaming holds out one of several files"
+                )
+            *files, last = files
+            held_out = [last]
+        open_stream = partial(ImageStream, image_column=arguments.image_column, has_labels=False)
+        if isinstance(arguments, ImageArguments):
+            labels = {"label_column": arguments.label_column, "only": arguments.labels}
+            open_stream = partial(open_stream, has_labels=True, **labels)
+        self.say("counting images")
+        stream = open_stream(files, seed=arguments.seed, buffer_size=arguments.shuffle_buffer)
+        return stream, self.sound(open_stream(held_out).first(8 * self.VALIDATION_ROWS))
 
     def sound(self, rows):
         """The rows, without broken images where those are to be left out."""
@@ -186,7 +215,18 @@ class ImageRun(Run):
 
     def pixels(self, train_rows, validation_rows, processor, label2id: dict[str, int] | None = None):
         """Both as rows of pixels, with ids of labels where there are any."""
-        from toolkit.images import rows_of_pixels
+        from toolkit.images import StreamedPixels, rows_of_pixels
 
         self.say("reading images")
-        return tuple(rows_of_pixels(rows, processor, label2id or {}) for rows in (train_rows, validation_rows))
+        label2id = label2id or {}
+        if isinstance(train_rows, ImageStream):
+            train_pixels: Any = StreamedPixels(train_rows, processor, label2id, self.arguments.skip_broken)
+        else:
+            train_pixels = rows_of_pixels(train_rows, processor, label2id)
+        return train_pixels, rows_of_pixels(validation_rows, processor, label2id)
+
+    def some_of(self, rows):
+        """Enough of the images to know what they look like."""
+        from toolkit.images import NUM_MEASURED
+
+        return self.sound(rows.first(NUM_MEASURED)) if isinstance(rows, ImageStream) else rows

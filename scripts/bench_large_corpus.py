@@ -1,0 +1,53 @@
+"""Memory and time on a corpus that is larger than memory should be: tokenizer, first and second start of pretraining.
+
+    python scripts/bench_large_corpus.py [GIGABYTES 2] [CORPUS sample] [FORMAT txt jsonl parquet …]
+
+Makes a corpus by large_corpus.py in each of the formats. Then, by the command line with an empty cache, watching all
+processes together twenty times a second: `toolkit tokenizer` with a WordPiece of 8,192 entries, `toolkit pretrain`
+of a bert-tiny for 20 steps, which prepares the corpus first, the same again, and the same on the sample, twice.
+Record: docs/results/bench_large_corpus.json.
+"""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import large_corpus
+from alternation import watched, write
+
+FORMATS = ("txt", "jsonl", "parquet")
+
+
+def figures_of(corpus: Path, folder: Path) -> dict[str, dict[str, float]]:
+    tokenizer = folder / "tokenizer"
+    steps = {"tokenizer": ["tokenizer", "--corpus", corpus, "--vocab_size", "8192", "--output_dir", tokenizer]}
+    for source, what in ((corpus, ""), ("sample", " on the sample")):
+        for number in ("first", "second"):
+            name = f"{number} start{what}"
+            train = ["pretrain", "bert", "--preset", "bert-tiny", "--max_steps", "20", "--corpus", source]
+            steps[name] = [*train, "--tokenizer", tokenizer, "--output_dir", folder / name]
+    found = {}
+    for name, words in steps.items():
+        start = time.perf_counter()
+        command = [sys.executable, "-m", "toolkit", *map(str, words)]
+        peak, output = watched(command, HF_DATASETS_CACHE=str(folder / "cache"))
+        found[name] = {"seconds": time.perf_counter() - start, "peak_memory_mb": peak}
+        print(corpus.suffix, name, found[name], output.strip(), flush=True)
+    return found
+
+
+def main(
+    gigabytes: float = 2.0, corpus: str = "sample", formats: tuple[str, ...] = ("txt", "jsonl", "parquet")
+) -> None:
+    found = {}
+    for suffix in formats or FORMATS:
+        with tempfile.TemporaryDirectory() as root:
+            large = Path(root) / f"large.{suffix}"
+            large_corpus.main(str(large), gigabytes, corpus)
+            found[suffix] = {"megabytes": large.stat().st_size / 1e6, **figures_of(large, Path(root))}
+    write("bench_large_corpus", {"corpus": Path(corpus).name, "gigabytes of text": gigabytes, "formats": found})
+
+
+if __name__ == "__main__":
+    main(*map(float, sys.argv[1:2]), *sys.argv[2:])

@@ -1,0 +1,104 @@
+"""Counts of words in bounded memory, and tokenizers trained on them: the library's own while all words fit."""
+
+import json
+import random
+from collections import Counter
+
+import pytest
+from conftest import run_toolkit
+
+from toolkit.data import blocks
+from toolkit.data.corpus import open_corpus
+from toolkit.tokenization import bert_normalizer, train_on_corpus, word_spacer
+from toolkit.word_counts import DistinctCount, PackedCounts, WordCounts, count_words
+
+
+@pytest.fixture
+def zipf(tmp_path, monkeypatch):
+    """Some frequent words among thousands that occur once or twice, in several blocks; and how often each occurs."""
+    monkeypatch.setattr(blocks, "BYTES_A_BLOCK", 30_000)
+    rng = random.Random(0)
+    lines = [
+        " ".join([f"frequent{int(rng.paretovariate(0.8))}" for _ in range(6)] + [f"rare{rng.randrange(40_000)}"])
+        for _ in range(9_000)
+    ]
+    path = tmp_path / "text.txt"
+    path.write_text("\n".join(lines))
+    return open_corpus(str(path)), Counter(word for line in lines for word in line.split())
+
+
+@pytest.mark.parametrize("num_proc", [1, 3])
+def test_counts_are_exact_while_words_fit(zipf, num_proc):
+    corpus, expected = zipf
+    assert len(corpus.blocks) > 5
+    found = count_words(corpus, word_spacer(bert_normalizer()), len(expected), num_proc)
+    assert list(found.counts.items()) == list(expected.items()), "in the order in which they first occur"
+    assert found.num_words == expected.total()
+    assert found.letters == {letter for word in expected for letter in word[1:]}
+    assert found.left_out() == []
+
+
+def test_beyond_that_the_rarest_are_dropped_and_counted(zipf):
+    corpus, expected = zipf
+    found = [count_words(corpus, word_spacer(bert_normalizer()), 3_000, num_proc) for num_proc in (1, 3)]
+    assert list(found[0].counts.items()) == list(found[1].counts.items())
+    counts = found[0].counts
+    assert len(counts) <= 3_000
+    assert [word for word, _ in expected.most_common(50)] == [word for word, _ in counts.most_common(50)]
+    assert all(count <= expected[word] for word, count in counts.items())
+    assert all(counts[word] >= count - 30 for word, count in expected.most_common(50))
+    assert found[0].dropped_share == pytest.approx(1 - counts.total() / expected.total())
+    really_dropped = len(expected) - len(counts)
+    assert int(found[0].dropped) == pytest.approx(really_dropped, rel=0.1)
+    assert found[0].letters == {letter for word in expected for letter in word[1:]}, "also those of dropped words"
+
+
+@pytest.mark.parametrize("number", [0, 1, 100, 5_000, 300_000])
+def test_different_strings_are_counted_in_little_memory(number):
+    count = DistinctCount()
+    for _ in range(2):
+        count.add(f"string {i}" for i in range(number))
+    assert int(count) == pytest.approx(number, rel=0.02)
+    assert count.ranks.nbytes == 1 << 16
+
+
+def test_counts_survive_their_way_from_a_process():
+    counts = Counter({"a": 1, "Łódź": 2**40, "日": 3})
+    assert list(PackedCounts(counts).unpacked().items()) == list(counts.items())
+    assert PackedCounts(Counter()).unpacked() == {}
+    words = WordCounts(max_words=1)
+    words.add(Counter("a"))
+    assert words.counts == {"a": 1}
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe", "word"])
+def test_the_tokenizer_is_that_of_the_library(corpus, kind):
+    """By hand on the lines themselves: the same entries with the same numbers, where the letters have ours."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    ours, words = train_on_corpus(open_corpus(str(corpus)), kind, bert_normalizer(True), 900)
+    assert words.left_out() == []
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    settings = {"vocab_size": 900, "min_frequency": 2, "show_progress": False}
+    if kind == "word":
+        by_hand = Tokenizer(models.WordLevel(unk_token="[UNK]"))
+        trainer = trainers.WordLevelTrainer(special_tokens=special, **settings)
+    else:
+        by_hand = Tokenizer(models.WordPiece(unk_token="[UNK]") if kind == "wordpiece" else models.BPE())
+        special += [entry for entry in sorted(ours.vocab, key=ours.vocab.get) if len(entry) == 3 and entry[:2] == "##"]
+        trainer_class = trainers.WordPieceTrainer if kind == "wordpiece" else trainers.BpeTrainer
+        trainer = trainer_class(special_tokens=special, continuing_subword_prefix="##", **settings)
+    by_hand.normalizer, by_hand.pre_tokenizer = bert_normalizer(True), pre_tokenizers.BertPreTokenizer()
+    with open(corpus, encoding="utf-8") as lines:
+        by_hand.train_from_iterator(lines, trainer)
+    assert ours.get_vocab() == by_hand.get_vocab()
+    if kind == "bpe":
+        merges = [json.loads(tokenizer.to_str())["model"]["merges"] for tokenizer in (ours.backend_tokenizer, by_hand)]
+        assert merges[0] == merges[1]
+
+
+def test_too_little_memory_is_said(corpus, tmp_path):
+    flags = ["--corpus", corpus, "--output_dir", tmp_path / "out", "--memory_gb", "0.3"]
+    done = run_toolkit("tokenizer", *flags)
+    assert done.returncode == 2
+    assert "--memory_gb 0.3: too little for the program itself" in done.stderr

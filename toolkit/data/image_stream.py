@@ -1,0 +1,182 @@
+"""Images of sharded parquet files or webdataset archives of any size, streamed: none is copied to disk, few are in
+memory. `datasets` reads and shuffles them."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from toolkit.data import source as sources
+from toolkit.data.blocks import HUB
+from toolkit.data.corpus import cache_folder, digest, locked
+from toolkit.data.image import dataset_of_images
+from toolkit.errors import InputError
+from toolkit.results import write_json
+
+BUILDERS = {".parquet": "parquet", ".tar": "webdataset"}
+ROWS_TOGETHER = 16
+USUAL_LABELS = (*sources.USUAL_LABEL_COLUMNS, "cls", "label.txt", "cls.txt")  # the last are webdataset's
+
+
+class ImageStream:
+    """The images of some files, in an order that depends on the seed and the epoch: files are shuffled, and images
+    among `buffer_size` that come near each other.
+
+    `labels` counts the images of each label, and is empty where `label_column` is None.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[str],
+        image_column: str | None = None,
+        label_column: str | None = None,
+        has_labels: bool = True,
+        only: Sequence[str] | None = None,
+        seed: int = 0,
+        buffer_size: int = 1000,
+    ):
+        self.files, self.seed, self.buffer_size = list(files), seed, buffer_size
+        self._rows = _open(self.files)
+        features = self._rows.features
+        if features is None:
+            raise InputError(f"{files[0]}: there is no image in it")
+        self.image_column = _image_column(files[0], features, image_column)
+        self.label_column = None
+        if has_labels:
+            self.label_column = sources.choose_column(
+                files[0], list(features), "label_column", label_column, USUAL_LABELS
+            )
+        self._names = getattr(features.get(self.label_column), "names", None)
+        self._only = None if only is None else set(only)
+        self.labels = self._count()
+        self._epoch, self._place = -1, 0
+        self._reader: Iterator[dict[str, Any]] = iter(())
+
+    def __len__(self) -> int:
+        return self.labels.total()
+
+    def read(self, places: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
+        """The rows at places of epochs, with `image`, `name` and `label`. Fast for places in ascending order."""
+        return [self._at(epoch, place) for epoch, place in places]
+
+    def first(self, size: int):
+        """At most so many images of the first files, in their order, as a `datasets.Dataset`."""
+        rows = []
+        for row in self._chosen(_open(self.files)):
+            rows.append(row)
+            if len(rows) == size:
+                break
+        labels = [row["label"] for row in rows] if self.label_column else None
+        return dataset_of_images([row["image"] for row in rows], [row["name"] for row in rows], labels)
+
+    def _at(self, epoch: int, place: int) -> dict[str, Any]:
+        if epoch != self._epoch or place < self._place:
+            rows = self._rows.shuffle(seed=self.seed, buffer_size=self.buffer_size)
+            rows.set_epoch(epoch)
+            self._reader, self._epoch, self._place = self._chosen(rows), epoch, 0
+        for _ in range(place - self._place):
+            next(self._reader)
+        self._place = place + 1
+        try:
+            return next(self._reader)
+        except StopIteration:
+            raise InputError(f"{self.files[0]}: there are fewer images than before; have the files changed?") from None
+
+    def _chosen(self, rows) -> Iterator[dict[str, Any]]:
+        for number, row in enumerate(_one_by_one(rows)):
+            label = None if self.label_column is None else self._label(row[self.label_column])
+            if self._only is None or label in self._only:
+                image = row[self.image_column]
+                name = row.get("__key__") or (image or {}).get("path") or f"image {number + 1} of {self.files[0]} …"
+                yield {"image": image or {"bytes": b"", "path": None}, "name": name, "label": label}
+
+    def _label(self, value: Any) -> str:
+        if value is None:
+            raise InputError(f"{self.files[0]} …: an image has no {self.label_column}")
+        if isinstance(value, bytes):
+            return value.decode("utf-8", errors="replace").strip()
+        return self._names[value] if self._names else str(value)
+
+    def _count(self) -> Counter[str]:
+        """How many images each label has, or "" where there are none; remembered until a file changes."""
+        stamps = [[file] if file.startswith(HUB) else [os.path.abspath(file), *_stamp(file)] for file in self.files]
+        name = digest("images", stamps, self.label_column, sorted(self._only or ()))
+        memo = cache_folder() / "images" / f"{name}.json"
+        with locked(name):
+            if memo.is_file():
+                return Counter(json.loads(memo.read_text(encoding="utf-8")))
+            if self.label_column is None:
+                counts = Counter({"": sum(1 for _ in _one_by_one(_open(self.files, [self.image_column])))})
+            else:
+                rows = _one_by_one(_open(self.files, [self.label_column]))
+                labels = (self._label(row[self.label_column]) for row in rows)
+                counts = Counter(label for label in labels if self._only is None or label in self._only)
+            write_json(memo, counts)
+        return counts
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_reader": None, "_rows": None, "_epoch": -1}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:  # each process reads by itself
+        self.__dict__.update(state, _rows=_open(state["files"]))
+
+
+def files_of_stream(source: str, split: str | None) -> list[str]:
+    """The files behind a folder, file or glob of `.parquet` or `.tar`, or a Hub id. Raises `InputError`."""
+    found = sources.find_files(source, set(BUILDERS), split)
+    files = sources.files_of_hub(source, split or "train") if found is None else [str(file) for file in found]
+    kinds = {sources.suffix_of(Path(file)) for file in files}
+    if len(kinds) > 1 or not kinds <= set(BUILDERS):
+        raise InputError(f"{source}: holds {', '.join(sorted(kinds))}, expected one of {' or '.join(BUILDERS)}")
+    return files
+
+
+def files_of_validation(source: str) -> list[str] | None:
+    """Those of the validation split; None where there is none."""
+    splits = sources.splits_of(source, set(BUILDERS))
+    return files_of_stream(source, "validation") if "validation" in splits else None
+
+
+def _open(files: Sequence[str], columns: list[str] | None = None):
+    """The rows of the files as a stream, images not decoded, of parquet those columns alone."""
+    import datasets
+
+    builder = BUILDERS[sources.suffix_of(Path(files[0]))]
+    options = {"columns": columns} if columns and builder == "parquet" else {}
+    rows = sources.ask(
+        files[0], datasets.load_dataset, builder, data_files=list(files), split="train", streaming=True, **options
+    )
+    for name, feature in (rows.features or {}).items():
+        if isinstance(feature, datasets.Image):
+            rows = rows.cast_column(name, datasets.Image(decode=False))
+    return rows
+
+
+def _one_by_one(rows) -> Iterator[dict[str, Any]]:
+    """All, also in a process of a DataLoader, to which the rows themselves would give its share of the files alone."""
+    for batch in rows.iter(batch_size=ROWS_TOGETHER):
+        for values in zip(*batch.values(), strict=True):
+            yield dict(zip(batch, values, strict=True))
+
+
+def _image_column(source: str, features, named: str | None) -> str:
+    import datasets
+
+    def holds_images(feature: Any) -> bool:
+        return isinstance(feature, datasets.Image) or (isinstance(feature, dict) and "bytes" in feature)
+
+    found = [name for name, feature in features.items() if holds_images(feature)]
+    if named is not None and named not in found:
+        raise InputError(
+            f"--image_column {named}: no column of images in {source}, found {', '.join(found) or 'none'}"
+        )
+    if not found:
+        raise InputError(f"{source}: no column holds images, found {', '.join(features)}")
+    return named or found[0]
+
+
+def _stamp(file: str) -> tuple[int, int]:
+    found = os.stat(file)
+    return found.st_size, found.st_mtime_ns
