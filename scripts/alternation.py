@@ -53,7 +53,7 @@ def in_a_process(script: str, *arguments: str) -> dict[str, Any]:
 
 
 def watched(command: list[str], **environment: str) -> tuple[float, str]:
-    """Run a command: the peak of the resident memory of all its processes together, in MB, looked at twenty times a
+    """Run a command: the peak of the resident memory of all its processes together, in MB, looked at ten times a
     second, and what it printed."""
     peak = 0
     with tempfile.TemporaryFile("w+") as output:
@@ -66,7 +66,7 @@ def watched(command: list[str], **environment: str) -> tuple[float, str]:
                     with contextlib.suppress(psutil.Error):
                         resident += part.memory_info().rss
             peak = max(peak, resident)
-            time.sleep(0.05)
+            time.sleep(0.1)
         if process.returncode:
             raise subprocess.CalledProcessError(process.returncode, command)
         output.seek(0)

@@ -3,7 +3,7 @@
     python scripts/bench_large_corpus.py [GIGABYTES 2] [CORPUS sample] [FORMAT txt jsonl parquet …]
 
 Makes a corpus by large_corpus.py in each of the formats. Then, by the command line with an empty cache, watching all
-processes together twenty times a second: `toolkit tokenizer` with a WordPiece of 8,192 entries, `toolkit pretrain`
+processes together ten times a second: `toolkit tokenizer` with a WordPiece of 8,192 entries, `toolkit pretrain`
 of a bert-tiny for 20 steps, which prepares the corpus first, the same again, and the same on the sample, twice.
 Record: docs/results/bench_large_corpus.json.
 """

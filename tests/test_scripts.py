@@ -13,6 +13,7 @@ import torch
 from conftest import REPOSITORY, TORCHRUN, run_toolkit, shelf
 from PIL import Image
 from safetensors.torch import load_file
+from test_prepare import same
 
 TOOLKIT = {
     "one process": f"{sys.executable} -m toolkit",
@@ -276,3 +277,17 @@ def test_benchmarks_of_large_corpora_run(tmp_path, monkeypatch):
     formats = json.loads((tmp_path / "bench_large_corpus.json").read_text())["formats"]
     assert set(formats) == {"txt", "jsonl", "parquet"}
     assert all(found["tokenizer"]["peak_memory_mb"] > 50 for found in formats.values())
+
+
+@pytest.mark.slow
+def test_an_array_of_slurm_prepares_a_corpus(corpus, encoders, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "2")
+    for number in ("0", "1"):
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", number)
+        run_script("prepare.slurm", corpus, encoders["bert"], tmp_path, "--max_length", "24")
+    shards = [tmp_path / "shard_0", tmp_path / "shard_1"]
+    done = run_toolkit("prepare", "merge", *shards, "--output_dir", tmp_path / "windows")
+    assert done.returncode == 0, done.stderr
+    flags = ["--tokenizer", encoders["bert"], "--max_length", "24", "--output_dir", tmp_path / "whole"]
+    assert run_toolkit("prepare", "bert", "--corpus", corpus, *flags).returncode == 0
+    assert same(tmp_path / "windows", tmp_path / "whole")

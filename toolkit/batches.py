@@ -165,15 +165,17 @@ def collate_pairs(collate: Collate, pairs: list[tuple[dict, Draw]]) -> Batch:
 
 def load_batches(rows, draws: Iterable[list[Draw]], collate: Collate, num_workers: int = 0) -> Iterator[Batch]:
     """Raises `InputError` where rows cannot be read, also by another process."""
-    batches = iter(
-        DataLoader(
-            _AddressedRows(rows),  # type: ignore[arg-type]
-            batch_sampler=draws,
-            collate_fn=partial(collate_pairs, collate),
-            num_workers=num_workers,
-            worker_init_fn=start_worker,
-        )
+    loader: DataLoader = DataLoader(
+        _AddressedRows(rows),  # type: ignore[arg-type]
+        batch_sampler=draws,
+        collate_fn=partial(collate_pairs, collate),
+        num_workers=num_workers,
+        worker_init_fn=start_worker,
     )
+    return _with_plain_errors(iter(loader))  # which draws a random number now, not when the first batch is taken
+
+
+def _with_plain_errors(batches: Iterator[Batch]) -> Iterator[Batch]:
     try:
         yield from batches
         return

@@ -58,10 +58,9 @@ class DuplicateSearch:
         repeats = np.split(self._repeats(folder, units), np.cumsum([len(of_block) for of_block in units])[:-1])
         of_files: dict[str, list[np.ndarray]] = {}
         for block, of_block, repeat in zip(corpus.blocks, units, repeats, strict=True):
-            rows = [np.arange(first, last + 1) for first, last in of_block[repeat]]
-            of_files.setdefault(block.file, []).extend(rows)
+            of_files.setdefault(block.file, []).append(_all_between(*of_block[repeat].T))
         for file, rows in of_files.items():
-            np.save(_file_of(folder, file), np.concatenate([np.empty(0, dtype=np.int64), *rows]))
+            np.save(_file_of(folder, file), np.concatenate(rows))
         for number in numbers:
             for what in ("units", "keys", "hashes"):
                 (folder / f"{number}.{what}.npy").unlink(missing_ok=True)
@@ -165,6 +164,13 @@ def _lines_from(corpus, number: int) -> Iterator[tuple[int, str | None, bool]]:
             return
         for row, texts in corpus.read_rows(other, Notes()):
             yield from ((row + i, text, other is block) for i, text in enumerate(texts))
+
+
+def _all_between(first: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """All numbers from each of the first to the last that belongs to it."""
+    lengths = last - first + 1
+    starts = np.cumsum(lengths) - lengths
+    return np.arange(lengths.sum()) + np.repeat(first - starts, lengths)
 
 
 def _pairs(units: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

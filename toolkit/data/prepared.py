@@ -87,19 +87,22 @@ def prepare(
 def open_prepared(folder: Path):
     """The rows, a `datasets.Dataset`. Raises `InputError` where they are not whole."""
     import datasets
+    from datasets.table import MemoryMappedTable, concat_tables
 
     index = read_index(folder)
     if index["shard"] != list(WHOLE):
         number, of = index["shard"]
         raise InputError(f"{folder}: holds shard {number} of {of} alone; put all together with toolkit prepare merge")
-    parts = []
+    tables = []
     for block in index["blocks"]:
         file = _rows_file(folder, block["number"])
         if not file.is_file() or file.stat().st_size != block["num_bytes"]:
             raise InputError(f"{file}: damaged or gone; delete {folder} and prepare it again")
         if block["num_rows"]:
-            parts.append(datasets.Dataset.from_file(str(file)))
-    return datasets.concatenate_datasets(parts) if parts else datasets.Dataset.from_dict({})
+            tables.append(MemoryMappedTable.from_file(str(file)))
+    if not tables:
+        return datasets.Dataset.from_dict({})
+    return datasets.Dataset(concat_tables(tables), fingerprint=digest(index))
 
 
 def rows_made_of(corpus: Corpus, recipe: Recipe):

@@ -15,7 +15,7 @@ from toolkit.pretraining.arguments import (
     PrepareElmoArguments,
 )
 from toolkit.pretraining.text import OUTPUT_WORDS, PREPARED_FILE, TOKENIZER, WINDOWS, TextRun
-from toolkit.results import check_output_dir, create_output_dir, write_json
+from toolkit.results import RESULTS_FILE, check_output_dir, create_output_dir, write_json
 
 PREPARATION: dict[str, type] = {
     "bert": PrepareBertArguments,
@@ -44,15 +44,16 @@ def prepare_windows(method: str, arguments: PrepareArguments) -> None:
 
     What a run that was stopped has left there is not made again.
     """
-    run = Preparation(method, arguments, resume=not arguments.overwrite_output_dir)
+    output_dir = Path(arguments.output_dir)
+    is_of_training = (output_dir / RESULTS_FILE).exists()
+    run = Preparation(method, arguments, resume=not (arguments.overwrite_output_dir or is_of_training))
     if run.made is not None:
         raise InputError(f"--corpus {arguments.corpus}: is prepared already")
-    output_dir = Path(arguments.output_dir)
     if WINDOWS[method] == "words":
         tokenizer, words, _ = run.windows_of_words("an ELMo")
         words.save_pretrained(output_dir / OUTPUT_WORDS)
     else:
-        tokenizer, _ = run.windows_of_pieces(f"an {method.upper()}")
+        tokenizer, _ = run.windows_of_pieces({"bert": "a BERT", "electra": "an ELECTRA"}[method])
     tokenizer.save_pretrained(output_dir / TOKENIZER)
     settings = {name: getattr(arguments, name) for name in ("max_length", "packing") if hasattr(arguments, name)}
     write_json(output_dir / PREPARED_FILE, {"windows": WINDOWS[method], **settings})
