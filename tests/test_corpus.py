@@ -15,8 +15,9 @@ from toolkit.data import blocks
 from toolkit.data.cleaning import Cleaning, Notes
 from toolkit.data.corpus import open_corpus
 from toolkit.data.duplicates import DuplicateSearch
+from toolkit.data.prepared import AsItIs, open_prepared, prepare
 from toolkit.data.text import load_text
-from toolkit.errors import InputError
+from toolkit.errors import InputError, RunFailed
 
 FORMATS = ("txt", "txt.gz", "jsonl", "jsonl.gz", "json", "csv", "parquet")
 
@@ -146,6 +147,26 @@ def test_what_is_bad_is_named_with_file_and_offset(tmp_path):
     said = f"line 5 has 16,777,217 bytes.*at byte {places['line 5 ']}; or leave out.*--on_error skip"
     with pytest.raises(InputError, match=said):
         open_corpus(str(path))
+
+
+def test_a_file_that_is_gone_later_is_no_fault_of_the_text(tmp_path):
+    """Nothing is left out for it, and kept as if it were all."""
+    path = write(tmp_path, some_texts(size=50), "txt")
+    corpus = open_corpus(str(path), on_error="skip")
+    path.rename(tmp_path / "elsewhere.txt")
+    with pytest.raises(RunFailed, match="cannot be read any more"):
+        prepare(corpus, AsItIs())
+    (tmp_path / "elsewhere.txt").rename(path)
+    assert len(open_prepared(prepare(corpus, AsItIs()))) == 50
+
+
+def test_offsets_count_a_mark_of_utf_8(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"\xef\xbb\xbfone\n\xff\n")
+    notes = Notes()
+    corpus = open_corpus(str(path), on_error="skip")
+    assert list(corpus.read(corpus.blocks[0], notes)) == [["one"]]
+    assert [fault.offset for fault in notes.faults] == [7]
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])

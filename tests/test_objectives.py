@@ -338,7 +338,7 @@ def test_word_vectors_equal_gensim_by_hand(corpus, tmp_path):
 def test_parts_of_a_text_are_written_as_the_whole(corpus, tmp_path, monkeypatch):
     from toolkit.objectives import skip_gram
 
-    monkeypatch.setattr(skip_gram, "ROWS_A_PROCESS", 100)
+    monkeypatch.setattr(skip_gram, "ROWS_A_PART", 100)
     whole = skip_gram.write_sentences([corpus.read_text(encoding="utf-8").splitlines()], tmp_path / "whole.txt")
     text = open_corpus(str(corpus))
     joined = skip_gram.write_corpus(text, lambda texts: texts, tmp_path / "joined.txt", num_proc=3)
@@ -357,7 +357,7 @@ def test_what_goes_wrong_with_a_part_is_said(corpus, tmp_path, monkeypatch):
     def killed(texts):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr(skip_gram, "ROWS_A_PROCESS", 100)
+    monkeypatch.setattr(skip_gram, "ROWS_A_PART", 100)
     text = open_corpus(str(corpus))
     with pytest.raises(OSError, match="No space left"):
         skip_gram.write_corpus(text, full, tmp_path / "text.txt", num_proc=2)

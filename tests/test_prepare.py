@@ -19,7 +19,7 @@ from toolkit.data.corpus import open_corpus
 from toolkit.data.prepared import AsItIs, Shard, check_shards, merge, open_prepared, prepare
 from toolkit.data.windows import PieceWindows
 from toolkit.errors import InputError
-from toolkit.tokenization import train_tokenizer
+from toolkit.tokenization import load_tokenizer, train_tokenizer
 
 
 def some_text(path: Path, num_lines: int, seed: int = 0) -> Path:
@@ -112,6 +112,11 @@ def test_shards_are_prepared_merged_and_trained_on_by_the_command(tmp_path):
     assert done.returncode == 2
     assert "of 2 shards 0 are missing" in done.stderr
     assert not (tmp_path / "part").exists()
+    folders = [tmp_path / "0", tmp_path / "1", "--output_dir", tmp_path / "0", "--overwrite_output_dir"]
+    done = run_toolkit("prepare", "merge", *folders)
+    assert done.returncode == 2
+    assert "which is to be merged" in done.stderr
+    assert (tmp_path / "0" / "prepared.json").is_file()
     train = ["pretrain", "bert", "--preset", "bert-tiny", "--max_steps", "3", "--max_length", "32"]
     records = {}
     for name, source in (("text", [text, "--vocab_size", "90"]), ("prepared", [tmp_path / "merged"])):
@@ -124,12 +129,26 @@ def test_shards_are_prepared_merged_and_trained_on_by_the_command(tmp_path):
         (["pretrain", "elmo"], "was prepared for bert and electra; elmo reads words"),
         (["pretrain", "word2vec"], "was prepared for bert and electra; word2vec reads text"),
         (["pretrain", "bert", "--max_length", "16"], "was prepared with --max_length 32"),
-        (["pretrain", "bert", "--max_length", "32", "--tokenizer", tmp_path / "text"], "holds its own"),
+        (["pretrain", "bert", "--max_length", "32", "--min_words", "3"], "--min_words: goes with text"),
+        (["pretrain", "bert", "--max_length", "32", "--tokenizer", tmp_path / "text"], "holds what was made of it"),
     ):
         done = run_toolkit(*words, "--corpus", tmp_path / "merged", "--output_dir", tmp_path / "no")
         assert done.returncode == 2
         assert said in done.stderr
         assert not (tmp_path / "no").exists()
+
+
+def test_output_words_are_those_of_the_given_tokenizer(tmp_path):
+    """Of one text, with tokenizers that differ in nothing but how they normalize it."""
+    text = tmp_path / "text.txt"
+    text.write_text("The Old man the Boats of THE old town\n" * 200)
+    for name, lower in (("lower", True), ("cased", False)):
+        train_tokenizer((), "bytes", do_lower_case=lower).save_pretrained(tmp_path / f"{name} tokenizer")
+        flags = ["--tokenizer", tmp_path / f"{name} tokenizer", "--output_dir", tmp_path / name]
+        done = run_toolkit("prepare", "elmo", "--corpus", text, *flags)
+        assert done.returncode == 0, done.stderr
+    words = [set(load_tokenizer(tmp_path / name / "output_words").get_vocab()) for name in ("lower", "cased")]
+    assert [{"the", "The", "THE"} & of for of in words] == [{"the"}, {"the", "The", "THE"}]
 
 
 @pytest.mark.parametrize("shard", ["2/2", "1", "-1/2", "a/b"])

@@ -1,12 +1,14 @@
 """Tokenizers: what they are trained on is what they say, and they survive a round trip through a folder."""
 
 import pytest
+from tokenizers import AddedToken, normalizers
 from transformers import AutoTokenizer
 
 from toolkit.data.text import load_text
 from toolkit.errors import InputError
 from toolkit.tokenization import (
     FIRST_CONTINUATION_ID,
+    LineEncoder,
     bert_normalizer,
     is_byte_level,
     load_tokenizer,
@@ -149,6 +151,23 @@ def test_lower_case_and_accents_are_options(texts):
     assert word_spacer(bert_normalizer(do_lower_case=True))(["Été IS"]) == ["été is"]
     stripped = train_tokenizer(["ete is"] * 3, "word", do_lower_case=True, strip_accents=True)
     assert stripped.tokenize("Été IS") == ["ete", "is"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_lines_are_encoded_as_the_tokenizer_encodes_them(texts, kind):
+    """Whether words are looked up or not: with tokens that were added, and where control characters are kept."""
+    plain = train_tokenizer(texts, kind, vocab_size=600)
+    added = train_tokenizer(texts, kind, vocab_size=600)
+    added.add_tokens([AddedToken("<ent>", special=True, normalized=False)])
+    keeps = train_tokenizer(texts, kind, vocab_size=600)
+    keeps.backend_tokenizer.normalizer = normalizers.BertNormalizer(clean_text=False, lowercase=False)
+    lines = [*texts, "hello <ent> world", "a\x1cb \x85 c", "a [SEP] b", "", "  ", "x" * 120, "日本 café 🙂"]
+    for tokenizer in (plain, added, keeps):
+        ids, lengths = LineEncoder(tokenizer)(lines)
+        kept = [line for line in lines if line.strip()]
+        expected = tokenizer(kept, add_special_tokens=False, verbose=False)["input_ids"]
+        assert lengths.tolist() == list(map(len, expected))
+        assert ids.tolist() == [token for of_line in expected for token in of_line]
 
 
 def test_words_are_sorted_by_frequency():

@@ -9,9 +9,10 @@ split text at white space and punctuation first, as BERT does.
 import json
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib.metadata import version
 from itertools import chain, islice
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -142,8 +143,9 @@ class LineEncoder:
 
     def __init__(self, tokenizer):
         self._backend = _without_state(tokenizer)
-        self._special = tokenizer.all_special_tokens
-        self._space = word_spacer(self._backend.normalizer) if _encodes_words(self._backend) else None
+        description = json.loads(self._backend.to_str())
+        self._special = [token["content"] for token in description["added_tokens"]]
+        self._space = word_spacer(self._backend.normalizer) if _encodes_words(description) else None
         self._known = _KnownWords(self._backend)
 
     def __call__(self, lines: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -199,7 +201,7 @@ class _KnownWords(dict[str, int]):
 
 def key_of(tokenizer) -> str:
     """The same for tokenizers that cut texts into the same pieces."""
-    return digest(_without_state(tokenizer).to_str())
+    return digest(_without_state(tokenizer).to_str(), version("tokenizers"))
 
 
 def _without_state(tokenizer):
@@ -212,14 +214,15 @@ def _without_state(tokenizer):
     return backend
 
 
-def _encodes_words(backend) -> bool:
+def _encodes_words(description: dict[str, Any]) -> bool:
     """Whether it splits text as `word_spacer` does and cuts each word by itself, but for special tokens."""
-    description = json.loads(backend.to_str())
+    normalizer = description["normalizer"] or {}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     bert = {"type": "BertPreTokenizer"}
     splits = (bert, {"type": "Sequence", "pretokenizers": [bert, byte_level]})
     return (
-        (description["normalizer"] or {}).get("type") == "BertNormalizer"
+        normalizer.get("type") == "BertNormalizer"
+        and normalizer["clean_text"]
         and description["pre_tokenizer"] in splits
         and not description["model"].get("dropout")
         and all(token["special"] and not token["normalized"] for token in description["added_tokens"])

@@ -67,7 +67,7 @@ def run(arguments: TokenizerArguments) -> None:
         print(line, file=sys.stderr)
     folder = create_output_dir(arguments.output_dir, arguments.overwrite_output_dir)
     tokenizer.save_pretrained(folder)
-    sample = [text for text in islice(corpus.texts(), 1000) if text.strip()]
+    sample = list(islice((text for text in corpus.texts() if text.strip()), 1000))
     space = word_spacer(tokenizer.backend_tokenizer.normalizer)
     num_words = sum(len(line.split()) for line in space(sample))
     pieces = tokenizer(sample, add_special_tokens=False, verbose=False)["input_ids"]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from toolkit.errors import check_not_negative, check_positive, check_share
+from toolkit.errors import check_flags, check_not_negative, check_positive, check_share
 
 OnError = Literal["fail", "skip"]
 Alike = Literal["exact", "near"]
@@ -42,6 +42,7 @@ class TextArguments:
     is said."""
 
     def __post_init__(self):
-        check_positive(self, "num_proc memory_gb similarity")
+        check_positive(self, "num_proc memory_gb")
+        check_flags(self, "similarity", lambda value: 0.7 <= value <= 1, "a share from 0.7 to 1")
         check_not_negative(self, "min_words")
         check_share(self, "min_letters")

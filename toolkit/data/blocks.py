@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from toolkit.data.source import suffix_of
-from toolkit.errors import first_line
+from toolkit.errors import RunFailed, first_line
 
 ROWS_A_BATCH, BYTES_A_BATCH = 1000, 4 << 20  # at most
 BYTES_A_BLOCK = 16 << 20  # about
@@ -94,8 +94,8 @@ def read_block(block: Block, column: str | None, note: Note) -> Iterator[Texts]:
     read = {".parquet": _read_parquet, ".csv": _read_csv}.get(_kind(block.file), _read_lines)
     try:
         yield from read(block, column, note)
-    except _READ_ERRORS as error:
-        note(Fault(block.file, 0, f"cannot be read to its end ({first_line(error)})"))
+    except _READ_ERRORS as error:  # of a file that was read whole before: it may pass, so nothing is left out for it
+        raise RunFailed(f"{block.file}: cannot be read any more ({first_line(error)}); repeat the command") from None
 
 
 def first_values(block: Block) -> dict[str, list]:
@@ -103,8 +103,9 @@ def first_values(block: Block) -> dict[str, list]:
     if _kind(block.file) == ".parquet":
         with _parquet(block.file) as table:
             for group in range(block.start, block.stop):
-                with contextlib.suppress(OSError):
-                    return next(table.iter_batches(ROWS_LOOKED_AT, row_groups=[group])).to_pydict()
+                with contextlib.suppress(OSError, ValueError):
+                    if batch := next(table.iter_batches(ROWS_LOOKED_AT, row_groups=[group]), None):
+                        return batch.to_pydict()
             return {name: [] for name in table.schema_arrow.names}
     if _kind(block.file) == ".csv":
         rows = list(islice(_rows_of_csv(block, _ignore), ROWS_LOOKED_AT))
@@ -217,7 +218,7 @@ def _cut(ends, num_rows: int) -> int | None:
 def _batches_of_lines(block: Block) -> Iterator[tuple[int, int, list[bytes]]]:
     """Where each batch begins, at which byte and row, and its lines."""
     offset, row, skip, left = block.start, block.first_row, block.skip, block.num_rows
-    rest, lines = b"", []  # type: ignore[var-annotated]
+    rest, lines, taken = b"", [], 0  # type: ignore[var-annotated]
     ended = chain(_chunks(block.file, block.start, block.stop), [None])
     while left > 0:
         chunk = next(ended)
@@ -229,16 +230,18 @@ def _batches_of_lines(block: Block) -> Iterator[tuple[int, int, list[bytes]]]:
             dropped = parts[:skip]
             skip, row, parts = skip - len(dropped), row + len(dropped), parts[len(dropped) :]
             offset += sum(map(len, dropped)) + len(dropped)
-        lines += parts
+        lines, taken = lines[taken:] + parts, 0
         size = sum(map(len, lines)) + len(lines)
-        while lines and left and (chunk is None or len(lines) >= min(ROWS_A_BATCH, left) or size > BYTES_A_BATCH):
-            batch = lines[: min(ROWS_A_BATCH, left)]
+        while left and (num_lines := len(lines) - taken):
+            if chunk is not None and num_lines < min(ROWS_A_BATCH, left) and size <= BYTES_A_BATCH:
+                break
+            batch = lines[taken : taken + min(ROWS_A_BATCH, left)]
             sizes = list(accumulate(len(line) + 1 for line in batch))
             if sizes[-1] > BYTES_A_BATCH:
                 batch = batch[: max(1, sum(size <= BYTES_A_BATCH for size in sizes))]
             yield offset, row, batch
-            lines, taken = lines[len(batch) :], sizes[len(batch) - 1]
-            offset, row, left, size = offset + taken, row + len(batch), left - len(batch), size - taken
+            taken, left, row = taken + len(batch), left - len(batch), row + len(batch)
+            offset, size = offset + sizes[len(batch) - 1], size - sizes[len(batch) - 1]
         if chunk is None:
             return
 
@@ -260,20 +263,20 @@ def _parsed(
     parse: Callable[[list[bytes]], list], file: str, offset: int, row: int, lines: list[bytes], note: Note
 ) -> list:
     """`parse` of all lines together, or, where it raises `ValueError`, of one after the other, None for bad ones."""
+    ends = list(accumulate((len(line) + 1 for line in lines), initial=offset))
     if offset == 0:
         lines = [lines[0].removeprefix(codecs.BOM_UTF8), *lines[1:]]
     try:
         return parse(lines)
     except ValueError:
         found = []
-        for line in lines:
+        for line, offset in zip(lines, ends, strict=False):
             row += 1
             try:
                 found += parse([line])
             except ValueError as error:
                 note(Fault(file, offset, f"line {row:,} {first_line(error)}"))
                 found.append(None)
-            offset += len(line) + 1
         return found
 
 
@@ -439,6 +442,8 @@ def _read_parquet(block: Block, column: str | None, note: Note) -> Iterator[Text
                             yield texts[:size]
                             texts = texts[size:]
             except (pyarrow.ArrowException, OSError) as error:
+                if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of what is on it
+                    raise
                 what = f"row group {number:,} cannot be read ({first_line(error)})"
                 note(Fault(block.file, parts[number].data_page_offset, what))
                 texts += [None] * (min(last, end) - max(first, row))

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from toolkit.data.arguments import Alike, Unit
-from toolkit.data.blocks import Block, Texts
+from toolkit.data.blocks import BYTES_A_LINE, Block, Texts
 from toolkit.data.cleaning import Notes
 from toolkit.data.workers import map_in_order
 from toolkit.errors import extra
@@ -89,19 +89,23 @@ class DuplicateSearch:
                 yield from (_Unit(row + i, row + i, text) for i, text in enumerate(texts) if text and text.strip())
             return
         lines: list[str] = []
-        first, is_mine = 0, corpus.blocks[number].first_row == 0  # else it begins in the block before
+        before, first, size = corpus.blocks[:number], 0, 0
+        is_mine = all(block.file != corpus.blocks[number].file for block in before)  # else it begins in one of them
         for row, text, is_of_block in _lines_from(corpus, number):
+            if not is_of_block and not is_mine:
+                return
             if text is None or text.strip():
                 first = first if lines else row
-                lines += [text] if text else []
+                lines += [text] if text and is_mine and size < BYTES_A_LINE else []
+                size += len(text or "")
                 last = row
             else:
-                if lines and is_mine:
+                if lines and is_mine and size < BYTES_A_LINE:
                     yield _Unit(first, last, "\n".join(lines))
-                lines, is_mine = [], True
+                lines, is_mine, size = [], True, 0
                 if not is_of_block:
                     return
-        if lines and is_mine:
+        if lines and is_mine and size < BYTES_A_LINE:
             yield _Unit(first, last, "\n".join(lines))
 
     def _repeats(self, folder: Path, units: Sequence[np.ndarray]) -> np.ndarray:
@@ -126,11 +130,13 @@ class DuplicateSearch:
         return found
 
     def _are_alike(self, folder: Path, starts: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        hashes = [_load(folder, number, "hashes") for number in range(len(starts) - 1)]
-
         def of(units: np.ndarray) -> np.ndarray:
             blocks = np.searchsorted(starts, units, side="right") - 1
-            return np.array([hashes[block][unit - starts[block]] for block, unit in zip(blocks, units, strict=True)])
+            hashes = np.empty((len(units), NUM_HASHES), dtype=np.uint32)
+            for block in np.unique(blocks):  # one file open at a time
+                of_block = np.load(folder / f"{block}.hashes.npy", mmap_mode="r")
+                hashes[blocks == block] = of_block[units[blocks == block] - starts[block]]
+            return hashes
 
         alike = [np.empty(0, dtype=bool)]
         for start in range(0, len(first), 10_000):
@@ -212,7 +218,7 @@ def _save(folder: Path, number: int, what: str, array: np.ndarray) -> None:
 
 
 def _load(folder: Path, number: int, what: str) -> np.ndarray:
-    return np.load(folder / f"{number}.{what}.npy", mmap_mode="r")
+    return np.load(folder / f"{number}.{what}.npy")
 
 
 def _file_of(folder: Path, file: str) -> Path:

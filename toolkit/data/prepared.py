@@ -21,7 +21,7 @@ from toolkit.results import write_json
 
 INDEX = "index.json"
 _PLAN = "plan.json"  # until there is an index
-_OF_ALL_SHARDS = ("corpus", "recipe", "num_blocks", "faults")
+_OF_ALL_SHARDS = ("corpus", "recipe", "num_blocks")
 
 
 class Recipe(Protocol):

@@ -199,6 +199,8 @@ def files_of_hub(source: str, split: str) -> list[str]:
 
     name, _, config = source.partition(":")
     files = ask(source, datasets.load_dataset_builder, name, config or None).config.data_files
+    if files is None:
+        raise InputError(f"{source}: the Hub cannot be asked which files it has; unset HF_HUB_OFFLINE, or pull it")
     if split not in files:
         raise InputError(f"{source}: no split '{split}' in it, found {', '.join(map(str, files))}")
     return [str(file) for file in files[split]]

@@ -26,7 +26,7 @@ from toolkit.errors import InputError
 from toolkit.word_counts import PackedCounts, Space, WordCounts
 
 TOKENS_OF_A_START = 3_000_000
-ROWS_A_PROCESS = 20_000  # of text, at least, to be worth another process
+ROWS_A_PART, MOST_PARTS = 20_000, 8  # of a text that has fewer blocks than that, however many processes there are
 
 
 class _OutOfTime(Exception):
@@ -68,7 +68,7 @@ def write_corpus(corpus: Corpus, space: Space, file: Path, num_proc: int, max_wo
 
     `space` puts spaces between the words of texts.
     """
-    corpus = corpus.divided(min(num_proc, 1 + len(corpus) // ROWS_A_PROCESS))
+    corpus = corpus.divided(min(MOST_PARTS, 1 + len(corpus) // ROWS_A_PART))
     write = partial(_write_block, corpus, space, file)
     words, num_sentences = WordCounts(max_words), 0
     words.notes.add(list(corpus.faults), {})

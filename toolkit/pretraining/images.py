@@ -37,6 +37,8 @@ def pretrain_on_labels(method: str, arguments: ResNetArguments) -> dict[str, Any
     )
     counts = train_rows.labels if isinstance(train_rows, ImageStream) else Counter(train_rows["label"])
     labels = sorted(counts)
+    if not labels:
+        raise InputError(f"{arguments.corpus}: there is no image of a label that is asked for")
     if len(labels) < 2:
         raise InputError(f"{arguments.corpus}: the only label is {labels[0]}, expected two or more")
     label2id = {label: i for i, label in enumerate(labels)}

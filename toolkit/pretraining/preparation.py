@@ -61,7 +61,11 @@ def prepare_windows(method: str, arguments: PrepareArguments) -> None:
 
 def merge_shards(arguments: MergeArguments) -> None:
     """Put the shards of one preparation together. Raises `InputError` unless each is there once, whole."""
-    folders = [Path(folder) for folder in arguments.folders]
+    folders, output = [Path(folder) for folder in arguments.folders], Path(arguments.output_dir).resolve()
+    if inside := [folder for folder in folders if output in (folder.resolve(), *folder.resolve().parents)]:
+        raise InputError(
+            f"--output_dir {arguments.output_dir}: holds {inside[0]}, which is to be merged; name another"
+        )
     for folder in folders:
         if not (folder / PREPARED_FILE).is_file():
             raise InputError(f"{folder}: is not prepared to its end; repeat the command that began it")

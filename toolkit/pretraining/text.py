@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from toolkit.pretraining.arguments import (
     BertArguments,
     ElectraArguments,
     ElmoArguments,
+    EncodedTextArguments,
     FastTextArguments,
     Word2VecArguments,
 )
@@ -165,9 +167,10 @@ def made_windows(method: str, arguments: Any) -> MadeWindows | None:
     for name, value in wanted.items():
         if settings[name] != value:
             raise InputError(f"--{name} {value}: {folder} was prepared with --{name} {settings[name]}")
-    for name in ("tokenizer", "validation_corpus"):
-        if getattr(arguments, name) is not None:
-            raise InputError(f"--{name}: goes with text; {folder} holds its own")
+    given = {field.name for field in dataclasses.fields(EncodedTextArguments)} - {"corpus", "output_dir"}
+    for field in dataclasses.fields(arguments):
+        if field.name in given - {"overwrite_output_dir"} and getattr(arguments, field.name) != field.default:
+            raise InputError(f"--{field.name}: goes with text; {folder} holds what was made of it")
     return MadeWindows(folder, settings)
 
 
@@ -422,8 +425,8 @@ class TextRun(Run):
 
         arguments = self.arguments
         vocab_size = arguments.vocab_size or self.preset.vocab_size
-        made_of = (self.corpus.key, kind, arguments.do_lower_case, vocab_size, arguments.memory_gb)
-        folder = cache_folder() / "tokenizers" / digest(*made_of)
+        made_of = (self.corpus.key, kind, normalizer.__getstate__().decode(), vocab_size, arguments.memory_gb)
+        folder = cache_folder() / "tokenizers" / digest(*made_of, version("tokenizers"))
         with self.main_process_first(), locked(folder.name):
             if not folder.is_dir():
                 progress = Parts("counting words", self.is_main)
