@@ -162,8 +162,15 @@ def train(
     num_parts = arguments.gradient_accumulation_steps
     num_shares = accelerator.num_processes * num_parts
     mine = slice(accelerator.process_index * num_parts, (accelerator.process_index + 1) * num_parts)
-    settings = (lengths, budget.max_examples, consecutive, not isinstance(rows, RowStream))
-    stream = ExampleStream(len(rows), arguments.batch_size, arguments.seed, *settings)
+    stream = ExampleStream(
+        len(rows),
+        arguments.batch_size,
+        arguments.seed,
+        lengths,
+        budget.max_examples,
+        consecutive,
+        shuffles=not isinstance(rows, RowStream),
+    )
     order = {
         "num_examples": len(rows),
         "batch_size": arguments.batch_size,

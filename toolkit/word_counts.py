@@ -105,8 +105,7 @@ def count_words(
 
     `space` puts spaces between the words of texts. `on_block` is told how many blocks of the corpus are done.
     """
-    found = WordCounts(max_words)
-    found.notes.add(list(corpus.faults), {})
+    found = WordCounts(max_words, notes=Notes(list(corpus.faults)))
     counting = map_in_order(partial(_count, corpus, space), corpus.blocks, num_proc)
     for done, (packed, letters, notes) in enumerate(counting, start=1):
         found.add(packed.unpacked())

@@ -12,7 +12,7 @@ import gzip
 import json
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate, chain, islice
@@ -119,6 +119,16 @@ def first_values(block: Block) -> dict[str, list]:
     objects = [row for row in objects if row]
     names = list(dict.fromkeys(name for row in objects for name in row))
     return {name: [row[name] for row in objects if name in row] for name in names}
+
+
+def content_of(chunks: Iterable[bytes]) -> str:
+    """The same for the same bytes, however they are cut."""
+    import xxhash
+
+    content = xxhash.xxh3_128()
+    for chunk in chunks:
+        content.update(chunk)
+    return content.hexdigest()
 
 
 # Opening
@@ -263,20 +273,19 @@ def _parsed(
     parse: Callable[[list[bytes]], list], file: str, offset: int, row: int, lines: list[bytes], note: Note
 ) -> list:
     """`parse` of all lines together, or, where it raises `ValueError`, of one after the other, None for bad ones."""
-    ends = list(accumulate((len(line) + 1 for line in lines), initial=offset))
-    if offset == 0:
-        lines = [lines[0].removeprefix(codecs.BOM_UTF8), *lines[1:]]
+    unmarked = lines if offset else [lines[0].removeprefix(codecs.BOM_UTF8), *lines[1:]]
     try:
-        return parse(lines)
+        return parse(unmarked)
     except ValueError:
         found = []
-        for line, offset in zip(lines, ends, strict=False):
+        for line, text in zip(lines, unmarked, strict=True):
             row += 1
             try:
-                found += parse([line])
+                found += parse([text])
             except ValueError as error:
                 note(Fault(file, offset, f"line {row:,} {first_line(error)}"))
                 found.append(None)
+            offset += len(line) + 1
         return found
 
 
@@ -400,11 +409,7 @@ def _parquet(file: str):
 
 
 def _look_through_parquet(file: str) -> Scan:
-    import xxhash
-
-    content = xxhash.xxh3_128()
-    for chunk in [file.encode()] if file.startswith(HUB) else _chunks(file):  # a commit stands in the name
-        content.update(chunk)
+    content = content_of([file.encode()] if file.startswith(HUB) else _chunks(file))  # a commit stands in the name
     blocks, start, row, size = [], 0, 0, 0
     with _parquet(file) as table:
         groups = [table.metadata.row_group(number) for number in range(table.num_row_groups)]
@@ -415,7 +420,7 @@ def _look_through_parquet(file: str) -> Scan:
             blocks.append(Block(file, start, number, row, num_rows))
             start, row, num_rows, size = number, row + num_rows, 0, 0
     faults = [] if blocks else [Fault(file, 0, "there is no row in it")]
-    return Scan(content.hexdigest(), blocks, faults)
+    return Scan(content, blocks, faults)
 
 
 def _read_parquet(block: Block, column: str | None, note: Note) -> Iterator[Texts]:

@@ -187,6 +187,14 @@ def locked(name: str):
     return FileLock(folder / digest(name))
 
 
+def stamp_of(file: str) -> list[str | int]:
+    """What changes when a file does; the name of a file of a Hub has its commit. Raises `OSError`."""
+    if file.startswith(HUB):
+        return [file]
+    found = os.stat(file)
+    return [os.path.abspath(file), found.st_size, found.st_mtime_ns]
+
+
 def digest(*parts: Any) -> str:
     """A name for such parts, of anything that JSON knows."""
     import xxhash
@@ -237,15 +245,10 @@ def _is_number(value: Any) -> bool:
 
 def _remembered(file: str) -> Scan:
     """What looking through a file finds, or found before it was last changed."""
-    if file.startswith(HUB):
-        stamp: list[str | int] = [file]  # with its commit
-    else:
-        try:
-            found = os.stat(file)
-        except OSError:
-            return look_through(file)
-        stamp = [os.path.abspath(file), found.st_size, found.st_mtime_ns]
-    name = digest(_VERSION, stamp)
+    try:
+        name = digest(_VERSION, stamp_of(file))
+    except OSError:
+        return look_through(file)
     memo = cache_folder() / "files" / f"{name}.json"
     with locked(name):
         try:
@@ -254,7 +257,7 @@ def _remembered(file: str) -> Scan:
         except (OSError, ValueError, TypeError):
             pass
         scan = look_through(file)
-        is_settled = file.startswith(HUB) or time.time() - found.st_mtime > SECONDS_TO_SETTLE
+        is_settled = file.startswith(HUB) or time.time() - os.stat(file).st_mtime > SECONDS_TO_SETTLE
         if scan.content and is_settled:
             blocks = [dataclasses.astuple(block)[1:] for block in scan.blocks]
             write_json(memo, [scan.content, blocks, [fault[1:] for fault in scan.faults]])

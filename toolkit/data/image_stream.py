@@ -2,15 +2,14 @@
 memory. `datasets` reads and shuffles them."""
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from toolkit.data import source as sources
-from toolkit.data.blocks import HUB
-from toolkit.data.corpus import cache_folder, digest, locked
+from toolkit.data.corpus import cache_folder, digest, locked, stamp_of
 from toolkit.data.image import dataset_of_images
 from toolkit.errors import InputError
 from toolkit.results import write_json
@@ -24,7 +23,7 @@ class ImageStream:
     """The images of some files, in an order that depends on the seed and the epoch: files are shuffled, and images
     among `buffer_size` that come near each other.
 
-    `labels` counts the images of each label, and is empty where `label_column` is None.
+    Which labels there are is found by reading all of it, once, when it is first asked for.
     """
 
     def __init__(
@@ -50,7 +49,6 @@ class ImageStream:
             )
         self._names = getattr(features.get(self.label_column), "names", None)
         self._only = None if only is None else set(only)
-        self.labels = self._count()
         self._epoch, self._place = -1, 0
         self._reader: Iterator[dict[str, Any]] = iter(())
 
@@ -99,10 +97,10 @@ class ImageStream:
             return value.decode("utf-8", errors="replace").strip()
         return self._names[value] if self._names else str(value)
 
-    def _count(self) -> Counter[str]:
+    @cached_property
+    def labels(self) -> Counter[str]:
         """How many images each label has, or "" where there are none; remembered until a file changes."""
-        stamps = [[file] if file.startswith(HUB) else [os.path.abspath(file), *_stamp(file)] for file in self.files]
-        name = digest("images", stamps, self.label_column, sorted(self._only or ()))
+        name = digest("images", [stamp_of(file) for file in self.files], self.label_column, sorted(self._only or ()))
         memo = cache_folder() / "images" / f"{name}.json"
         with locked(name):
             if memo.is_file():
@@ -175,8 +173,3 @@ def _image_column(source: str, features, named: str | None) -> str:
     if not found:
         raise InputError(f"{source}: no column holds images, found {', '.join(features)}")
     return named or found[0]
-
-
-def _stamp(file: str) -> tuple[int, int]:
-    found = os.stat(file)
-    return found.st_size, found.st_mtime_ns

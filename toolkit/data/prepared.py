@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from toolkit.data.blocks import Block
+from toolkit.data.blocks import CHUNK, Block, content_of
 from toolkit.data.cleaning import Notes
 from toolkit.data.corpus import Corpus, cache_folder, digest, locked
 from toolkit.data.workers import map_in_order
@@ -216,10 +216,5 @@ def _made_file(folder: Path, number: int) -> Path:
 
 
 def _content(file: Path) -> str:
-    import xxhash
-
     with open(file, "rb") as opened:
-        digest_of_file = xxhash.xxh3_128()
-        while chunk := opened.read(1 << 20):
-            digest_of_file.update(chunk)
-    return digest_of_file.hexdigest()
+        return content_of(iter(lambda: opened.read(CHUNK), b""))

@@ -70,8 +70,7 @@ def write_corpus(corpus: Corpus, space: Space, file: Path, num_proc: int, max_wo
     """
     corpus = corpus.divided(min(MOST_PARTS, 1 + len(corpus) // ROWS_A_PART))
     write = partial(_write_block, corpus, space, file)
-    words, num_sentences = WordCounts(max_words), 0
-    words.notes.add(list(corpus.faults), {})
+    words, num_sentences = WordCounts(max_words, notes=Notes(list(corpus.faults))), 0
     with open(file, "wb") as sentences:
         for part_file, packed, more, notes in map_in_order(write, list(enumerate(corpus.blocks)), num_proc):
             words.add(packed.unpacked())

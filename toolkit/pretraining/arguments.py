@@ -60,13 +60,18 @@ class PrepareArguments(EncodedTextArguments):
 
 
 @dataclass(kw_only=True)
-class PrepareBertArguments(PrepareArguments):
-    preset: str = "bert-mini"
-    """Size of the encoder, which says that of a vocabulary trained here."""
+class PieceWindowArguments:
     max_length: int = 128
     """Tokens of a window."""
     packing: Packing = "none"
-    """How lines fill windows: joined and cut (none), or whole, each read as if it stood alone (lines)."""
+    """How lines fill windows: joined and cut (none), or whole, each read as if it stood alone (lines). Held-out losses
+    of the two do not compare."""
+
+
+@dataclass(kw_only=True)
+class PrepareBertArguments(PieceWindowArguments, PrepareArguments):
+    preset: str = "bert-mini"
+    """Size of the encoder, which says that of a vocabulary trained here."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -169,18 +174,13 @@ class ElmoArguments(TrainingArguments, CorpusArguments):
 
 
 @dataclass(kw_only=True)
-class BertArguments(TrainingArguments, CorpusArguments):
+class BertArguments(PieceWindowArguments, TrainingArguments, CorpusArguments):
     preset: str = "bert-mini"
     """Size of the encoder: bert-tiny, -mini, -small or -base."""
-    max_length: int = 128
-    """Tokens of a window."""
     learning_rate: float = 1e-3
     """Peak learning rate."""
     dropout: float = 0.0
     """Dropout while pretraining; the checkpoint keeps BERT's usual 0.1 for fine-tuning."""
-    packing: Packing = "none"
-    """How lines fill windows: joined and cut (none), or whole, each read as if it stood alone (lines). Held-out losses
-    of the two do not compare."""
     mlm_probability: float = 0.3
     """Share of the tokens that are masked while training; held-out text is always masked at 0.15."""
     mlm_probability_end: float | None = None
