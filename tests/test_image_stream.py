@@ -3,11 +3,13 @@
 import io
 import json
 import random
+import shutil
 import tarfile
 from collections import Counter
 from pathlib import Path
 
 import datasets
+import pyarrow.parquet
 import pytest
 import torch
 from conftest import REPOSITORY, run_toolkit
@@ -97,6 +99,34 @@ def test_some_labels_alone_and_first_images(folders):
         ImageStream(files, image_column="label")
     with pytest.raises(InputError, match="no such column"):
         ImageStream(files, label_column="class")
+    with pytest.raises(InputError, match="holds images, not labels"):
+        ImageStream(files, label_column="image")
+
+
+@pytest.mark.parametrize(("kind", "place"), [("webdataset", 0), ("webdataset", 2), ("parquet", 2), ("no label", 2)])
+def test_a_damaged_file_is_named(folders, tmp_path, kind, place):
+    """Where it is the first, whose columns are asked for, and in the middle, where it is found while reading."""
+    shutil.copytree(folders["parquet" if kind == "parquet" else "webdataset"], tmp_path / "data")
+    damaged = sorted((tmp_path / "data").iterdir())[place]
+    content = damaged.read_bytes()
+    if kind == "webdataset":
+        damaged.write_bytes(content[: 10 * 1024 + 512 + 30])  # within an image
+    elif kind == "no label":
+        damaged.write_bytes(content[: 11 * 1024])
+    else:
+        table = pyarrow.parquet.ParquetFile(damaged)
+        chunk = table.metadata.row_group(0).column(0)  # the images: labels can still be counted
+        start, size = chunk.dictionary_page_offset or chunk.data_page_offset, chunk.total_compressed_size
+        damaged.write_bytes(content[:start] + b"\xff" * size + content[start + size :])
+    for processes in (0, 2) if kind == "parquet" else (0,):
+        words = pretrain(
+            tmp_path / "data", tmp_path / "out", "--max_steps", "9", "--dataloader_num_workers", processes
+        )
+        done = run_toolkit(*words)
+        assert done.returncode == 2, done.stderr
+        what = "an image has no cls" if kind == "no label" else "cannot be read ("
+        assert f"toolkit: error: {damaged}: {what}" in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def pretrain(folder: Path, out: Path, *flags) -> list:

@@ -10,7 +10,7 @@ from conftest import run_toolkit
 from toolkit.data import blocks
 from toolkit.data.corpus import open_corpus
 from toolkit.tokenization import bert_normalizer, train_on_corpus, word_spacer
-from toolkit.word_counts import DistinctCount, PackedCounts, WordCounts, count_words
+from toolkit.word_counts import LETTERS_A_WORD, DistinctCount, PackedCounts, WordCounts, count_words
 
 
 @pytest.fixture
@@ -51,6 +51,19 @@ def test_beyond_that_the_rarest_are_dropped_and_counted(zipf):
     really_dropped = len(expected) - len(counts)
     assert int(found[0].dropped) == pytest.approx(really_dropped, rel=0.1)
     assert found[0].letters == {letter for word in expected for letter in word[1:]}, "also those of dropped words"
+
+
+def test_long_words_take_the_room_of_several():
+    words = WordCounts(max_words=1_000)
+    for number in range(900):
+        words.add(Counter({f"{number}x" * 8: 1, "frequent": 2, f"{number % 3}": 1}))
+    assert len(words.counts) == 904, "words of ordinary length all fit"
+    for number in range(900):
+        words.add(Counter({f"{number}" * 1000: 1, "frequent": 2, f"{number % 3}": 1}))
+        assert sum(map(len, words.counts)) < 1_000 * LETTERS_A_WORD + 3_100
+    assert words.counts.keys() & {"frequent", "0", "1", "2"} == {"frequent", "0", "1", "2"}
+    assert words.counts["frequent"] == 3_600
+    assert int(words.dropped) > 800
 
 
 @pytest.mark.parametrize("number", [0, 1, 100, 5_000, 300_000])

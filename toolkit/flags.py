@@ -75,6 +75,8 @@ def parse_flags(
                     options["help"] = f"{help_text} (default: {' '.join(map(str, default))})"
             if not is_positional and plain in _METAVARS:
                 options["metavar"] = _METAVARS[plain]
+            elif typing.get_origin(plain) is typing.Literal:
+                options["metavar"] = f"{{{','.join(map(str, typing.get_args(plain)))}}}"
         parser.add_argument(field.name if is_positional else f"--{field.name}", **options)
     parser.add_argument("--config", action="config", help="Read flags from a yaml file; flags given as well win.")
     try:

@@ -20,8 +20,11 @@ VERSIONED = ("torch", "transformers", "datasets", "tokenizers", "accelerate", "g
 _MARK = ".toolkit-run"  # in every folder made here; only such a folder is ever replaced
 
 
-def check_output_dir(output_dir: str | Path, resume: bool = False, overwrite: bool = False) -> Path:
-    """Raises `InputError` where the folder cannot take a run, or something would be lost; creates nothing."""
+def check_output_dir(output_dir: str | Path, resume: bool | None = None, overwrite: bool = False) -> Path:
+    """Raises `InputError` where the folder cannot take a run, or something would be lost; creates nothing.
+
+    `resume` is None of a command that cannot resume.
+    """
     folder = Path(output_dir)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--output_dir {folder}: this is a file, expected a folder")
@@ -32,8 +35,9 @@ def check_output_dir(output_dir: str | Path, resume: bool = False, overwrite: bo
         if not (folder / _MARK).exists():
             raise InputError(f"--output_dir {folder}: the folder holds something else, name an empty or a new one")
         if not resume and not overwrite:
+            advice = "" if resume is None else "--resume to go on with it, "
             raise InputError(
-                f"--output_dir {folder}: the folder holds an earlier run; add --resume to go on with it, "
+                f"--output_dir {folder}: the folder holds an earlier run; add {advice}"
                 "--overwrite_output_dir to replace it, or name another"
             )
     return folder

@@ -139,7 +139,7 @@ class LineEncoder:
     faster; with others, and where the text holds special tokens, all of the text is encoded.
     """
 
-    MAX_WORDS = 1 << 18  # known at a time
+    MAX_WORDS, MAX_LETTERS = 1 << 18, 1 << 23  # known at a time
 
     def __init__(self, tokenizer):
         self._backend = _without_state(tokenizer)
@@ -159,7 +159,7 @@ class LineEncoder:
         words = [line.split() for line in self._space(lines)]
         num_words = np.fromiter(map(len, words), dtype=np.int64, count=len(words))
         pieces, ends = self._known.look_up(list(chain.from_iterable(words)))
-        if len(self._known) > self.MAX_WORDS:
+        if len(self._known) > self.MAX_WORDS or self._known.num_letters > self.MAX_LETTERS:
             self._known = _KnownWords(self._backend)
         return pieces, np.diff(ends[np.concatenate([[0], np.cumsum(num_words)])])
 
@@ -171,6 +171,7 @@ class _KnownWords(dict[str, int]):
         from tokenizers import pre_tokenizers
 
         self._model, self._new = backend.model, []  # type: ignore[var-annotated]
+        self.num_letters = 0
         self._byte_level = None
         if isinstance(backend.pre_tokenizer, pre_tokenizers.Sequence):
             self._byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -185,6 +186,7 @@ class _KnownWords(dict[str, int]):
     def look_up(self, words: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """The pieces of all words one after the other, and where those of each end, after a zero."""
         numbers = np.fromiter(map(self.__getitem__, words), dtype=np.int64, count=len(words))
+        self.num_letters += sum(map(len, self._new))
         for word in self._new:
             if self._byte_level is not None:
                 ((word, _),) = self._byte_level.pre_tokenize_str(word)

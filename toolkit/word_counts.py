@@ -17,13 +17,14 @@ from toolkit.data.cleaning import Notes
 from toolkit.data.corpus import Corpus
 from toolkit.data.workers import map_in_order
 
-KEPT_SHARE = 0.6  # of `max_words`, where the rarest are dropped
+KEPT_SHARE = 0.6  # of what fits, where the rarest are dropped
+LETTERS_A_WORD = 32  # on average, that there is room for
 Space = Callable[[list[str]], list[str]]  # from texts to the words of each, spaces between them
 
 
 @dataclass
 class WordCounts:
-    """Counts of at most `max_words` words, in the order in which they first occur.
+    """Counts of at most `max_words` words, fewer where they are long, in the order in which they first occur.
 
     `num_words` is how many words were counted, each time that they occur; `letters` are all that follow another one
     within a word, also of dropped words. `notes` are of what was left out of the corpus.
@@ -35,12 +36,18 @@ class WordCounts:
     letters: set[str] = field(default_factory=set)
     notes: Notes = field(default_factory=Notes)
     dropped: "DistinctCount" = field(default_factory=lambda: DistinctCount())
+    _num_letters: int = 0  # at most; a word that was added again is in it again
 
     def add(self, counts: Counter[str]) -> None:
         self.num_words += counts.total()
         self.counts.update(counts)
-        if self.max_words is not None and len(self.counts) > self.max_words:
-            self._drop_rarest()
+        if self.max_words is None:
+            return
+        self._num_letters += sum(map(len, counts))
+        if self._num_letters > self.max_words * LETTERS_A_WORD:
+            self._num_letters = sum(map(len, self.counts))
+        if len(self.counts) > self.max_words or self._num_letters > self.max_words * LETTERS_A_WORD:
+            self._drop_rarest(self.max_words)
 
     @property
     def dropped_share(self) -> float:
@@ -57,14 +64,17 @@ class WordCounts:
             )
         return lines
 
-    def _drop_rarest(self) -> None:
-        """Leave at most `KEPT_SHARE` of the words that fit, without any that is as rare as one that is dropped."""
-        assert self.max_words is not None
+    def _drop_rarest(self, max_words: int) -> None:
+        """Leave at most `KEPT_SHARE` of what fits, without any word that is as rare as one that is dropped."""
         values = np.fromiter(self.counts.values(), dtype=np.int64, count=len(self.counts))
-        last = len(values) - int(KEPT_SHARE * self.max_words) - 1
-        threshold = np.partition(values, last)[last]
+        lengths = np.fromiter(map(len, self.counts), dtype=np.int64, count=len(self.counts))
+        order = np.argsort(-values, kind="stable")
+        ends = np.cumsum(lengths[order])
+        that_fit = int(np.searchsorted(ends, KEPT_SHARE * max_words * LETTERS_A_WORD, side="right"))
+        threshold = values[order[min(int(KEPT_SHARE * max_words), that_fit)]]
         self.dropped.add(word for word, count in self.counts.items() if count <= threshold)
         self.counts = Counter({word: count for word, count in self.counts.items() if count > threshold})
+        self._num_letters = sum(map(len, self.counts))
 
 
 class DistinctCount:

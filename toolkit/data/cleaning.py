@@ -1,5 +1,6 @@
 """What of a text is mended and what is left out of it, with counts."""
 
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -53,10 +54,15 @@ class Cleaning:
             counts[f"left out, fewer than {self.min_words} words"] += 1
             return None
         num_characters = sum(map(len, words))
-        if self.min_letters and sum(map(str.isalpha, text)) < self.min_letters * num_characters:
+        if self.min_letters and sum(map(_is_letter, text)) < self.min_letters * num_characters:
             counts[f"left out, fewer than {self.min_letters:.0%} letters"] += 1
             return None
         return text
+
+
+def _is_letter(character: str) -> bool:
+    """Also a vowel of Devanagari or Thai, and every other mark on a letter."""
+    return character.isalpha() or unicodedata.category(character).startswith("M")
 
 
 NO_CLEANING = Cleaning()

@@ -15,17 +15,17 @@ from typing import Any, NoReturn
 
 from toolkit.data import source as sources
 from toolkit.data.arguments import OnError, TextArguments
-from toolkit.data.blocks import HUB, Block, Fault, Scan, Texts, first_values, look_through, read_block
+from toolkit.data.blocks import HUB, Block, Fault, Scan, Texts, stamp_of
 from toolkit.data.cleaning import NO_CLEANING, Cleaning, Notes
 from toolkit.data.duplicates import DuplicateSearch, rows_that_repeat, without_rows
+from toolkit.data.formats import SUFFIXES, look_through, read_block
 from toolkit.errors import InputError, first_line
 from toolkit.progress import Parts
 from toolkit.results import write_json
 
 USUAL_COLUMNS = ("text", "sentence", "content", "document")
-SUFFIXES = {".txt", *sources.TABLE_BUILDERS}
 SECONDS_TO_SETTLE = 2  # a file that was younger when it was read may have changed within the tick of its clock
-_VERSION = 1  # of how text is read and cut into blocks
+_VERSION = 2  # of how text is read and cut into blocks
 
 
 @dataclass(frozen=True)
@@ -123,13 +123,18 @@ def open_corpus(
     is_plain = {sources.suffix_of(Path(file)) == ".txt" for file in files}
     if len(is_plain) > 1:
         raise InputError(f"{source}: plain text and tables together, name one kind, for example '{source}/*.txt'")
-    scans = []
+    scans, column = [], None
     for file in files:
-        scans.append(_remembered(file))
-        if scans[-1].faults and on_error == "fail":
-            _fail(scans[-1].faults[0])
+        scan = _remembered(file)
+        if scan.blocks and is_plain == {False}:
+            if column is None:
+                column = _text_column(source, scan, text_column)
+            elif fault := _fault_of_column(scan, column):
+                scan = scan._replace(blocks=[], faults=[fault])
+        if scan.faults and on_error == "fail":
+            _fail(scan.faults[0])
+        scans.append(scan)
     blocks = tuple(block for scan in scans for block in scan.blocks)
-    column = None if is_plain == {True} or not blocks else _text_column(source, blocks[0], text_column)
     contents = [(scan.content, file.endswith(".gz")) for file, scan in zip(files, scans, strict=True)]
     faults = tuple(fault for scan in scans for fault in scan.faults)
     key = digest(_VERSION, contents, column, on_error, *map(str, (cleaning, search)))
@@ -187,14 +192,6 @@ def locked(name: str):
     return FileLock(folder / digest(name))
 
 
-def stamp_of(file: str) -> list[str | int]:
-    """What changes when a file does; the name of a file of a Hub has its commit. Raises `OSError`."""
-    if file.startswith(HUB):
-        return [file]
-    found = os.stat(file)
-    return [os.path.abspath(file), found.st_size, found.st_mtime_ns]
-
-
 def digest(*parts: Any) -> str:
     """A name for such parts, of anything that JSON knows."""
     import xxhash
@@ -223,24 +220,22 @@ def _files_of_hub(source: str, split: str) -> list[str]:
     return files
 
 
-def _text_column(source: str, block: Block, named: str | None) -> str:
+def _text_column(source: str, scan: Scan, named: str | None) -> str:
     """The column that holds the text. Raises `InputError` where it holds something else."""
-    values = first_values(block)
-    column = sources.choose_column(source, list(values), "text_column", named, USUAL_COLUMNS)
-    found = [value for value in values[column] if value is not None]
-    if found and not any(isinstance(value, str) for value in found):
-        raise InputError(f"{source}: the column '{column}' holds {type(found[0]).__name__}, not text")
-    if found and all(_is_number(value) for value in found):
-        raise InputError(f"{source}: the column '{column}' holds numbers, not text")
+    column = sources.choose_column(source, list(scan.columns), "text_column", named, USUAL_COLUMNS)
+    if (kind := scan.columns[column]) != "text":
+        raise InputError(f"{source}: the column '{column}' holds {kind}, not text")
     return column
 
 
-def _is_number(value: Any) -> bool:
-    try:
-        float(value)
-    except (TypeError, ValueError):
-        return False
-    return True
+def _fault_of_column(scan: Scan, column: str) -> Fault | None:
+    """What is wrong with a further file, if anything."""
+    kind = scan.columns.get(column)
+    if kind is None:
+        return Fault(scan.blocks[0].file, 0, f"has no column '{column}', found {', '.join(scan.columns) or 'none'}")
+    if kind not in ("text", "numbers"):  # numbers may be written as text
+        return Fault(scan.blocks[0].file, 0, f"the column '{column}' holds {kind}, not text")
+    return None
 
 
 def _remembered(file: str) -> Scan:
@@ -252,13 +247,14 @@ def _remembered(file: str) -> Scan:
     memo = cache_folder() / "files" / f"{name}.json"
     with locked(name):
         try:
-            content, blocks, faults = json.loads(memo.read_text(encoding="utf-8"))
-            return Scan(content, [Block(file, *block) for block in blocks], [Fault(file, *fault) for fault in faults])
+            content, blocks, faults, columns = json.loads(memo.read_text(encoding="utf-8"))
+            found = [Block(file, *block) for block in blocks], [Fault(file, *fault) for fault in faults]
+            return Scan(content, *found, columns)
         except (OSError, ValueError, TypeError):
             pass
         scan = look_through(file)
         is_settled = file.startswith(HUB) or time.time() - os.stat(file).st_mtime > SECONDS_TO_SETTLE
         if scan.content and is_settled:
             blocks = [dataclasses.astuple(block)[1:] for block in scan.blocks]
-            write_json(memo, [scan.content, blocks, [fault[1:] for fault in scan.faults]])
+            write_json(memo, [scan.content, blocks, [fault[1:] for fault in scan.faults], scan.columns])
         return scan

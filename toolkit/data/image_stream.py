@@ -2,6 +2,7 @@
 memory. `datasets` reads and shuffles them."""
 
 import json
+import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -9,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.data import source as sources
-from toolkit.data.corpus import cache_folder, digest, locked, stamp_of
+from toolkit.data.blocks import stamp_of
+from toolkit.data.corpus import cache_folder, digest, locked
 from toolkit.data.image import dataset_of_images
-from toolkit.errors import InputError
+from toolkit.errors import InputError, first_line
 from toolkit.results import write_json
 
 BUILDERS = {".parquet": "parquet", ".tar": "webdataset"}
@@ -47,6 +49,8 @@ class ImageStream:
             self.label_column = sources.choose_column(
                 files[0], list(features), "label_column", label_column, USUAL_LABELS
             )
+            if _holds_images(features[self.label_column]):
+                raise InputError(f"{files[0]}: the column '{self.label_column}' holds images, not labels")
         self._names = getattr(features.get(self.label_column), "names", None)
         self._only = None if only is None else set(only)
         self._epoch, self._place = -1, 0
@@ -83,16 +87,17 @@ class ImageStream:
             raise InputError(f"{self.files[0]}: there are fewer images than before; have the files changed?") from None
 
     def _chosen(self, rows) -> Iterator[dict[str, Any]]:
-        for number, row in enumerate(_one_by_one(rows)):
-            label = None if self.label_column is None else self._label(row[self.label_column])
+        for number, row in enumerate(_one_by_one(rows, self.files)):
+            label = None if self.label_column is None else self._label(row)
             if self._only is None or label in self._only:
                 image = row[self.image_column]
                 name = row.get("__key__") or (image or {}).get("path") or f"image {number + 1} of {self.files[0]} …"
                 yield {"image": image or {"bytes": b"", "path": None}, "name": name, "label": label}
 
-    def _label(self, value: Any) -> str:
+    def _label(self, row: dict[str, Any]) -> str:
+        value = row[self.label_column or ""]
         if value is None:
-            raise InputError(f"{self.files[0]} …: an image has no {self.label_column}")
+            raise InputError(f"{row.get('__url__') or self.files[0] + ' …'}: an image has no {self.label_column}")
         if isinstance(value, bytes):
             return value.decode("utf-8", errors="replace").strip()
         return self._names[value] if self._names else str(value)
@@ -106,10 +111,11 @@ class ImageStream:
             if memo.is_file():
                 return Counter(json.loads(memo.read_text(encoding="utf-8")))
             if self.label_column is None:
-                counts = Counter({"": sum(1 for _ in _one_by_one(_open(self.files, [self.image_column])))})
+                rows = _one_by_one(_open(self.files, [self.image_column]), self.files)
+                counts = Counter({"": sum(1 for _ in rows)})
             else:
-                rows = _one_by_one(_open(self.files, [self.label_column]))
-                labels = (self._label(row[self.label_column]) for row in rows)
+                rows = _one_by_one(_open(self.files, [self.label_column]), self.files)
+                labels = map(self._label, rows)
                 counts = Counter(label for label in labels if self._only is None or label in self._only)
             write_json(memo, counts)
         return counts
@@ -143,29 +149,53 @@ def _open(files: Sequence[str], columns: list[str] | None = None):
 
     builder = BUILDERS[sources.suffix_of(Path(files[0]))]
     options = {"columns": columns} if columns and builder == "parquet" else {}
-    rows = sources.ask(
-        files[0], datasets.load_dataset, builder, data_files=list(files), split="train", streaming=True, **options
-    )
+    try:
+        rows = sources.ask(
+            files[0], datasets.load_dataset, builder, data_files=list(files), split="train", streaming=True, **options
+        )
+    except (*_READ_ERRORS, IndexError) as error:  # the last of an archive without a file
+        raise InputError(f"{files[0]}: cannot be read ({first_line(error)})") from None
     for name, feature in (rows.features or {}).items():
         if isinstance(feature, datasets.Image):
             rows = rows.cast_column(name, datasets.Image(decode=False))
     return rows
 
 
-def _one_by_one(rows) -> Iterator[dict[str, Any]]:
-    """All, also in a process of a DataLoader, to which the rows themselves would give its share of the files alone."""
-    for batch in rows.iter(batch_size=ROWS_TOGETHER):
-        for values in zip(*batch.values(), strict=True):
-            yield dict(zip(batch, values, strict=True))
+_READ_ERRORS = (OSError, EOFError, ValueError, tarfile.TarError)
+
+
+def _one_by_one(rows, files: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """All, also in a process of a DataLoader, to which the rows themselves would give its share of the files alone.
+
+    Raises `InputError` where one of the files cannot be read.
+    """
+    try:
+        for batch in rows.iter(batch_size=ROWS_TOGETHER):
+            for values in zip(*batch.values(), strict=True):
+                yield dict(zip(batch, values, strict=True))
+    except _READ_ERRORS as error:
+        raise InputError(f"{_bad_one_of(files)}: cannot be read ({first_line(error)})") from None
+
+
+def _bad_one_of(files: Sequence[str]) -> str:
+    """The first that cannot be read to its end, by reading each once more."""
+    for file in files:
+        try:
+            for _ in _open([file]).iter(batch_size=ROWS_TOGETHER):
+                pass
+        except _READ_ERRORS:
+            return file
+    return f"one of {files[0]} …"
+
+
+def _holds_images(feature: Any) -> bool:
+    import datasets
+
+    return isinstance(feature, datasets.Image) or (isinstance(feature, dict) and "bytes" in feature)
 
 
 def _image_column(source: str, features, named: str | None) -> str:
-    import datasets
-
-    def holds_images(feature: Any) -> bool:
-        return isinstance(feature, datasets.Image) or (isinstance(feature, dict) and "bytes" in feature)
-
-    found = [name for name, feature in features.items() if holds_images(feature)]
+    found = [name for name, feature in features.items() if _holds_images(feature)]
     if named is not None and named not in found:
         raise InputError(
             f"--image_column {named}: no column of images in {source}, found {', '.join(found) or 'none'}"

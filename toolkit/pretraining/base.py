@@ -25,7 +25,8 @@ class Run:
 
         self.method, self.arguments = method, arguments
         self.resume = getattr(arguments, "resume", resume)
-        check_output_dir(arguments.output_dir, self.resume, arguments.overwrite_output_dir)
+        goes_on = getattr(arguments, "resume", resume or None)
+        check_output_dir(arguments.output_dir, goes_on, arguments.overwrite_output_dir)
         self.has_launcher = not OF_LAUNCHERS.isdisjoint(os.environ)
         # What is wrong with a launcher is said before anything is done. Without one torch is loaded when it is needed.
         self.is_main = not self.has_launcher or self.accelerator.is_main_process
