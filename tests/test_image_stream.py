@@ -69,7 +69,8 @@ def folders(tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("kind", ["parquet", "webdataset"])
-def test_every_image_comes_once_an_epoch_in_an_order_of_its_own(folders, kind):
+def test_every_image_comes_once_an_epoch_in_an_order_of_its_own(folders, kind, monkeypatch):
+    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)  # for programs that end meanwhile
     images = dict(some_images())
     stream = ImageStream(files_of_stream(str(folders[kind]), None), seed=1, buffer_size=20)
     names = LABELS if kind == "parquet" else ("0", "1", "2")
@@ -154,7 +155,7 @@ def test_two_processes_read_what_one_reads(folders, tmp_path):
     """A vision transformer has no figures of a batch, so that the losses agree."""
     flags = ["--max_steps", "9", "--augment", "flip", "--preset", "vit-tiny"]
     for name, num_processes in (("one", 1), ("two", 2)):
-        words = ["pretrain", "vit", *pretrain(folders["parquet"], tmp_path / name)[2:], *flags]
+        words = ["pretrain", "vit", *pretrain(folders["webdataset"], tmp_path / name)[2:], *flags]
         done = run_forked(list(map(str, words)), REPOSITORY, num_processes=num_processes)
         assert done.returncode == 0, done.stderr
     assert losses(tmp_path / "one") == pytest.approx(losses(tmp_path / "two"), abs=1e-5)

@@ -3,10 +3,13 @@
 import importlib
 import inspect
 import pkgutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
+from conftest import REPOSITORY
 from test_images import IMAGE_MODELS
 from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification, PreTrainedModel
 
@@ -169,26 +172,29 @@ def test_auto_classes_know_the_encoder(family, tmp_path):
     assert type(AutoModel.from_pretrained(tmp_path)) is base
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
+def test_auto_classes_know_the_encoder_in_every_import_order():
+    """Each order in a process that has loaded torch, but neither transformers nor toolkit."""
+    orders = [
         "import toolkit; from transformers import AutoConfig",
         "from transformers import AutoConfig; import toolkit",
         "import toolkit; from transformers import PreTrainedModel, AutoConfig",
         "import toolkit; from transformers import pipeline, AutoConfig",
         "from transformers import AutoModel, AutoConfig; import toolkit",
-    ],
-)
-def test_auto_classes_know_the_encoder_in_every_import_order(code):
-    import subprocess
-    import sys
-
-    from conftest import REPOSITORY
-
-    code += "; from transformers import AutoModel; config = AutoConfig.for_model('toolkit-word2vec', vocab_size=9)"
-    code += "; print(type(AutoModel.from_config(config)).__name__)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)
-    assert done.stdout.strip() == "Word2VecModel", done.stderr
+    ]
+    script = f"""
+import os, sys, torch
+for order in {orders}:
+    if not os.fork():
+        assert not {{"transformers", "toolkit"}} & set(sys.modules)
+        exec(order)
+        from transformers import AutoModel
+        config = AutoConfig.for_model("toolkit-word2vec", vocab_size=9)
+        print(type(AutoModel.from_config(config)).__name__, flush=True)
+        os._exit(0)
+    os.wait()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.stdout.split() == ["Word2VecModel"] * len(orders), done.stderr
 
 
 # ELMo

@@ -17,7 +17,7 @@ from toolkit import report
 @pytest.fixture(scope="module")
 def quickstart(tmp_path_factory):
     folder = tmp_path_factory.mktemp("quickstart") / "run"
-    done = run_toolkit("quickstart", "--output_dir", folder, "--budget", "0.02")
+    done = run_toolkit("quickstart", "--output_dir", folder, "--budget", "0.005")
     assert done.returncode == 0, done.stderr
     return folder, done
 
