@@ -13,7 +13,7 @@ from conftest import run_toolkit
 
 from toolkit.data import blocks
 from toolkit.data import corpus as corpora
-from toolkit.data.cleaning import Cleaning, Notes
+from toolkit.data.cleaning import MOST_FAULTS, Cleaning, Notes
 from toolkit.data.corpus import open_corpus
 from toolkit.data.duplicates import DuplicateSearch
 from toolkit.data.formats import json_rows
@@ -165,12 +165,69 @@ def test_what_is_bad_is_named_with_file_and_offset(tmp_path):
         open_corpus(str(path))
 
 
+@pytest.mark.parametrize("content", ["", "\n\n"])
+def test_where_there_is_no_text_no_duplicates_are_searched(tmp_path, content):
+    (tmp_path / "a.txt").write_text(content)
+    with pytest.raises(InputError, match="there is no text in it"):
+        open_corpus(str(tmp_path), on_error="skip", search=DuplicateSearch("exact"))
+
+
+def test_batches_of_which_all_is_left_out(tmp_path):
+    """To who reads them they are not there: a tokenizer of another library takes no empty list."""
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"\xff\n" * 3000 + b"one\n" * 3000 + b"two\n")
+    corpus = open_corpus(str(path), on_error="skip", search=DuplicateSearch("exact"))
+    assert list(corpus) == [["one"], ["two"]]
+    assert open_prepared(prepare(corpus, AsItIs()))["text"][:] == ["one", "two"]
+    notes = Notes()
+    list(corpus.read(corpus.blocks[0], notes))
+    assert len(notes.faults) == MOST_FAULTS, "of millions some are kept, and all counted"
+    lines = notes.lines()
+    assert lines[0] == f"left out {path}: line 1 is not UTF-8 (byte 0xff at column 1); " + lines[0].partition("; ")[2]
+    assert lines[10:] == ["left out 2,990 more", "left out, like an earlier one: 2,999 rows"]
+
+
+def test_rows_that_come_late_or_seldom_have_a_text(tmp_path):
+    path = tmp_path / "a.jsonl"
+    rows = ['{"id": 1}'] * 300 + ['{"id": 2, "text": "one"}']
+    path.write_text("\n" * 300 + "\n".join(rows))
+    assert list(filter(None, open_corpus(str(path)).texts())) == ["one"]
+    path.write_text("\n" * 3000 + "\n".join(rows))
+    assert list(filter(None, open_corpus(str(path)).texts())) == ["one"]
+
+
+def test_a_column_that_python_cannot_hold_is_no_matter(tmp_path):
+    """Of dates after the year 9999; and of two columns of one name the first is read."""
+    dates = pyarrow.array([10**17], type=pyarrow.int64()).cast(pyarrow.timestamp("ms"))
+    pyarrow.parquet.write_table(pyarrow.table({"when": dates, "text": ["one"]}), tmp_path / "a.parquet")
+    assert list(open_corpus(str(tmp_path / "a.parquet")).texts()) == ["one"]
+    (tmp_path / "a.csv").write_text("text,text\none,1\n")
+    assert list(open_corpus(str(tmp_path / "a.csv")).texts()) == ["one"]
+
+
+def test_a_slice_before_damage_is_whole(small_blocks, tmp_path):
+    """Only who needs the damaged page is told."""
+    path = tmp_path / "a.parquet"
+    texts = [f"text {i} " + "x" * 90 for i in range(600)]
+    options = {"use_dictionary": False, "compression": "none", "data_page_size": 1000, "write_batch_size": 10}
+    pyarrow.parquet.write_table(pyarrow.table({"text": texts}), path, row_group_size=600, **options)
+    content = path.read_bytes()
+    place = content.index(b"text 300 ") - 60  # the header of the page
+    path.write_bytes(content[:place] + b"\xff" * 60 + content[place + 60 :])
+    corpus = open_corpus(str(path))
+    assert len(corpus.blocks) > 5
+    for last in range(1, 290):
+        assert list(corpus.rows(0, last).texts()) == texts[:last]
+    with pytest.raises(InputError, match=r"rows 2\d\d to \d+ cannot be read"):
+        list(corpus.texts())
+
+
 def test_a_file_that_is_gone_later_is_no_fault_of_the_text(tmp_path):
     """Nothing is left out for it, and kept as if it were all."""
     path = write(tmp_path, some_texts(size=50), "txt")
     corpus = open_corpus(str(path), on_error="skip")
     path.rename(tmp_path / "elsewhere.txt")
-    with pytest.raises(RunFailed, match="cannot be read any more"):
+    with pytest.raises(RunFailed, match="cannot be read now"):
         prepare(corpus, AsItIs())
     (tmp_path / "elsewhere.txt").rename(path)
     assert len(open_prepared(prepare(corpus, AsItIs()))) == 50
@@ -421,6 +478,23 @@ def test_data_of_the_hub_is_streamed(hub, tmp_path, suffix):
     copies = [path for path in Path(hub.environment["HF_HOME"]).rglob("*") if path.is_file()]
     content = next((tmp_path / "data").iterdir()).read_bytes()
     assert not any(content[:1000] in path.read_bytes() for path in copies)
+
+
+def test_a_hub_that_fails_is_no_fault_of_the_text(hub, tmp_path):
+    """Nothing is left out for it."""
+    (tmp_path / "data").mkdir()
+    write(tmp_path / "data", some_texts(size=50), "jsonl").rename(tmp_path / "data" / "train.jsonl")
+    assert hub.run("push", tmp_path / "data", "me/failing", "--repo_type", "dataset").returncode == 0
+    words = ["tokenizer", "--corpus", "me/failing", "--vocab_size", "60", "--on_error", "skip"]
+    hub.spoil("expired", match="resolve.*jsonl")
+    done = hub.run(*words, "--output_dir", tmp_path / "out")
+    hub.spoil()
+    assert done.returncode == 1, done.stderr
+    assert "cannot be read now" in done.stderr
+    assert "repeat the command" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = hub.run(*words, "--output_dir", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
 
 
 def test_load_text_gives_a_data_set(tmp_path):

@@ -142,7 +142,8 @@ class PackedCounts:
         self.values = np.fromiter(counts.values(), dtype=np.int64, count=len(counts))
 
     def unpacked(self) -> Counter[str]:
-        return Counter(dict(zip(self.words.decode().split(), self.values.tolist(), strict=True)))
+        words = self.words.decode().split(" ") if self.words else []
+        return Counter(dict(zip(words, self.values.tolist(), strict=True)))
 
 
 def _continuing_letters(words: Iterable[str]) -> set[str]:

@@ -32,12 +32,6 @@ class Fault(NamedTuple):
         return f"{self.file}: {self.what}, at byte {self.offset:,}"
 
 
-def left_out(faults: list[Fault], named: int = 10) -> list[str]:
-    """What to say of what was left out: the first ones by name, then how many more."""
-    lines = [f"left out {fault}" for fault in faults[:named]]
-    return [*lines, f"left out {len(faults) - named:,} more"] if len(faults) > named else lines
-
-
 Note = Callable[[Fault], Any]  # is told of what cannot be read, and raises where reading is to end
 Texts = Sequence[str | None]  # of rows that follow each other, None where one cannot be read
 
@@ -78,7 +72,7 @@ def _kind_of(values: list) -> str:
 def _is_number(value: Any) -> bool:
     try:
         float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
     return True
 
@@ -99,6 +93,14 @@ def stamp_of(file: str) -> tuple[str | int, ...]:
         return (file,)
     found = os.stat(file)
     return os.path.abspath(file), found.st_size, found.st_mtime_ns
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether the bytes of a file are at fault, and not the network, the disk or want of memory, which may pass."""
+    if type(error) is OSError:
+        return error.errno is None  # Arrow's
+    is_of_system = isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile)
+    return isinstance(error, (*READ_ERRORS, ValueError, NotImplementedError)) and not is_of_system
 
 
 def open_file(file: str) -> IO[bytes]:
@@ -123,12 +125,12 @@ def chunks_of(file: str, start: int = 0, stop: int | None = None) -> Iterator[by
 
 # A compressed file can only be read from its beginning on. Each process leaves the last one open where it stopped, so
 # that it decompresses a file once, whichever of its blocks it reads, as long as they come in order.
-_left_open: dict[tuple[int, str], IO[bytes]] = {}
+_left_open: dict[tuple, IO[bytes]] = {}
 
 
 @contextlib.contextmanager
 def _opened_at(file: str, start: int) -> Iterator[IO[bytes]]:
-    process_and_file = (os.getpid(), file)
+    process_and_file = (os.getpid(), stamp_of(file))
     opened = _left_open.pop(process_and_file, None)
     if opened is None or opened.tell() > start:
         opened = open_file(file)

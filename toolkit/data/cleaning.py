@@ -4,8 +4,11 @@ import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
 
-from toolkit.data.blocks import Fault, Texts, left_out
+from toolkit.data.blocks import Fault, Texts
 from toolkit.errors import extra
+
+MOST_FAULTS, NAMED = 100, 10  # that are kept, and said
+_MORE = "left out, could not be read either"
 
 
 @dataclass
@@ -15,13 +18,23 @@ class Notes:
     faults: list[Fault] = field(default_factory=list)  # what could not be read
     counts: Counter[str] = field(default_factory=Counter)  # rows by what was done to them
 
+    def note(self, fault: Fault) -> None:
+        if len(self.faults) < MOST_FAULTS:
+            self.faults.append(fault)
+        else:
+            self.counts[_MORE] += 1
+
     def add(self, faults: list, counts: dict[str, int]) -> None:
-        self.faults += [Fault(*fault) for fault in faults]
+        for fault in faults:
+            self.note(Fault(*fault))
         self.counts.update(counts)
 
     def lines(self) -> list[str]:
-        """What to say of them."""
-        return [*left_out(self.faults), *(f"{what}: {count:,} rows" for what, count in sorted(self.counts.items()))]
+        """What to say of them: the first faults by name, then how many more."""
+        lines = [f"left out {fault}" for fault in self.faults[:NAMED]]
+        if more := max(0, len(self.faults) - NAMED) + self.counts[_MORE]:
+            lines.append(f"left out {more:,} more")
+        return lines + [f"{what}: {count:,} rows" for what, count in sorted(self.counts.items()) if what != _MORE]
 
 
 @dataclass(frozen=True)

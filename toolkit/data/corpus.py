@@ -48,13 +48,14 @@ class Corpus:
     def read(self, block: Block, notes: Notes) -> Iterator[list[str]]:
         """The texts of a block in batches. What is left out goes to `notes`, or is raised as `InputError`."""
         for _, texts in self.read_rows(block, notes):
-            yield [text for text in texts if text is not None]
+            if found := [text for text in texts if text is not None]:
+                yield found
 
     def read_rows(self, block: Block, notes: Notes) -> Iterator[tuple[int, Texts]]:
         """The same with None for what is left out, and the number of the first row of each batch in its file."""
         row = block.first_row + block.skip
         repeated = None if self.duplicates is None else rows_that_repeat(self.duplicates, block.file)
-        for texts in read_block(block, self.column, _fail if self.on_error == "fail" else notes.faults.append):
+        for texts in read_block(block, self.column, _fail if self.on_error == "fail" else notes.note):
             if repeated is not None:
                 texts = without_rows(texts, row, repeated, notes)
             yield row, self.cleaning(texts, notes) if self.cleaning else texts
@@ -135,10 +136,11 @@ def open_corpus(
             _fail(scan.faults[0])
         scans.append(scan)
     blocks = tuple(block for scan in scans for block in scan.blocks)
-    contents = [(scan.content, file.endswith(".gz")) for file, scan in zip(files, scans, strict=True)]
     faults = tuple(fault for scan in scans for fault in scan.faults)
-    key = digest(_VERSION, contents, column, on_error, *map(str, (cleaning, search)))
+    key = digest(_VERSION, [scan.content for scan in scans], column, on_error, *map(str, (cleaning, search)))
     corpus = Corpus(source, blocks, key, column, on_error, faults, cleaning)
+    if not any(text and not text.isspace() for text in corpus.texts()):
+        raise InputError(f"{source}: there is no text in it, only empty lines")
     if search is not None:
         folder = cache_folder() / "duplicates" / digest(key, files)
         with locked(folder.name):
@@ -148,8 +150,6 @@ def open_corpus(
                 search(corpus, aside, num_proc, on_block)
                 aside.rename(folder)
         corpus = replace(corpus, duplicates=folder)
-    if not any(text and not text.isspace() for text in corpus.texts()):
-        raise InputError(f"{source}: there is no text in it, only empty lines")
     return corpus
 
 

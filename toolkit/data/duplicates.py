@@ -7,23 +7,24 @@ Ullman (2011), http://infolab.stanford.edu/~ullman/mmds/ch3n.pdf. What is known 
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from toolkit.data.arguments import Alike, Unit
-from toolkit.data.blocks import BYTES_A_LINE, Block, Texts
+from toolkit.data.blocks import BYTES_A_LINE, Texts
 from toolkit.data.cleaning import Notes
 from toolkit.data.workers import map_in_order
 from toolkit.errors import extra
 
 SHINGLE = 5  # words
 NUM_HASHES, ROWS_OF_BAND = 128, 8  # texts of similarity 0.8 agree in a band with probability 0.95, of 0.5 with 0.06
-UNITS_TOGETHER = 4_000_000  # compared at a time
+UNITS_HASHED, UNITS_COMPARED = 1_000, 4_000_000  # at a time
 
 
 class _Unit(NamedTuple):
@@ -54,34 +55,42 @@ class DuplicateSearch:
         numbers = range(len(corpus.blocks))
         for done, _ in enumerate(map_in_order(partial(self._look_at, corpus, folder), numbers, num_proc), start=1):
             on_block(done, len(numbers))
-        units = [_load(folder, number, "units") for number in numbers]
-        repeats = np.split(self._repeats(folder, units), np.cumsum([len(of_block) for of_block in units])[:-1])
-        of_files: dict[str, list[np.ndarray]] = {}
-        for block, of_block, repeat in zip(corpus.blocks, units, repeats, strict=True):
-            of_files.setdefault(block.file, []).append(_all_between(*of_block[repeat].T))
-        for file, rows in of_files.items():
-            np.save(_file_of(folder, file), np.concatenate(rows))
+        starts = np.cumsum([0, *(len(_load(folder, number, "units")) for number in numbers)])
+        repeats = self._repeats(folder, starts)
+        rows: list[np.ndarray] = []
         for number in numbers:
-            for what in ("units", "keys", "hashes"):
-                (folder / f"{number}.{what}.npy").unlink(missing_ok=True)
+            units = _load(folder, number, "units")
+            rows.append(_all_between(*units[repeats[starts[number] : starts[number + 1]]].T))
+            if number + 1 == len(numbers) or _begins_a_file(corpus, number + 1):
+                np.save(_file_of(folder, corpus.blocks[number].file), np.concatenate(rows))
+                rows.clear()
+        for number in numbers:
+            for what in ("units.npy", "keys.npy", "hashes.bin"):
+                (folder / f"{number}.{what}").unlink(missing_ok=True)
 
     def _look_at(self, corpus, folder: Path, number: int) -> None:
         """Leave in the folder, of each unit of a block, its rows, what it is compared by, and its hashes."""
         if (folder / f"{number}.units.npy").is_file():
             return
-        rows, keys, hashes = [], [], []
-        for unit in self._units(corpus, number):
-            rows.append((unit.first_row, unit.last_row))
-            if self.alike == "exact":
-                keys.append([_hash(unit.text.strip().encode())])
-            else:
-                hashes.append(_min_hashes(unit.text))
-                bands = hashes[-1].reshape(-1, ROWS_OF_BAND)
-                keys.append([_hash(band.tobytes()) for band in bands])
-        if self.alike == "near":
-            _save(folder, number, "hashes", np.array(hashes, dtype=np.uint32).reshape(len(rows), NUM_HASHES))
-        _save(folder, number, "keys", np.array(keys, dtype=np.uint64).reshape(len(rows), -1 if rows else 1))
-        _save(folder, number, "units", np.array(rows, dtype=np.int64).reshape(len(rows), 2))
+        rows, keys, all_units = [np.empty((0, 2), np.int64)], [self._keys([])], self._units(corpus, number)
+        with open(folder / f"{number}.hashes.partial", "wb") as hashes:  # half a kilobyte a unit
+            while units := list(islice(all_units, UNITS_HASHED)):
+                rows.append(np.array([(unit.first_row, unit.last_row) for unit in units], dtype=np.int64))
+                if self.alike == "exact":
+                    keys.append(self._keys([[_hash(unit.text.strip().encode())] for unit in units]))
+                    continue
+                of_units = np.array([_min_hashes(unit.text) for unit in units], dtype=np.uint32)
+                hashes.write(of_units.tobytes())
+                bands = of_units.reshape(len(units), -1, ROWS_OF_BAND)
+                keys.append(self._keys([[_hash(band.tobytes()) for band in of_unit] for of_unit in bands]))
+        os.replace(hashes.name, folder / f"{number}.hashes.bin")
+        _save(folder, number, "keys", np.concatenate(keys, axis=1))
+        _save(folder, number, "units", np.concatenate(rows))
+
+    def _keys(self, of_units: list[list[int]]) -> np.ndarray:
+        """(bands, units): units that agree in a band have one key there."""
+        num_bands = 1 if self.alike == "exact" else NUM_HASHES // ROWS_OF_BAND
+        return np.array(of_units, dtype=np.uint64).reshape(len(of_units), num_bands).T
 
     def _units(self, corpus, number: int) -> Iterator[_Unit]:
         if self.unit == "line" or corpus.column is not None:
@@ -89,8 +98,8 @@ class DuplicateSearch:
                 yield from (_Unit(row + i, row + i, text) for i, text in enumerate(texts) if text and text.strip())
             return
         lines: list[str] = []
-        before, first, size = corpus.blocks[:number], 0, 0
-        is_mine = all(block.file != corpus.blocks[number].file for block in before)  # else it begins in one of them
+        first, size = 0, 0
+        is_mine = _begins_a_file(corpus, number)  # else the first one begins in an earlier block
         for row, text, is_of_block in _lines_from(corpus, number):
             if not is_of_block and not is_mine:
                 return
@@ -108,20 +117,18 @@ class DuplicateSearch:
         if lines and is_mine and size < BYTES_A_LINE:
             yield _Unit(first, last, "\n".join(lines))
 
-    def _repeats(self, folder: Path, units: Sequence[np.ndarray]) -> np.ndarray:
-        """(units,): whether an earlier one is alike."""
-        keys = [_load(folder, number, "keys") for number in range(len(units))]
-        starts = np.cumsum([0, *map(len, keys)])
+    def _repeats(self, folder: Path, starts: np.ndarray) -> np.ndarray:
+        """(units,): whether an earlier one is alike. Those of a block begin at its place in `starts`."""
         found = np.zeros(starts[-1], dtype=bool)
-        num_parts = np.uint64(1 + starts[-1] // UNITS_TOGETHER)
-        for band in range(max(of_block.shape[1] for of_block in keys)):
+        num_parts = np.uint64(1 + starts[-1] // UNITS_COMPARED)
+        for band in range(self._keys([]).shape[0]):
             for part in range(int(num_parts)):
                 chosen, of_chosen = [], []
-                for start, of_block in zip(starts, keys, strict=False):
-                    if len(of_block):
-                        here = np.flatnonzero(of_block[:, band] % num_parts == part)
-                        chosen.append(start + here)
-                        of_chosen.append(of_block[here, band])
+                for number, start in enumerate(starts[:-1]):
+                    keys = _load(folder, number, "keys")[band]
+                    here = np.flatnonzero(keys % num_parts == part)
+                    chosen.append(start + here)
+                    of_chosen.append(keys[here])
                 earlier, later = _pairs(np.concatenate(chosen), np.concatenate(of_chosen))
                 if self.alike == "near":
                     is_alike = self._are_alike(folder, starts, earlier, later)
@@ -134,7 +141,7 @@ class DuplicateSearch:
             blocks = np.searchsorted(starts, units, side="right") - 1
             hashes = np.empty((len(units), NUM_HASHES), dtype=np.uint32)
             for block in np.unique(blocks):  # one file open at a time
-                of_block = np.load(folder / f"{block}.hashes.npy", mmap_mode="r")
+                of_block = np.memmap(folder / f"{block}.hashes.bin", np.uint32, "r").reshape(-1, NUM_HASHES)
                 hashes[blocks == block] = of_block[units[blocks == block] - starts[block]]
             return hashes
 
@@ -164,12 +171,15 @@ def without_rows(texts: Texts, row: int, rows: np.ndarray, notes: Notes) -> Text
 
 def _lines_from(corpus, number: int) -> Iterator[tuple[int, str | None, bool]]:
     """The lines of a block and, after them, of the rest of its file: number, text, and whether it is of the block."""
-    block: Block = corpus.blocks[number]
-    for other in corpus.blocks[number:]:
-        if other.file != block.file:
-            return
-        for row, texts in corpus.read_rows(other, Notes()):
-            yield from ((row + i, text, other is block) for i, text in enumerate(texts))
+    last = number
+    while last == number or (last < len(corpus.blocks) and not _begins_a_file(corpus, last)):
+        for row, texts in corpus.read_rows(corpus.blocks[last], Notes()):
+            yield from ((row + i, text, last == number) for i, text in enumerate(texts))
+        last += 1
+
+
+def _begins_a_file(corpus, number: int) -> bool:
+    return number == 0 or corpus.blocks[number - 1].file != corpus.blocks[number].file
 
 
 def _all_between(first: np.ndarray, last: np.ndarray) -> np.ndarray:
@@ -218,7 +228,7 @@ def _save(folder: Path, number: int, what: str, array: np.ndarray) -> None:
 
 
 def _load(folder: Path, number: int, what: str) -> np.ndarray:
-    return np.load(folder / f"{number}.{what}.npy")
+    return np.load(folder / f"{number}.{what}.npy", mmap_mode="r")
 
 
 def _file_of(folder: Path, file: str) -> Path:

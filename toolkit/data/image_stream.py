@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.data import source as sources
-from toolkit.data.blocks import stamp_of
+from toolkit.data.blocks import is_damage, stamp_of
 from toolkit.data.corpus import cache_folder, digest, locked
 from toolkit.data.image import dataset_of_images
-from toolkit.errors import InputError, first_line
+from toolkit.errors import InputError, RunFailed, first_line
 from toolkit.results import write_json
 
 BUILDERS = {".parquet": "parquet", ".tar": "webdataset"}
@@ -78,10 +78,10 @@ class ImageStream:
             rows = self._rows.shuffle(seed=self.seed, buffer_size=self.buffer_size)
             rows.set_epoch(epoch)
             self._reader, self._epoch, self._place = self._chosen(rows), epoch, 0
-        for _ in range(place - self._place):
-            next(self._reader)
-        self._place = place + 1
         try:
+            for _ in range(place - self._place):
+                next(self._reader)
+            self._place = place + 1
             return next(self._reader)
         except StopIteration:
             raise InputError(f"{self.files[0]}: there are fewer images than before; have the files changed?") from None
@@ -96,7 +96,7 @@ class ImageStream:
 
     def _label(self, row: dict[str, Any]) -> str:
         value = row[self.label_column or ""]
-        if value is None:
+        if value is None or (self._names and value < 0):  # as `datasets` writes that there is none
             raise InputError(f"{row.get('__url__') or self.files[0] + ' …'}: an image has no {self.label_column}")
         if isinstance(value, bytes):
             return value.decode("utf-8", errors="replace").strip()
@@ -161,7 +161,7 @@ def _open(files: Sequence[str], columns: list[str] | None = None):
     return rows
 
 
-_READ_ERRORS = (OSError, EOFError, ValueError, tarfile.TarError)
+_READ_ERRORS = (OSError, EOFError, ValueError, NotImplementedError, tarfile.TarError)  # the fourth is of Arrow
 
 
 def _one_by_one(rows, files: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -174,6 +174,8 @@ def _one_by_one(rows, files: Sequence[str]) -> Iterator[dict[str, Any]]:
             for values in zip(*batch.values(), strict=True):
                 yield dict(zip(batch, values, strict=True))
     except _READ_ERRORS as error:
+        if isinstance(error, OSError) and not is_damage(error):
+            raise RunFailed(f"{files[0]} …: cannot be read now ({first_line(error)}); repeat the command") from None
         raise InputError(f"{_bad_one_of(files)}: cannot be read ({first_line(error)})") from None
 
 

@@ -6,10 +6,10 @@ A row is a line of a text file, or of a table the text in one of its columns. No
 from collections.abc import Iterator
 from pathlib import Path
 
-from toolkit.data.blocks import READ_ERRORS, Block, Fault, Note, Scan, Texts
+from toolkit.data.blocks import HUB, READ_ERRORS, Block, Fault, Note, Scan, Texts, is_damage
 from toolkit.data.formats import csv_rows, json_rows, lines, parquet
 from toolkit.data.source import suffix_of
-from toolkit.errors import RunFailed, first_line
+from toolkit.errors import InputError, RunFailed, first_line
 
 _LOOK = {
     ".txt": lines.look_through,
@@ -32,7 +32,9 @@ def look_through(file: str) -> Scan:
     """Read a file once. What of it cannot be read is a fault, and in no block."""
     try:
         scan = _LOOK[suffix_of(Path(file))](file)
-    except (*READ_ERRORS, ValueError) as error:
+    except _read_errors(file) as error:
+        if file.startswith(HUB) and not is_damage(error):
+            raise _gone(file, error) from None
         return Scan("", [], [Fault(file, 0, f"cannot be read ({first_line(error)})")])
     if scan.blocks or scan.faults:
         return scan
@@ -43,5 +45,21 @@ def read_block(block: Block, column: str | None, note: Note) -> Iterator[Texts]:
     """The texts of a block in batches, of a table those in `column`; "" where a row of a table has none."""
     try:
         yield from _READ[block.format](block, column or "", note)
-    except READ_ERRORS as error:  # of a file that was read whole before: it may pass, so nothing is left out for it
-        raise RunFailed(f"{block.file}: cannot be read any more ({first_line(error)}); repeat the command") from None
+    except InputError:
+        raise
+    except _read_errors(block.file) as error:  # of a file that was read whole before
+        raise _gone(block.file, error) from None
+
+
+def _gone(file: str, error: Exception) -> RunFailed:
+    """It may pass, so nothing is left out for it."""
+    return RunFailed(f"{file}: cannot be read now ({first_line(error)}); repeat the command")
+
+
+def _read_errors(file: str) -> tuple[type[Exception], ...]:
+    errors: tuple[type[Exception], ...] = (*READ_ERRORS, ValueError)
+    if file.startswith(HUB):
+        import httpx2
+
+        errors += (httpx2.HTTPError,)
+    return errors

@@ -16,6 +16,8 @@ FORMAT = "csv"
 
 def look_through(file: str) -> Scan:
     scan = lines.look_through(file, FORMAT, can_cut=False)  # the end of a line may be within a row
+    if scan.blocks and scan.blocks[0].start:
+        raise ValueError("the names of the columns are too long")
     names: list[str] | None = None
     looked_at: list[list[str]] = []
     found, row = [], 0
@@ -37,12 +39,17 @@ def look_through(file: str) -> Scan:
                 looked_at.append(fields)
         if row > first_row:
             found.append(Block(file, FORMAT, start, piece.stop, first_row, row - first_row))
-    columns = {name: [fields[i] for fields in looked_at if i < len(fields)] for i, name in enumerate(names or [])}
+    columns: dict[str, list] = {}
+    for i, name in enumerate(names or []):  # of several with one name the first is read
+        columns.setdefault(name, [fields[i] for fields in looked_at if i < len(fields)])
     return scan._replace(blocks=found, columns=kinds_of(columns))
 
 
 def read(block: Block, column: str, note: Note) -> Iterator[Texts]:
-    place = _names(block.file, stamp_of(block.file)).index(column)
+    names = _names(block.file, stamp_of(block.file))
+    if column not in names:
+        raise OSError("it has changed")
+    place = names.index(column)
     texts: list[str | None] = []
     size = 0
     rows = _rows(block.file, block.start, block.stop)
@@ -64,22 +71,22 @@ def read(block: Block, column: str, note: Note) -> Iterator[Texts]:
 
 @lru_cache(maxsize=16)
 def _names(file: str, stamp: tuple) -> list[str]:
-    return next(names for _, names in _rows(file, 0, None) if not isinstance(names, Fault))
+    return next((names for _, names in _rows(file, 0, sys.maxsize) if not isinstance(names, Fault)), [])
 
 
-def _rows(file: str, start: int, stop: int | None) -> Iterator[tuple[int, list[str] | Fault]]:
+def _rows(file: str, start: int, stop: int) -> Iterator[tuple[int, list[str] | Fault]]:
     """Where each row begins and its fields, or why it cannot be read, without empty rows."""
-    bad: list[Fault] = []  # lines of the row
+    bad: Fault | None = None  # the first such line of the row
     end, is_over = start, False  # of what was read
 
     def decoded_lines() -> Iterator[str]:
-        nonlocal end, is_over
-        for offset, _, batch in lines.batches(Block(file, FORMAT, start, stop or sys.maxsize, 0, sys.maxsize)):
+        nonlocal bad, end, is_over
+        for offset, _, batch in lines.batches(Block(file, FORMAT, start, stop, 0, sys.maxsize)):
             errors: dict[int, ValueError] = {}
             decoded = lines.parsed(lines.without_mark(batch, offset), lines.decoded, errors.__setitem__)
             for number, (line, text) in enumerate(zip(batch, decoded, strict=True)):
                 if number in errors:
-                    bad.append(Fault(file, end, f"a line {first_line(errors[number])}"))
+                    bad = bad or Fault(file, end, f"a line {first_line(errors[number])}")
                     text = line.decode(errors="replace").replace("\0", "\ufffd")  # its commas and quotes count
                 end += len(line) + 1
                 yield f"{text}\n"
@@ -97,8 +104,6 @@ def _rows(file: str, start: int, stop: int | None) -> Iterator[tuple[int, list[s
             found = Fault(file, place, f"a row cannot be read ({first_line(error)}); is a quote not closed?")
         if is_over:  # the reader asked for another line
             found = Fault(file, place, "a quote that is not closed")
-        if bad:
-            found = bad[0]
-            bad.clear()
-        if found:
+        if found := bad or found:
             yield place, found
+        bad = None

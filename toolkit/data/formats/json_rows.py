@@ -37,8 +37,8 @@ def _first_rows(found: list[Block]) -> list[dict[str, Any]]:
     """Those of the first batch in which any can be read."""
     for block in found:
         for rows in lines.read_lines(block, _objects, lambda fault: None):
-            if any(rows):
-                return [row for row in rows[: blocks.ROWS_LOOKED_AT] if row]
+            if some := [row for row in rows if row]:
+                return some
     return []
 
 

@@ -5,21 +5,35 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from toolkit.data import blocks
-from toolkit.data.blocks import HUB, Block, Fault, Note, Scan, Texts, chunks_of, content_of, kinds_of, open_file
+from toolkit.data.blocks import (
+    HUB,
+    Block,
+    Fault,
+    Note,
+    Scan,
+    Texts,
+    chunks_of,
+    content_of,
+    is_damage,
+    kinds_of,
+    open_file,
+)
 from toolkit.errors import first_line
 
 FORMAT = "parquet"
+BYTES_OF_PAGES = 1 << 20  # read at a time
 
 
 def look_through(file: str) -> Scan:
     content = content_of([file.encode()] if file.startswith(HUB) else chunks_of(file))  # a commit stands in the name
     with _opened(file) as table:
         groups = [table.metadata.row_group(number) for number in range(table.num_row_groups)]
-        columns = _columns(table)
+        columns, of_text = _columns(table), _columns_of_text(table.schema_arrow)
     found: list[Block] = []
     start, row, num_rows, size = 0, 0, 0, 0  # of the block
     for number, group in enumerate(groups):
-        num_rows, size = num_rows + group.num_rows, size + group.total_byte_size
+        num_rows += group.num_rows
+        size += max((_part(group, name).total_uncompressed_size for name in of_text), default=0)
         if num_rows and (size >= blocks.BYTES_A_BLOCK or number == len(groups) - 1):
             whole = Block(file, FORMAT, start, number + 1, row, num_rows)
             found += _parts(whole, size)
@@ -39,6 +53,8 @@ def read(block: Block, column: str, note: Note) -> Iterator[Texts]:
 
     first, last, texts = block.skip, block.skip + block.num_rows, []  # type: ignore[var-annotated]
     with _opened(block.file) as table:
+        if table.num_row_groups < block.stop:
+            raise OSError("it has changed")
         groups = {number: table.metadata.row_group(number) for number in range(block.start, block.stop)}
         parts = {number: _part(group, column) for number, group in groups.items()}
         largest = max(
@@ -51,8 +67,6 @@ def read(block: Block, column: str, note: Note) -> Iterator[Texts]:
             try:
                 if start < last and end > first:
                     for batch in table.iter_batches(size, row_groups=[number], columns=[column]):
-                        if row >= last:
-                            break
                         begin, stop = max(0, first - row), min(batch.num_rows, last - row)
                         if begin < stop:
                             values = batch.column(0).slice(begin, stop - begin)
@@ -61,8 +75,10 @@ def read(block: Block, column: str, note: Note) -> Iterator[Texts]:
                         while len(texts) >= size:
                             yield texts[:size]
                             texts = texts[size:]
+                        if row >= last:
+                            break
             except (pyarrow.ArrowException, OSError) as error:
-                if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of what is on it
+                if not is_damage(error):
                     raise
                 lost = range(block.first_row + max(first, row), block.first_row + min(last, end))
                 what = f"rows {lost.start + 1:,} to {lost.stop:,} cannot be read ({first_line(error)})"
@@ -100,21 +116,30 @@ def _part(group, column: str):
 
 def _columns(table) -> dict[str, str]:
     """What there is in each column, by the first row group that can be read."""
-    import pyarrow.types as types
+    import pyarrow
 
+    names = _columns_of_text(table.schema_arrow)
     first: dict[str, list] = {}
-    for group in range(table.num_row_groups):
-        with contextlib.suppress(OSError, ValueError):
-            if batch := next(table.iter_batches(blocks.ROWS_LOOKED_AT, row_groups=[group]), None):
+    for group in range(table.num_row_groups if names else 0):
+        with contextlib.suppress(OSError, ValueError, pyarrow.ArrowException):
+            if batch := next(table.iter_batches(blocks.ROWS_LOOKED_AT, row_groups=[group], columns=names), None):
                 first = batch.to_pydict()
                 break
+    kinds = kinds_of({name: first.get(name, []) for name in names})
+    return {field.name: kinds.get(field.name, str(field.type)) for field in table.schema_arrow}
+
+
+def _columns_of_text(schema) -> list[str]:
+    """Those of strings, also where each different one stands once, and those of nothing."""
+    import pyarrow.types as types
 
     def is_text(kind) -> bool:
         kind = kind.value_type if types.is_dictionary(kind) else kind
-        return types.is_string(kind) or types.is_large_string(kind) or types.is_null(kind)
+        return any(
+            (types.is_string(kind), types.is_large_string(kind), types.is_string_view(kind), types.is_null(kind))
+        )
 
-    kinds = kinds_of({name: first.get(name, []) for name in table.schema_arrow.names})
-    return {field.name: kinds[field.name] if is_text(field.type) else str(field.type) for field in table.schema_arrow}
+    return [field.name for field in schema if is_text(field.type)]
 
 
 @contextlib.contextmanager
@@ -122,4 +147,4 @@ def _opened(file: str):
     import pyarrow.parquet
 
     with open_file(file) as opened:
-        yield pyarrow.parquet.ParquetFile(opened)
+        yield pyarrow.parquet.ParquetFile(opened, pre_buffer=False, buffer_size=BYTES_OF_PAGES)  # not a whole group
