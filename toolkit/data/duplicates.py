@@ -223,7 +223,7 @@ def _hash(content: bytes) -> int:
 
 def _save(folder: Path, number: int, what: str, array: np.ndarray) -> None:
     aside = folder / f"{number}.{what}.partial.npy"
-    np.save(aside, array)
+    np.save(aside, np.ascontiguousarray(array))  # a band is read at a time
     os.replace(aside, folder / f"{number}.{what}.npy")
 
 
