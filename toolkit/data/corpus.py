@@ -19,6 +19,7 @@ from toolkit.data.blocks import HUB, Block, Fault, Scan, Texts, stamp_of
 from toolkit.data.cleaning import NO_CLEANING, Cleaning, Notes
 from toolkit.data.duplicates import DuplicateSearch, rows_that_repeat, without_rows
 from toolkit.data.formats import SUFFIXES, look_through, read_block
+from toolkit.data.sample import sample_file
 from toolkit.errors import InputError, first_line
 from toolkit.progress import Parts
 from toolkit.results import write_json
@@ -205,8 +206,6 @@ def _fail(fault: Fault) -> NoReturn:
 
 def _files_of(source: str, split: str | None) -> list[str]:
     if source == sources.SAMPLE:
-        from toolkit.data.text import sample_file
-
         with locked(sources.SAMPLE):
             return [str(sample_file(split or "train", cache_folder()))]
     files = sources.find_files(source, SUFFIXES, split)
