@@ -151,11 +151,12 @@ def test_stopped_and_resumed_it_ends_as_if_it_never_had_been(folders, tmp_path, 
     assert record["n"] == 15
 
 
-def test_two_processes_read_what_one_reads(folders, tmp_path):
+@pytest.mark.parametrize("kind", ["webdataset", pytest.param("parquet", marks=pytest.mark.slow)])
+def test_two_processes_read_what_one_reads(folders, tmp_path, kind):
     """A vision transformer has no figures of a batch, so that the losses agree."""
     flags = ["--max_steps", "9", "--augment", "flip", "--preset", "vit-tiny"]
     for name, num_processes in (("one", 1), ("two", 2)):
-        words = ["pretrain", "vit", *pretrain(folders["webdataset"], tmp_path / name)[2:], *flags]
+        words = ["pretrain", "vit", *pretrain(folders[kind], tmp_path / name)[2:], *flags]
         done = run_forked(list(map(str, words)), REPOSITORY, num_processes=num_processes)
         assert done.returncode == 0, done.stderr
     assert losses(tmp_path / "one") == pytest.approx(losses(tmp_path / "two"), abs=1e-5)

@@ -74,7 +74,7 @@ class WordCounts:
         threshold = values[order[min(int(KEPT_SHARE * max_words), that_fit)]]
         self.dropped.add(word for word, count in self.counts.items() if count <= threshold)
         self.counts = Counter({word: count for word, count in self.counts.items() if count > threshold})
-        self._num_letters = sum(map(len, self.counts))
+        self._num_letters = int(lengths[values > threshold].sum())
 
 
 class DistinctCount:

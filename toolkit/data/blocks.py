@@ -7,6 +7,7 @@ table, and for where it can be cut between rows. `toolkit.data.formats` does tha
 import contextlib
 import gzip
 import os
+import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ BYTES_A_LINE = 16 << 20  # a longer one is no text
 CHUNK = 8 << 20
 ROWS_LOOKED_AT = 100  # to know the columns of a table
 HUB = "hf://"
-READ_ERRORS = (OSError, EOFError, zlib.error)
+READ_ERRORS = (OSError, EOFError, ValueError, NotImplementedError, zlib.error)  # the fourth is of Arrow
 
 
 class Fault(NamedTuple):
@@ -100,7 +101,7 @@ def is_damage(error: Exception) -> bool:
     if type(error) is OSError:
         return error.errno is None  # Arrow's
     is_of_system = isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile)
-    return isinstance(error, (*READ_ERRORS, ValueError, NotImplementedError)) and not is_of_system
+    return isinstance(error, READ_ERRORS) and not is_of_system
 
 
 def open_file(file: str) -> IO[bytes]:
@@ -114,11 +115,11 @@ def open_file(file: str) -> IO[bytes]:
     return gzip.GzipFile(fileobj=opened) if file.endswith(".gz") else opened  # type: ignore[return-value]
 
 
-def chunks_of(file: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+def chunks_of(file: str, start: int = 0, stop: int = sys.maxsize) -> Iterator[bytes]:
     """The bytes from `start` to before `stop`, or to the end of the file."""
     with _opened_at(file, start) as opened:
-        left = float("inf") if stop is None else stop - start
-        while left > 0 and (chunk := opened.read(int(min(CHUNK, left)))):
+        left = stop - start
+        while left > 0 and (chunk := opened.read(min(CHUNK, left))):
             left -= len(chunk)
             yield chunk
 
@@ -130,10 +131,14 @@ _left_open: dict[tuple, IO[bytes]] = {}
 
 @contextlib.contextmanager
 def _opened_at(file: str, start: int) -> Iterator[IO[bytes]]:
+    if not file.endswith(".gz"):
+        with open_file(file) as opened:
+            opened.seek(start)
+            yield opened
+        return
     process_and_file = (os.getpid(), stamp_of(file))
-    opened = _left_open.pop(process_and_file, None)
-    if opened is None or opened.tell() > start:
-        opened = open_file(file)
+    left_open = _left_open.pop(process_and_file, None)
+    opened = open_file(file) if left_open is None or left_open.tell() > start else left_open
     try:
         opened.seek(start)
         yield opened
@@ -142,8 +147,5 @@ def _opened_at(file: str, start: int) -> Iterator[IO[bytes]]:
     except BaseException:
         opened.close()
         raise
-    if file.endswith(".gz"):
-        _left_open.clear()
-        _left_open[process_and_file] = opened
-    else:
-        opened.close()
+    _left_open.clear()
+    _left_open[process_and_file] = opened

@@ -240,9 +240,10 @@ def _fault_of_column(scan: Scan, column: str) -> Fault | None:
 def _remembered(file: str) -> Scan:
     """What looking through a file finds, or found before it was last changed."""
     try:
-        name = digest(_VERSION, stamp_of(file))
+        stamp = stamp_of(file)
     except OSError:
         return look_through(file)
+    name = digest(_VERSION, stamp)
     memo = cache_folder() / "files" / f"{name}.json"
     with locked(name):
         try:
@@ -252,7 +253,7 @@ def _remembered(file: str) -> Scan:
         except (OSError, ValueError, TypeError):
             pass
         scan = look_through(file)
-        is_settled = file.startswith(HUB) or time.time() - os.stat(file).st_mtime > SECONDS_TO_SETTLE
+        is_settled = file.startswith(HUB) or time.time() - int(stamp[-1]) / 1e9 > SECONDS_TO_SETTLE
         if scan.content and is_settled:
             blocks = [dataclasses.astuple(block)[1:] for block in scan.blocks]
             write_json(memo, [scan.content, blocks, [fault[1:] for fault in scan.faults], scan.columns])

@@ -87,10 +87,13 @@ class DuplicateSearch:
         _save(folder, number, "keys", np.concatenate(keys, axis=1))
         _save(folder, number, "units", np.concatenate(rows))
 
+    @property
+    def _num_bands(self) -> int:
+        return 1 if self.alike == "exact" else NUM_HASHES // ROWS_OF_BAND
+
     def _keys(self, of_units: list[list[int]]) -> np.ndarray:
         """(bands, units): units that agree in a band have one key there."""
-        num_bands = 1 if self.alike == "exact" else NUM_HASHES // ROWS_OF_BAND
-        return np.array(of_units, dtype=np.uint64).reshape(len(of_units), num_bands).T
+        return np.array(of_units, dtype=np.uint64).reshape(len(of_units), self._num_bands).T
 
     def _units(self, corpus, number: int) -> Iterator[_Unit]:
         if self.unit == "line" or corpus.column is not None:
@@ -121,7 +124,7 @@ class DuplicateSearch:
         """(units,): whether an earlier one is alike. Those of a block begin at its place in `starts`."""
         found = np.zeros(starts[-1], dtype=bool)
         num_parts = np.uint64(1 + starts[-1] // UNITS_COMPARED)
-        for band in range(self._keys([]).shape[0]):
+        for band in range(self._num_bands):
             for part in range(int(num_parts)):
                 chosen, of_chosen = [], []
                 for number, start in enumerate(starts[:-1]):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.data import source as sources
-from toolkit.data.blocks import is_damage, stamp_of
+from toolkit.data.blocks import READ_ERRORS, is_damage, stamp_of
 from toolkit.data.corpus import cache_folder, digest, locked
 from toolkit.data.image import dataset_of_images
 from toolkit.errors import InputError, RunFailed, first_line
@@ -95,7 +95,8 @@ class ImageStream:
                 yield {"image": image or {"bytes": b"", "path": None}, "name": name, "label": label}
 
     def _label(self, row: dict[str, Any]) -> str:
-        value = row[self.label_column or ""]
+        assert self.label_column is not None
+        value = row[self.label_column]
         if value is None or (self._names and value < 0):  # as `datasets` writes that there is none
             raise InputError(f"{row.get('__url__') or self.files[0] + ' …'}: an image has no {self.label_column}")
         if isinstance(value, bytes):
@@ -110,11 +111,10 @@ class ImageStream:
         with locked(name):
             if memo.is_file():
                 return Counter(json.loads(memo.read_text(encoding="utf-8")))
+            rows = _one_by_one(_open(self.files, [self.label_column or self.image_column]), self.files)
             if self.label_column is None:
-                rows = _one_by_one(_open(self.files, [self.image_column]), self.files)
                 counts = Counter({"": sum(1 for _ in rows)})
             else:
-                rows = _one_by_one(_open(self.files, [self.label_column]), self.files)
                 labels = map(self._label, rows)
                 counts = Counter(label for label in labels if self._only is None or label in self._only)
             write_json(memo, counts)
@@ -153,15 +153,15 @@ def _open(files: Sequence[str], columns: list[str] | None = None):
         rows = sources.ask(
             files[0], datasets.load_dataset, builder, data_files=list(files), split="train", streaming=True, **options
         )
-    except (*_READ_ERRORS, IndexError) as error:  # the last of an archive without a file
-        raise InputError(f"{files[0]}: cannot be read ({first_line(error)})") from None
+    except IndexError:
+        raise InputError(f"{files[0]}: there is no file in it") from None
     for name, feature in (rows.features or {}).items():
         if isinstance(feature, datasets.Image):
             rows = rows.cast_column(name, datasets.Image(decode=False))
     return rows
 
 
-_READ_ERRORS = (OSError, EOFError, ValueError, NotImplementedError, tarfile.TarError)  # the fourth is of Arrow
+_READ_ERRORS = (*READ_ERRORS, tarfile.TarError)
 
 
 def _one_by_one(rows, files: Sequence[str]) -> Iterator[dict[str, Any]]:

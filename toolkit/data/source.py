@@ -4,6 +4,7 @@ import glob
 import gzip
 import os
 import re
+import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -226,7 +227,7 @@ def ask(source: str, load: Callable, *arguments, **flags):
             f"{source}: not a local file, and the Hub cannot be asked for it ({first_line(error)}); "
             "check the path, HF_ENDPOINT and HF_HUB_OFFLINE"
         ) from None
-    except (DatasetGenerationError, DatasetNotFoundError, FileNotFoundError) as error:
+    except (DatasetGenerationError, DatasetNotFoundError, OSError, EOFError, tarfile.TarError) as error:
         raise InputError(f"{source}: cannot be read ({first_line(error.__cause__ or error)})") from None
     except ValueError as error:
         raise InputError(f"{source}: {first_line(error)}") from None

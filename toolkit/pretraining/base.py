@@ -20,13 +20,12 @@ class Run:
     VALIDATION_ROWS = 256  # looked at in between; the figure in results.json is of up to eight times as many
     VALIDATION_BATCH_SIZE = 16
 
-    def __init__(self, method: str, arguments: Any, resume: bool = False):
+    def __init__(self, method: str, arguments: Any, resume: bool | None = None):
         from toolkit.results import Stopwatch, check_output_dir
 
         self.method, self.arguments = method, arguments
         self.resume = getattr(arguments, "resume", resume)
-        goes_on = getattr(arguments, "resume", resume or None)
-        check_output_dir(arguments.output_dir, goes_on, arguments.overwrite_output_dir)
+        check_output_dir(arguments.output_dir, self.resume, arguments.overwrite_output_dir)
         self.has_launcher = not OF_LAUNCHERS.isdisjoint(os.environ)
         # What is wrong with a launcher is said before anything is done. Without one torch is loaded when it is needed.
         self.is_main = not self.has_launcher or self.accelerator.is_main_process

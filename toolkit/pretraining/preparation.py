@@ -46,7 +46,7 @@ def prepare_windows(method: str, arguments: PrepareArguments) -> None:
     """
     output_dir = Path(arguments.output_dir)
     is_of_training = (output_dir / RESULTS_FILE).exists()
-    run = Preparation(method, arguments, resume=not (arguments.overwrite_output_dir or is_of_training))
+    run = Preparation(method, arguments, None if arguments.overwrite_output_dir or is_of_training else True)
     if run.made is not None:
         raise InputError(f"--corpus {arguments.corpus}: is prepared already")
     if WINDOWS[method] == "words":

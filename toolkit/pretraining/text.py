@@ -186,7 +186,7 @@ def rows_of(train: Path, validation: Path) -> tuple[Any, Any]:
 class TextRun(Run):
     """What these methods share: the corpus, tokenizers, windows of text."""
 
-    def __init__(self, method: str, arguments: Any, resume: bool = False):
+    def __init__(self, method: str, arguments: Any, resume: bool | None = None):
         from toolkit.presets import get_preset
 
         preset = get_preset(arguments.preset, method)

@@ -57,9 +57,8 @@ def _gone(file: str, error: Exception) -> RunFailed:
 
 
 def _read_errors(file: str) -> tuple[type[Exception], ...]:
-    errors: tuple[type[Exception], ...] = (*READ_ERRORS, ValueError)
-    if file.startswith(HUB):
-        import httpx2
+    if not file.startswith(HUB):
+        return READ_ERRORS
+    import httpx2
 
-        errors += (httpx2.HTTPError,)
-    return errors
+    return (*READ_ERRORS, httpx2.HTTPError)

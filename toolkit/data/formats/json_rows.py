@@ -4,7 +4,6 @@ import codecs
 import json
 from collections.abc import Iterator
 from functools import partial
-from itertools import islice
 from typing import Any
 
 from toolkit.data import blocks
@@ -47,8 +46,13 @@ def _columns(rows: list[dict[str, Any]]) -> dict[str, str]:
     return kinds_of({name: [row.get(name) for row in rows] for name in names})
 
 
-def _texts_of_lines(lines: list[bytes], column: str) -> list[str]:
-    return _texts(_objects(lines), column)
+def _texts_of_lines(of_lines: list[bytes], column: str) -> list[str]:
+    return _texts(_objects(of_lines), column)
+
+
+def _texts_of_objects(rows: list, column: str) -> list[str]:
+    _check_objects(rows)
+    return _texts(rows, column)
 
 
 def _texts(rows: list[dict[str, Any]], column: str) -> list[str]:
@@ -70,9 +74,13 @@ def _objects(of_lines: list[bytes]) -> list[dict[str, Any]]:
         raise ValueError(f"is no JSON ({error.msg} at column {error.colno})") from None
     except RecursionError:
         raise ValueError("is no JSON that can be read (nested too deeply)") from None
+    _check_objects(rows)
+    return rows
+
+
+def _check_objects(rows: list) -> None:
     if not all(isinstance(row, dict) for row in rows):
         raise ValueError(NO_OBJECT)
-    return rows
 
 
 def _look_through_array(file: str) -> Scan:
@@ -89,18 +97,13 @@ def _look_through_array(file: str) -> Scan:
 
 def read_array(block: Block, column: str, note: Note) -> Iterator[Texts]:
     rows = _array(b"".join(chunks_of(block.file, block.start, block.stop)))
-    numbered = iter(list(enumerate(rows))[block.skip : block.skip + block.num_rows])
-    while batch := list(islice(numbered, blocks.ROWS_A_BATCH)):
-        texts: list[str | None] = []
-        for number, row in batch:
-            try:
-                if not isinstance(row, dict):
-                    raise ValueError(NO_OBJECT)
-                texts += _texts([row], column)
-            except ValueError as error:
-                note(Fault(block.file, 0, f"object {number + 1:,} of the array {first_line(error)}"))
-                texts.append(None)
-        yield texts
+    parse, end = partial(_texts_of_objects, column=column), block.skip + block.num_rows
+    for start in range(block.skip, end, blocks.ROWS_A_BATCH):
+
+        def bad(number: int, error: ValueError, start=start) -> None:
+            note(Fault(block.file, 0, f"object {start + number + 1:,} of the array {first_line(error)}"))
+
+        yield lines.parsed(rows[start : min(start + blocks.ROWS_A_BATCH, end)], parse, bad)
 
 
 def _array(content: bytes) -> list:

@@ -120,7 +120,7 @@ def read_lines(block: Block, parse: Callable[[list[bytes]], list], note: Note) -
         yield parsed(without_mark(lines, offset), parse, bad)
 
 
-def parsed(lines: list[bytes], parse: Callable[[list[bytes]], list], bad: Callable[[int, ValueError], None]) -> list:
+def parsed(lines: list, parse: Callable[[list], list], bad: Callable[[int, ValueError], None]) -> list:
     """`parse` of all lines together, or, where it raises `ValueError`, of one after the other: None for bad ones, of
     which `bad` is told."""
     try:

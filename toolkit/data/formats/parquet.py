@@ -49,44 +49,51 @@ def _parts(block: Block, size: int) -> Iterator[Block]:
 
 
 def read(block: Block, column: str, note: Note) -> Iterator[Texts]:
-    import pyarrow
-
-    first, last, texts = block.skip, block.skip + block.num_rows, []  # type: ignore[var-annotated]
+    texts: list[str | None] = []
     with _opened(block.file) as table:
         if table.num_row_groups < block.stop:
             raise OSError("it has changed")
-        groups = {number: table.metadata.row_group(number) for number in range(block.start, block.stop)}
-        parts = {number: _part(group, column) for number, group in groups.items()}
-        largest = max(
-            parts[number].total_uncompressed_size / max(1, group.num_rows) for number, group in groups.items()
-        )
-        size = max(1, min(blocks.ROWS_A_BATCH, int(blocks.BYTES_A_BATCH / max(1, largest))))
+        groups = [table.metadata.row_group(number) for number in range(block.start, block.stop)]
+        bytes_a_row = [_part(group, column).total_uncompressed_size / max(1, group.num_rows) for group in groups]
+        size = max(1, min(blocks.ROWS_A_BATCH, int(blocks.BYTES_A_BATCH / max(1, *bytes_a_row))))
         start = 0  # of the group, in rows of the block
-        for number, group in groups.items():
-            row, end = start, start + group.num_rows
-            try:
-                if start < last and end > first:
-                    for batch in table.iter_batches(size, row_groups=[number], columns=[column]):
-                        begin, stop = max(0, first - row), min(batch.num_rows, last - row)
-                        if begin < stop:
-                            values = batch.column(0).slice(begin, stop - begin)
-                            texts += _texts(values, block.file, block.first_row + row + begin, parts[number], note)
-                        row += batch.num_rows
-                        while len(texts) >= size:
-                            yield texts[:size]
-                            texts = texts[size:]
-                        if row >= last:
-                            break
-            except (pyarrow.ArrowException, OSError) as error:
-                if not is_damage(error):
-                    raise
-                lost = range(block.first_row + max(first, row), block.first_row + min(last, end))
-                what = f"rows {lost.start + 1:,} to {lost.stop:,} cannot be read ({first_line(error)})"
-                note(Fault(block.file, parts[number].data_page_offset, what))
-                texts += [None] * len(lost)
-            start = end
+        for number, group in enumerate(groups, start=block.start):
+            for some in _read_group(table, number, start, block, column, size, note):
+                texts += some
+                while len(texts) >= size:
+                    yield texts[:size]
+                    texts = texts[size:]
+            start += group.num_rows
     if texts:
         yield texts
+
+
+def _read_group(table, number: int, start: int, block: Block, column: str, size: int, note: Note) -> Iterator[Texts]:
+    """Those rows of a group that are of the block, in which its first one is the `start`-th."""
+    import pyarrow
+
+    group = table.metadata.row_group(number)
+    part = _part(group, column)
+    row, first = start, max(start, block.skip)
+    last = min(start + group.num_rows, block.skip + block.num_rows)
+    if first >= last:
+        return
+    try:
+        for batch in table.iter_batches(size, row_groups=[number], columns=[column]):
+            begin, stop = max(0, first - row), min(batch.num_rows, last - row)
+            if begin < stop:
+                values = batch.column(0).slice(begin, stop - begin)
+                yield _texts(values, block.file, block.first_row + row + begin, part, note)
+            row += batch.num_rows
+            if row >= last:
+                return
+    except (pyarrow.ArrowException, OSError) as error:
+        if not is_damage(error):
+            raise
+        lost = range(block.first_row + max(first, row), block.first_row + last)
+        what = f"rows {lost.start + 1:,} to {lost.stop:,} cannot be read ({first_line(error)})"
+        note(Fault(block.file, part.data_page_offset, what))
+        yield [None] * len(lost)
 
 
 def _texts(values, file: str, row: int, part, note: Note) -> list[str | None]:
