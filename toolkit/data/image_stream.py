@@ -149,12 +149,9 @@ def _open(files: Sequence[str], columns: list[str] | None = None):
 
     builder = BUILDERS[sources.suffix_of(Path(files[0]))]
     options = {"columns": columns} if columns and builder == "parquet" else {}
-    try:
-        rows = sources.ask(
-            files[0], datasets.load_dataset, builder, data_files=list(files), split="train", streaming=True, **options
-        )
-    except IndexError:
-        raise InputError(f"{files[0]}: there is no file in it") from None
+    rows = sources.ask(
+        files[0], datasets.load_dataset, builder, data_files=list(files), split="train", streaming=True, **options
+    )
     for name, feature in (rows.features or {}).items():
         if isinstance(feature, datasets.Image):
             rows = rows.cast_column(name, datasets.Image(decode=False))
