@@ -22,19 +22,19 @@ from alternation import KNOWS_BFLOAT16, write
 from bench_mlm import OURS, HeldOut
 from transformers import AutoModelForPreTraining
 
-import toolkit.training
-from toolkit import cli
-from toolkit.batches import Draw, ExampleStream
-from toolkit.data.corpus import open_corpus
-from toolkit.data.prepared import rows_made_of
+import toolkit.training.loop
+from toolkit.cli.dispatch import dispatch as cli
+from toolkit.corpora.corpus import open_corpus
+from toolkit.corpora.prepared import rows_made_of
+from toolkit.corpora.tokenization import load_tokenizer, train_tokenizer
+from toolkit.corpora.windows import WordWindows
 from toolkit.data.rows import spread
-from toolkit.data.windows import WordWindows
-from toolkit.evaluation import held_out_loss
-from toolkit.objectives.two_way_lm import PredictNeighbours
 from toolkit.pretraining.text import OUTPUT_WORDS
-from toolkit.processes import make_accelerator
-from toolkit.results import RESULTS_FILE, read_results
-from toolkit.tokenization import load_tokenizer, train_tokenizer
+from toolkit.pretraining.two_way_lm import PredictNeighbours
+from toolkit.reports.results import RESULTS_FILE, read_results
+from toolkit.training.batches import Draw, ExampleStream
+from toolkit.training.distributed import make_accelerator
+from toolkit.training.evaluation import held_out_loss
 
 BATCHES_A_SIZE = 300
 RECIPES = {"bert": OURS, "elmo": {"batch_size": 64, "bf16": KNOWS_BFLOAT16}}
@@ -158,6 +158,6 @@ def main(method: str, corpus: str, validation_corpus: str, runs: str, minutes: f
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["growing"]:
-        toolkit.training.ExampleStream = GrowingBatches  # type: ignore[misc]
+        toolkit.training.loop.ExampleStream = GrowingBatches  # type: ignore[misc]
         sys.exit(cli.main(sys.argv[2:]))
     main(*sys.argv[1:5], *map(float, sys.argv[5:6]))

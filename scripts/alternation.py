@@ -17,8 +17,8 @@ from typing import Any
 import psutil
 import torch
 
-from toolkit.processes import knows_bfloat16
-from toolkit.results import made_with, write_json
+from toolkit.reports.results import made_with, write_json
+from toolkit.training.distributed import knows_bfloat16
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
 KNOWS_BFLOAT16 = knows_bfloat16(torch.device("cpu"))

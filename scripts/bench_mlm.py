@@ -33,20 +33,20 @@ from datasets import Dataset
 from transformers import DataCollatorForLanguageModeling, Trainer, TrainerCallback
 from transformers import TrainingArguments as TrainerArguments
 
-from toolkit.data.corpus import open_corpus
-from toolkit.data.prepared import rows_made_of
+from toolkit.corpora.corpus import open_corpus
+from toolkit.corpora.prepared import rows_made_of
+from toolkit.corpora.tokenization import bert_normalizer, load_tokenizer, train_tokenizer, word_level_tokenizer
+from toolkit.corpora.windows import PieceWindows
 from toolkit.data.rows import spread
-from toolkit.data.windows import PieceWindows
-from toolkit.evaluation import held_out_loss
 from toolkit.models.bert import BertForMaskedLM
-from toolkit.objectives.masked_lm import MASKED_SHARE, MaskTokens, count_tokens
-from toolkit.presets import get_preset
+from toolkit.models.families import get_preset
 from toolkit.pretraining import pretrain
-from toolkit.processes import make_accelerator
-from toolkit.results import LOG_FILE, Stopwatch, write_json
-from toolkit.tokenization import bert_normalizer, load_tokenizer, train_tokenizer, word_level_tokenizer
-from toolkit.training import train
-from toolkit.training_arguments import TrainingArguments
+from toolkit.pretraining.masked_lm import MASKED_SHARE, MaskTokens, count_tokens
+from toolkit.reports.results import LOG_FILE, Stopwatch, write_json
+from toolkit.training.arguments import TrainingArguments
+from toolkit.training.distributed import make_accelerator
+from toolkit.training.evaluation import held_out_loss
+from toolkit.training.loop import train
 
 LAYERS, WIDTH, LENGTH, BATCH_SIZE, STEPS = 4, 256, 128, 32, 10
 SPECIAL_IDS = [0, 1, 2, 3, 4]

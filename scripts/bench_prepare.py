@@ -26,9 +26,9 @@ LENGTH, NUM_PROC, LINES_OF_TOKENIZER = 128, 2, 100_000
 
 
 def ours(corpus: str, tokenizer):
-    from toolkit.data.corpus import open_corpus
-    from toolkit.data.prepared import open_prepared, prepare
-    from toolkit.data.windows import PieceWindows
+    from toolkit.corpora.corpus import open_corpus
+    from toolkit.corpora.prepared import open_prepared, prepare
+    from toolkit.corpora.windows import PieceWindows
 
     return lambda: open_prepared(prepare(open_corpus(corpus), PieceWindows(tokenizer, LENGTH), num_proc=NUM_PROC))
 
@@ -56,7 +56,7 @@ def by_hand(corpus: str, tokenizer):
 def once(way: str, corpus: str, tokenizer: str) -> dict[str, float]:
     import datasets
 
-    from toolkit.tokenization import load_tokenizer
+    from toolkit.corpora.tokenization import load_tokenizer
 
     datasets.disable_progress_bars()
     make = {"toolkit": ours, "datasets.map": by_hand}[way](corpus, load_tokenizer(tokenizer))
@@ -72,8 +72,8 @@ def once(way: str, corpus: str, tokenizer: str) -> dict[str, float]:
 def main(rounds: int = 3, corpus: str = "sample") -> None:
     from alternation import alternate, watched, write  # here, since it loads torch, which the processes need not
 
-    from toolkit.data.corpus import open_corpus
-    from toolkit.tokenization import train_tokenizer
+    from toolkit.corpora.corpus import open_corpus
+    from toolkit.corpora.tokenization import train_tokenizer
 
     with tempfile.TemporaryDirectory() as root:
         opened = open_corpus(corpus)

@@ -17,7 +17,7 @@ import torch
 from alternation import alternate, write
 from torch import nn
 
-from toolkit.processes import knows_bfloat16
+from toolkit.training.distributed import knows_bfloat16
 
 BATCH_SIZE, WORDS, SIZE, WIDE, STEPS = 64, 32, 256, 1024, 5
 

@@ -23,15 +23,15 @@ from alternation import alternate, write
 from transformers import DataCollatorForLanguageModeling, Trainer
 from transformers import TrainingArguments as TrainerArguments
 
-from toolkit.data.corpus import open_corpus
-from toolkit.data.prepared import rows_made_of
-from toolkit.data.windows import PieceWindows
+from toolkit.corpora.corpus import open_corpus
+from toolkit.corpora.prepared import rows_made_of
+from toolkit.corpora.tokenization import train_tokenizer
+from toolkit.corpora.windows import PieceWindows
 from toolkit.models.bert import BertForMaskedLM
-from toolkit.objectives.masked_lm import MaskTokens
-from toolkit.presets import get_preset
-from toolkit.tokenization import train_tokenizer
-from toolkit.training import train
-from toolkit.training_arguments import TrainingArguments
+from toolkit.models.families import get_preset
+from toolkit.pretraining.masked_lm import MaskTokens
+from toolkit.training.arguments import TrainingArguments
+from toolkit.training.loop import train
 
 BATCH_SIZE, PRESET = 8, get_preset("bert-tiny")
 

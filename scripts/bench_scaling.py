@@ -85,7 +85,7 @@ def bytes_sent() -> dict[str, dict[str, int]]:
 
     from toolkit.models.bert import BertForMaskedLM
     from toolkit.models.elmo import ElmoForPreTraining
-    from toolkit.presets import PRESETS
+    from toolkit.models.families import PRESETS
 
     sizes = {}
     for family, model_class in (("elmo", ElmoForPreTraining), ("bert", BertForMaskedLM)):
@@ -100,13 +100,13 @@ def bytes_sent() -> dict[str, dict[str, int]]:
 def feeding() -> dict[str, float]:
     """What one process prepares in a second, tokenizing on all cores and masking on one; and what it takes to keep the
     order of the data."""
-    from toolkit.batches import Draw, ExampleStream
-    from toolkit.data.corpus import open_corpus
-    from toolkit.data.prepared import open_prepared, prepare
-    from toolkit.data.windows import PieceWindows
-    from toolkit.data.workers import available_cores
-    from toolkit.objectives.masked_lm import MaskTokens
-    from toolkit.tokenization import train_tokenizer
+    from toolkit.corpora.corpus import open_corpus
+    from toolkit.corpora.prepared import open_prepared, prepare
+    from toolkit.corpora.tokenization import train_tokenizer
+    from toolkit.corpora.windows import PieceWindows
+    from toolkit.corpora.workers import available_cores
+    from toolkit.pretraining.masked_lm import MaskTokens
+    from toolkit.training.batches import Draw, ExampleStream
 
     corpus = open_corpus("sample").divided(available_cores())
     num_bytes = sum(len(text.encode()) for text in corpus.texts())

@@ -21,8 +21,8 @@ VOCAB_SIZE = 8192
 
 
 def ours(corpus: str) -> dict[str, int]:
-    from toolkit.data.corpus import open_corpus
-    from toolkit.tokenization import bert_normalizer, train_on_corpus
+    from toolkit.corpora.corpus import open_corpus
+    from toolkit.corpora.tokenization import bert_normalizer, train_on_corpus
 
     return train_on_corpus(open_corpus(corpus), "wordpiece", bert_normalizer(True), VOCAB_SIZE, memory_gb=8)[0].vocab
 
@@ -44,7 +44,7 @@ def by_hand(corpus: str, letters: list[str]) -> dict[str, int]:
 def once(way: str, corpus: str, letters: str) -> dict:
     import tokenizers  # noqa: F401
 
-    import toolkit.tokenization  # noqa: F401
+    import toolkit.corpora.tokenization  # noqa: F401
 
     start = time.perf_counter()
     vocabulary = ours(corpus) if way == "toolkit" else by_hand(corpus, json.loads(letters))
@@ -54,7 +54,7 @@ def once(way: str, corpus: str, letters: str) -> dict:
 def main(rounds: int = 3, corpus: str = "sample") -> None:
     from alternation import alternate, watched, write  # here, since it loads torch, which the processes need not
 
-    from toolkit.data.corpus import open_corpus
+    from toolkit.corpora.corpus import open_corpus
 
     file = open_corpus(corpus).blocks[0].file
     found: dict[str, list[dict]] = {"toolkit": [], "tokenizers": []}

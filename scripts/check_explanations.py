@@ -21,12 +21,12 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from toolkit.data.image import load_labelled_images
-from toolkit.encoders import load_image_encoder
-from toolkit.explain import importance_maps
-from toolkit.images import normalised
-from toolkit.intervals import ratio_interval
-from toolkit.results import made_with, write_json
+from toolkit.data.image_files import load_labelled_images
+from toolkit.explain.saliency import importance_maps
+from toolkit.metrics.intervals import ratio_interval
+from toolkit.modalities.pixels import normalised
+from toolkit.reports.results import made_with, write_json
+from toolkit.transfer.encoders import load_image_encoder
 
 SHARE, NUM_RANDOM, SQUARES = 0.1, 10, 8  # squares to a side
 

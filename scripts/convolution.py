@@ -33,7 +33,7 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from toolkit.results import LOG_FILE, read_results
+from toolkit.reports.results import LOG_FILE, read_results
 
 KERNELS = {
     "as it is": [[0, 0, 0], [0, 1, 0], [0, 0, 0]],
@@ -146,7 +146,7 @@ def parameters(out: str) -> None:
 def subset(data: str, folder: str) -> None:
     import datasets
 
-    from toolkit.data.image import load_labelled_images
+    from toolkit.data.image_files import load_labelled_images
 
     Path(folder).mkdir(parents=True)
     train, test = (load_labelled_images(data, split).shuffle(seed=0) for split in ("train", "test"))
@@ -227,8 +227,8 @@ def as_it_began(folder: str):
 def filters(out: str, folder: str) -> None:
     from transformers import AutoModelForImageClassification
 
-    from toolkit.explain import first_kernels
-    from toolkit.pictures import zero_is_grey
+    from toolkit.explain.pictures import zero_is_grey
+    from toolkit.explain.saliency import first_kernels
 
     networks = {"before": as_it_began(folder), "after": AutoModelForImageClassification.from_pretrained(folder)}
     figure = pyplot.figure(figsize=(9, 4.8), layout="constrained")

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from toolkit.data.corpus import open_corpus
+from toolkit.corpora.corpus import open_corpus
 
 LINES_TOGETHER = 10_000
 

@@ -22,7 +22,7 @@ from tasks.base import FinetuneArguments, Task, load_predictor, score
 from tasks.image_classification import ImageClassification
 from tasks.pos_tagging import PosTagging
 from tasks.text_classification import TextClassification
-from toolkit.data.source import find_inputs
+from toolkit.data.sources import find_inputs
 from toolkit.errors import InputError
 
 TASKS: dict[str, Task] = {"pos": PosTagging(), "text": TextClassification(), "image": ImageClassification()}
@@ -56,7 +56,7 @@ def predict(folder: str, inputs: Sequence[str]) -> list[dict[str, Any]]:
 
 def task_of(folder: str) -> Task:
     """The task that a checkpoint was fine-tuned on, by the head it has. Raises `InputError`."""
-    from toolkit.encoders import load_config
+    from toolkit.transfer.encoders import load_config
 
     architectures = load_config(folder).architectures or []
     for task in TASKS.values():

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import InputError, check_flags, check_not_negative, check_positive, check_share
-from toolkit.training_arguments import TrainingArguments
+from toolkit.training.arguments import TrainingArguments
 
 PREDICTIONS_FILE = "predictions.jsonl"
 SEEN_FILE = "seen_in_training.txt"
@@ -130,8 +130,8 @@ class Task(ABC):
 
     @abstractmethod
     def collate(self, rows: list[dict], draws, processor, arguments: Any | None) -> dict[str, Any]:
-        """From rows of features to a batch, as `toolkit.batches` wants it; with `arguments` to train with, and with
-        what they say of changing examples at random."""
+        """From rows of features to a batch, as `toolkit.training.batches` wants it; with `arguments` to train with,
+        and with what they say of changing examples at random."""
 
     def fit_head(self, model, processor, features: dict[str, Any], is_new: bool) -> bool:
         """Fit the head to an encoder that stays as it is, where that needs no training loop; False where it does.
@@ -188,7 +188,7 @@ class Task(ABC):
     def measure(self, figure: str, runs: list[list[dict]], others: list[list[dict]] | None = None) -> dict[str, float]:
         """That figure, with its interval, of several runs' lines of predictions on the same examples: the mean over
         the runs, or how much it is above that of the others."""
-        from toolkit.intervals import paired_difference
+        from toolkit.metrics.intervals import paired_difference
 
         def hits(of_runs: list[list[dict]]) -> list[list[int]]:
             return [[self.hits(line)[0] for line in lines] for lines in of_runs]
@@ -213,8 +213,8 @@ def finetune(task: Task, arguments: FinetuneArguments, with_picture: bool = True
     validation split, and the record says so. Leaves a checkpoint in `output_dir`, returns its `results.json`; with
     `resume` that of a run which stands there finished. The picture is that of the confusion matrix.
     """
-    from toolkit.results import finished_run
-    from toolkit.upload import share
+    from toolkit.hub.upload import share
+    from toolkit.reports.results import finished_run
 
     record = finished_run(arguments)
     if record is None:
@@ -230,10 +230,10 @@ def finetune(task: Task, arguments: FinetuneArguments, with_picture: bool = True
 def _finetune(task: Task, arguments: FinetuneArguments, with_picture: bool) -> dict[str, Any]:
     import torch
 
-    from toolkit.processes import make_accelerator
-    from toolkit.report import write_confusion_matrix
-    from toolkit.results import RESULTS_FILE, Stopwatch, check_output_dir, create_output_dir, write_results
-    from toolkit.training import train
+    from toolkit.reports.page import write_confusion_matrix
+    from toolkit.reports.results import RESULTS_FILE, Stopwatch, check_output_dir, create_output_dir, write_results
+    from toolkit.training.distributed import make_accelerator
+    from toolkit.training.loop import train
 
     output_dir = check_output_dir(arguments.output_dir, arguments.resume, arguments.overwrite_output_dir)
     accelerator = make_accelerator()
@@ -330,10 +330,10 @@ def score(
     task: Task, folder: str, data: str, split: str | None, flags: dict[str, Any], output_file: Path
 ) -> dict[str, Any]:
     """Score a fine-tuned checkpoint on labelled data; the record is also written to `output_file`."""
-    from toolkit.hub import local_copy
-    from toolkit.processes import make_accelerator
-    from toolkit.report import write_confusion_matrix
-    from toolkit.results import Stopwatch, write_results
+    from toolkit.hub.download import local_copy
+    from toolkit.reports.page import write_confusion_matrix
+    from toolkit.reports.results import Stopwatch, write_results
+    from toolkit.training.distributed import make_accelerator
 
     accelerator = make_accelerator()
     stopwatch = Stopwatch()
@@ -371,7 +371,7 @@ def score(
 
 def load_predictor(task: Task, folder: str) -> Callable[[Any], list[Any]]:
     """From a data set of unlabelled rows to one prediction a row."""
-    from toolkit.processes import make_accelerator
+    from toolkit.training.distributed import make_accelerator
 
     accelerator = make_accelerator()
     model, processor = task.load_finetuned(folder)
@@ -388,8 +388,8 @@ def predict(task: Task, model, processor, features, batch_size: int, accelerator
     """One prediction a row of data, in order, the same on every process."""
     import torch
 
-    from toolkit.evaluation import evaluation_batches
-    from toolkit.processes import gather_objects
+    from toolkit.training.distributed import gather_objects
+    from toolkit.training.evaluation import evaluation_batches
 
     collate = Collate(task, processor)
     if (lengths := task.lengths(features)) is not None:
@@ -454,7 +454,7 @@ class Collate:
 
 def _freeze_encoder(model) -> None:
     """All but the head, to which a pooler belongs that pretraining did not train."""
-    from toolkit.encoders import layers_below_head
+    from toolkit.transfer.encoders import layers_below_head
 
     depths = layers_below_head(model)
     for name, parameter in model.named_parameters():
@@ -463,10 +463,10 @@ def _freeze_encoder(model) -> None:
 
 def _fit_head(task: Task, model, processor, features: dict[str, Any], arguments: FinetuneArguments, accelerator):
     """The `TrainingResult` of a head that was fitted without training, its checkpoint saved; None where none was."""
-    from toolkit.checkpoint import save_model
-    from toolkit.encoders import SCRATCH
-    from toolkit.results import Stopwatch
-    from toolkit.training import TrainingResult
+    from toolkit.reports.results import Stopwatch
+    from toolkit.training.checkpoints import save_model
+    from toolkit.training.loop import TrainingResult
+    from toolkit.transfer.encoders import SCRATCH
 
     model.to(accelerator.device)
     stopwatch = Stopwatch()
@@ -483,8 +483,8 @@ def _pace(model, arguments: FinetuneArguments) -> Callable:
 
     A scratch encoder has nothing to be careful with: all of it learns at full rate, or the comparison would be unfair.
     """
-    from toolkit.encoders import SCRATCH, layers_below_head
-    from toolkit.training import Pace
+    from toolkit.training.loop import Pace
+    from toolkit.transfer.encoders import SCRATCH, layers_below_head
 
     depths = layers_below_head(model)
     is_scratch = arguments.encoder.startswith(SCRATCH)
@@ -501,8 +501,7 @@ def _pace(model, arguments: FinetuneArguments) -> Callable:
 
 def _finetune_with_each_rate(task: Task, arguments: FinetuneArguments) -> dict[str, Any]:
     """One run in a folder for each rate; what the best one left moves up to `output_dir`."""
-    from toolkit.processes import make_accelerator
-    from toolkit.results import (
+    from toolkit.reports.results import (
         RESULTS_FILE,
         check_output_dir,
         create_output_dir,
@@ -510,6 +509,7 @@ def _finetune_with_each_rate(task: Task, arguments: FinetuneArguments) -> dict[s
         read_results,
         write_json,
     )
+    from toolkit.training.distributed import make_accelerator
 
     output_dir = check_output_dir(arguments.output_dir, arguments.resume, arguments.overwrite_output_dir)
     load_splits(task, arguments)  # an earlier run must not go before the data is known to be sound

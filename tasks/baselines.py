@@ -65,7 +65,7 @@ def pixel_labels(train_rows, rows, size: int = 28) -> list[tuple[str, dict[str, 
     probability of every label."""
     import numpy as np
 
-    from toolkit.data.image import open_image
+    from toolkit.data.image_files import open_image
 
     with extra("baselines"):
         from sklearn.linear_model import LogisticRegression

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tasks.base import PREDICTIONS_FILE, FinetuneArguments, Task, finetune, load_splits
-from toolkit.encoders import SCRATCH
-from toolkit.hub import local_copy
-from toolkit.results import RESULTS_FILE, Stopwatch, is_main_process, read_results, write_json, write_results
+from toolkit.hub.download import local_copy
+from toolkit.reports.results import RESULTS_FILE, Stopwatch, is_main_process, read_results, write_json, write_results
+from toolkit.transfer.encoders import SCRATCH
 
 PRETRAINED, FROM_SCRATCH = "pretrained", "scratch"
 NUM_SHOWN = 6  # test items that the report shows beside one another
@@ -37,7 +37,8 @@ def compare(
     With `subset_each_seed` each seed has its own labelled examples, which are otherwise the same for all. With a
     baseline, the task's usual method without a network learns from the same examples. `arguments` hold what all runs
     share; their `output_dir` receives one folder a run and `results.json`, the record that is returned and that
-    `toolkit.report` draws. With their `resume`, runs that an earlier comparison there has finished are not made again.
+    `toolkit.reports.page` draws. With their `resume`, runs that an earlier comparison there has finished are not made
+    again.
     """
     output_dir = Path(arguments.output_dir)
     arguments = arguments.settled()  # the same for frozen and twin

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from tasks.base import PREDICTIONS_FILE
 from toolkit.errors import InputError, check_not_negative, check_positive
-from toolkit.training_arguments import SharedArguments
+from toolkit.training.arguments import SharedArguments
 
 
 @dataclass(kw_only=True)
@@ -175,8 +175,8 @@ class Examples(NamedTuple):
 
 def load_examples(reads: str, arguments: DataArguments, split: str | None, within: str | None = None) -> Examples:
     """Of `arguments.data`, what an encoder reads: `texts` or `images`. Raises `InputError`."""
-    from toolkit.data.image import load_labelled_images
-    from toolkit.data.text import load_labelled_text
+    from toolkit.data.image_files import load_labelled_images
+    from toolkit.data.labelled_text import load_labelled_text
 
     if reads == "images":
         columns = arguments.image_column, arguments.label_column
@@ -190,8 +190,8 @@ def load_examples(reads: str, arguments: DataArguments, split: str | None, withi
 
 def load_unlabelled(reads: str, arguments: DataArguments) -> list[Any] | None:
     """The items that `arguments.unlabelled` names; None where it names none."""
-    from toolkit.data.image import load_corpus_of_images
-    from toolkit.data.text import load_text
+    from toolkit.corpora.text import load_text
+    from toolkit.data.image_files import load_corpus_of_images
 
     if arguments.unlabelled is None:
         return None
@@ -204,8 +204,8 @@ def load_unlabelled(reads: str, arguments: DataArguments) -> list[Any] | None:
 def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:
     """Measure few-shot classification by one of the two protocols; returns the record, which is also written to
     `output_dir`, if there is one. Raises `InputError`."""
-    from toolkit.features import load_featuriser
-    from toolkit.results import Stopwatch, check_output_dir
+    from toolkit.reports.results import Stopwatch, check_output_dir
+    from toolkit.transfer.features import load_featuriser
 
     if arguments.output_dir is not None:
         check_output_dir(arguments.output_dir, overwrite=arguments.overwrite_output_dir)
@@ -222,7 +222,7 @@ def write_measured(
 ) -> dict[str, Any]:
     """The record of an evaluation that `found` those fields; with it `lines` of predictions are written to
     `arguments.output_dir`, if there is one."""
-    from toolkit.results import RESULTS_FILE, create_output_dir, write_results
+    from toolkit.reports.results import RESULTS_FILE, create_output_dir, write_results
 
     record = {
         "task": task,
@@ -247,8 +247,8 @@ def write_measured(
 
 def fit(arguments: FitArguments) -> dict[str, Any]:
     """Leave a `FewShotClassifier` in `output_dir`; returns the record that stands in its `results.json`."""
-    from toolkit.results import RESULTS_FILE, Stopwatch, check_output_dir, create_output_dir, write_results
-    from toolkit.upload import share
+    from toolkit.hub.upload import share
+    from toolkit.reports.results import RESULTS_FILE, Stopwatch, check_output_dir, create_output_dir, write_results
 
     check_output_dir(arguments.output_dir, overwrite=arguments.overwrite_output_dir)
     stopwatch = Stopwatch()
@@ -284,7 +284,7 @@ def fit(arguments: FitArguments) -> dict[str, Any]:
 
 def fitted(arguments: FitArguments | PredictArguments):
     """A `FewShotClassifier` that has learned from `arguments.data`, and from how many examples."""
-    from toolkit.features import what_it_reads
+    from toolkit.transfer.features import what_it_reads
 
     assert arguments.data is not None
     reads = what_it_reads(arguments.encoder)
@@ -296,14 +296,14 @@ def fitted(arguments: FitArguments | PredictArguments):
 
 def _num_steps(arguments: FewShotArguments) -> int:
     """Of fine-tuning."""
-    from toolkit.few_shot import OF_ENCODER
+    from toolkit.transfer.few_shot_classifier import OF_ENCODER
 
     return arguments.max_steps if arguments.method in OF_ENCODER else 0
 
 
 def make_classifier(arguments: FewShotArguments, encoder: str | None, seed: int = 0):
     """As the flags say; of features where `encoder` is None."""
-    from toolkit.few_shot import FewShotClassifier
+    from toolkit.transfer.few_shot_classifier import FewShotClassifier
 
     settings = {
         name: getattr(arguments, name) for name in ("method", "metric", "rounds", "max_steps", "learning_rate")
@@ -315,9 +315,9 @@ def _over_episodes(featuriser, arguments: EvaluateArguments) -> tuple[dict[str, 
     """Fields of the record, and a line an episode."""
     import numpy as np
 
-    from toolkit.data.episodes import draw_episodes
-    from toolkit.few_shot import OF_ENCODER
-    from toolkit.intervals import ratio_interval
+    from toolkit.metrics.intervals import ratio_interval
+    from toolkit.transfer.episodes import draw_episodes
+    from toolkit.transfer.few_shot_classifier import OF_ENCODER
 
     if arguments.method in OF_ENCODER:
         raise InputError(f"--method {arguments.method}: goes with --seeds, episodes leave the encoder as it is")
@@ -350,9 +350,9 @@ def _over_episodes(featuriser, arguments: EvaluateArguments) -> tuple[dict[str, 
 
 def _over_seeds(featuriser, arguments: EvaluateArguments) -> tuple[dict[str, Any], list[dict]]:
     """Fields of the record, and a line a test item."""
-    from toolkit.few_shot import OF_ENCODER
-    from toolkit.intervals import ratio_interval
-    from toolkit.results import Stopwatch
+    from toolkit.metrics.intervals import ratio_interval
+    from toolkit.reports.results import Stopwatch
+    from toolkit.transfer.few_shot_classifier import OF_ENCODER
 
     assert arguments.seeds is not None
     if arguments.within is not None:
@@ -395,7 +395,7 @@ def _over_seeds(featuriser, arguments: EvaluateArguments) -> tuple[dict[str, Any
 
 def describe(names: Sequence[str], table: str | None) -> dict[str, str]:
     """A text for each label; of no label given, for those of the table. Raises `InputError` where it has none."""
-    from toolkit.data.source import TABLE_BUILDERS, find_files, full_column, load_table
+    from toolkit.data.sources import TABLE_BUILDERS, find_files, full_column, load_table
 
     if table is None:
         return {name: name.replace("_", " ") for name in names}
@@ -430,8 +430,8 @@ def test_split(reads: str, arguments: DataArguments) -> str | None:
 
 
 def if_there(split: str, reads: str, source: str) -> str | None:
-    from toolkit.data.image import splits_of_labelled_images
-    from toolkit.data.text import splits_of_labelled_text
+    from toolkit.data.image_files import splits_of_labelled_images
+    from toolkit.data.labelled_text import splits_of_labelled_text
 
     splits = (splits_of_labelled_images if reads == "images" else splits_of_labelled_text)(source)
     return split if split in splits else None

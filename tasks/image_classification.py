@@ -43,7 +43,7 @@ class ImageClassification(Task):
     baseline_name = "logistic regression on pixels"
 
     def load(self, source: str, split: str | None, flags: dict[str, Any]):
-        from toolkit.data.image import load_labelled_images, without_broken
+        from toolkit.data.image_files import load_labelled_images, without_broken
 
         columns = flags.get("image_column"), flags.get("label_column")
         rows = load_labelled_images(source, split, *columns, flags.get("labels"))
@@ -52,7 +52,7 @@ class ImageClassification(Task):
         )
 
     def splits(self, source: str) -> list[str]:
-        from toolkit.data.image import splits_of_labelled_images
+        from toolkit.data.image_files import splits_of_labelled_images
 
         return splits_of_labelled_images(source)
 
@@ -68,8 +68,8 @@ class ImageClassification(Task):
     def load_encoder(self, arguments: ImageTaskArguments, train_rows, **config_fields: Any) -> tuple[Any, Any]:
         from collections import Counter
 
-        from toolkit.encoders import load_image_encoder
-        from toolkit.objectives.supervised import set_loss, weights_of
+        from toolkit.pretraining.supervised import set_loss, weights_of
+        from toolkit.transfer.encoders import load_image_encoder
 
         num_labels = len(config_fields["id2label"])
         if arguments.choose_threshold and num_labels != 2:
@@ -90,12 +90,12 @@ class ImageClassification(Task):
         return model, processor
 
     def load_finetuned(self, folder: str) -> tuple[Any, Any]:
-        from toolkit.encoders import load_image_encoder
+        from toolkit.transfer.encoders import load_image_encoder
 
         return load_image_encoder(folder, self.model_class)
 
     def encode(self, rows, processor, model):
-        from toolkit.images import check_smallest, rows_of_pixels
+        from toolkit.modalities.pixels import check_smallest, rows_of_pixels
 
         features = rows_of_pixels(rows, processor, model.config.label2id)
         check_smallest(model, features, rows["name"])
@@ -107,7 +107,7 @@ class ImageClassification(Task):
         return pixels if len(set(pixels)) > 1 else None
 
     def collate(self, rows: list[dict], draws, processor, arguments: ImageTaskArguments | None) -> dict[str, Any]:
-        from toolkit.objectives.supervised import CollateImages
+        from toolkit.pretraining.supervised import CollateImages
 
         collate = CollateImages(processor) if arguments is None else CollateImages.to_train(processor, arguments)
         return collate(rows, draws)
@@ -115,8 +115,8 @@ class ImageClassification(Task):
     def fit_head(self, model, processor, features, is_new: bool) -> bool:
         import numpy as np
 
-        from toolkit.batches import Draw, load_batches
-        from toolkit.linear_probe import fit_head, head_inputs, normalise_by
+        from toolkit.training.batches import Draw, load_batches
+        from toolkit.transfer.linear_probe import fit_head, head_inputs, normalise_by
 
         def batches(rows):
             starts = range(0, len(rows), PREDICTION_BATCH_SIZE)
@@ -151,7 +151,7 @@ class ImageClassification(Task):
     def logits(self, model, inputs: dict[str, Any]):
         import torch
 
-        from toolkit.images import each, shifted
+        from toolkit.modalities.pixels import each, shifted
 
         views = [inputs["pixel_values"]]
         if getattr(model.config, "shift_at_test", False):
@@ -178,8 +178,8 @@ class ImageClassification(Task):
         return prediction
 
     def score(self, rows, predictions, seen: set[str] | None) -> dict[str, dict[str, float]]:
-        from toolkit.intervals import mean_auc_interval
-        from toolkit.scores import label_scores
+        from toolkit.metrics.intervals import mean_auc_interval
+        from toolkit.metrics.scores import label_scores
 
         right, predicted = self.answers(rows, predictions)
         figures = label_scores(predicted, right)
@@ -191,7 +191,7 @@ class ImageClassification(Task):
         return arguments.figure
 
     def measure(self, figure: str, runs: list[list[dict]], others: list[list[dict]] | None = None) -> dict[str, float]:
-        from toolkit.intervals import mean_auc_difference, mean_auc_interval
+        from toolkit.metrics.intervals import mean_auc_difference, mean_auc_interval
 
         if figure != "roc_auc":
             return super().measure(figure, runs, others)
@@ -216,7 +216,7 @@ class ImageClassification(Task):
         return pixel_labels(train_rows, rows)
 
     def unlabelled(self, inputs: Sequence[str | Path]):
-        from toolkit.data.image import load_images
+        from toolkit.data.image_files import load_images
 
         for found in inputs:
             if isinstance(found, str):
@@ -233,7 +233,7 @@ class ImageClassification(Task):
         import base64
         import io
 
-        from toolkit.data.image import open_image
+        from toolkit.data.image_files import open_image
 
         rows, pictures = load_rows(), {}
         for index in indices:

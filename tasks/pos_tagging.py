@@ -13,7 +13,7 @@ import numpy as np
 
 from tasks.base import IGNORED
 from tasks.words import NO_WORD, WordsArguments, WordsTask, first_pieces, padded_pieces, words_of
-from toolkit.data.source import read_text, splits_of, suffix_of
+from toolkit.data.sources import read_text, splits_of, suffix_of
 from toolkit.errors import InputError
 
 
@@ -119,7 +119,7 @@ class PosTagging(WordsTask):
         return [word for part in predictions for word in part]
 
     def score(self, rows, predictions, seen: set[str] | None) -> dict[str, dict[str, float]]:
-        from toolkit.scores import tagging_scores
+        from toolkit.metrics.scores import tagging_scores
 
         unseen = None if seen is None else [[token not in seen for token in tokens] for tokens in rows["tokens"]]
         tags = [[tag for tag, _ in words] for words in predictions]

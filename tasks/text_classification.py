@@ -11,7 +11,7 @@ from typing import Any
 
 from tasks.base import IGNORED
 from tasks.words import WordsArguments, WordsTask, padded_pieces, words_of
-from toolkit.data.source import TABLE_BUILDERS, read_text, suffix_of
+from toolkit.data.sources import TABLE_BUILDERS, read_text, suffix_of
 from toolkit.errors import InputError
 
 
@@ -32,12 +32,12 @@ class TextClassification(WordsTask):
     baseline_name = "TF-IDF + logistic regression"
 
     def load(self, source: str, split: str | None, flags: dict[str, Any]):
-        from toolkit.data.text import load_labelled_text
+        from toolkit.data.labelled_text import load_labelled_text
 
         return load_labelled_text(source, split, flags.get("text_column"), flags.get("label_column"))
 
     def splits(self, source: str) -> list[str]:
-        from toolkit.data.text import splits_of_labelled_text
+        from toolkit.data.labelled_text import splits_of_labelled_text
 
         return splits_of_labelled_text(source)
 
@@ -92,7 +92,7 @@ class TextClassification(WordsTask):
         return prediction
 
     def score(self, rows, predictions, seen: set[str] | None) -> dict[str, dict[str, float]]:
-        from toolkit.scores import label_scores
+        from toolkit.metrics.scores import label_scores
 
         right, predicted = self.answers(rows, predictions)
         return label_scores(predicted, right)
@@ -109,7 +109,7 @@ class TextClassification(WordsTask):
         """Each text is one to classify; of a file of text each line, of a table each row."""
         import datasets
 
-        from toolkit.data.text import load_text
+        from toolkit.corpora.text import load_text
 
         texts: list[str] = []
         for found in inputs:

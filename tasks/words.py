@@ -48,14 +48,14 @@ class WordsTask(Task):
 
     @abstractmethod
     def collate_words(self, rows: list[dict], pad_token_id: int) -> dict[str, Any]:
-        """From rows of features to a batch, as `toolkit.batches` wants it."""
+        """From rows of features to a batch, as `toolkit.training.batches` wants it."""
 
     def load_encoder(self, arguments: WordsArguments, train_rows, **config_fields: Any) -> tuple[Any, Any]:
         import tempfile
 
-        from toolkit.encoders import SCRATCH, load_encoder
-        from toolkit.presets import PRESETS
-        from toolkit.tokenization import train_tokenizer
+        from toolkit.corpora.tokenization import train_tokenizer
+        from toolkit.models.families import PRESETS
+        from toolkit.transfer.encoders import SCRATCH, load_encoder
 
         source, tokenizer_name = arguments.encoder.removeprefix(SCRATCH), arguments.tokenizer
         config_fields["mix_layers"] = arguments.settled().layers == "mix"
@@ -72,13 +72,13 @@ class WordsTask(Task):
         return model, tokenizer
 
     def load_finetuned(self, folder: str) -> tuple[Any, Any]:
-        from toolkit.encoders import load_encoder
+        from toolkit.transfer.encoders import load_encoder
 
         return load_encoder(folder, self.model_class)
 
     def encode(self, rows, processor, model):
         """None longer than the model and its tokenizer allow."""
-        from toolkit.tokenization import WITHOUT_LIMIT
+        from toolkit.corpora.tokenization import WITHOUT_LIMIT
 
         limit = processor.model_max_length
         limit = min(limit, getattr(model.config, "max_position_embeddings", limit))
@@ -122,7 +122,7 @@ class WordDropout:
     seed: int
 
     def __call__(self, row: dict, draw) -> dict:
-        from toolkit.batches import seed_of
+        from toolkit.training.batches import seed_of
 
         ids, words = row["input_ids"], row["words"]
         dropped = np.random.default_rng(seed_of(self.seed, draw)).random(max(words) + 1) < self.rate

@@ -99,8 +99,8 @@ class PredictArguments(ZeroShotArguments):
 def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:
     """Measure zero-shot classification; returns the record, which is also written to `output_dir`, if there is one.
     Raises `InputError`."""
-    from toolkit.features import what_it_reads
-    from toolkit.results import Stopwatch, check_output_dir
+    from toolkit.reports.results import Stopwatch, check_output_dir
+    from toolkit.transfer.features import what_it_reads
 
     if arguments.output_dir is not None:
         check_output_dir(arguments.output_dir, overwrite=arguments.overwrite_output_dir)
@@ -117,7 +117,7 @@ def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:
 
 def fitted(reads: str, arguments: PredictArguments):
     """A classifier of the classes that have names, descriptions or examples. Raises `InputError`."""
-    from toolkit.zero_shot import EntailmentClassifier, ZeroShotClassifier
+    from toolkit.transfer.zero_shot_classifier import EntailmentClassifier, ZeroShotClassifier
 
     examples = Examples([], [], None)
     if arguments.data is not None:
@@ -134,8 +134,8 @@ def fitted(reads: str, arguments: PredictArguments):
 
 def _by_entailment(reads: str, arguments: EvaluateArguments, test: Examples, names: list[str]):
     """The labels predicted, of one run, and fields of the record."""
-    from toolkit.intervals import ratio_interval
-    from toolkit.zero_shot import EntailmentClassifier
+    from toolkit.metrics.intervals import ratio_interval
+    from toolkit.transfer.zero_shot_classifier import EntailmentClassifier
 
     if reads != "texts":
         raise InputError("--method entailment: goes with texts")
@@ -149,9 +149,9 @@ def _by_entailment(reads: str, arguments: EvaluateArguments, test: Examples, nam
 
 def _by_nearness(reads: str, arguments: EvaluateArguments, test: Examples, names: list[str]):
     """The labels predicted, of each seed, and fields of the record."""
-    from toolkit.features import load_featuriser
-    from toolkit.intervals import harmonic_mean_interval, ratio_interval
-    from toolkit.zero_shot import ZeroShotClassifier, reader_of_descriptions
+    from toolkit.metrics.intervals import harmonic_mean_interval, ratio_interval
+    from toolkit.transfer.features import load_featuriser
+    from toolkit.transfer.zero_shot_classifier import ZeroShotClassifier, reader_of_descriptions
 
     featuriser = load_featuriser(arguments.encoder)
     reader = reader_of_descriptions(featuriser, arguments.label_encoder)

@@ -60,7 +60,7 @@ def shelf(name: str) -> Path:
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory) -> Path:
     """The first 400 paragraphs of the sample text, as a file."""
-    from toolkit.data.text import load_text
+    from toolkit.corpora.text import load_text
 
     path = tmp_path_factory.mktemp("corpus") / "corpus.txt"
     path.write_text("\n".join(load_text("sample")["text"][:400]), encoding="utf-8")
@@ -70,7 +70,7 @@ def corpus(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def encoders(corpus, tmp_path_factory) -> dict[str, Path]:
     """A folder of each family, pretrained for a few steps."""
-    from toolkit.cli import main
+    from toolkit.cli.dispatch import main
 
     root = tmp_path_factory.mktemp("encoders")
     for family, flags in TINY_PRETRAINING.items():
@@ -82,7 +82,7 @@ def encoders(corpus, tmp_path_factory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def taggers(encoders, tmp_path_factory) -> dict[str, Path]:
     """A tagger on each of `encoders`, fine-tuned on 60 sentences of the sample."""
-    from toolkit.cli import main
+    from toolkit.cli.dispatch import main
 
     root = tmp_path_factory.mktemp("taggers")
     for family, encoder in encoders.items():

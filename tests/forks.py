@@ -19,10 +19,10 @@ LOADED = (
     "sklearn.metrics",
     "tasks.base",
     "tasks.comparison",
-    "toolkit.intrinsic",
+    "toolkit.transfer.intrinsic",
     "toolkit.models",
     "toolkit.pretraining",
-    "toolkit.training",
+    "toolkit.training.loop",
 )
 TIMEOUT = 500
 _context = multiprocessing.get_context("forkserver")
@@ -80,7 +80,7 @@ def _refuse(*arguments, **flags):
 def _run(arguments: list[str], cwd: Path, files: list[Path], script: Path | None, variables: dict[str, str]) -> None:
     import torch
 
-    from toolkit.cli import main
+    from toolkit.cli.dispatch import main
 
     os.chdir(cwd)
     os.environ.update(variables)

@@ -18,11 +18,11 @@ import time
 
 import torch
 
-import toolkit.batches
-import toolkit.checkpoint
 import toolkit.pretraining
-import toolkit.training
-from toolkit.cli import main
+import toolkit.training.batches
+import toolkit.training.checkpoints
+import toolkit.training.loop
+from toolkit.cli.dispatch import main
 
 
 def _before(owner, name: str, matches=lambda *arguments: True):
@@ -42,13 +42,13 @@ POINTS = {
     "after optimizer step": _after(torch.optim.AdamW, "step"),
     "before checkpoint rename": _before(os, "replace", _is_checkpoint),
     "after checkpoint rename": _after(os, "replace", _is_checkpoint),
-    "before log write": _before(toolkit.training._Window, "mean_loss"),
-    "after log write": _after(toolkit.training.Progress, "show"),
+    "before log write": _before(toolkit.training.loop._Window, "mean_loss"),
+    "after log write": _after(toolkit.training.loop.Progress, "show"),
     "before best weights": _before(os, "replace", lambda source, target: str(target).endswith("model.safetensors")),
     "before the record": _before(os, "replace", lambda source, target: str(target).endswith("results.json")),
-    "while a checkpoint is written": _before(toolkit.checkpoint, "save_file"),
+    "while a checkpoint is written": _before(toolkit.training.checkpoints, "save_file"),
     "while the best run is copied": _before(shutil, "copy2"),
-    "while a worker starts": _before(toolkit.batches, "start_worker"),
+    "while a worker starts": _before(toolkit.training.batches, "start_worker"),
 }
 
 

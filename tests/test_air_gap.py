@@ -164,7 +164,7 @@ def test_data_sets_travel_too(hub, encoders, tmp_path):
 
 
 def test_a_treebank_travels_too(hub, tmp_path):
-    from toolkit.data.source import SAMPLE_TREEBANK
+    from toolkit.data.sources import SAMPLE_TREEBANK
 
     done = hub.run("push", SAMPLE_TREEBANK, "me/treebank", "--repo_type", "dataset")
     assert done.returncode == 0, done.stderr

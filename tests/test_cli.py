@@ -9,7 +9,7 @@ import pytest
 from conftest import FAMILIES, REPOSITORY, run_toolkit
 
 from tasks import TASKS
-from toolkit.cli import COMMANDS
+from toolkit.cli.dispatch import COMMANDS
 
 HELP = [["--help"], *([name, "--help"] for name in COMMANDS)]
 HELP += [["pretrain", family, "--help"] for family in FAMILIES] + [["finetune", task, "--help"] for task in TASKS]
@@ -20,7 +20,7 @@ def test_help_has_an_example_and_loads_nothing_slow(words):
     done = run_toolkit(*words, launcher=("-X", "importtime", "-m"))
     assert done.returncode == 0, done.stderr
     loaded = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
-    assert "toolkit.cli" in loaded
+    assert "toolkit.cli.dispatch" in loaded
     assert not loaded & {"torch", "transformers", "datasets", "gensim", "matplotlib", "evaluate"}
     assert "examples:" in done.stdout
     assert f"  toolkit {words[0] if words[0] != '--help' else 'pretrain'}" in done.stdout
@@ -40,7 +40,7 @@ def test_the_examples_of_the_help_parse(tmp_path):
     import shlex
 
     for name in COMMANDS:
-        command = importlib.import_module(f"toolkit.commands.{name}")
+        command = importlib.import_module(f"toolkit.cli.{name}")
         for line in command.__doc__.splitlines()[1:]:
             if line.startswith("toolkit "):
                 words = shlex.split(line.split(" < ")[0])

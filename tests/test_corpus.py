@@ -11,14 +11,14 @@ import pyarrow.parquet
 import pytest
 from conftest import run_toolkit
 
-from toolkit.data import blocks
-from toolkit.data import corpus as corpora
-from toolkit.data.cleaning import MOST_FAULTS, Cleaning, Notes
-from toolkit.data.corpus import open_corpus
-from toolkit.data.duplicates import DuplicateSearch
-from toolkit.data.formats import json_rows
-from toolkit.data.prepared import AsItIs, open_prepared, prepare
-from toolkit.data.text import load_text
+from toolkit.corpora import blocks
+from toolkit.corpora import corpus as corpora
+from toolkit.corpora.cleaning import MOST_FAULTS, Cleaning, Notes
+from toolkit.corpora.corpus import open_corpus
+from toolkit.corpora.duplicates import DuplicateSearch
+from toolkit.corpora.formats import json_rows
+from toolkit.corpora.prepared import AsItIs, open_prepared, prepare
+from toolkit.corpora.text import load_text
 from toolkit.errors import InputError, RunFailed
 
 FORMATS = ("txt", "txt.gz", "jsonl", "jsonl.gz", "json", "csv", "csv.gz", "parquet", "large.parquet")

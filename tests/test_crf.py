@@ -12,10 +12,10 @@ from test_models import ATTENTION_MASK, INPUT_IDS, SMALL
 from transformers import AutoModelForTokenClassification
 
 from tasks import finetune, predict
-from toolkit.encoders import load_encoder
 from toolkit.errors import InputError
 from toolkit.models import elmo
 from toolkit.models.crf import with_crf
+from toolkit.transfer.encoders import load_encoder
 
 LABELS = torch.tensor([[-100, 2, -100, -100, 1, -100, 0, -100], [-100, 1, -100, -100, -100, -100, -100, -100]])
 

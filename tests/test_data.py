@@ -6,9 +6,9 @@ import json
 import datasets
 import pytest
 
+from toolkit.corpora.text import load_text
 from toolkit.data.rows import hold_out, take_subset
-from toolkit.data.source import splits_of
-from toolkit.data.text import load_text
+from toolkit.data.sources import splits_of
 from toolkit.data.treebank import load_sentences, load_treebank, split_sentences
 from toolkit.errors import InputError
 

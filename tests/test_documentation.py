@@ -8,7 +8,7 @@ import pytest
 from conftest import REPOSITORY
 
 
-@pytest.mark.parametrize("name", ["tasks", "toolkit.metrics"])
+@pytest.mark.parametrize("name", ["tasks", "toolkit.metrics.tagging"])
 def test_examples_in_docstrings(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     results = doctest.testmod(importlib.import_module(name))

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from transformers import ViTConfig, ViTForImageClassification
 
 from tasks import predict
-from toolkit import explain
-from toolkit.data.image import load_labelled_images, open_image
+from toolkit.data.image_files import load_labelled_images, open_image
+from toolkit.explain.saliency import saliency as explain
 
 
 class Network(nn.Module):

@@ -15,11 +15,11 @@ from gensim.test.utils import datapath
 from tokenizers import pre_tokenizers
 from transformers import AutoModel, AutoTokenizer
 
-from toolkit.cli import main
-from toolkit.intrinsic import WORD_SETS, score_words, whole_words
+from toolkit.cli.dispatch import main
+from toolkit.corpora.tokenization import FIRST_CONTINUATION_ID, NUM_BYTES, bert_normalizer, word_spacer
 from toolkit.models.fasttext import BYTES, FastTextConfig, FastTextModel, ngram_hashes
-from toolkit.objectives.skip_gram import train_word_vectors, write_sentences
-from toolkit.tokenization import FIRST_CONTINUATION_ID, NUM_BYTES, bert_normalizer, word_spacer
+from toolkit.pretraining.skip_gram import train_word_vectors, write_sentences
+from toolkit.transfer.intrinsic import WORD_SETS, score_words, whole_words
 
 SETTINGS = {"vector_size": 64, "window": 5, "negative": 5, "min_count": 5, "epochs": 2, "seed": 7, "workers": 1}
 NGRAMS = {"bucket": 50_000, "min_n": 3, "max_n": 6}
@@ -181,7 +181,7 @@ def test_a_lower_casing_tokenizer_of_bytes_is_the_flag(folder, corpus, tmp_path)
 def test_a_tokenizer_that_normalizes_otherwise_is_refused(tmp_path, capsys):
     from tokenizers import normalizers
 
-    from toolkit.tokenization import train_tokenizer
+    from toolkit.corpora.tokenization import train_tokenizer
 
     tokenizer = train_tokenizer((), "bytes")
     tokenizer.backend_tokenizer.normalizer = normalizers.NFKC()

@@ -13,7 +13,7 @@ import pytest
 from conftest import REPOSITORY, TORCHRUN, run_toolkit
 from safetensors.torch import load_file
 
-from toolkit.checkpoint import STATE_FILE, find_fault, list_checkpoints
+from toolkit.training.checkpoints import STATE_FILE, find_fault, list_checkpoints
 
 TIMES = ("seconds", "words_per_second", "tokens_per_second")
 
@@ -312,8 +312,8 @@ def test_a_signal_to_the_whole_job_still_saves(corpus, encoders, tmp_path):
 
 SLOW_DISK = """
 import sys, time
-from toolkit import checkpoint
-from toolkit.cli import main
+from toolkit.training.loop import checkpoints as checkpoint
+from toolkit.cli.dispatch import main
 
 original = checkpoint._sha256
 checkpoint._sha256 = lambda path: time.sleep(0.5) or original(path)

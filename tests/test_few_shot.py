@@ -22,12 +22,12 @@ from transformers import (
     pipeline,
 )
 
-from toolkit.data.episodes import draw_episodes
+from toolkit.data.labelled_text import load_labelled_text
 from toolkit.data.rows import take_subset
-from toolkit.data.text import load_labelled_text
 from toolkit.errors import InputError
-from toolkit.features import load_featuriser
-from toolkit.few_shot import FewShotClassifier
+from toolkit.transfer.episodes import draw_episodes
+from toolkit.transfer.features import load_featuriser
+from toolkit.transfer.few_shot_classifier import FewShotClassifier
 
 PLAIN = {"centre": False, "normalise": False}
 
@@ -317,7 +317,7 @@ def test_to_transformers_it_is_a_model_of_the_same_logits(encoders, genres, tmp_
 
 
 def test_to_transformers_one_of_images_is_a_model_too(digits_encoder, tmp_path):
-    from toolkit.data.image import load_labelled_images, open_image
+    from toolkit.data.image_files import load_labelled_images, open_image
 
     rows = load_labelled_images("sample", "test")
     images = [open_image(row["image"], row["name"]) for row in rows.select(range(40))]
@@ -346,7 +346,7 @@ def test_labels_by_the_dozen_keep_their_own_probabilities(encoders, genres, tmp_
 
 LOAD = """
 import json, sys
-from toolkit.few_shot import FewShotClassifier
+from toolkit.transfer.few_shot_classifier import FewShotClassifier
 texts = json.load(sys.stdin)
 for name in sys.argv[1:]:
     classifier = FewShotClassifier.from_pretrained(name)

@@ -18,7 +18,7 @@ from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from safetensors.torch import load_file
 
-from toolkit.data.image import load_corpus_of_images
+from toolkit.data.image_files import load_corpus_of_images
 
 TEXT = "The old man the boats, and unheard-of wugs frobnicate."
 STAYS = (".toolkit-run", "predictions.jsonl", "confusion_matrix.png")
@@ -49,8 +49,8 @@ save_file(found, sys.argv[2])
 @pytest.fixture(scope="module")
 def made(encoders, taggers, tmp_path_factory, hub) -> dict[str, Path]:
     """A folder of each kind of thing that goes to a Hub."""
-    from toolkit.checkpoint import save_model
-    from toolkit.encoders import load_encoder, load_image_encoder
+    from toolkit.training.checkpoints import save_model
+    from toolkit.transfer.encoders import load_encoder, load_image_encoder
 
     root = tmp_path_factory.mktemp("made")
     commands = {

@@ -13,10 +13,10 @@ from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, ResNetConfig, pipeline
 
 from tasks import finetune, predict
-from toolkit.data.image import load_labelled_images, open_image
-from toolkit.encoders import layers_below_head, load_image_encoder
-from toolkit.intervals import mean_auc_difference, mean_auc_interval
-from toolkit.linear_probe import fit_head, head_of, normalise_by
+from toolkit.data.image_files import load_labelled_images, open_image
+from toolkit.metrics.intervals import mean_auc_difference, mean_auc_interval
+from toolkit.transfer.encoders import layers_below_head, load_image_encoder
+from toolkit.transfer.linear_probe import fit_head, head_of, normalise_by
 
 ENCODERS = {
     "resnet": ["scratch:resnet-tiny", "--learning_rate", "1e-2"],

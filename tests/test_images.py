@@ -18,11 +18,9 @@ from transformers import (
     ResNetForImageClassification,
 )
 
-from toolkit.batches import Draw
-from toolkit.data.image import load_images, load_labelled_images, open_image, splits_of_labelled_images
-from toolkit.encoders import load_image_encoder
+from toolkit.data.image_files import load_images, load_labelled_images, open_image, splits_of_labelled_images
 from toolkit.errors import InputError
-from toolkit.images import Changes, Pixels
+from toolkit.modalities.pixels import Changes, Pixels
 from toolkit.models.fast_resnet import FastResNetConfig, FastResNetForImageClassification, FastResNetModel
 from toolkit.models.googlenet import GoogLeNetConfig, GoogLeNetForImageClassification, GoogLeNetModel
 from toolkit.models.lenet import LeNetConfig, LeNetForImageClassification, LeNetModel
@@ -33,7 +31,9 @@ from toolkit.models.resnet import (
     SmallImageResNetForImageClassification,
     SmallImageResNetModel,
 )
-from toolkit.objectives.supervised import CollateImages, weights_of
+from toolkit.pretraining.supervised import CollateImages, weights_of
+from toolkit.training.batches import Draw
+from toolkit.transfer.encoders import load_image_encoder
 
 SMALL_RESNET = SmallImageResNetConfig(embedding_size=4, hidden_sizes=[4, 8], depths=[1, 2], num_labels=3)
 SMALL_FAST_RESNET = FastResNetConfig(hidden_sizes=[4, 8], num_labels=3)

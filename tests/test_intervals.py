@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
-from toolkit import intervals
-from toolkit.intervals import harmonic_mean_interval, mean_ratio_interval, paired_difference, ratio_interval
+from toolkit.metrics.intervals import harmonic_mean_interval, mean_ratio_interval, paired_difference, ratio_interval
+from toolkit.metrics.tagging import intervals
 
 
 def test_ratio_interval_agrees_with_scipy():

@@ -13,12 +13,20 @@ from gensim.test.utils import datapath
 from tokenizers import pre_tokenizers
 from transformers import AutoModelForMaskedLM, AutoModelForPreTraining, AutoTokenizer
 
-from toolkit.cli import main
+from toolkit.cli.dispatch import main
+from toolkit.corpora.text import load_text
 from toolkit.data.rows import hold_out, spread
-from toolkit.data.text import load_text
-from toolkit.encoders import load_encoder
 from toolkit.errors import InputError
-from toolkit.intrinsic import WORD_SETS, analogies, score_text, score_words, similarity, whole_words, word_vectors
+from toolkit.transfer.encoders import load_encoder
+from toolkit.transfer.intrinsic import (
+    WORD_SETS,
+    analogies,
+    score_text,
+    score_words,
+    similarity,
+    whole_words,
+    word_vectors,
+)
 
 LINES = [
     "The cat sat on the mat.",

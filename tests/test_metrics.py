@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
-from toolkit.metrics import Tagging
+from toolkit.metrics.tagging import Tagging
 
 
 def test_tagging_agrees_with_scikit_learn():

@@ -16,9 +16,9 @@ from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification,
 import toolkit.models
 from toolkit.models import bert, electra, elmo, fasttext, heads, layer_mix, word2vec
 from toolkit.models.contrastive import SimCLRForPreTraining
+from toolkit.models.families import PRESETS, get_preset
 from toolkit.models.few_shot import FewShotForImageClassification, FewShotForSequenceClassification
 from toolkit.models.prototypical import PrototypicalForPreTraining
-from toolkit.presets import PRESETS, get_preset
 
 SMALL = {
     "toolkit-word2vec": word2vec.Word2VecConfig(

@@ -15,12 +15,12 @@ from datasets import Dataset
 from scipy.stats import binom
 from transformers import AutoModel, AutoTokenizer
 
-from toolkit.batches import Draw
-from toolkit.data.corpus import open_corpus
-from toolkit.data.windows import PieceWindows, WordWindows
+from toolkit.corpora.corpus import open_corpus
+from toolkit.corpora.tokenization import continuing_tokens, train_tokenizer
+from toolkit.corpora.windows import PieceWindows, WordWindows
 from toolkit.errors import InputError, RunFailed
-from toolkit.objectives import masked_lm, replaced_token, two_way_lm
-from toolkit.tokenization import continuing_tokens, train_tokenizer
+from toolkit.pretraining import masked_lm, replaced_token, two_way_lm
+from toolkit.training.batches import Draw
 
 TEXTS = ["The old man the boats.", "", "Time flies like an arrow, and fruit flies like a banana."] * 20
 
@@ -197,7 +197,7 @@ def test_vectors_of_tokens_equal_gensim_by_hand(tmp_path):
     """Nothing that a boundary parts is neighbours; a hand-written file with one line a part gives the same vectors."""
     from gensim.models import Word2Vec
 
-    from toolkit.objectives.skip_gram import train_token_vectors
+    from toolkit.pretraining.skip_gram import train_token_vectors
 
     rng = np.random.default_rng(0)
     rows = Dataset.from_dict({"input_ids": [[2, *rng.integers(5, 30, 9).tolist(), 3, 7, 8, 3] for _ in range(300)]})
@@ -296,7 +296,7 @@ def test_word_vectors_equal_gensim_by_hand(corpus, tmp_path):
     from gensim.models import Word2Vec
     from tokenizers import pre_tokenizers
 
-    from toolkit.cli import main
+    from toolkit.cli.dispatch import main
 
     flags = ["--corpus", str(corpus), "--output_dir", str(tmp_path / "w"), "--preset", "word2vec-tiny"]
     flags += ["--workers", "1", "--seed", "7", "--num_train_epochs", "3", "--validation_corpus", str(corpus)]
@@ -336,7 +336,7 @@ def test_word_vectors_equal_gensim_by_hand(corpus, tmp_path):
 
 
 def test_parts_of_a_text_are_written_as_the_whole(corpus, tmp_path, monkeypatch):
-    from toolkit.objectives import skip_gram
+    from toolkit.pretraining import skip_gram
 
     monkeypatch.setattr(skip_gram, "ROWS_A_PART", 100)
     whole = skip_gram.write_sentences([corpus.read_text(encoding="utf-8").splitlines()], tmp_path / "whole.txt")
@@ -349,7 +349,7 @@ def test_parts_of_a_text_are_written_as_the_whole(corpus, tmp_path, monkeypatch)
 
 
 def test_what_goes_wrong_with_a_part_is_said(corpus, tmp_path, monkeypatch):
-    from toolkit.objectives import skip_gram
+    from toolkit.pretraining import skip_gram
 
     def full(texts):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -371,7 +371,7 @@ def test_lines_that_gensim_cuts_train_as_by_hand(corpus, ngrams, tmp_path):
     """A line of more than 10,000 words among others: vocabulary, order of equal counts and learning rate agree."""
     from gensim.models import FastText, Word2Vec
 
-    from toolkit.objectives.skip_gram import train_word_vectors, write_sentences
+    from toolkit.pretraining.skip_gram import train_word_vectors, write_sentences
 
     lines = corpus.read_text(encoding="utf-8").splitlines()
     lines = [" ".join(lines[:200]), "", *lines[200:]]

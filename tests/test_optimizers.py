@@ -10,9 +10,9 @@ from test_processes import FSDP2
 
 from toolkit.errors import InputError
 from toolkit.models.bert import BertForMaskedLM
-from toolkit.optimizers import Muon, MuonWithAdamW, matrices_of_layers
-from toolkit.presets import PRESETS
-from toolkit.training import Pace, _parameter_groups
+from toolkit.models.families import PRESETS
+from toolkit.training.loop import Pace, _parameter_groups
+from toolkit.training.optimizers import Muon, MuonWithAdamW, matrices_of_layers
 
 
 def make_model() -> BertForMaskedLM:

@@ -11,14 +11,14 @@ from PIL import Image
 from transformers import AutoModel, ResNetConfig, TimmWrapperConfig, pipeline
 
 from tasks import predict
-from toolkit.data.image import load_labelled_images, open_image
-from toolkit.encoders import load_image_encoder
-from toolkit.images import each, shifted
+from toolkit.data.image_files import load_labelled_images, open_image
+from toolkit.modalities.pixels import each, shifted
 from toolkit.models.fast_resnet import FastResNetConfig
 from toolkit.models.googlenet import GoogLeNetConfig
 from toolkit.models.lenet import LeNetConfig
 from toolkit.models.pooling import GlobalPooling, PooledConfig, PooledForImageClassification, PooledModel
 from toolkit.models.resnet import SmallImageResNetConfig
+from toolkit.transfer.encoders import load_image_encoder
 
 ENCODERS = {
     "fast_resnet": (FastResNetConfig(hidden_sizes=[4, 8]), 8),

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY, run_toolkit
 
-from toolkit.data import blocks
-from toolkit.data.corpus import open_corpus
-from toolkit.data.prepared import AsItIs, Shard, check_shards, merge, open_prepared, prepare
-from toolkit.data.windows import PieceWindows
+from toolkit.corpora import blocks
+from toolkit.corpora.corpus import open_corpus
+from toolkit.corpora.prepared import AsItIs, Shard, check_shards, merge, open_prepared, prepare
+from toolkit.corpora.tokenization import load_tokenizer, train_tokenizer
+from toolkit.corpora.windows import PieceWindows
 from toolkit.errors import InputError
-from toolkit.tokenization import load_tokenizer, train_tokenizer
 
 
 def some_text(path: Path, num_lines: int, seed: int = 0) -> Path:

@@ -20,8 +20,9 @@ NO_DROPOUT = {
 SLOW = [pytest.param(method, marks=pytest.mark.slow) for method in ("elmo", "electra")]
 SCRIPT = """
 import dataclasses, json, os, sys
-from toolkit import batches, evaluation, presets
-from toolkit.cli import main
+from toolkit.training.loop import batches, evaluation
+from toolkit.models import families as presets
+from toolkit.cli.dispatch import main
 
 name, without_dropout, seen_folder = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3]
 old = presets.PRESETS[name]

@@ -9,13 +9,18 @@ from conftest import run_toolkit, shelf
 from test_faults import kill
 from torch.nn import functional as F
 
-from toolkit.batches import Draw
-from toolkit.data.image import load_labelled_images
-from toolkit.images import new_processor
+from toolkit.data.image_files import load_labelled_images
+from toolkit.modalities.pixels import new_processor
+from toolkit.models.families import get_image_preset
 from toolkit.models.prototypical import PrototypicalConfig, PrototypicalForPreTraining
-from toolkit.objectives.prototypical import CollateEpisodes, episodic_accuracy, images_of_classes, rows_of_classes
-from toolkit.presets import get_image_preset
-from toolkit.processes import make_accelerator
+from toolkit.pretraining.episodes_of_images import (
+    CollateEpisodes,
+    episodic_accuracy,
+    images_of_classes,
+    rows_of_classes,
+)
+from toolkit.training.batches import Draw
+from toolkit.training.distributed import make_accelerator
 
 
 @pytest.fixture(scope="module")

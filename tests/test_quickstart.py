@@ -11,7 +11,7 @@ import pytest
 from conftest import run_toolkit
 from PIL import Image
 
-from toolkit import report
+from toolkit.reports import page as report
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def test_a_bound_that_rounding_moved_off_zero_excludes_nothing():
 
 
 def test_an_encoder_that_gained_nothing_is_explained():
-    from toolkit.commands.quickstart import _notes
+    from toolkit.cli.quickstart import _notes
 
     def encoder(name: str, low: float, high: float) -> dict:
         gain = {"value": (low + high) / 2, "low": low, "high": high}

@@ -10,7 +10,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from transformers import pipeline
 
 from tasks import finetune, predict
-from toolkit.data.text import load_labelled_text, splits_of_labelled_text
+from toolkit.data.labelled_text import load_labelled_text, splits_of_labelled_text
 from toolkit.errors import InputError
 
 ROWS = {"text": ["good film", "bad film", "so good", "too bad"], "label": ["pos", "neg", "pos", "neg"]}

@@ -4,9 +4,8 @@ import pytest
 from tokenizers import AddedToken, normalizers
 from transformers import AutoTokenizer
 
-from toolkit.data.text import load_text
-from toolkit.errors import InputError
-from toolkit.tokenization import (
+from toolkit.corpora.text import load_text
+from toolkit.corpora.tokenization import (
     FIRST_CONTINUATION_ID,
     LineEncoder,
     bert_normalizer,
@@ -19,6 +18,7 @@ from toolkit.tokenization import (
     word_level_tokenizer,
     word_spacer,
 )
+from toolkit.errors import InputError
 
 KINDS = ("wordpiece", "bpe", "word", "bytes")
 

@@ -16,11 +16,11 @@ import torch
 from conftest import REPOSITORY, run_toolkit
 from safetensors.torch import load_file
 
-from toolkit.batches import Draw, ExampleStream, split_draws
 from toolkit.errors import InputError
-from toolkit.evaluation import EVALUATION_EPOCH
-from toolkit.training import Budget, learning_rate_factor
-from toolkit.training_arguments import TrainingArguments
+from toolkit.training.arguments import TrainingArguments
+from toolkit.training.batches import Draw, ExampleStream, split_draws
+from toolkit.training.evaluation import EVALUATION_EPOCH
+from toolkit.training.loop import Budget, learning_rate_factor
 
 
 @pytest.mark.parametrize("lengths", [None, list(range(23))])
@@ -459,8 +459,7 @@ def test_minutes_end_the_run_and_are_recorded(corpus, tmp_path):
 @pytest.mark.parametrize("limit", [{"max_steps": 8}, {"max_minutes": 0.05}])
 def test_draws_know_how_far_the_run_is(limit, workers, corpus, tmp_path, monkeypatch):
     """By steps exactly, also for batches that workers prepare ahead; by minutes as far as the clock has come."""
-    from toolkit.objectives import masked_lm
-    from toolkit.pretraining import pretrain
+    from toolkit.pretraining import masked_lm, pretrain
 
     original = masked_lm.MaskTokens.__call__
 
@@ -565,7 +564,7 @@ def test_the_schedule_of_a_late_start_is_the_usual_one_in_what_is_left():
 
 def test_lower_layers_learn_slower(encoders):
     from tasks.base import FinetuneArguments, _pace
-    from toolkit.encoders import load_encoder
+    from toolkit.transfer.encoders import load_encoder
 
     arguments = FinetuneArguments(encoder="", data="", output_dir="", bottom_rate=0.25, probe_ratio=0.2)
     expected = {

@@ -9,10 +9,10 @@ import torch
 from sklearn.metrics import f1_score
 from torch.nn import functional as F
 
-from toolkit.batches import Draw
-from toolkit.data.text import load_labelled_text
-from toolkit.few_shot import FewShotClassifier
-from toolkit.tuning import CollateClasses, contrastive_loss
+from toolkit.data.labelled_text import load_labelled_text
+from toolkit.training.batches import Draw
+from toolkit.transfer.few_shot_classifier import FewShotClassifier
+from toolkit.transfer.few_shot_tuning import CollateClasses, contrastive_loss
 
 
 def test_the_loss_is_that_of_all_pairs_by_hand():

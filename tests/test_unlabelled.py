@@ -9,12 +9,12 @@ from conftest import run_toolkit
 from torchvision.transforms.v2 import functional as v2
 from transformers import AutoModel, AutoModelForImageClassification, ViTConfig, ViTModel
 
-from toolkit.batches import Draw
-from toolkit.data.image import load_corpus_of_images, load_labelled_images, open_image
-from toolkit.encoders import load_image_encoder
-from toolkit.images import Changes, Pixels, Views, _recolored, rows_of_pixels
+from toolkit.data.image_files import load_corpus_of_images, load_labelled_images, open_image
+from toolkit.modalities.pixels import Changes, Pixels, Views, _recolored, rows_of_pixels
 from toolkit.models.contrastive import SimCLRForPreTraining, around, contrastive_loss
-from toolkit.objectives.masked_image import CollateMasked, masked_autoencoder, without_decoder
+from toolkit.pretraining.masked_image import CollateMasked, masked_autoencoder, without_decoder
+from toolkit.training.batches import Draw
+from toolkit.transfer.encoders import load_image_encoder
 
 
 def digits(count: int, size: int = 16) -> torch.Tensor:

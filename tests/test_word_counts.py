@@ -7,10 +7,10 @@ from collections import Counter
 import pytest
 from conftest import run_toolkit
 
-from toolkit.data import blocks
-from toolkit.data.corpus import open_corpus
-from toolkit.tokenization import bert_normalizer, train_on_corpus, word_spacer
-from toolkit.word_counts import LETTERS_A_WORD, DistinctCount, PackedCounts, WordCounts, count_words
+from toolkit.corpora import blocks
+from toolkit.corpora.corpus import open_corpus
+from toolkit.corpora.tokenization import bert_normalizer, train_on_corpus, word_spacer
+from toolkit.corpora.word_counts import LETTERS_A_WORD, DistinctCount, PackedCounts, WordCounts, count_words
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from scipy.stats import hmean
 from sklearn.metrics import accuracy_score
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from toolkit.data.text import load_labelled_text
+from toolkit.data.labelled_text import load_labelled_text
 from toolkit.errors import InputError
-from toolkit.features import load_featuriser
-from toolkit.zero_shot import EntailmentClassifier, ZeroShotClassifier
+from toolkit.transfer.features import load_featuriser
+from toolkit.transfer.zero_shot_classifier import EntailmentClassifier, ZeroShotClassifier
 
 TOPICS = {"cooking": "food and recipes", "space": "stars and planets", "sport": "a football match"}
 TEXTS = ["Boil the pasta, then add salt.", "Jupiter has many moons.", "The striker missed a penalty."]

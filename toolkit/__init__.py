@@ -11,11 +11,11 @@ import wrapt
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "FewShotClassifier": "toolkit.few_shot",
+    "FewShotClassifier": "toolkit.transfer.few_shot_classifier",
     "InputError": "toolkit.errors",
-    "TrainingArguments": "toolkit.training_arguments",
-    "train": "toolkit.training",
-    "load_text": "toolkit.data.text",
+    "TrainingArguments": "toolkit.training.arguments",
+    "train": "toolkit.training.loop",
+    "load_text": "toolkit.corpora.text",
     "load_treebank": "toolkit.data.treebank",
     "pretrain": "toolkit.pretraining",
 }

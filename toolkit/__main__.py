@@ -1,3 +1,3 @@
-from toolkit.cli import entry_point
+from toolkit.cli.dispatch import entry_point
 
 entry_point()

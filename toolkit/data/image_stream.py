@@ -9,12 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from toolkit.data import source as sources
-from toolkit.data.blocks import READ_ERRORS, is_damage, stamp_of
-from toolkit.data.corpus import cache_folder, digest, locked
-from toolkit.data.image import dataset_of_images
+from toolkit.corpora.blocks import READ_ERRORS, is_damage, stamp_of
+from toolkit.corpora.corpus import cache_folder, digest, locked
+from toolkit.data import sources
+from toolkit.data.image_files import dataset_of_images
 from toolkit.errors import InputError, RunFailed, first_line
-from toolkit.results import write_json
+from toolkit.reports.results import write_json
 
 BUILDERS = {".parquet": "parquet", ".tar": "webdataset"}
 ROWS_TOGETHER = 16

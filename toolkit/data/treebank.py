@@ -7,7 +7,7 @@ The format is https://universaldependencies.org/format.html. Words are the lines
 from collections.abc import Iterator
 from pathlib import Path
 
-from toolkit.data import source as sources
+from toolkit.data import sources
 from toolkit.errors import InputError
 
 COLUMNS = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")

@@ -1,8 +1,8 @@
 """fastText as a Hugging Face encoder: a table of word vectors, and one of n-grams for the words that it lacks.
 
 Bojanowski, Grave, Joulin & Mikolov (2017), "Enriching word vectors with subword information",
-https://arxiv.org/abs/1607.04606. gensim trains the vectors (`toolkit.objectives.skip_gram`); this file holds them. The
-heads are word2vec's, windows of neighbours.
+https://arxiv.org/abs/1607.04606. gensim trains the vectors (`toolkit.pretraining.skip_gram`); this file holds them.
+The heads are word2vec's, windows of neighbours.
 
 The input is a sequence of *pieces*, as `toolkit pretrain fasttext` leaves a tokenizer for them: a word of the
 vocabulary is one piece, any other one piece a byte. The vector of a word of one piece stands in the table; that of

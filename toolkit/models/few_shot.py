@@ -1,7 +1,7 @@
 """A few-shot classifier as a model: an encoder, and how its features are compared with those of labelled examples.
 
 Features are the mean of the encoder's last states over tokens or space. Prototypes: Snell, Swersky & Zemel (2017),
-https://arxiv.org/abs/1703.05175. `toolkit.few_shot.FewShotClassifier` learns and writes it; this file alone reads it.
+https://arxiv.org/abs/1703.05175. `toolkit.transfer.few_shot_classifier` learns and writes it.
 
 Shape legend: B batch, T tokens, D features, P points, C classes.
 """

@@ -1,7 +1,7 @@
 """word2vec as a Hugging Face encoder: a table of word vectors.
 
 Mikolov, Chen, Corrado & Dean (2013), "Efficient estimation of word representations in vector space",
-https://arxiv.org/abs/1301.3781. gensim trains the vectors (`toolkit.objectives.skip_gram`); this file holds them. The
+https://arxiv.org/abs/1301.3781. gensim trains the vectors (`toolkit.pretraining.skip_gram`); this file holds them. The
 heads read windows of neighbours, as in Collobert, Weston, Bottou, Karlen, Kavukcuoglu & Kuksa (2011), "Natural
 language processing (almost) from scratch", https://arxiv.org/abs/1103.0398: a vector alone does not know its context.
 To classify a text, the largest value of each feature over all windows counts: Kim (2014), "Convolutional neural

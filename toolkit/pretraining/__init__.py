@@ -62,8 +62,8 @@ def pretrain(method: str, **flags: Any) -> dict[str, Any]:
 
 def run(method: str, arguments: Any) -> dict[str, Any]:
     """The same, from the dataclass of the flags."""
-    from toolkit.results import finished_run
-    from toolkit.upload import share
+    from toolkit.hub.upload import share
+    from toolkit.reports.results import finished_run
 
     record = finished_run(arguments) if hasattr(arguments, "resume") else None
     record = record or PRETRAINING[method][1](arguments)

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from toolkit.data.arguments import Packing, TextArguments
+from toolkit.corpora.arguments import Packing, TextArguments
 from toolkit.errors import InputError, check_flags, check_not_negative, check_positive, check_share
-from toolkit.training_arguments import SharedArguments, TrainingArguments
+from toolkit.training.arguments import SharedArguments, TrainingArguments
 
 SHORTEST_OF_PIECES, SHORTEST_OF_WORDS = 8, 3  # windows
 

@@ -17,17 +17,17 @@ from toolkit.pretraining.arguments import (
     SimCLRArguments,
     ViTMAEArguments,
 )
-from toolkit.pretraining.base import Run
+from toolkit.pretraining.run import Run
 
 
 def pretrain_on_labels(method: str, arguments: ResNetArguments) -> dict[str, Any]:
     """An image classifier, whose encoder has learned to see what tells the labels apart."""
     import torch
 
-    from toolkit.data.image import load_labelled_images
-    from toolkit.encoders import SCRATCH, load_image_encoder
-    from toolkit.objectives.supervised import CollateImages, held_out_accuracy, set_loss, weights_of
-    from toolkit.presets import get_image_preset
+    from toolkit.data.image_files import load_labelled_images
+    from toolkit.models.families import get_image_preset
+    from toolkit.pretraining.supervised import CollateImages, held_out_accuracy, set_loss, weights_of
+    from toolkit.transfer.encoders import SCRATCH, load_image_encoder
 
     run = ImageRun(method, arguments)
     get_image_preset(arguments.preset, method)
@@ -69,11 +69,11 @@ def pretrain_simclr(arguments: SimCLRArguments) -> dict[str, Any]:
     """An encoder that tells two views of an image from all other images."""
     import torch
 
-    from toolkit.encoders import SCRATCH, load_image_encoder
-    from toolkit.images import Views
+    from toolkit.modalities.pixels import Views
     from toolkit.models.contrastive import around
-    from toolkit.objectives.contrastive import CollateViews
-    from toolkit.presets import get_image_preset
+    from toolkit.models.families import get_image_preset
+    from toolkit.pretraining.views import CollateViews
+    from toolkit.transfer.encoders import SCRATCH, load_image_encoder
 
     run = ImageRun("simclr", arguments)
     preset = get_image_preset(arguments.preset)
@@ -97,9 +97,9 @@ def pretrain_vit_mae(arguments: ViTMAEArguments) -> dict[str, Any]:
     """A vision transformer that guesses what is hidden of an image."""
     import torch
 
-    from toolkit.images import Changes, new_processor
-    from toolkit.objectives.masked_image import CollateMasked, masked_autoencoder, without_decoder
-    from toolkit.presets import get_image_preset
+    from toolkit.modalities.pixels import Changes, new_processor
+    from toolkit.models.families import get_image_preset
+    from toolkit.pretraining.masked_image import CollateMasked, masked_autoencoder, without_decoder
 
     run = ImageRun("vit-mae", arguments)
     preset = get_image_preset(arguments.preset, "vit")
@@ -121,12 +121,17 @@ def pretrain_prototypical(arguments: PrototypicalArguments) -> dict[str, Any]:
     """An encoder that tells classes apart which it knows by a few images each."""
     import torch
 
-    from toolkit.data.image import load_labelled_images
-    from toolkit.encoders import SCRATCH, load_image_encoder
-    from toolkit.images import Changes
+    from toolkit.data.image_files import load_labelled_images
+    from toolkit.modalities.pixels import Changes
+    from toolkit.models.families import get_image_preset
     from toolkit.models.prototypical import PrototypicalConfig, PrototypicalForPreTraining
-    from toolkit.objectives.prototypical import CollateEpisodes, episodic_accuracy, images_of_classes, rows_of_classes
-    from toolkit.presets import get_image_preset
+    from toolkit.pretraining.episodes_of_images import (
+        CollateEpisodes,
+        episodic_accuracy,
+        images_of_classes,
+        rows_of_classes,
+    )
+    from toolkit.transfer.encoders import SCRATCH, load_image_encoder
 
     run = ImageRun("prototypical", arguments)
     get_image_preset(arguments.preset)
@@ -175,7 +180,7 @@ class ImageRun(Run):
         """Images to train on and held-out ones, by a function of the name of a split; with `--streaming` a stream."""
         if self.arguments.streaming:
             return self.load_stream()
-        from toolkit.data.image import splits_of_labelled_images
+        from toolkit.data.image_files import splits_of_labelled_images
 
         train_rows = self.sound(load(self.arguments.split))
         if "validation" in splits_of_labelled_images(self.arguments.corpus):
@@ -204,12 +209,12 @@ class ImageRun(Run):
 
     def sound(self, rows):
         """The rows, without broken images where those are to be left out."""
-        from toolkit.data.image import without_broken
+        from toolkit.data.image_files import without_broken
 
         return without_broken(rows, self.say) if self.arguments.skip_broken else rows
 
     def load_unlabelled(self) -> tuple[Any, Any]:
-        from toolkit.data.image import load_corpus_of_images
+        from toolkit.data.image_files import load_corpus_of_images
 
         return self.load(
             lambda split: load_corpus_of_images(self.arguments.corpus, split, self.arguments.image_column)
@@ -217,7 +222,7 @@ class ImageRun(Run):
 
     def pixels(self, train_rows, validation_rows, processor, label2id: dict[str, int] | None = None):
         """Both as rows of pixels, with ids of labels where there are any."""
-        from toolkit.images import StreamedPixels, rows_of_pixels
+        from toolkit.modalities.pixels import StreamedPixels, rows_of_pixels
 
         self.say("reading images")
         label2id = label2id or {}
@@ -229,6 +234,6 @@ class ImageRun(Run):
 
     def some_of(self, rows):
         """Enough of the images to know what they look like."""
-        from toolkit.images import NUM_MEASURED
+        from toolkit.modalities.pixels import NUM_MEASURED
 
         return self.sound(rows.first(NUM_MEASURED)) if isinstance(rows, ImageStream) else rows

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from toolkit.data.prepared import Recipe, Shard, check_shards, merge
+from toolkit.corpora.prepared import Recipe, Shard, check_shards, merge
 from toolkit.errors import InputError
 from toolkit.pretraining.arguments import (
     MergeArguments,
@@ -15,7 +15,7 @@ from toolkit.pretraining.arguments import (
     PrepareElmoArguments,
 )
 from toolkit.pretraining.text import OUTPUT_WORDS, PREPARED_FILE, TOKENIZER, WINDOWS, TextRun
-from toolkit.results import RESULTS_FILE, check_output_dir, create_output_dir, write_json
+from toolkit.reports.results import RESULTS_FILE, check_output_dir, create_output_dir, write_json
 
 PREPARATION: dict[str, type] = {
     "bert": PrepareBertArguments,

@@ -7,10 +7,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from toolkit.data.corpus import Corpus, cache_folder, digest, locked, open_corpus_of
-from toolkit.data.prepared import WHOLE, Recipe, Shard, notes_of, open_prepared, prepare
+from toolkit.corpora.corpus import Corpus, cache_folder, digest, locked, open_corpus_of
+from toolkit.corpora.prepared import WHOLE, Recipe, Shard, notes_of, open_prepared, prepare
+from toolkit.corpora.windows import PieceWindows, WordWindows
 from toolkit.data.rows import spread
-from toolkit.data.windows import PieceWindows, WordWindows
 from toolkit.errors import InputError, readable
 from toolkit.pretraining.arguments import (
     BertArguments,
@@ -20,8 +20,8 @@ from toolkit.pretraining.arguments import (
     FastTextArguments,
     Word2VecArguments,
 )
-from toolkit.pretraining.base import Run
-from toolkit.progress import Parts
+from toolkit.pretraining.run import Run
+from toolkit.reports.progress import Parts
 
 OUTPUT_WORDS = "output_words"  # the tokenizer of the words that an ELMo predicts, in its folder
 PREPARED_FILE, TOKENIZER = "prepared.json", "tokenizer"  # in a folder of `toolkit prepare`
@@ -30,7 +30,7 @@ WINDOWS = {"bert": "pieces", "electra": "pieces", "elmo": "words"}
 
 def pretrain_word2vec(arguments: Word2VecArguments) -> dict[str, Any]:
     """gensim trains the vectors; they become a `Word2VecModel`."""
-    from toolkit.tokenization import (
+    from toolkit.corpora.tokenization import (
         bert_normalizer,
         load_tokenizer,
         token_spacer,
@@ -57,7 +57,7 @@ def pretrain_word2vec(arguments: Word2VecArguments) -> dict[str, Any]:
 
 def pretrain_fasttext(arguments: FastTextArguments) -> dict[str, Any]:
     """gensim trains vectors of words and of n-grams; they become a `FastTextModel`."""
-    from toolkit.tokenization import with_whole_words, word_spacer
+    from toolkit.corpora.tokenization import with_whole_words, word_spacer
 
     run = TextRun("fasttext", arguments)
     byte_tokenizer = run.byte_tokenizer("a fastText")
@@ -85,7 +85,7 @@ def pretrain_elmo(arguments: ElmoArguments) -> dict[str, Any]:
     tokenizer, words, rows = run.windows_of_words("an ELMo")
 
     from toolkit.models.elmo import ElmoForPreTraining
-    from toolkit.objectives.two_way_lm import PredictNeighbours
+    from toolkit.pretraining.two_way_lm import PredictNeighbours
 
     exact = PredictNeighbours(tokenizer.pad_token_id, words.sep_token_id, len(words), arguments.seed)
     consecutive = arguments.consecutive_windows
@@ -105,7 +105,7 @@ def pretrain_bert(arguments: BertArguments) -> dict[str, Any]:
     tokenizer, rows = run.windows_of_pieces("a BERT", arguments.whole_word_mask)
 
     from toolkit.models.bert import BertForMaskedLM
-    from toolkit.objectives.masked_lm import MaskTokens
+    from toolkit.pretraining.masked_lm import MaskTokens
 
     return run.train_to_fill_in(tokenizer, rows, BertForMaskedLM, MaskTokens)
 
@@ -116,7 +116,7 @@ def pretrain_electra(arguments: ElectraArguments) -> dict[str, Any]:
     tokenizer, rows = run.windows_of_pieces("an ELECTRA", arguments.whole_word_mask)
 
     from toolkit.models.electra import ElectraForPreTraining
-    from toolkit.objectives.replaced_token import ReplaceTokens
+    from toolkit.pretraining.replaced_token import ReplaceTokens
 
     settings = {"discriminator_weight": arguments.discriminator_weight}
     if arguments.generator_size is not None:
@@ -141,7 +141,7 @@ class MadeWindows:
     settings: dict[str, Any]
 
     def tokenizer(self, name: str):
-        from toolkit.tokenization import load_tokenizer
+        from toolkit.corpora.tokenization import load_tokenizer
 
         tokenizer = load_tokenizer(self.folder / name)
         if name == TOKENIZER and self.settings["windows"] == "pieces":
@@ -187,7 +187,7 @@ class TextRun(Run):
     """What these methods share: the corpus, tokenizers, windows of text."""
 
     def __init__(self, method: str, arguments: Any, resume: bool | None = None):
-        from toolkit.presets import get_preset
+        from toolkit.models.families import get_preset
 
         preset = get_preset(arguments.preset, method)
         super().__init__(method, arguments, resume)
@@ -218,7 +218,7 @@ class TextRun(Run):
         """One that spells words, for `reader`: that of `--tokenizer`, or a new one."""
         from tokenizers.normalizers import BertNormalizer
 
-        from toolkit.tokenization import is_byte_level, load_tokenizer, train_tokenizer
+        from toolkit.corpora.tokenization import is_byte_level, load_tokenizer, train_tokenizer
 
         name = self.arguments.tokenizer
         if name is None:
@@ -248,8 +248,8 @@ class TextRun(Run):
 
         With `marks_words` it has to mark the pieces that continue a word, or `InputError` is raised.
         """
-        from toolkit.presets import MAX_POSITIONS
-        from toolkit.tokenization import continuing_tokens
+        from toolkit.corpora.tokenization import continuing_tokens
+        from toolkit.models.families import MAX_POSITIONS
 
         if self.made is not None:
             return self.made.tokenizer(TOKENIZER), self.made.rows()
@@ -271,7 +271,7 @@ class TextRun(Run):
         **options: Any,
     ) -> dict[str, Any]:
         """Train on windows of pieces; `settings` go into the model's configuration, `options` to `train`."""
-        from toolkit.tokenization import continuing_tokens
+        from toolkit.corpora.tokenization import continuing_tokens
 
         arguments, special = self.arguments, tokenizer.all_special_ids
         config = self.preset.config(len(tokenizer))
@@ -298,8 +298,8 @@ class TextRun(Run):
         """What training starts from where it is not random: attention, the bias of the output layer, embeddings."""
         import torch
 
-        from toolkit.objectives.masked_lm import count_tokens
-        from toolkit.objectives.skip_gram import train_token_vectors
+        from toolkit.pretraining.masked_lm import count_tokens
+        from toolkit.pretraining.skip_gram import train_token_vectors
 
         arguments, embeddings = self.arguments, model.get_input_embeddings()
         if arguments.attention == "neighbours":
@@ -315,7 +315,7 @@ class TextRun(Run):
 
     def piece_tokenizer(self, reader: str):
         """One of pieces of words with a [MASK], for `reader`: that of `--tokenizer`, or a WordPiece made here."""
-        from toolkit.tokenization import bert_normalizer, load_tokenizer, spells_words
+        from toolkit.corpora.tokenization import bert_normalizer, load_tokenizer, spells_words
 
         arguments = self.arguments
         if arguments.tokenizer is None:
@@ -340,10 +340,10 @@ class TextRun(Run):
         from concurrent.futures import ThreadPoolExecutor
         from importlib import import_module
 
-        from toolkit.intervals import ratio_interval
-        from toolkit.objectives.skip_gram import held_out_losses, train_word_vectors, write_corpus
-        from toolkit.results import LOG_FILE
-        from toolkit.tokenization import words_that_fit
+        from toolkit.corpora.tokenization import words_that_fit
+        from toolkit.metrics.intervals import ratio_interval
+        from toolkit.pretraining.skip_gram import held_out_losses, train_word_vectors, write_corpus
+        from toolkit.reports.results import LOG_FILE
 
         if not self.is_main:
             return {}
@@ -359,7 +359,10 @@ class TextRun(Run):
             if self.has_launcher and self.accelerator.num_processes > 1:
                 self.say("these are threads of the main process; gensim has no use for the other processes")
             start = self.stopwatch.seconds
-            for name in (f"toolkit.models.{self.method}", "toolkit.checkpoint"):  # they load torch, in seconds
+            for name in (
+                f"toolkit.models.{self.method}",
+                "toolkit.training.checkpoints",
+            ):  # torch takes seconds
                 meanwhile.submit(import_module, name)
 
             def on_epoch_end(num_epochs: int, seconds: float) -> None:
@@ -389,7 +392,7 @@ class TextRun(Run):
         lengths = [len(words) for words in lines]
         known = [sum(word in vectors.wv.key_to_index for word in words) for words in lines]
         loss_sums, pair_counts = held_out_losses(vectors, lines, arguments.seed)
-        from toolkit.checkpoint import save_model  # here, where it is loaded already
+        from toolkit.training.checkpoints import save_model  # here, where it is loaded already
 
         output_dir = self.create_output_dir()
         save_model(output_dir, model, tokenizer)
@@ -421,7 +424,7 @@ class TextRun(Run):
 
     def new_tokenizer(self, kind: Literal["wordpiece", "word"], normalizer):
         """A tokenizer of that kind, of the preset's size, trained on the corpus, or kept from when it was before."""
-        from toolkit.tokenization import load_tokenizer, train_on_corpus
+        from toolkit.corpora.tokenization import load_tokenizer, train_on_corpus
 
         arguments = self.arguments
         vocab_size = arguments.vocab_size or self.preset.vocab_size

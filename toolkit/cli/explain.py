@@ -1,0 +1,61 @@
+"""Show what an image classifier looks at: its kernels, what its layers see, which parts of an image count.
+
+toolkit explain runs/animals frog.png --output_dir runs/frog
+toolkit explain runs/animals frog.png --output_dir runs/frog --label cat --layers fast_resnet.blocks.0
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolkit.cli.flags import parse_flags
+from toolkit.errors import InputError
+
+
+@dataclass
+class ExplainArguments:
+    folder: str
+    """Folder or Hub id of a fine-tuned image classifier."""
+    image: str
+    """The image."""
+    output_dir: str
+    """Folder for the pictures."""
+    label: str | None = None
+    """The label that counts (default: the one that the network gives the image)."""
+    layers: list[str] | None = None
+    """Layers whose maps are shown (default: up to four, the last at each resolution)."""
+
+
+def parse(arguments: list[str]) -> ExplainArguments:
+    return parse_flags(arguments, ExplainArguments, "toolkit explain", __doc__, positionals=["folder", "image"])
+
+
+def run(arguments: ExplainArguments) -> None:
+    import numpy as np
+    import torch
+
+    from tasks import task_of
+    from toolkit.data.image_files import open_image
+    from toolkit.explain.pictures import write_explanation
+    from toolkit.modalities.pixels import Pixels
+
+    task = task_of(arguments.folder)
+    if task.name != "image":
+        raise InputError(f"{arguments.folder}: its task is {task.name}, expected one fine-tuned on images")
+    image = open_image({"bytes": None, "path": arguments.image}, arguments.image)
+    model, processor = task.load_finetuned(arguments.folder)
+    model.eval()
+    reader = Pixels(processor)
+    shown = torch.from_numpy(np.array(reader.fit(image)))
+    pixels = reader.normalise(shown[None])
+    with torch.no_grad():
+        ((predicted, probabilities),) = task.read([{}], task.logits(model, {"pixel_values": pixels}), model)
+    label = arguments.label or predicted
+    if label not in probabilities:
+        raise InputError(f"--label {label}: not a label of {arguments.folder}, which has {', '.join(probabilities)}")
+    folder = Path(arguments.output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--output_dir {folder}: there is a file of that name")
+    files = write_explanation(model, shown.permute(1, 2, 0).numpy(), pixels, label, arguments.layers, folder)
+    print(f"{label}\t{probabilities[label]:.4f}\t{arguments.image}")
+    print(*files, sep="\n", file=sys.stderr)

@@ -1,0 +1,28 @@
+"""Put a task's head on an encoder and train it on labelled data: pos (tags of words), text (labels of texts) or image
+(labels of images).
+
+toolkit finetune pos --encoder runs/elmo --data sample --output_dir runs/tagger
+toolkit finetune pos --encoder scratch:runs/elmo --data sample --train_size 50 --output_dir runs/tagger_scratch
+toolkit finetune pos --encoder runs/bert --data UD_Finnish-TDT/ --output_dir runs/number --tag_column Number
+toolkit finetune pos --encoder runs/bert --data sample --output_dir runs/crf_tagger --head crf
+toolkit finetune text --encoder runs/elmo --data reviews.csv --output_dir runs/reviews --learning_rates 1e-3 3e-3
+toolkit finetune image --encoder runs/resnet --data x_rays/ --output_dir runs/x_rays --choose_threshold
+toolkit finetune image --encoder scratch:timm/convnext_atto --data sample --output_dir runs/digits
+toolkit finetune text --encoder scratch:bert-tiny --data sample --train_size 10 --per_class --output_dir runs/genres
+"""
+
+from tasks import TASKS, FinetuneArguments
+from toolkit.cli.flags import parse_kind
+
+
+def parse(arguments: list[str]) -> tuple[str, FinetuneArguments]:
+    classes = {name: task.arguments_class for name, task in TASKS.items()}
+    return parse_kind(arguments, "toolkit finetune", "TASK", classes, __doc__)
+
+
+def run(parsed: tuple[str, FinetuneArguments]) -> None:
+    from tasks.base import finetune
+    from toolkit.cli.score import show
+
+    name, arguments = parsed
+    show(finetune(TASKS[name], arguments))

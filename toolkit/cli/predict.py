@@ -1,0 +1,56 @@
+"""Label what is new with a fine-tuned checkpoint: words with tags, texts or images with labels, each with its
+probability.
+
+toolkit predict runs/tagger 'The old man the boats.'
+toolkit predict runs/tagger < sentences.txt > tagged.tsv
+toolkit predict runs/tagger test.conllu --output_format jsonl
+toolkit predict runs/x_rays new_scans/ scan.png
+toolkit predict runs/reviews 'a gem of a film' new_reviews.csv
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from toolkit.cli.flags import parse_flags
+from toolkit.data.sources import find_inputs
+from toolkit.errors import InputError
+
+
+@dataclass
+class PredictArguments:
+    folder: str
+    """Folder or Hub id of a fine-tuned checkpoint."""
+    inputs: list[str] = field(default_factory=list)
+    """Texts, or files of text or of the task's data, of images also folders; without any, text from standard input, a
+    sentence a line."""
+    output_format: Literal["tsv", "jsonl"] = "tsv"
+    """tsv: word, tag and probability, a blank line between sentences, or label, probability and text or image;
+    jsonl: a sentence, text or image a line."""
+
+
+def parse(arguments: list[str]) -> PredictArguments:
+    return parse_flags(arguments, PredictArguments, "toolkit predict", __doc__, positionals=["folder", "inputs"])
+
+
+def run(arguments: PredictArguments) -> None:
+    from tasks import load_predictor, task_of
+
+    task = task_of(arguments.folder)
+    rows = task.unlabelled(read_inputs(arguments.inputs))
+    predictor = load_predictor(task, arguments.folder)
+    for row, prediction in zip(rows, predictor(rows), strict=True):
+        if arguments.output_format == "jsonl":
+            print(json.dumps(task.as_json(row, prediction), ensure_ascii=False))
+        else:
+            print(task.as_text(row, prediction))
+
+
+def read_inputs(words: Sequence[str]) -> list[str | Path]:
+    """Those that a user named, or the lines of standard input. Raises `InputError` where nobody will type there."""
+    if not words and sys.stdin.isatty():
+        raise InputError("nothing to label: give texts, files, or text on standard input")
+    return find_inputs(words) or [line.rstrip("\n") for line in sys.stdin if line.strip()]

@@ -1,0 +1,37 @@
+"""Pretrain on text, or on images with labels (resnet, googlenet, lenet, vit, mlp) or without (simclr, vit-mae).
+
+toolkit pretrain elmo --corpus sample --output_dir runs/elmo --preset elmo-tiny --max_minutes 1
+toolkit pretrain bert --corpus 'texts/*.txt.gz' --output_dir runs/bert --max_steps 10000
+toolkit pretrain word2vec --corpus articles.jsonl --text_column body --output_dir runs/word2vec
+toolkit pretrain fasttext --corpus my_texts/ --output_dir runs/fasttext --preset fasttext-small --workers 8
+toolkit pretrain resnet --corpus photos/ --output_dir runs/resnet --augment flip shift --max_minutes 10
+toolkit pretrain simclr --corpus unlabelled_photos/ --output_dir runs/simclr --preset resnet-fast --max_minutes 30
+torchrun --nproc_per_node 2 -m toolkit pretrain bert --corpus sample --output_dir runs/bert --max_steps 100
+"""
+
+from typing import Any
+
+from toolkit import pretraining
+from toolkit.cli.flags import parse_kind
+from toolkit.reports.results import is_main_process
+
+
+def parse(arguments: list[str]) -> tuple[str, Any]:
+    classes = {method: found[0] for method, found in pretraining.PRETRAINING.items()}
+    return parse_kind(arguments, "toolkit pretrain", "METHOD", classes, __doc__)
+
+
+def run(parsed: tuple[str, Any]) -> None:
+    method, arguments = parsed
+    record = pretraining.run(method, arguments)
+    if record and is_main_process():
+        figures = (
+            f"{name} {figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
+            for name, figure in record["metrics"].items()
+            if name in ("loss", "accuracy")
+        )
+        print(
+            f"{arguments.output_dir}: {record['parameters']:,} parameters, {record['training_seconds']:,.0f} s, "
+            f"{record['throughput']:,.0f} {record['throughput_unit']}, "
+            f"held-out {', '.join(figures)}"
+        )

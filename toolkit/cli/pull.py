@@ -1,0 +1,50 @@
+"""Fetch a model or data set from a Hub to a folder, whole and verified; it needs no network afterwards.
+
+toolkit pull me/tagger runs/tagger
+toolkit pull me/tagger runs/tagger_v1 --revision v1
+toolkit pull me/my-data data/my-data --repo_type dataset
+"""
+
+from dataclasses import dataclass
+
+from toolkit.cli.flags import parse_flags
+from toolkit.errors import check_positive
+from toolkit.hub.download import MAX_GIGABYTES
+from toolkit.hub.safety import Kind
+
+
+@dataclass
+class PullArguments:
+    repo_id: str
+    """Repository, like org/name."""
+    folder: str
+    """Folder for it, which is made."""
+    repo_type: Kind = "model"
+    """model or dataset."""
+    revision: str | None = None
+    """Branch, tag or commit (default: the newest of main)."""
+    skip_refused: bool = False
+    """Leave out files that are refused, such as pickles, instead of refusing the repository."""
+    max_gigabytes: float = MAX_GIGABYTES
+    """Refuse a repository that is larger."""
+
+    def __post_init__(self):
+        check_positive(self, "max_gigabytes")
+
+
+def parse(arguments: list[str]) -> PullArguments:
+    return parse_flags(arguments, PullArguments, "toolkit pull", __doc__, positionals=["repo_id", "folder"])
+
+
+def run(arguments: PullArguments) -> None:
+    from toolkit.hub.download import pull
+
+    commit = pull(
+        arguments.repo_id,
+        arguments.folder,
+        revision=arguments.revision,
+        kind=arguments.repo_type,
+        skip_refused=arguments.skip_refused,
+        max_gigabytes=arguments.max_gigabytes,
+    )
+    print(f"{arguments.folder}: {arguments.repo_id} at commit {commit}, every file verified")

@@ -1,0 +1,153 @@
+"""See in minutes what pretraining buys: three encoders of text, two tasks; one of images; a table of each task.
+
+toolkit quickstart
+toolkit quickstart --output_dir runs/first_look
+"""
+
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from toolkit.cli.flags import parse_flags
+from toolkit.errors import Interrupted, check_positive
+
+LABEL_BUDGETS = (50, None)  # training sentences; None is all
+SEEDS = (0, 1, 2)
+LEARNING_RATES = (1e-3, 1e-2)
+TEXT_LEARNING_RATES = (3e-3,)
+FINETUNING: dict[str, Any] = {"max_steps": 100, "batch_size": 16, "eval_steps": 25, "logging_steps": 25}
+PRETRAINING: dict[str, dict[str, Any]] = {
+    "word2vec": {"preset": "word2vec-tiny", "min_count": 3, "num_train_epochs": 10, "workers": 1},
+    "elmo": {"preset": "elmo-tiny", "max_steps": 750, "num_negatives": 1024, "logging_steps": 25},
+    "bert": {
+        "preset": "bert-tiny",
+        "max_steps": 600,
+        "logging_steps": 25,
+        "learning_rate": 2e-3,
+    },
+}
+SEEN_DIGITS, NEW_DIGITS = list("01234"), list("56789")
+IMAGE_PRETRAINING: dict[str, Any] = {
+    "preset": "resnet-tiny",
+    "image_size": 16,
+    "max_steps": 200,
+    "learning_rate": 1e-2,
+    "labels": SEEN_DIGITS,
+}
+IMAGE_BUDGETS = (2, 10)  # images of each new digit
+IMAGE_LEARNING_RATES = (3e-3, 1e-2)
+
+
+@dataclass(kw_only=True)
+class QuickstartArguments:
+    output_dir: str = "runs/quickstart"
+    """Folder for the encoders, the taggers and report.html; an earlier quickstart in it is replaced."""
+    budget: float = 1.0
+    """Share of the usual steps, for a quick look at how it works; below 1 the figures mean nothing."""
+
+    def __post_init__(self):
+        check_positive(self, "budget")
+
+
+def parse(arguments: list[str]) -> QuickstartArguments:
+    return parse_flags(arguments, QuickstartArguments, "toolkit quickstart", __doc__)
+
+
+def run(arguments: QuickstartArguments) -> None:
+    try:
+        _run(arguments)
+    except Interrupted as interruption:
+        raise Interrupted(
+            "stopped; the quickstart starts anew when it is run again", interruption.signal_number
+        ) from None
+
+
+def _run(arguments: QuickstartArguments) -> None:
+    from importlib.util import find_spec
+
+    from tasks import TASKS
+    from tasks.comparison import compare
+    from toolkit.pretraining import pretrain
+    from toolkit.reports import page as report
+    from toolkit.reports.results import check_output_dir, create_output_dir
+
+    start = time.monotonic()
+
+    def say(message: str) -> None:
+        minutes, seconds = divmod(int(time.monotonic() - start), 60)
+        print(f"[{minutes}:{seconds:02d}] {message}", file=sys.stderr, flush=True)
+
+    check_output_dir(arguments.output_dir, overwrite=True)
+    root = create_output_dir(arguments.output_dir, overwrite=True)
+    encoders: dict[str, str] = {}
+    for method, flags in PRETRAINING.items():
+        say(f"pretraining {method} on the sample text ({len(encoders) + 1} of {len(PRETRAINING)})")
+        encoders[method] = str(root / method)
+        pretrain(method, corpus="sample", output_dir=encoders[method], **_shortened(flags, arguments.budget))
+    say("fine-tuning taggers on the sample treebank")
+    finetuning = _shortened(FINETUNING, arguments.budget)
+    shared = TASKS["pos"].arguments_class(encoder="", data="sample", output_dir=str(root / "pos"), **finetuning)
+    record = compare(TASKS["pos"], encoders, shared, LABEL_BUDGETS, SEEDS, LEARNING_RATES, say)
+    say("fine-tuning classifiers of the sample's genres")
+    shared = TASKS["text"].arguments_class(encoder="", data="sample", output_dir=str(root / "text"), **finetuning)
+    genres = compare(TASKS["text"], encoders, shared, LABEL_BUDGETS[-1:], SEEDS, TEXT_LEARNING_RATES, say)
+    comparisons = {"Part-of-speech tagging": record, "The genre of a sentence": genres}
+    notes = _notes(record)
+    if find_spec("torchvision") and find_spec("sklearn"):
+        say(f"pretraining a ResNet on the handwritten digits {', '.join(SEEN_DIGITS)}")
+        resnet = {"resnet": str(root / "resnet")}
+        flags = _shortened(IMAGE_PRETRAINING, arguments.budget)
+        pretrain("resnet", corpus="sample", output_dir=resnet["resnet"], **flags)
+        say(f"fine-tuning it to tell {', '.join(NEW_DIGITS)} apart")
+        of_digits = finetuning | {"labels": NEW_DIGITS, "per_class": True, "output_dir": str(root / "image")}
+        shared = TASKS["image"].arguments_class(encoder="", data="sample", **of_digits)
+        comparisons["Handwritten digits that pretraining never saw"] = compare(
+            TASKS["image"], resnet, shared, IMAGE_BUDGETS, SEEDS, IMAGE_LEARNING_RATES, say
+        )
+    else:
+        notes.append("Images are left out, they need: pip install 'pretrain-transfer-toolkit[images]'")
+    page = root / "report.html"
+    report.write_html(comparisons, page, "What pretraining bought", notes)
+    say("done")
+    for heading, comparison in comparisons.items():
+        print(f"\n{heading}, accuracy in % on {comparison['n']} test examples\n")
+        print(report.as_text(report.turned(*report.table(comparison))))
+    print(f"\nmeans of seeds {SEEDS} with 95% intervals; * excludes 0")
+    for note in notes:
+        print(note)
+    print(f"\nThe report, with plots and test examples: {page}\n\nNext, on your own text and labels:\n")
+    print("  toolkit pretrain elmo --corpus my_texts/ --output_dir runs/my_elmo --max_minutes 20")
+    print("  toolkit finetune pos --encoder runs/my_elmo --data my_treebank/ --output_dir runs/my_tagger")
+    print("  toolkit predict runs/my_tagger 'A sentence of your own.'")
+
+
+def _shortened(flags: dict[str, Any], budget: float) -> dict[str, Any]:
+    """The same flags with that share of the steps or epochs."""
+    limits = {name: flags[name] for name in ("max_steps", "num_train_epochs") if name in flags}
+    return flags | {name: max(1, round(limit * budget)) for name, limit in limits.items()}
+
+
+def _notes(record: dict) -> list[str]:
+    """Why a pretrained encoder did not help with the fewest labels, where one did not."""
+    from toolkit.reports.page import is_significant
+
+    notes = []
+    for encoder in record["encoders"]:
+        fewest = encoder["budgets"][0]
+        if is_significant(fewest["gain"]) and fewest["gain"]["value"] > 0:
+            continue
+        pretraining = encoder["pretraining"]
+        notes.append(
+            f"{encoder['name']} gained nothing certain with {fewest['name']}: "
+            f"{pretraining['training_seconds']:.0f} s of pretraining brought its held-out loss to "
+            f"{pretraining['metrics']['loss']['value']:.2f} nats, too little to learn much beyond word frequencies. "
+            + (
+                f"It learns from {pretraining['arguments']['mlm_probability']:.0%} of the tokens that it reads, "
+                "the others from all. "
+                if encoder["name"] == "bert"
+                else ""
+            )
+            + "Give it more text and minutes: toolkit pretrain --help."
+        )
+    return notes

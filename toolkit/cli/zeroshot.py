@@ -1,0 +1,50 @@
+"""Classify texts or images by the names or descriptions of classes; some classes may have examples too.
+
+toolkit zeroshot evaluate --encoder runs/bert --data trec/ --descriptions trec.csv --unlabelled more.txt --rounds 2
+toolkit zeroshot evaluate --encoder runs/bert --data banking77/ --seen_fraction 0.5 --shots 10
+toolkit zeroshot evaluate --encoder runs/resnet --label_encoder runs/word2vec --data photos/ --unseen cat truck
+toolkit zeroshot predict 'The match ended two to one.' --encoder runs/bert --labels sport politics
+toolkit zeroshot predict --encoder runs/bert --data sport_and_politics.csv --labels weather < more.txt
+"""
+
+from typing import Any
+
+from tasks.zero_shot import EvaluateArguments, PredictArguments
+from toolkit.cli.flags import parse_kind
+
+ACTIONS: dict[str, type] = {"evaluate": EvaluateArguments, "predict": PredictArguments}
+
+
+def parse(arguments: list[str]) -> Any:
+    return parse_kind(arguments, "toolkit zeroshot", "ACTION", ACTIONS, __doc__, ["inputs"])[1]
+
+
+def run(arguments: Any) -> None:
+    if isinstance(arguments, PredictArguments):
+        _predict(arguments)
+        return
+    from tasks.zero_shot import evaluate
+
+    record = evaluate(arguments)
+    print(
+        f"zero-shot on {record['dataset']} ({record['split']}, {record['n']:,} items of {record['classes']} classes)"
+    )
+    for name, found in record["metrics"].items():
+        print(f"  {name:14} {found['value']:.4f}  [{found['low']:.4f}, {found['high']:.4f}]")
+    if "by_seed" in record:
+        print("  harmonic mean by seed " + " ".join(f"{value:.4f}" for value in record["by_seed"]))
+
+
+def _predict(arguments: PredictArguments) -> None:
+    from tasks.zero_shot import fitted
+    from toolkit.cli.fewshot import items_of, print_labels
+    from toolkit.cli.predict import read_inputs
+    from toolkit.transfer.features import what_it_reads
+
+    inputs = read_inputs(arguments.inputs)
+    reads = what_it_reads(arguments.encoder)
+    classifier = fitted(reads, arguments)
+    items, names = items_of(inputs, reads)
+    probabilities = classifier.predict_proba(items)
+    predicted = classifier.classes_[probabilities.argmax(axis=1)].tolist()
+    print_labels(names, reads, predicted, classifier.classes_, probabilities, arguments.output_format)

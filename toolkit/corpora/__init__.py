@@ -1,0 +1,1 @@
+"""Text larger than memory: formats, blocks, cleaning, duplicates, tokenizers, prepared windows, counts of words."""

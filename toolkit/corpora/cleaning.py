@@ -1,0 +1,81 @@
+"""What of a text is mended and what is left out of it, with counts."""
+
+import unicodedata
+from collections import Counter
+from dataclasses import dataclass, field
+
+from toolkit.corpora.blocks import Fault, Texts
+from toolkit.errors import extra
+
+MOST_FAULTS, NAMED = 100, 10  # that are kept, and said
+_MORE = "left out, could not be read either"
+
+
+@dataclass
+class Notes:
+    """What was left out of a text, and why."""
+
+    faults: list[Fault] = field(default_factory=list)  # what could not be read
+    counts: Counter[str] = field(default_factory=Counter)  # rows by what was done to them
+
+    def note(self, fault: Fault) -> None:
+        if len(self.faults) < MOST_FAULTS:
+            self.faults.append(fault)
+        else:
+            self.counts[_MORE] += 1
+
+    def add(self, faults: list, counts: dict[str, int]) -> None:
+        for fault in faults:
+            self.note(Fault(*fault))
+        self.counts.update(counts)
+
+    def lines(self) -> list[str]:
+        """What to say of them: the first faults by name, then how many more."""
+        lines = [f"left out {fault}" for fault in self.faults[:NAMED]]
+        if more := max(0, len(self.faults) - NAMED) + self.counts[_MORE]:
+            lines.append(f"left out {more:,} more")
+        return lines + [f"{what}: {count:,} rows" for what, count in sorted(self.counts.items()) if what != _MORE]
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """Mends rows by ftfy, https://ftfy.readthedocs.io, and leaves out those with too few words or letters.
+
+    Empty rows, which part documents, stay.
+    """
+
+    fix_text: bool = False
+    min_words: int = 0
+    min_letters: float = 0.0  # as a share of what is no white space
+
+    def __bool__(self) -> bool:
+        return self != NO_CLEANING
+
+    def __call__(self, texts: Texts, notes: Notes) -> Texts:
+        return [text and self._clean(text, notes.counts) for text in texts]
+
+    def _clean(self, text: str, counts: Counter[str]) -> str | None:
+        if self.fix_text:
+            with extra("clean"):
+                import ftfy
+
+            fixed = ftfy.fix_text(text)
+            counts["mended"] += fixed != text
+            text = fixed
+        words = text.split()
+        if words and len(words) < self.min_words:
+            counts[f"left out, fewer than {self.min_words} words"] += 1
+            return None
+        num_characters = sum(map(len, words))
+        if self.min_letters and sum(map(_is_letter, text)) < self.min_letters * num_characters:
+            counts[f"left out, fewer than {self.min_letters:.0%} letters"] += 1
+            return None
+        return text
+
+
+def _is_letter(character: str) -> bool:
+    """Also a vowel of Devanagari or Thai, and every other mark on a letter."""
+    return character.isalpha() or unicodedata.category(character).startswith("M")
+
+
+NO_CLEANING = Cleaning()

@@ -1,0 +1,157 @@
+"""Columns of parquet, by row groups."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+
+from toolkit.corpora import blocks
+from toolkit.corpora.blocks import (
+    HUB,
+    Block,
+    Fault,
+    Note,
+    Scan,
+    Texts,
+    chunks_of,
+    content_of,
+    is_damage,
+    kinds_of,
+    open_file,
+)
+from toolkit.errors import first_line
+
+FORMAT = "parquet"
+BYTES_OF_PAGES = 1 << 20  # read at a time
+
+
+def look_through(file: str) -> Scan:
+    content = content_of([file.encode()] if file.startswith(HUB) else chunks_of(file))  # a commit stands in the name
+    with _opened(file) as table:
+        groups = [table.metadata.row_group(number) for number in range(table.num_row_groups)]
+        columns, of_text = _columns(table), _columns_of_text(table.schema_arrow)
+    found: list[Block] = []
+    start, row, num_rows, size = 0, 0, 0, 0  # of the block
+    for number, group in enumerate(groups):
+        num_rows += group.num_rows
+        size += max((_part(group, name).total_uncompressed_size for name in of_text), default=0)
+        if num_rows and (size >= blocks.BYTES_A_BLOCK or number == len(groups) - 1):
+            whole = Block(file, FORMAT, start, number + 1, row, num_rows)
+            found += _parts(whole, size)
+            start, row, num_rows, size = number + 1, row + num_rows, 0, 0
+    return Scan(content, found, [], columns)
+
+
+def _parts(block: Block, size: int) -> Iterator[Block]:
+    """A block, of a large row group several: to come to one of them those before it are read too."""
+    step = max(1, -(-block.num_rows // max(1, size // blocks.BYTES_A_BLOCK)))
+    for skip in range(0, block.num_rows, step):
+        yield replace(block, skip=skip, num_rows=min(step, block.num_rows - skip))
+
+
+def read(block: Block, column: str, note: Note) -> Iterator[Texts]:
+    texts: list[str | None] = []
+    with _opened(block.file) as table:
+        if table.num_row_groups < block.stop:
+            raise OSError("it has changed")
+        groups = [table.metadata.row_group(number) for number in range(block.start, block.stop)]
+        bytes_a_row = [_part(group, column).total_uncompressed_size / max(1, group.num_rows) for group in groups]
+        size = max(1, min(blocks.ROWS_A_BATCH, int(blocks.BYTES_A_BATCH / max(1, *bytes_a_row))))
+        start = 0  # of the group, in rows of the block
+        for number, group in enumerate(groups, start=block.start):
+            for some in _read_group(table, number, start, block, column, size, note):
+                texts += some
+                while len(texts) >= size:
+                    yield texts[:size]
+                    texts = texts[size:]
+            start += group.num_rows
+    if texts:
+        yield texts
+
+
+def _read_group(table, number: int, start: int, block: Block, column: str, size: int, note: Note) -> Iterator[Texts]:
+    """Those rows of a group that are of the block, in which its first one is the `start`-th."""
+    import pyarrow
+
+    group = table.metadata.row_group(number)
+    part = _part(group, column)
+    row, first = start, max(start, block.skip)
+    last = min(start + group.num_rows, block.skip + block.num_rows)
+    if first >= last:
+        return
+    try:
+        for batch in table.iter_batches(size, row_groups=[number], columns=[column]):
+            begin, stop = max(0, first - row), min(batch.num_rows, last - row)
+            if begin < stop:
+                values = batch.column(0).slice(begin, stop - begin)
+                yield _texts(values, block.file, block.first_row + row + begin, part, note)
+            row += batch.num_rows
+            if row >= last:
+                return
+    except (pyarrow.ArrowException, OSError) as error:
+        if not is_damage(error):
+            raise
+        lost = range(block.first_row + max(first, row), block.first_row + last)
+        what = f"rows {lost.start + 1:,} to {lost.stop:,} cannot be read ({first_line(error)})"
+        note(Fault(block.file, part.data_page_offset, what))
+        yield [None] * len(lost)
+
+
+def _texts(values, file: str, row: int, part, note: Note) -> list[str | None]:
+    """Arrow's values as strings, None for what is not UTF-8; `row` is the number of the first, from 0."""
+    import pyarrow
+
+    try:
+        return ["" if value is None else value for value in values.to_pylist()]
+    except UnicodeDecodeError:
+        if pyarrow.types.is_dictionary(values.type):
+            values = values.dictionary_decode()
+        found: list[str | None] = []
+        for number, value in enumerate(values.cast(pyarrow.large_binary()).to_pylist(), start=row + 1):
+            try:
+                found.append((value or b"").decode())
+            except UnicodeDecodeError:
+                note(Fault(file, part.data_page_offset, f"row {number:,}, in the pages, is not UTF-8"))
+                found.append(None)
+        return found
+
+
+def _part(group, column: str):
+    """What the metadata say of a column in a row group."""
+    columns = (group.column(number) for number in range(group.num_columns))
+    return next(part for part in columns if part.path_in_schema == column)
+
+
+def _columns(table) -> dict[str, str]:
+    """What there is in each column, by the first row group that can be read."""
+    import pyarrow
+
+    names = _columns_of_text(table.schema_arrow)
+    first: dict[str, list] = {}
+    for group in range(table.num_row_groups if names else 0):
+        with contextlib.suppress(OSError, ValueError, pyarrow.ArrowException):
+            if batch := next(table.iter_batches(blocks.ROWS_LOOKED_AT, row_groups=[group], columns=names), None):
+                first = batch.to_pydict()
+                break
+    kinds = kinds_of({name: first.get(name, []) for name in names})
+    return {field.name: kinds.get(field.name, str(field.type)) for field in table.schema_arrow}
+
+
+def _columns_of_text(schema) -> list[str]:
+    """Those of strings, also where each different one stands once, and those of nothing."""
+    import pyarrow.types as types
+
+    def is_text(kind) -> bool:
+        kind = kind.value_type if types.is_dictionary(kind) else kind
+        return any(
+            (types.is_string(kind), types.is_large_string(kind), types.is_string_view(kind), types.is_null(kind))
+        )
+
+    return [field.name for field in schema if is_text(field.type)]
+
+
+@contextlib.contextmanager
+def _opened(file: str):
+    import pyarrow.parquet
+
+    with open_file(file) as opened:
+        yield pyarrow.parquet.ParquetFile(opened, pre_buffer=False, buffer_size=BYTES_OF_PAGES)  # not a whole group

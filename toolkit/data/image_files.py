@@ -1,0 +1,245 @@
+"""Labelled images: one row an image, undecoded, with its label and a name for messages; and how one is decoded."""
+
+import io
+import random
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from toolkit.data import sources
+from toolkit.errors import InputError, extra, first_line
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+USUAL_COLUMNS = ("image", "img", "file_name", "file", "filename", "path")
+_SAMPLE_SPLITS = {"train": (0, 1_257), "validation": (1_257, 1_437), "test": (1_437, 1_797)}
+
+
+def load_labelled_images(
+    source: str,
+    split: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    labels: Sequence[str] | None = None,
+    group_column: str | None = None,
+):
+    """A `datasets.Dataset` with the columns `image`, of `bytes` or the `path` of a file, `name` and `label`, a string.
+
+    `source` is a folder with one folder of images a label, a file, folder or glob of `.parquet`, `.csv` or `.jsonl`
+    with images or paths of images, relative to the table, a Hub id, or `sample`: scikit-learn's handwritten digits.
+    With `labels` it has images of those alone, with `group_column`, of a table, also the column `group`. Raises
+    `InputError` where it is missing or malformed; images are not opened yet.
+    """
+    if source == sources.SAMPLE:
+        rows = _sample_digits(split or "train")
+    elif folders := _class_folders(source):
+        rows = _of_files(*sources.class_files_of_split(source, folders, split))
+    else:
+        files = sources.find_files(source, set(sources.TABLE_BUILDERS), split)
+        table = sources.load_table(source, files, split)
+        columns = {"label": sources.labels_of_table(source, table, label_column)}
+        if group_column is not None:
+            columns["group"] = sources.labels_of_table(source, table, group_column, "group_column")
+        rows = _of_table(source, table, files, image_column, columns)
+    return rows if labels is None else _of_labels(source, rows, labels)
+
+
+def load_corpus_of_images(source: str, split: str | None = None, image_column: str | None = None):
+    """The same without labels, of such a source or of a folder that holds images itself."""
+    if source == sources.SAMPLE or _class_folders(source):
+        return load_labelled_images(source, split).remove_columns("label")
+    root = Path(source).expanduser()
+    if root.is_dir() and any(sources.suffix_of(file) in SUFFIXES for file in root.iterdir()):
+        return load_images([root])
+    files = sources.find_files(source, set(sources.TABLE_BUILDERS), split)
+    return _of_table(source, sources.load_table(source, files, split), files, image_column, {})
+
+
+def splits_of_labelled_images(source: str) -> list[str]:
+    """The splits that a folder or a data set of the Hub has; none of a single file or a pattern."""
+    return sources.splits_of(source, set(sources.TABLE_BUILDERS), _class_folders(source))
+
+
+def load_images(inputs: Sequence[str | Path], image_column: str | None = None):
+    """The images to label of files, folders and tables: the same without labels."""
+    import datasets
+
+    parts = []
+    for path in map(Path, inputs):
+        if path.is_dir():
+            files = sorted(p for p in path.rglob("*") if p.is_file() and sources.suffix_of(p) in SUFFIXES)
+        elif path.is_file() and sources.suffix_of(path) not in sources.TABLE_BUILDERS:
+            files = [path]
+        else:
+            tables = sources.find_files(str(path), set(sources.TABLE_BUILDERS), None)
+            parts.append(_of_table(str(path), sources.load_table(str(path), tables, None), tables, image_column, {}))
+            continue
+        if not files:
+            raise InputError(
+                f"{path}: no image in this folder, expected files that end in {', '.join(sorted(SUFFIXES))}"
+            )
+        parts.append(_of_files(files))
+    if not parts:
+        raise InputError("there is no image to classify")
+    return datasets.concatenate_datasets(parts)
+
+
+def without_broken(rows, say: Callable[[str], None]):
+    """The rows whose images can be opened; the others are named by `say`."""
+    kept = []
+    for index, row in enumerate(rows):
+        try:
+            open_image(row["image"], row["name"])
+            kept.append(index)
+        except InputError as error:
+            say(f"left out: {error}")
+    return rows.select(kept)
+
+
+def as_stored(image: Any) -> dict[str, Any]:
+    """`bytes` or the `path` of a file, of either, of a `PIL.Image.Image` or an array (height, width, 3) of bytes."""
+    import numpy as np
+    from PIL import Image
+
+    if isinstance(image, dict):
+        return image
+    if isinstance(image, str | Path):
+        return {"bytes": None, "path": str(image)}
+    file = io.BytesIO()
+    (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(file, "PNG")
+    return {"bytes": file.getvalue(), "path": None}
+
+
+def open_image(image: dict[str, Any], name: str):
+    """The decoded image, a `PIL.Image.Image` of mode RGB, turned as its EXIF data says; 16 bits become 8.
+
+    Raises `InputError`, with `name`, where it is empty, broken, too large, or no image.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        file = Path(image["path"]) if image["bytes"] is None else io.BytesIO(image["bytes"])
+        if (file.stat().st_size if isinstance(file, Path) else len(image["bytes"])) == 0:
+            raise InputError(f"{name}: the file is empty, expected an image")
+        with Image.open(file) as opened:
+            limit = Image.MAX_IMAGE_PIXELS
+            if limit is not None and opened.width * opened.height > limit:
+                raise InputError(
+                    f"{name}: {opened.width:,} × {opened.height:,} pixels, more than the {limit:,} that are opened; "
+                    "make it smaller"
+                )
+            return _as_rgb(ImageOps.exif_transpose(opened))
+    except UnidentifiedImageError:
+        raise InputError(f"{name}: this is no image, or of a format that Pillow does not know") from None
+    except FileNotFoundError:
+        raise InputError(f"{name}: no such file") from None
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{name}: too large an image ({first_line(error)})") from None
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
+        raise InputError(f"{name}: this image cannot be decoded ({first_line(error)})") from None
+
+
+def _as_rgb(image):
+    import numpy as np
+    from PIL import Image
+
+    if image.mode.startswith(("I", "F")):  # more than 8 bits of grey
+        values = np.asarray(image).astype(np.float64)
+        if image.mode == "F":
+            white = 1.0 if values.max() <= 1 else 255.0
+        else:
+            white = 65_535.0 if image.mode != "I" or values.max() > 255 else 255.0
+        image = Image.fromarray((values / white * 255).clip(0, 255).round().astype(np.uint8))
+    return image.convert("RGB")
+
+
+def _class_folders(source: str) -> dict[str, list[tuple[Path, str]]]:
+    """As `find_class_folders`; of a folder that holds tables none. Raises `InputError` where a label has no image."""
+    root = Path(source).expanduser()
+    if not root.is_dir() or any(sources.suffix_of(file) in sources.TABLE_BUILDERS for file in root.iterdir()):
+        return {}
+    found = sources.find_class_folders(source, SUFFIXES)
+    holding = {file.parent for files in found.values() for file, _ in files}
+    for folder in sorted(path for path in root.rglob("*") if found and path.is_dir()):
+        is_leaf = not any(path.is_dir() for path in folder.iterdir())
+        if is_leaf and folder not in holding and not folder.name.startswith((".", "_")):
+            raise InputError(f"{folder}: no image in this folder of a label; put some there or remove it")
+    return found
+
+
+def _of_labels(source: str, rows, labels: Sequence[str]):
+    found = rows["label"][:]
+    if missing := sorted(set(labels) - set(found)):
+        there_are = ", ".join(sorted(set(found))[:20])
+        raise InputError(f"--labels {' '.join(missing)}: not in {source}, where there are {there_are}")
+    return rows.select([index for index, label in enumerate(found) if label in labels])
+
+
+def _of_files(files: Sequence[Path], labels: Sequence[str] | None = None):
+    return dataset_of_images([{"bytes": None, "path": str(f)} for f in files], [str(f) for f in files], labels)
+
+
+def _of_table(source: str, rows, files: list[Path] | None, named: str | None, labels: dict[str, list[str]]):
+    import datasets
+
+    of_type = [name for name, feature in rows.features.items() if isinstance(feature, datasets.Image)]
+    column = sources.choose_column(
+        source, rows.column_names, "image_column", named or next(iter(of_type), None), USUAL_COLUMNS
+    )
+    feature = rows.features[column]
+    if isinstance(feature, datasets.Image):
+        rows = rows.cast_column(column, datasets.Image(decode=False))
+    elif getattr(feature, "dtype", None) not in ("string", "large_string"):
+        raise InputError(f"{source}: the column '{column}' holds {feature}, expected images or paths of images")
+    images = sources.full_column(source, rows, column)
+    if not isinstance(feature, datasets.Image):
+        root = files[0].parent if files else Path()
+        images = [{"bytes": None, "path": str(root / path)} for path in images]
+    names = [
+        image["path"] if image["bytes"] is None else f"{source}: row {number}"
+        for number, image in enumerate(images, start=1)
+    ]
+    return dataset_of_images(images, names, **labels)
+
+
+def dataset_of_images(
+    images: list[dict], names: list[str], label: Sequence[str] | None = None, group: Sequence[str] | None = None
+):
+    import datasets
+
+    columns: dict[str, Any] = {"image": images, "name": names}
+    features = {
+        "image": {"bytes": datasets.Value("binary"), "path": datasets.Value("string")},
+        "name": datasets.Value("string"),
+    }
+    for name, values in (("label", label), ("group", group)):
+        if values is not None:
+            columns[name] = list(values)
+            features[name] = datasets.Value("string")
+    return datasets.Dataset.from_dict(columns, features=datasets.Features(features))
+
+
+@lru_cache
+def _sample_digits(split: str):
+    """8×8 pixels each; the split is a fixed shuffle of all."""
+    import numpy as np
+    from PIL import Image
+
+    with extra("images"):
+        from sklearn.datasets import load_digits
+
+    if split not in _SAMPLE_SPLITS:
+        raise InputError(f"sample: no split '{split}' of the digits, expected {', '.join(_SAMPLE_SPLITS)}")
+    digits = load_digits()
+    order = list(range(len(digits.target)))
+    random.Random(0).shuffle(order)
+    order = order[slice(*_SAMPLE_SPLITS[split])]
+    images = []
+    for index in order:
+        file = io.BytesIO()
+        pixels = (digits.images[index] / 16 * 255).round().astype(np.uint8)
+        Image.fromarray(pixels).save(file, "PNG")
+        images.append({"bytes": file.getvalue(), "path": None})
+    return dataset_of_images(
+        images, [f"digit {index}" for index in order], [str(digits.target[index]) for index in order]
+    )

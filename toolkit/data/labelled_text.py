@@ -1,0 +1,44 @@
+"""Labelled texts: one row a text, with its label."""
+
+from collections.abc import Iterator
+
+from toolkit.data import sources
+
+
+def load_labelled_text(
+    source: str, split: str | None = None, text_column: str | None = None, label_column: str | None = None
+):
+    """A `datasets.Dataset` with the columns `text` and `label`, a string.
+
+    `source` is a file, folder or glob of `.jsonl`, `.csv` or `.parquet` with labels that are `ClassLabel`, strings or
+    whole numbers, a folder with one folder of `.txt` files a label, a Hub id, or `sample`: sentences of the sample
+    treebank with their genre. Raises `InputError` where it is missing, malformed, or a text has no label.
+    """
+    import datasets
+
+    if source == sources.SAMPLE:
+        return datasets.Dataset.from_list(list(_sample_genres(split or "train")))
+    if folders := sources.find_class_folders(source, {".txt"}):
+        files, labels = sources.class_files_of_split(source, folders, split)
+        texts = [sources.read_text(file).strip() for file in files]
+        return datasets.Dataset.from_dict({"text": texts, "label": labels})
+    rows = sources.load_table(source, sources.find_files(source, set(sources.TABLE_BUILDERS), split), split)
+    text = sources.choose_column(source, rows.column_names, "text_column", text_column, sources.USUAL_TEXT_COLUMNS)
+    labels = sources.labels_of_table(source, rows, label_column)
+    return datasets.Dataset.from_dict({"text": sources.full_column(source, rows, text), "label": labels})
+
+
+def splits_of_labelled_text(source: str) -> list[str]:
+    """The splits that a folder or a data set of the Hub has; none of a single file or a pattern."""
+    return sources.splits_of(source, set(sources.TABLE_BUILDERS), sources.find_class_folders(source, {".txt"}))
+
+
+def _sample_genres(split: str) -> Iterator[dict[str, str]]:
+    (file,) = sources.find_files(str(sources.SAMPLE_TREEBANK), {".conllu"}, split) or []
+    values = {}
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if line.startswith("# "):
+            name, _, value = line[2:].partition(" = ")
+            values[name] = value
+        elif not line:
+            yield {"text": values["text"], "label": values["genre"]}

@@ -1,0 +1,188 @@
+"""What `toolkit.explain.saliency` finds of one image, as PNGs that say what they show."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("agg")
+
+import numpy as np
+import torch
+from matplotlib import pyplot
+
+from toolkit.errors import InputError
+from toolkit.explain import saliency
+
+NUM_KERNELS, NUM_MAPS, NUM_FILTERS, NUM_LAYERS = 64, 8, 4, 4  # shown at most
+DPI = 130
+
+
+def write_explanation(
+    model,
+    image: np.ndarray,
+    pixels: torch.Tensor,
+    label: str,
+    layers: Sequence[str] | None,
+    folder: Path,
+) -> list[Path]:
+    """The pictures of an image, (height, width, 3) bytes and `pixels` (1, C, S, S) as the model reads it, and of what
+    speaks for one label, in a folder. Raises `InputError` where a layer is none of the model's."""
+    maps = saliency.feature_maps(model, pixels)
+    main = saliency.main_layers(model, maps)
+    shown = list(layers or _some(main, NUM_LAYERS))
+    if unknown := [layer for layer in shown if layer not in maps]:
+        raise InputError(
+            f"--layers {' '.join(unknown)}: no layer with maps, the main ones are {', '.join(main) or 'none'}"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+
+    def write(file: str, draw: Callable, *given) -> None:
+        path = folder / f"{file}.png"
+        draw(path, *given)
+        written.append(path)
+
+    if (kernels := saliency.first_kernels(model)) is not None:
+        write("kernels", draw_kernels, kernels)
+    if shown:
+        write("feature_maps", draw_feature_maps, image, {layer: maps[layer] for layer in shown})
+        excited = {}
+        for layer in shown:
+            channels = saliency.strongest(maps[layer], NUM_FILTERS)
+            excited[layer] = channels, saliency.deconvolution(model, pixels, layer, channels)
+        write("deconvolution", draw_deconvolution, image, excited)
+    covered = max(1, min(pixels.shape[2:]) // saliency.WINDOW)
+    importance = saliency.importance_maps(model, pixels, model.config.label2id[label])
+    titles = {
+        "occlusion": (
+            f"what speaks for “{label}”",
+            f"logit lost where a square\nof {covered} × {covered} pixels covers it",
+        ),
+        "grad_cam": (f"where the last maps speak for “{label}”", "Grad-CAM, logits"),
+        "attention": ("what reaches the classifying token", "attention through all layers, share of a patch"),
+    }
+    for kind, values in importance.items():
+        if kind != "attention":
+            write(kind, draw_importance, image, values, *titles[kind])
+    if layers_of_attention := saliency.attentions(model, pixels):
+        write("attention", draw_attention, image, layers_of_attention, importance["attention"], *titles["attention"])
+    return written
+
+
+def draw_kernels(path: Path, kernels: np.ndarray, title: str = "first layer") -> None:
+    """`kernels` (kernels, channels, height, width), of one or three channels, which are colours."""
+    shown = kernels[:NUM_KERNELS]
+    columns = min(len(shown), 8)
+    figure, all_axes = _grid(-(-len(shown) // columns), columns, 0.75, extra_height=0.7)
+    for axes, kernel in zip(all_axes.flat, shown, strict=False):
+        _show(axes, zero_is_grey(kernel))
+    how_many = f"{len(kernels)} kernels" if len(shown) == len(kernels) else f"{len(shown)} of {len(kernels)} kernels"
+    figure.suptitle(f"{title}: {how_many} of {kernels.shape[2]} × {kernels.shape[3]} pixels\n(grey is 0)", fontsize=9)
+    _save(figure, path)
+
+
+def draw_feature_maps(path: Path, image: np.ndarray, maps: dict[str, torch.Tensor]) -> None:
+    """A row a layer: the maps with the largest values, each from its smallest to its largest."""
+    figure, all_axes = _grid(len(maps), NUM_MAPS + 1, 1.05, extra_height=0.5)
+    for row, (layer, output) in zip(all_axes, maps.items(), strict=True):
+        _show(row[0], image)
+        row[0].set_title(
+            f"{_short(layer)}\n{output.shape[1]} maps of {output.shape[2]} × {output.shape[3]}", fontsize=6
+        )
+        for axes, channel in zip(row[1:], saliency.strongest(output, NUM_MAPS), strict=False):
+            axes.imshow(output[0, channel].cpu(), cmap="viridis")
+            axes.set_title(f"map {channel}", fontsize=6)
+    figure.suptitle("the strongest maps of some layers (dark: least, bright: most, each map by itself)", fontsize=9)
+    _save(figure, path)
+
+
+def draw_deconvolution(path: Path, image: np.ndarray, excited: dict[str, tuple[list[int], torch.Tensor]]) -> None:
+    """A row a layer: what in the image makes each of its strongest maps as large as it is anywhere."""
+    figure, all_axes = _grid(len(excited), NUM_FILTERS + 1, 1.4, extra_height=0.5)
+    for row, (layer, (channels, patterns)) in zip(all_axes, excited.items(), strict=True):
+        _show(row[0], image)
+        row[0].set_title(_short(layer), fontsize=7)
+        for axes, channel, pattern in zip(row[1:], channels, patterns.cpu().numpy(), strict=False):
+            _show(axes, zero_is_grey(pattern))
+            axes.set_title(f"map {channel}", fontsize=7)
+    figure.suptitle("deconvolution: what excites the strongest filters (grey: nothing)", fontsize=9)
+    _save(figure, path)
+
+
+def draw_importance(path: Path, image: np.ndarray, values: np.ndarray, title: str, unit: str) -> None:
+    """The image, and the image under its map of importance."""
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(6.4, 3), layout="constrained")
+    _show(left, image)
+    left.set_title("the image", fontsize=9)
+    _overlay(figure, right, image, values, unit)
+    right.set_title(title, fontsize=9)
+    _save(figure, path)
+
+
+def draw_attention(
+    path: Path, image: np.ndarray, layers: list[torch.Tensor], rollout: np.ndarray, title: str, unit: str
+) -> None:
+    """The image, what reaches the classifying token through all layers, and what each head of the last attends to."""
+    heads = layers[-1][:, 0, 1:]
+    figure, all_axes = _grid(1, len(heads) + 2, 1.7, extra_height=0.9)
+    _show(all_axes[0, 0], image)
+    all_axes[0, 0].set_title("the image", fontsize=8)
+    _overlay(figure, all_axes[0, 1], image, rollout, unit)
+    all_axes[0, 1].set_title("all layers together", fontsize=8)
+    for head, (axes, weights) in enumerate(zip(all_axes[0, 2:], heads, strict=True)):
+        axes.imshow(saliency.on_image(weights, image.shape[:2]), cmap="magma")
+        axes.set_title(f"last layer, head {head}", fontsize=8)
+    figure.suptitle(title, fontsize=9)
+    _save(figure, path)
+
+
+def _overlay(figure, axes, image: np.ndarray, values: np.ndarray, unit: str) -> None:
+    """The image in grey under `values`, red above 0 and, where there are such, blue below."""
+    largest = float(np.abs(values).max()) or 1.0
+    is_signed = float(values.min()) < 0
+    axes.imshow(image.mean(axis=2), cmap="gray", vmin=0, vmax=255)
+    extent = (-0.5, image.shape[1] - 0.5, image.shape[0] - 0.5, -0.5)
+    colours = {"cmap": "RdBu_r", "vmin": -largest} if is_signed else {"cmap": "Reds", "vmin": 0}
+    drawn = axes.imshow(values, **colours, vmax=largest, alpha=0.6, extent=extent)
+    axes.axis("off")
+    bar = figure.colorbar(drawn, ax=axes, shrink=0.85)
+    bar.set_label(unit, fontsize=7)
+    bar.ax.tick_params(labelsize=7)
+
+
+def _show(axes, image: np.ndarray) -> None:
+    axes.imshow(image, interpolation="nearest")
+    axes.axis("off")
+
+
+def zero_is_grey(values: np.ndarray) -> np.ndarray:
+    """(channels, height, width) around 0 -> (height, width, 3) from 0 to 1 around a half, by the largest."""
+    values = values if len(values) == 3 else np.repeat(values.mean(axis=0, keepdims=True), 3, axis=0)
+    return np.moveaxis(0.5 + values / (2 * np.abs(values).max() + 1e-12), 0, -1)
+
+
+def _grid(rows: int, columns: int, size: float, extra_height: float):
+    figure, all_axes = pyplot.subplots(
+        rows, columns, figsize=(columns * size, rows * size + extra_height), layout="constrained", squeeze=False
+    )
+    for axes in all_axes.flat:
+        axes.axis("off")
+    return figure, all_axes
+
+
+def _save(figure, path: Path) -> None:
+    figure.savefig(path, dpi=DPI)
+    pyplot.close(figure)
+
+
+def _short(layer: str) -> str:
+    """The last parts of a long name."""
+    return layer if len(layer) <= 24 else "…" + layer[-23:]
+
+
+def _some(names: list[str], size: int) -> list[str]:
+    """At most so many, evenly spaced, the first and the last among them."""
+    if len(names) <= size:
+        return names
+    return [names[round(i * (len(names) - 1) / (size - 1))] for i in range(size)]

@@ -1,0 +1,1 @@
+"""Models and data sets to and from a Hub: push, pull, cards, and what may travel."""

@@ -1,0 +1,1 @@
+"""Scores with 95% intervals, and paired comparisons."""

@@ -1,1 +1,0 @@
-"""What pretraining predicts, one file each."""

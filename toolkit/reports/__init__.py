@@ -1,0 +1,1 @@
+"""What a run leaves for people: results.json, progress, tables and the HTML page."""

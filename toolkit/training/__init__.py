@@ -1,0 +1,1 @@
+"""The training loop and its parts: arguments, sampler, loader, processes, checkpoints, optimizers, evaluation."""

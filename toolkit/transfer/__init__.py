@@ -1,0 +1,1 @@
+"""Transfer of encoders: loading by name, features, linear probes, few-shot and zero-shot classifiers."""
