@@ -20,6 +20,8 @@ from pathlib import Path
 
 from alternation import KNOWS_BFLOAT16, write
 from bench_mlm import OURS, HeldOut
+from toolkit.pretraining.text import OUTPUT_WORDS
+from toolkit.pretraining.two_way_lm import PredictNeighbours
 from transformers import AutoModelForPreTraining
 
 import toolkit.training.loop
@@ -29,12 +31,10 @@ from toolkit.corpora.prepared import rows_made_of
 from toolkit.corpora.tokenization import load_tokenizer, train_tokenizer
 from toolkit.corpora.windows import WordWindows
 from toolkit.data.rows import spread
-from toolkit.pretraining.text import OUTPUT_WORDS
-from toolkit.pretraining.two_way_lm import PredictNeighbours
-from toolkit.reports.results import RESULTS_FILE, read_results
-from toolkit.training.batches import Draw, ExampleStream
+from toolkit.runs.results import RESULTS_FILE, read_results
 from toolkit.training.distributed import make_accelerator
 from toolkit.training.evaluation import held_out_loss
+from toolkit.training.sampler import BatchSampler, SampleKey
 
 BATCHES_A_SIZE = 300
 RECIPES = {"bert": OURS, "elmo": {"batch_size": 64, "bf16": KNOWS_BFLOAT16}}
@@ -97,15 +97,15 @@ class HeldOutWords:
         return held_out_loss(model, rows, collate, 16, self.accelerator)
 
 
-class GrowingBatches(ExampleStream):
+class GrowingBatches(BatchSampler):
     """`BATCHES_A_SIZE` batches of 4 examples, as many of 8, then of `batch_size`; the toolkit has no flag for it."""
 
-    def draws(self, step: int) -> list[Draw]:
+    def batch(self, step: int) -> list[SampleKey]:
         sizes = [4] * BATCHES_A_SIZE + [8] * BATCHES_A_SIZE
         start = sum(sizes[:step]) + max(0, step - len(sizes)) * self.batch_size
         size = sizes[step] if step < len(sizes) else self.batch_size
         places = [divmod(position, self.num_examples) for position in range(start, start + size)]
-        return [Draw(step, epoch, int(self._order(epoch)[place])) for epoch, place in places]
+        return [SampleKey(step, epoch, int(self._order(epoch)[place])) for epoch, place in places]
 
 
 def main(method: str, corpus: str, validation_corpus: str, runs: str, minutes: float = 10.0) -> None:
@@ -158,6 +158,6 @@ def main(method: str, corpus: str, validation_corpus: str, runs: str, minutes: f
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["growing"]:
-        toolkit.training.loop.ExampleStream = GrowingBatches  # type: ignore[misc]
+        toolkit.training.loop.BatchSampler = GrowingBatches  # type: ignore[misc]
         sys.exit(cli.main(sys.argv[2:]))
     main(*sys.argv[1:5], *map(float, sys.argv[5:6]))

@@ -17,7 +17,8 @@ from typing import Any
 import psutil
 import torch
 
-from toolkit.reports.results import made_with, write_json
+from toolkit.runs.output import write_json
+from toolkit.runs.results import made_with
 from toolkit.training.distributed import knows_bfloat16
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tasks import TASKS
 from tasks.comparison import run_baseline
-from toolkit.reports.results import Stopwatch, write_results
+from toolkit.runs.results import Stopwatch, write_results
 
 name, data, output_file, *sizes = sys.argv[1:]
 task, stopwatch = TASKS[name], Stopwatch()

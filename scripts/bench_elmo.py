@@ -29,6 +29,7 @@ from typing import Any
 
 import torch
 from alternation import KNOWS_BFLOAT16, alternate_processes, in_a_process, peaks, share_of_peak, write
+from toolkit.pretraining.two_way_lm import PredictNeighbours
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -40,13 +41,12 @@ from toolkit.corpora.windows import WordWindows
 from toolkit.data.rows import spread
 from toolkit.models.elmo import ElmoConfig, ElmoForPreTraining
 from toolkit.models.families import get_preset
-from toolkit.pretraining.two_way_lm import PredictNeighbours
-from toolkit.reports.results import Stopwatch
+from toolkit.runs.results import Stopwatch
 from toolkit.training.arguments import TrainingArguments
-from toolkit.training.batches import ExampleStream
 from toolkit.training.distributed import make_accelerator
 from toolkit.training.evaluation import held_out_loss
 from toolkit.training.loop import learning_rate_factor, train
+from toolkit.training.sampler import BatchSampler
 
 BATCH_SIZE, WORDS, NUM_NEGATIVES, RATE, STEPS = 64, 32, 2_048, 3e-3, 12
 
@@ -135,11 +135,11 @@ class Job:
         torch.manual_seed(self.seed)
         model = PlainLanguageModel(self.config).to(device).train()
         optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01, fused=True)
-        stream, times = ExampleStream(len(self.rows), BATCH_SIZE, self.seed), []
+        sampler, times = BatchSampler(len(self.rows), BATCH_SIZE, self.seed), []
         start = time.perf_counter()
         for step in range(self.steps):
-            draws = stream.draws(step)
-            batch = collate([self.rows[draw.example] for draw in draws], draws)
+            keys = sampler.batch(step)
+            batch = collate([self.rows[key.index] for key in keys], keys)
             for group in optimizer.param_groups:
                 group["lr"] = RATE * learning_rate_factor(step / self.steps, TrainingArguments().warmup_ratio)
             loss = model(spell(batch, self.config).to(device), batch["labels"].to(device))

@@ -31,7 +31,8 @@ from torchvision.transforms import v2
 from transformers import ResNetConfig, ResNetForImageClassification, Trainer
 from transformers import TrainingArguments as TrainerArguments
 
-from toolkit.reports.results import RESULTS_FILE, read_results, write_json
+from toolkit.runs.output import write_json
+from toolkit.runs.results import RESULTS_FILE, read_results
 
 CIFAR10 = os.path.join(os.environ.get("TOOLKIT_DATA", "../shared/data"), "cifar10")
 RECIPE = "--optim muon --learning_rate 1.2e-2 --batch_size 256 --label_smoothing 0.2 --max_shift 0.0625"

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from alternation import alternate, write
+from toolkit.pretraining.masked_lm import MaskTokens
 from torch.utils.data import DataLoader
 
 from toolkit.corpora.corpus import open_corpus
@@ -24,10 +25,9 @@ from toolkit.corpora.tokenization import train_tokenizer
 from toolkit.corpora.windows import PieceWindows
 from toolkit.models.bert import BertForMaskedLM
 from toolkit.models.families import get_preset
-from toolkit.pretraining.masked_lm import MaskTokens
 from toolkit.training.arguments import TrainingArguments
-from toolkit.training.batches import ExampleStream
 from toolkit.training.loop import train
+from toolkit.training.sampler import BatchSampler
 
 STEPS, BATCH_SIZE, PRESET = 180, 8, get_preset("bert-mini")
 
@@ -55,15 +55,15 @@ def ours() -> float:
 
 def bare() -> float:
     model = new_model()
-    stream = ExampleStream(len(rows), BATCH_SIZE, seed=0)
-    batches = [stream.draws(step) for step in range(STEPS)]
-    draw_of = {draw.example: draw for batch in batches for draw in batch}
+    sampler = BatchSampler(len(rows), BATCH_SIZE, seed=0)
+    batches = [sampler.batch(step) for step in range(STEPS)]
+    key_of_example = {key.index: key for batch in batches for key in batch}
     start = time.perf_counter()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01, fused=True)
     loader = DataLoader(
-        list(zip(rows[list(draw_of)]["input_ids"], draw_of.values(), strict=True)),
+        list(zip(rows[list(key_of_example)]["input_ids"], key_of_example.values(), strict=True)),
         batch_size=BATCH_SIZE,
-        collate_fn=lambda pairs: collate([{"input_ids": ids} for ids, _ in pairs], [draw for _, draw in pairs]),
+        collate_fn=lambda pairs: collate([{"input_ids": ids} for ids, _ in pairs], [key for _, key in pairs]),
     )
     for batch in loader:
         batch.pop("num_targets"), batch.pop("num_items")

@@ -30,6 +30,7 @@ import torch
 import transformers
 from alternation import KNOWS_BFLOAT16, alternate_processes, peaks, share_of_peak, write
 from datasets import Dataset
+from toolkit.pretraining.masked_lm import MASKED_SHARE, MaskTokens, count_tokens
 from transformers import DataCollatorForLanguageModeling, Trainer, TrainerCallback
 from transformers import TrainingArguments as TrainerArguments
 
@@ -41,8 +42,8 @@ from toolkit.data.rows import spread
 from toolkit.models.bert import BertForMaskedLM
 from toolkit.models.families import get_preset
 from toolkit.pretraining import pretrain
-from toolkit.pretraining.masked_lm import MASKED_SHARE, MaskTokens, count_tokens
-from toolkit.reports.results import LOG_FILE, Stopwatch, write_json
+from toolkit.runs.output import write_json
+from toolkit.runs.results import LOG_FILE, Stopwatch
 from toolkit.training.arguments import TrainingArguments
 from toolkit.training.distributed import make_accelerator
 from toolkit.training.evaluation import held_out_loss

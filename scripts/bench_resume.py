@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 from alternation import alternate, write
+from toolkit.pretraining.masked_lm import MaskTokens
 from transformers import DataCollatorForLanguageModeling, Trainer
 from transformers import TrainingArguments as TrainerArguments
 
@@ -29,7 +30,6 @@ from toolkit.corpora.tokenization import train_tokenizer
 from toolkit.corpora.windows import PieceWindows
 from toolkit.models.bert import BertForMaskedLM
 from toolkit.models.families import get_preset
-from toolkit.pretraining.masked_lm import MaskTokens
 from toolkit.training.arguments import TrainingArguments
 from toolkit.training.loop import train
 

@@ -100,13 +100,14 @@ def bytes_sent() -> dict[str, dict[str, int]]:
 def feeding() -> dict[str, float]:
     """What one process prepares in a second, tokenizing on all cores and masking on one; and what it takes to keep the
     order of the data."""
+    from toolkit.pretraining.masked_lm import MaskTokens
+
     from toolkit.corpora.corpus import open_corpus
     from toolkit.corpora.prepared import open_prepared, prepare
     from toolkit.corpora.tokenization import train_tokenizer
     from toolkit.corpora.windows import PieceWindows
     from toolkit.corpora.workers import available_cores
-    from toolkit.pretraining.masked_lm import MaskTokens
-    from toolkit.training.batches import Draw, ExampleStream
+    from toolkit.training.sampler import BatchSampler, SampleKey
 
     corpus = open_corpus("sample").divided(available_cores())
     num_bytes = sum(len(text.encode()) for text in corpus.texts())
@@ -121,10 +122,10 @@ def feeding() -> dict[str, float]:
     start = time.perf_counter()
     num_rounds = 5
     for step in range(num_rounds):
-        collate(batch, [Draw(step, step, i) for i in range(len(batch))])
+        collate(batch, [SampleKey(step, step, i) for i in range(len(batch))])
     masking = time.perf_counter() - start
     start = time.perf_counter()
-    ExampleStream(100_000_000, 32, seed=0).draws(0)
+    BatchSampler(100_000_000, 32, seed=0).batch(0)
     return {
         "bytes tokenized a second": num_bytes / tokenizing,
         "tokens": num_tokens,

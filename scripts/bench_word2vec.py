@@ -24,14 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from alternation import alternate, in_a_process, write
+from toolkit.transfer.intrinsic import WORD_SETS, score_words
 
 from toolkit.corpora.corpus import open_corpus
 from toolkit.corpora.tokenization import bert_normalizer, word_spacer
 from toolkit.models.families import get_preset
 from toolkit.pretraining import PRETRAINING
 from toolkit.pretraining.skip_gram import Sentences, write_sentences
-from toolkit.reports.results import Stopwatch, read_results
-from toolkit.transfer.intrinsic import WORD_SETS, score_words
+from toolkit.runs.results import Stopwatch, read_results
 
 EPOCHS, WORKERS = 5, 2
 

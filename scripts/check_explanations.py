@@ -25,7 +25,8 @@ from toolkit.data.image_files import load_labelled_images
 from toolkit.explain.saliency import importance_maps
 from toolkit.metrics.intervals import ratio_interval
 from toolkit.modalities.pixels import normalised
-from toolkit.reports.results import made_with, write_json
+from toolkit.runs.output import write_json
+from toolkit.runs.results import made_with
 from toolkit.transfer.encoders import load_image_encoder
 
 SHARE, NUM_RANDOM, SQUARES = 0.1, 10, 8  # squares to a side

@@ -12,8 +12,8 @@
 IMAGE is a photograph that scikit-learn ships (china.jpg, by Daniel Buechele, CC BY 2.0) where none is given. `subset`
 writes 10,000 images of DATA to train on, 1,000 to choose by and 2,000 to test on, or a tenth and what there is.
 `network` writes a residual network of 6 n + 2 layers, n being DEPTH, of He et al. (2016), with its shortcuts or
-without, as a folder for `scratch:FOLDER`; `depth` draws what fine-tuned folders reached, `scripts/depth.sh` makes
-them. `filters` draws the first layer of a folder of `toolkit pretrain`, and how it began.
+without, as a folder for `scratch:FOLDER`; `depth` keys what fine-tuned folders reached, `scripts/depth.sh` makes
+them. `filters` keys the first layer of a folder of `toolkit pretrain`, and how it began.
 """
 
 import json
@@ -33,7 +33,7 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from toolkit.reports.results import LOG_FILE, read_results
+from toolkit.runs.results import LOG_FILE, read_results
 
 KERNELS = {
     "as it is": [[0, 0, 0], [0, 1, 0], [0, 0, 0]],

@@ -8,8 +8,9 @@ import json
 import sys
 from pathlib import Path
 
-from tasks import TASKS
 from tasks.base import PREDICTIONS_FILE
+
+from tasks import TASKS
 
 figure, *folders = sys.argv[1:]
 lines = [

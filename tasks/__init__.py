@@ -18,49 +18,69 @@ True
 from collections.abc import Sequence
 from typing import Any
 
-from tasks.base import FinetuneArguments, Task, load_predictor, score
 from tasks.image_classification import ImageClassification
 from tasks.pos_tagging import PosTagging
+from tasks.task import FinetuneArguments, Task
 from tasks.text_classification import TextClassification
 from toolkit.data.sources import find_inputs
 from toolkit.errors import InputError
+from toolkit.runs.arguments import from_flags
 
 TASKS: dict[str, Task] = {"pos": PosTagging(), "text": TextClassification(), "image": ImageClassification()}
 
-__all__ = ["TASKS", "FinetuneArguments", "Task", "finetune", "load_predictor", "predict", "score", "task_of"]
+__all__ = ["TASKS", "FinetuneArguments", "Task", "finetune", "predict", "task_of"]
 
 
 def finetune(task: str, **flags: Any) -> dict[str, Any]:
-    """Fine-tune an encoder on the task `pos`, `text` or `image`; flags as in `toolkit finetune TASK --help`.
+    """Fine-tune an encoder on a task, with `flags` as in `toolkit finetune TASK --help`.
 
-    Leaves the checkpoint in `output_dir` and returns the record that stands in its `results.json`.
+    Leaves the checkpoint in `output_dir` and returns the record in its `results.json`.
+
+    Raises:
+        InputError: There is no such task, or a flag or the data is wrong.
     """
-    from tasks import base
+    from tasks import finetuning
 
     if task not in TASKS:
         raise InputError(f"unknown task '{task}', expected one of {', '.join(TASKS)}")
-    return base.finetune(TASKS[task], TASKS[task].arguments_class(**flags))
+    return finetuning.finetune(TASKS[task], from_flags(TASKS[task].arguments, **flags))
 
 
 def predict(folder: str, inputs: Sequence[str]) -> list[dict[str, Any]]:
-    """What a fine-tuned checkpoint says of texts, or of files as `toolkit predict` takes them.
+    """Predict with a fine-tuned checkpoint.
 
-    One dictionary a sentence, with `tokens`, `predicted` and `probabilities`, a text, with `text`, `predicted` and
-    `probability`, or an image, with `image`, `predicted` and `probabilities`.
+    Args:
+        folder: Folder or Hub id of the checkpoint.
+        inputs: Texts, or files as `toolkit predict` takes them.
+
+    Returns:
+        One dictionary per sentence, with `tokens`, `predicted` and `probabilities`, per text, with `text`, `predicted`
+        and `probability`, or per image, with `image`, `predicted` and `probabilities`.
     """
+    from tasks.inference import load_predictor
+
     task = task_of(folder)
-    rows = task.unlabelled(find_inputs(inputs))
+    rows = task.read_inputs(find_inputs(inputs))
     predictions = load_predictor(task, folder)(rows)
     return [task.as_json(row, prediction) for row, prediction in zip(rows, predictions, strict=True)]
 
 
 def task_of(folder: str) -> Task:
-    """The task that a checkpoint was fine-tuned on, by the head it has. Raises `InputError`."""
+    """The task that a checkpoint was fine-tuned on, according to its configuration.
+
+    A checkpoint from elsewhere does not say it: then it is the first task with the same head.
+
+    Raises:
+        InputError: The checkpoint has no head of a task.
+    """
     from toolkit.transfer.encoders import load_config
 
-    architectures = load_config(folder).architectures or []
+    config = load_config(folder)
+    if (name := getattr(config, "toolkit_task", None)) in TASKS:
+        return TASKS[name]
+    architectures = config.architectures or []
     for task in TASKS.values():
-        if any(name.endswith(task.head) for name in architectures):
+        if any(architecture.endswith(task.auto_class.removeprefix("AutoModel")) for architecture in architectures):
             return task
     raise InputError(
         f"{folder}: holds {' and '.join(architectures) or 'no known model'}, expected a fine-tuned checkpoint; "

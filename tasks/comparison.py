@@ -1,79 +1,87 @@
-"""Compare encoders on a task at several label budgets: each pretrained one beside its scratch twin.
+"""Compare encoders on a task at several label budgets: each pretrained encoder beside the same network from scratch.
 
-A twin is the same network with new weights, trained for the same steps on the task alone. Either's learning rate is
-the one of the same short list that does best on validation data with the first seed. The gain is a paired bootstrap
-over the test items, seeds pooled.
+"Scratch" is the same network with random weights, trained for the same steps on the task only. The learning rate of
+either is the one of the same short list that is best on validation data with the first seed. The gain is a paired
+bootstrap over the test items, seeds pooled.
 """
 
-import dataclasses
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tasks.base import PREDICTIONS_FILE, FinetuneArguments, Task, finetune, load_splits
+from tasks.finetuning import finetune, load_splits
+from tasks.task import FinetuneArguments, Task, cells_of
+from toolkit.errors import InputError
 from toolkit.hub.download import local_copy
-from toolkit.reports.results import RESULTS_FILE, Stopwatch, is_main_process, read_results, write_json, write_results
-from toolkit.transfer.encoders import SCRATCH
+from toolkit.metrics.intervals import Bootstrap, Interval, bootstrap_mean
+from toolkit.models.families import SCRATCH
+from toolkit.runs.arguments import with_flags
+from toolkit.runs.output import write_json
+from toolkit.runs.results import (
+    PREDICTIONS_FILE,
+    RESULTS_FILE,
+    Stopwatch,
+    is_main_process,
+    read_results,
+    write_results,
+)
 
 PRETRAINED, FROM_SCRATCH = "pretrained", "scratch"
-NUM_SHOWN = 6  # test items that the report shows beside one another
+NUM_SHOWN = 6  # test items shown side by side in the report
 
 
-def compare(
-    task: Task,
-    encoders: dict[str, str],
-    arguments: FinetuneArguments,
-    train_sizes: Sequence[int | None],
-    seeds: Sequence[int],
-    learning_rates: Sequence[float],
-    say=print,
-    with_baseline: bool = False,
-    subset_each_seed: bool = False,
-) -> dict[str, Any]:
-    """Fine-tune every encoder, by its name and folder, and its twin, at each size with each seed.
+@dataclass(frozen=True)
+class Grid:
+    """What is compared.
 
-    With `subset_each_seed` each seed has its own labelled examples, which are otherwise the same for all. With a
-    baseline, the task's usual method without a network learns from the same examples. `arguments` hold what all runs
-    share; their `output_dir` receives one folder a run and `results.json`, the record that is returned and that
-    `toolkit.reports.page` draws. With their `resume`, runs that an earlier comparison there has finished are not made
-    again.
+    Attributes:
+        encoders: Folders or Hub ids of pretrained encoders, by name.
+        train_sizes: Label budgets; None is all labels.
+        seeds: Seeds of fine-tuning.
+        learning_rates: Short list that validation data chooses from.
+        subset_each_seed: Whether each seed has labelled examples of its own.
+        with_baseline: Whether the task's usual method without a network is added.
     """
-    output_dir = Path(arguments.output_dir)
-    arguments = arguments.settled()  # the same for frozen and twin
-    figure, stopwatch = task.figure(arguments), Stopwatch()
-    runs_a_cell = len(learning_rates) + len(seeds) - 1
-    num_runs = len(encoders) * 2 * len(train_sizes) * runs_a_cell
-    num_done = 0
+
+    encoders: dict[str, str]
+    train_sizes: Sequence[int | None]
+    seeds: Sequence[int]
+    learning_rates: Sequence[float]
+    subset_each_seed: bool = False
+    with_baseline: bool = False
+    say: Callable[[str], Any] = field(default=print)
+
+
+class Cell(NamedTuple):
+    """The runs of one encoder, pretrained or from scratch, at one label budget."""
+
+    folders: list[Path]  # one per seed
+    tried: dict[str, float]  # for each learning rate the figure on validation data
+
+
+def compare(task: Task, grid: Grid, arguments: FinetuneArguments) -> dict[str, Any]:
+    """Fine-tune every encoder, pretrained and from scratch, at each label budget with each seed.
+
+    Args:
+        task: The task.
+        grid: What is compared.
+        arguments: What all runs share. The output folder receives one folder per run and `results.json`; with
+            `resume`, finished runs in it are not repeated.
+
+    Returns:
+        The record, which `toolkit.runs.page` draws.
+    """
+    output_dir = Path(arguments.output.output_dir)
+    arguments = arguments.resolved()  # the same for pretrained and scratch, of which only one may be frozen
+    stopwatch = Stopwatch()
     baseline = None
-    if with_baseline and is_main_process():
-        subset_seeds = seeds if subset_each_seed else None
-        baseline = run_baseline(task, arguments, train_sizes, say, subset_seeds, output_dir)
-    rows = []
-    for name, folder in encoders.items():
-        budgets = []
-        for train_size in train_sizes:
-            cells = {}
-            for variant, encoder in ((PRETRAINED, folder), (FROM_SCRATCH, SCRATCH + folder)):
-                budget = budget_name(train_size, arguments.per_class)
-                say(f"{num_done}/{num_runs} runs done; now {name}, {variant}, {budget}")
-                cell_dir = output_dir / name / f"{variant}-{train_size or 'all'}"
-                # A frozen twin would be random features: it learns as a whole.
-                freeze = arguments.freeze and variant == PRETRAINED
-                shared = dataclasses.replace(arguments, encoder=encoder, train_size=train_size, freeze=freeze)
-                cells[variant] = _run_cell(task, shared, cell_dir, seeds, learning_rates, subset_each_seed)
-                num_done += runs_a_cell
-            budgets.append({"name": budget, **_compare_cells(task, figure, **cells)})
-        rows.append(
-            {
-                "name": name,
-                "folder": folder,
-                "parameters": budgets[0]["parameters"],
-                "pretraining": _pretraining(local_copy(folder)),
-                "budgets": budgets,
-            }
-        )
+    if grid.with_baseline and is_main_process():
+        seeds = grid.seeds if grid.subset_each_seed else [arguments.data.subset_seed]
+        baseline = run_baseline(task, arguments, grid.train_sizes, seeds, grid.say, output_dir)
+    rows = [_compare_encoder(task, grid, arguments, name) for name in grid.encoders]
     cells_by_name = {
         f"{row['name']}, {variant}, {budget['name']}": budget[variant]
         for row in rows
@@ -83,26 +91,54 @@ def compare(
     num_steps = sum(cell["num_steps"] for cell in cells_by_name.values())
     record = {
         "task": task.name,
-        "dataset": arguments.data,
-        "metrics": {name: cell[figure] for name, cell in cells_by_name.items()},
-        "encoder": list(encoders.values()),
-        "seed": seeds[0],
+        "modality": task.modality_name,
+        "dataset": arguments.data.data,
+        "metrics": {name: cell[arguments.metric] for name, cell in cells_by_name.items()},
+        "encoder": list(grid.encoders.values()),
+        "seed": grid.seeds[0],
         "num_steps": num_steps,
         "parameters": sum(row["parameters"] for row in rows),
         "throughput": num_steps / stopwatch.seconds,
         "throughput_unit": "steps/s",
         "split": rows[0]["budgets"][0]["split"],
         "n": rows[0]["budgets"][0]["n"],
-        "figure": figure,
-        "seeds": list(seeds),
-        "subset_each_seed": subset_each_seed,
-        "learning_rates": list(learning_rates),
+        "figure": arguments.metric,
+        "seeds": list(grid.seeds),
+        "subset_each_seed": grid.subset_each_seed,
+        "learning_rates": list(grid.learning_rates),
         "encoders": rows,
         "baseline": baseline,
         "examples": _examples(task, arguments, rows),
-        "deterministic": arguments.max_minutes is None,
+        "deterministic": arguments.training.max_minutes is None,
     }
     return write_results(output_dir / RESULTS_FILE, stopwatch, **record) if is_main_process() else record
+
+
+def _compare_encoder(task: Task, grid: Grid, arguments: FinetuneArguments, name: str) -> dict[str, Any]:
+    """The row of one encoder: cost of pretraining, and at each label budget figures and gain."""
+    folder, budgets = grid.encoders[name], []
+    runs_per_cell = len(grid.learning_rates) + len(grid.seeds) - 1
+    num_cells = 2 * len(grid.train_sizes)
+    num_done = list(grid.encoders).index(name) * num_cells
+    for train_size in grid.train_sizes:
+        cells, budget = {}, budget_name(train_size, arguments.data.per_class)
+        for variant, encoder in ((PRETRAINED, folder), (FROM_SCRATCH, SCRATCH + folder)):
+            num_runs = num_cells * len(grid.encoders) * runs_per_cell
+            grid.say(f"{num_done * runs_per_cell}/{num_runs} runs done; now {name}, {variant}, {budget}")
+            # A frozen encoder with random weights would give random features, so all of it is trained.
+            freeze = arguments.encoder.freeze and variant == PRETRAINED
+            shared = with_flags(arguments, encoder=encoder, train_size=train_size, freeze=freeze)
+            root = Path(arguments.output.output_dir) / name / f"{variant}-{train_size or 'all'}"
+            cells[variant] = _run_cell(task, grid, shared, root)
+            num_done += 1
+        budgets.append({"name": budget, **_compare_cells(task, arguments.metric, **cells)})
+    return {
+        "name": name,
+        "folder": folder,
+        "parameters": budgets[0]["parameters"],
+        "pretraining": _pretraining(local_copy(folder)),
+        "budgets": budgets,
+    }
 
 
 def budget_name(train_size: int | None, per_class: bool) -> str:
@@ -112,79 +148,74 @@ def budget_name(train_size: int | None, per_class: bool) -> str:
 
 
 def _pretraining(folder: Path) -> dict[str, Any] | None:
-    """The record of the pretraining; None of an encoder from elsewhere."""
+    """The record of the pretraining; None for an encoder from elsewhere."""
     return read_results(folder) if (folder / RESULTS_FILE).is_file() else None
 
 
-class _Cell(NamedTuple):
-    folders: list[Path]  # of the runs, one a seed
-    tried: dict[str, float]  # for each learning rate what it reached on validation data
-
-
-def _run_cell(
-    task: Task,
-    arguments: FinetuneArguments,
-    folder: Path,
-    seeds: Sequence[int],
-    learning_rates: Sequence[float],
-    subset_each_seed: bool,
-) -> _Cell:
-    """One run a seed, all with the learning rate that is best on validation data with the first seed."""
+def _run_cell(task: Task, grid: Grid, arguments: FinetuneArguments, folder: Path) -> Cell:
+    """One run per seed, all with the learning rate that is best on validation data with the first seed."""
 
     def run(seed: int, learning_rate: float) -> tuple[float, Path]:
-        one = dataclasses.replace(
+        one = with_flags(
             arguments,
             seed=seed,
-            subset_seed=seed if subset_each_seed else arguments.subset_seed,
+            subset_seed=seed if grid.subset_each_seed else arguments.data.subset_seed,
             learning_rate=learning_rate,
             output_dir=str(folder / f"seed{seed}-lr{learning_rate:g}"),
         )
         record = finetune(task, one, with_picture=False)
-        return record["validation_metrics"][task.figure(one)]["value"], Path(one.output_dir)
+        return record["validation_metrics"][one.metric]["value"], Path(one.output.output_dir)
 
-    tried = {learning_rate: run(seeds[0], learning_rate) for learning_rate in learning_rates}
+    tried = {learning_rate: run(grid.seeds[0], learning_rate) for learning_rate in grid.learning_rates}
     best = max(tried, key=lambda learning_rate: tried[learning_rate][0])
-    folders = [tried[best][1], *(run(seed, best)[1] for seed in seeds[1:])]
-    return _Cell(folders, {f"{rate:g}": score for rate, (score, _) in tried.items()})
+    folders = [tried[best][1], *(run(seed, best)[1] for seed in grid.seeds[1:])]
+    return Cell(folders, {f"{rate:g}": score for rate, (score, _) in tried.items()})
 
 
 def run_baseline(
     task: Task,
     arguments: FinetuneArguments,
     train_sizes: Sequence[int | None],
-    say,
-    subset_seeds: Sequence[int] | None = None,
+    subset_seeds: Sequence[int],
+    say: Callable[[str], Any],
     folder: Path | None = None,
 ) -> dict[str, Any]:
-    """What the task's usual method without a network makes of each label budget: figure and interval, pooled over the
-    choices of labelled examples, and seconds of one.
+    """Run the task's usual method without a network at each label budget.
 
-    With a `folder` each is kept there when it is done, and with `arguments.resume` taken from there.
+    Args:
+        task: The task.
+        arguments: Arguments of the comparison.
+        train_sizes: Label budgets.
+        subset_seeds: Seeds of the choices of labelled examples, which are pooled.
+        say: Called with progress.
+        folder: Where the result of each budget is kept, and found again with `resume`.
+
+    Returns:
+        For each budget the figure with its interval, and the seconds of one choice.
     """
-    figure = task.figure(arguments)
     budgets = []
-    chosen = list(subset_seeds or [arguments.subset_seed])
     for train_size in train_sizes:
         file = folder and folder / f"baseline-{train_size or 'all'}.json"
-        if file and arguments.resume and file.is_file():  # what the runs beside it were made with is checked there
+        if file and arguments.training.resume and file.is_file():  # its flags are checked with those of the runs
             kept = json.loads(file.read_text(encoding="utf-8"))
-            if kept.get("subset_seeds") == chosen:
+            if kept.get("subset_seeds") == list(subset_seeds):
                 budgets.append(kept)
                 continue
-        say(f"{task.baseline_name}, {budget_name(train_size, arguments.per_class)}")
-        pooled, seconds = [], []
-        for subset_seed in chosen:
-            train_rows, validation_rows, test_rows = load_splits(
-                task, dataclasses.replace(arguments, train_size=train_size, subset_seed=subset_seed)
-            )
-            rows, stopwatch = test_rows or validation_rows, Stopwatch()
-            predictions = task.baseline(train_rows, rows)
+        say(f"{task.baseline_name}, {budget_name(train_size, arguments.data.per_class)}")
+        figures, seconds = [], []
+        for subset_seed in subset_seeds:
+            rows = load_splits(task, with_flags(arguments, train_size=train_size, subset_seed=subset_seed))
+            tested, stopwatch = rows.get("test", rows["validation"]), Stopwatch()
+            predictions = task.baseline(rows["train"], tested)
             seconds.append(stopwatch.seconds)
-            pooled.append([task.as_json(row, prediction) for row, prediction in zip(rows, predictions, strict=True)])
-        measured = task.measure(figure, pooled)
-        mean_seconds = statistics.fmean(seconds)
+            figures.append(_figure(task, arguments.metric, task.references(tested), predictions))
         budgets.append(
-            {"train_size": len(train_rows), figure: measured, "seconds": mean_seconds, "subset_seeds": chosen}
+            {
+                "train_size": len(rows["train"]),
+                arguments.metric: bootstrap_mean(figures).interval(),
+                "seconds": statistics.fmean(seconds),
+                "subset_seeds": list(subset_seeds),
+            }
         )
         if file:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -192,24 +223,29 @@ def run_baseline(
     return {"name": task.baseline_name, "budgets": budgets}
 
 
-def _compare_cells(task: Task, figure: str, pretrained: _Cell, scratch: _Cell) -> dict[str, Any]:
+def _figure(task: Task, metric: str, references: list[Any], predictions: list[Any]) -> Bootstrap:
+    figures = task.figures(references, predictions)
+    if metric not in figures:
+        raise InputError(f"--figure {metric}: not defined on the test data, which has one label only")
+    return figures[metric]
+
+
+def figure_of_runs(task: Task, metric: str, folders: Sequence[Path]) -> Bootstrap:
+    """The mean of a figure over several runs on the same test items, from their predictions."""
+    figures = []
+    for folder in folders:
+        lines = _read_lines(folder / PREDICTIONS_FILE)
+        references = [line[task.reference_column] for line in lines]
+        figures.append(_figure(task, metric, references, list(map(task.read_prediction, lines))))
+    return bootstrap_mean(figures)
+
+
+def _compare_cells(task: Task, metric: str, pretrained: Cell, scratch: Cell) -> dict[str, Any]:
     record = read_results(pretrained.folders[0])
-    lines, cells = {}, {}
-    for variant, (folders, tried) in ((PRETRAINED, pretrained), (FROM_SCRATCH, scratch)):
-        lines[variant] = [_read_lines(folder / PREDICTIONS_FILE) for folder in folders]
-        results = [read_results(folder) for folder in folders]
-        names = [name for name in results[0]["metrics"] if not name.startswith("f1_")]  # of labels
-        by_seed = {name: [result["metrics"][name]["value"] for result in results] for name in names}
-        cells[variant] = {
-            figure: task.measure(figure, lines[variant]),
-            "by_seed": by_seed,
-            "means": {name: statistics.fmean(values) for name, values in by_seed.items()},
-            "learning_rate": results[0]["arguments"]["learning_rate"],
-            "learning_rates_tried": tried,
-            "seconds": statistics.fmean(result["seconds"] for result in results),
-            "num_steps": sum(result["num_steps"] for result in results),
-            "folders": [str(folder) for folder in folders],
-        }
+    figures, cells = {}, {}
+    for variant, cell in ((PRETRAINED, pretrained), (FROM_SCRATCH, scratch)):
+        figures[variant] = figure_of_runs(task, metric, cell.folders)
+        cells[variant] = _describe_cell(cell, metric, figures[variant].interval())
     return {
         "train_size": record["train_size"],
         "parameters": record["parameters"],
@@ -217,38 +253,51 @@ def _compare_cells(task: Task, figure: str, pretrained: _Cell, scratch: _Cell) -
         "n": record["n"],
         "num_steps": record["num_steps"],
         **cells,
-        "gain": task.measure(figure, lines[PRETRAINED], lines[FROM_SCRATCH]),
+        "gain": figures[PRETRAINED].minus(figures[FROM_SCRATCH]).interval(),
+    }
+
+
+def _describe_cell(cell: Cell, metric: str, figure: Interval) -> dict[str, Any]:
+    results = [read_results(folder) for folder in cell.folders]
+    names = [name for name in results[0]["metrics"] if not name.startswith("f1_")]  # of single labels
+    by_seed = {name: [result["metrics"][name]["value"] for result in results] for name in names}
+    return {
+        metric: figure,
+        "by_seed": by_seed,
+        "means": {name: statistics.fmean(values) for name, values in by_seed.items()},
+        "learning_rate": results[0]["arguments"]["learning_rate"],
+        "learning_rates_tried": cell.tried,
+        "seconds": statistics.fmean(result["seconds"] for result in results),
+        "num_steps": sum(result["num_steps"] for result in results),
+        "folders": [str(folder) for folder in cell.folders],
     }
 
 
 def _examples(task: Task, arguments: FinetuneArguments, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Test items on which the encoders, at the smallest budget, differ most or are wrong: each with every encoder's
-    answer, and a picture where it is one."""
+    """Test items on which the encoders, at the smallest budget, differ most or are wrong, with every answer."""
     folders = {row["name"]: Path(row["budgets"][0][PRETRAINED]["folders"][0]) for row in rows}
     answers = {name: _read_lines(folder / PREDICTIONS_FILE) for name, folder in folders.items()}
-    items = [
-        {**lines[0], "predicted": {name: line["predicted"] for name, line in zip(answers, lines, strict=True)}}
-        for lines in zip(*answers.values(), strict=True)
-    ]
-    for item in items:
-        for name in ("probabilities", "probability"):
-            item.pop(name, None)
-    right_name = "label" if "label" in items[0] else "tags"
+    items = []
+    for lines in zip(*answers.values(), strict=True):
+        line = lines[0]
+        cells = {name: task.read_prediction(each).cells() for name, each in zip(answers, lines, strict=True)}
+        right = cells_of(line[task.reference_column])
+        shown = {"caption": task.caption(line), "header": task.header(line)}
+        items.append({**shown, "right": right, "cells": cells})
 
     def interest(item: dict[str, Any]) -> tuple[int, int]:
-        predicted = list(item["predicted"].values())
-        return len({json.dumps(answer) for answer in predicted}), sum(p != item[right_name] for p in predicted)
+        answers_of_item = list(item["cells"].values())
+        return len({tuple(cells) for cells in answers_of_item}), sum(c != item["right"] for c in answers_of_item)
 
     order = sorted(range(len(items)), key=lambda i: interest(items[i]), reverse=True)[:NUM_SHOWN]
-
-    def tested_rows():
-        _, validation_rows, test_rows = load_splits(task, arguments)
-        return validation_rows if test_rows is None else test_rows
-
-    pictures = task.pictures(tested_rows, order)
-    return [items[i] | ({"picture": pictures[i]} if i in pictures else {}) for i in order]
+    pictures: list[str | None] = [None] * len(order)
+    if task.modality.has_thumbnails:
+        splits = load_splits(task, arguments)
+        tested = splits.get("test", splits["validation"])
+        pictures = [task.modality.thumbnail(tested[i]) for i in order]
+    return [{**items[i], "picture": picture} for i, picture in zip(order, pictures, strict=True)]
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
-    with open(path, encoding="utf-8") as file:  # not splitlines: a text may hold other ends of lines
+    with open(path, encoding="utf-8") as file:  # no splitlines: a text may contain other line ends
         return [json.loads(line) for line in file]

@@ -1,11 +1,10 @@
-"""Few-shot classification: classes that are known by a handful of examples each, of texts or of images.
+"""Few-shot classification: classes that are known by a handful of labelled examples each, of any modality.
 
-Two protocols measure it. Many small problems, drawn from classes that pretraining never saw (Vinyals et al. 2016,
-https://arxiv.org/abs/1606.04080): the encoder runs once over all examples. Or some labelled examples of every class
-and the whole test set, with several seeds (Tunstall et al. 2022, https://arxiv.org/abs/2209.11055).
+Two protocols: many small problems (episodes) sampled from classes that pretraining never saw (Vinyals et al. 2016,
+https://arxiv.org/abs/1606.04080), for which the encoder runs once over all examples; or a few labelled examples of
+every class and the whole test set, with several seeds (Tunstall et al. 2022, https://arxiv.org/abs/2209.11055).
 """
 
-import dataclasses
 import json
 import statistics
 from collections import Counter
@@ -13,88 +12,99 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from tasks.base import PREDICTIONS_FILE
+from toolkit.data.columns import LabelColumn
+from toolkit.data.sources import SAMPLE
 from toolkit.errors import InputError, check_not_negative, check_positive
-from toolkit.training.arguments import SharedArguments
+from toolkit.hub.arguments import HubArguments
+from toolkit.modalities import MODALITIES, Modality
+from toolkit.runs.arguments import Arguments, defaults, to_flags, without
+from toolkit.runs.output import OutputArguments, check_output_dir, create_output_dir
+from toolkit.runs.results import PREDICTIONS_FILE, RESULTS_FILE, Stopwatch, write_results
+from toolkit.transfer.encoders import modality_of_encoder
+
+# Which columns of a table hold what, for every modality.
+ExampleColumns: Any = dataclass(kw_only=True)(
+    type("ExampleColumns", (LabelColumn, *(each.columns for each in MODALITIES.values())), {"__doc__": "columns"})
+)
 
 
 @dataclass(kw_only=True)
-class DataArguments:
-    """An encoder, and labelled items of the kind that it reads."""
+class ExamplesArguments(Arguments):
+    """data"""
 
     encoder: str
-    """A checkpoint folder or a Hub id, of an encoder of texts or of images."""
+    """A checkpoint folder or a Hub id."""
     data: str
-    """Labelled data: a file, a folder with one file a split or one folder a class, a Hub id, or 'sample'."""
+    """Labelled data: a file, a folder with one file per split or one folder per class, a Hub id, or 'sample'."""
+    split: str | None = None
+    """Split of a folder or Hub data set (default: test to evaluate, train to learn from)."""
     unlabelled: str | None = None
-    """Text or images without labels, on whose mean features are centred (default: the labelled examples)."""
+    """Unlabelled data, on whose mean features are centred (default: the labelled examples)."""
     seed: int = 0
     """Seed of the choice of examples, and of fine-tuning."""
-    split: str | None = None
-    """Split of a folder or Hub data set (default: test to evaluate on, train to learn from)."""
-    text_column: str | None = None
-    """Column of a table that holds the text (default: text, sentence, content or document)."""
-    image_column: str | None = None
-    """Column of a table that holds images or their paths (default: the one of images, or image, file_name or path)."""
-    label_column: str | None = None
-    """Column of a table that holds the label (default: label, labels, category or class)."""
 
-    def __post_init__(self):
+    def check(self) -> None:
         check_not_negative(self, "seed")
 
 
 @dataclass(kw_only=True)
-class FewShotArguments(DataArguments):
-    """Which examples are learned from, and how."""
+class ClassifierArguments(Arguments):
+    """classifier"""
 
-    shots: int = 5
-    """Labelled examples of each class."""
+    shots: int | None = None
+    """Labelled examples of each class (default: all)."""
     method: Literal["prototype", "nearest", "linear", "lp-ft", "contrastive"] = "prototype"
     """prototype: the mean of a class's examples; nearest: its nearest example; linear: logistic regression; lp-ft and
-    contrastive: the same after the encoder was fine-tuned on the examples."""
+    contrastive: logistic regression after fine-tuning the encoder on the examples."""
     metric: Literal["cosine", "euclidean", "sqeuclidean"] = "cosine"
-    """How the first two compare an item with a class."""
+    """Similarity of an item to a class, for prototype and nearest."""
+    descriptions: str | None = None
+    """A text per label that counts as one more example of it: a table with the columns label and description, or
+    'names', the labels themselves with underscores read as spaces."""
+    rounds: int = 0
+    """Rounds of self-training: the --unlabelled items with the most confident predictions become examples."""
     max_steps: int = 40
     """Steps of fine-tuning."""
-    rounds: int = 0
-    """How often the --unlabelled items that are surest of their class count as examples of it too (self-training)."""
-    descriptions: str | None = None
-    """A text for each label that counts as one more example of it: a table with the columns label and description, or
-    'names', the labels themselves, underscores read as spaces."""
     learning_rate: float | None = None
-    """Peak learning rate of fine-tuning (default: 2e-2 for a table of word vectors, 5e-5 for all others)."""
+    """Peak learning rate of fine-tuning (default: 2e-2 for static word vectors, else 5e-5)."""
 
-    def __post_init__(self):
-        super().__post_init__()
+    def check(self) -> None:
         check_positive(self, "shots max_steps learning_rate")
         check_not_negative(self, "rounds")
-        if self.rounds and self.unlabelled is None:
-            raise InputError(f"--rounds {self.rounds}: goes with --unlabelled")
 
 
 @dataclass(kw_only=True)
-class EvaluateArguments(FewShotArguments):
-    ways: int = 5
-    """Classes of an episode."""
-    labels: list[str] = field(default_factory=list)
-    """Classify these labels alone, such as those that pretraining never saw (default: all)."""
-    queries: int = 15
-    """Examples of each class of an episode that are to be classified."""
-    episodes: int = 1000
-    """Episodes."""
-    within: str | None = None
-    """Column of a table; the classes of an episode then have the same value in it, such as characters of an
-    alphabet."""
-    seeds: int | None = None
-    """Instead of episodes: learn from --shots examples of every class of the training split, classify the whole test
-    split, with so many seeds."""
-    output_dir: str | None = None
-    """Folder for results.json and predictions.jsonl (default: they are only printed)."""
-    overwrite_output_dir: bool = False
-    """Replace an earlier run in the output folder."""
+class FewShotArguments(Arguments):
+    """Which examples are learned from, and how."""
 
-    def __post_init__(self):
-        super().__post_init__()
+    examples: ExamplesArguments
+    classifier: ClassifierArguments = defaults(ClassifierArguments)
+    columns: ExampleColumns = defaults(ExampleColumns)  # type: ignore[valid-type]
+
+    def check(self) -> None:
+        if self.classifier.rounds and self.examples.unlabelled is None:
+            raise InputError(f"--rounds {self.classifier.rounds}: goes with --unlabelled")
+
+
+@dataclass(kw_only=True)
+class ProtocolArguments(Arguments):
+    """protocol"""
+
+    ways: int = 5
+    """Classes per episode."""
+    queries: int = 15
+    """Examples of each class of an episode that are classified (query set)."""
+    episodes: int = 1000
+    """Number of episodes."""
+    within: str | None = None
+    """Column of a table: the classes of an episode have the same value in it, such as characters of one alphabet."""
+    labels: list[str] = field(default_factory=list)
+    """Use these labels only, such as those that pretraining never saw (default: all)."""
+    seeds: int | None = None
+    """Instead of episodes: learn from --shots examples of every class of the training split and classify the whole
+    test split, with this many seeds."""
+
+    def check(self) -> None:
         check_positive(self, "ways queries episodes seeds")
         if len(self.labels) == 1:
             raise InputError(f"--labels {self.labels[0]}: expected two labels or more")
@@ -103,62 +113,87 @@ class EvaluateArguments(FewShotArguments):
 
 
 @dataclass(kw_only=True)
-class FitArguments(SharedArguments, FewShotArguments):
-    output_dir: str
-    """Folder for the classifier, with its encoder."""
-    shots: int | None = None  # type: ignore[assignment]
-    """Labelled examples of each class (default: all)."""
-    calibration_data: str | None = None
-    """Labelled data of other classes, by which it is learned what belongs to no class at all; without it every item
-    is given one."""
-    overwrite_output_dir: bool = False
-    """Replace an earlier classifier in the output folder."""
+class OptionalOutput(Arguments):
+    """output"""
 
-    def __post_init__(self):
-        SharedArguments.__post_init__(self)
-        FewShotArguments.__post_init__(self)
+    output_dir: str | None = None
+    """Folder for results.json and predictions.jsonl (default: results are only printed)."""
+    overwrite_output_dir: bool = False
+    """Replace an earlier run in the output folder."""
+
+    @property
+    def folder(self) -> OutputArguments | None:
+        if self.output_dir is None:
+            return None
+        return OutputArguments(output_dir=self.output_dir, overwrite_output_dir=self.overwrite_output_dir)
+
+
+@dataclass(kw_only=True)
+class EvaluateArguments(FewShotArguments):
+    classifier: ClassifierArguments = defaults(ClassifierArguments, shots=5)
+    protocol: ProtocolArguments = defaults(ProtocolArguments)
+    output: OptionalOutput = defaults(OptionalOutput)
+
+
+@dataclass(kw_only=True)
+class CalibrationArguments(Arguments):
+    """rejection"""
+
+    calibration_data: str | None = None
+    """Labelled data of other classes, from which a rejection threshold is learned; without it every item is assigned
+    to a class."""
+
+
+@dataclass(kw_only=True)
+class FitArguments(FewShotArguments):
+    output: OutputArguments
+    calibration: CalibrationArguments = defaults(CalibrationArguments)
+    hub: HubArguments = defaults(HubArguments)
+
+
+@dataclass(kw_only=True)
+class InputArguments(Arguments):
+    """input and output"""
+
+    inputs: list[str] = field(default_factory=list)
+    """Texts, or files of texts or images, or folders of images; without any, texts from standard input, one a line."""
+    output_format: Literal["tsv", "jsonl"] = "tsv"
+    """tsv: label, probability and item; jsonl: one item per line, with the probability of every label."""
+
+
+@dataclass(kw_only=True)
+class OptionalExamples(ExamplesArguments):
+    data: str | None = None  # type: ignore[assignment]
+    """Labelled data to learn from on the spot; then --encoder is an encoder and no classifier of fewshot fit."""
 
 
 @dataclass(kw_only=True)
 class PredictArguments(FewShotArguments):
-    encoder: str
-    """Folder or Hub id of a classifier that `toolkit fewshot fit` made; with --data, of an encoder."""
-    data: str | None = None  # type: ignore[assignment]
-    """Labelled data to learn from on the spot."""
-    shots: int | None = None  # type: ignore[assignment]
-    """Labelled examples of each class (default: all)."""
-    inputs: list[str] = field(default_factory=list)
-    """Texts, or files of texts or images, or folders of images; without any, texts from standard input, one a line."""
-    output_format: Literal["tsv", "jsonl"] = "tsv"
-    """tsv: label, probability and item; jsonl: an item a line, with the probability of every label."""
+    examples: OptionalExamples = without()
+    input: InputArguments = defaults(InputArguments)
 
 
 class Examples(NamedTuple):
+    """Labelled items, and the group of each, such as the alphabet of a character."""
+
     items: list[Any]
     labels: list[str]
-    groups: list[str] | None  # of images, such as the alphabet of a character
+    groups: list[str] | None = None
 
     def of(self, labels: set[str]) -> "Examples":
-        """Those with one of these labels."""
+        """The examples of these labels."""
         places = [place for place, label in enumerate(self.labels) if label in labels]
         groups = None if self.groups is None else [self.groups[place] for place in places]
         return Examples([self.items[place] for place in places], [self.labels[place] for place in places], groups)
 
-    def lines(self, predicted: Sequence[list[str]]) -> list[dict[str, Any]]:
-        """A line an item, with its text, if it is one, its label and what each run has predicted."""
-        return [
-            {**({"text": item} if isinstance(item, str) else {}), "label": label, "predicted": list(of_item)}
-            for item, label, of_item in zip(self.items, self.labels, zip(*predicted, strict=True), strict=True)
-        ]
-
     def only(self, labels: Sequence[str], source: str) -> "Examples":
-        """Those with one of these labels, or all where none is named. Raises `InputError` where there is no such."""
+        """The examples of these labels, or all if none is named. Raises `InputError` for an unknown label."""
         if unknown := set(labels) - set(self.labels):
             raise InputError(f"--labels {min(unknown)}: no such label in {source}")
         return self.of(set(labels)) if labels else self
 
     def choose(self, shots: int | None, seed: int) -> tuple[list[Any], list[str]]:
-        """So many items of each label, or all, and their labels. Raises `InputError` where a label has fewer."""
+        """Items and labels of `shots` examples per label, or of all. Raises `InputError` if a label has fewer."""
         import datasets
 
         from toolkit.data.rows import take_subset
@@ -172,73 +207,72 @@ class Examples(NamedTuple):
         chosen = take_subset(places, shots, seed, self.labels)["place"][:]
         return [self.items[place] for place in chosen], [self.labels[place] for place in chosen]
 
-
-def load_examples(reads: str, arguments: DataArguments, split: str | None, within: str | None = None) -> Examples:
-    """Of `arguments.data`, what an encoder reads: `texts` or `images`. Raises `InputError`."""
-    from toolkit.data.image_files import load_labelled_images
-    from toolkit.data.labelled_text import load_labelled_text
-
-    if reads == "images":
-        columns = arguments.image_column, arguments.label_column
-        rows = load_labelled_images(arguments.data, split, *columns, group_column=within)
-        return Examples(rows["image"][:], rows["label"][:], rows["group"][:] if within else None)
-    if within is not None:
-        raise InputError(f"--within {within}: goes with images")
-    rows = load_labelled_text(arguments.data, split, arguments.text_column, arguments.label_column)
-    return Examples(rows["text"][:], rows["label"][:], None)
+    def lines(self, predicted: Sequence[list[str]]) -> list[dict[str, Any]]:
+        """A line per item: its text, if it is one, its label, and the prediction of each run."""
+        return [
+            {**({"text": item} if isinstance(item, str) else {}), "label": label, "predicted": list(of_item)}
+            for item, label, of_item in zip(self.items, self.labels, zip(*predicted, strict=True), strict=True)
+        ]
 
 
-def load_unlabelled(reads: str, arguments: DataArguments) -> list[Any] | None:
-    """The items that `arguments.unlabelled` names; None where it names none."""
-    from toolkit.corpora.text import load_text
-    from toolkit.data.image_files import load_corpus_of_images
+def load_examples(
+    modality: Modality, source: str, split: str | None, columns: Any, within: str | None = None
+) -> Examples:
+    """Labelled examples of a source. Raises `InputError`."""
+    rows = modality.load_labelled(source, split, columns, columns.label_column, within)
+    return Examples(rows[modality.name][:], rows["label"][:], rows["group"][:] if within else None)
 
-    if arguments.unlabelled is None:
-        return None
-    if reads == "images":
-        return load_corpus_of_images(arguments.unlabelled, None, arguments.image_column)["image"][:]
-    texts = load_text(arguments.unlabelled, None, arguments.text_column)["text"]
-    return [text for text in texts if text.strip()]
+
+def load_unlabelled(modality: Modality, source: str | None, columns: Any) -> list[Any] | None:
+    """Unlabelled items; None if no source is named."""
+    return None if source is None else modality.load_unlabelled(source, None, columns)[modality.name][:]
+
+
+def split_or(named: str | None, usual: str, modality: Modality, source: str) -> str | None:
+    """The split that the user names, else the usual one if the source has it."""
+    return named or (usual if usual in modality.splits(source) else None)
 
 
 def evaluate(arguments: EvaluateArguments) -> dict[str, Any]:
-    """Measure few-shot classification by one of the two protocols; returns the record, which is also written to
-    `output_dir`, if there is one. Raises `InputError`."""
-    from toolkit.reports.results import Stopwatch, check_output_dir
-    from toolkit.transfer.features import load_featuriser
+    """Measure few-shot classification by one of the two protocols.
 
-    if arguments.output_dir is not None:
-        check_output_dir(arguments.output_dir, overwrite=arguments.overwrite_output_dir)
+    Returns:
+        The record, which is also written to the output folder if one is named.
+
+    Raises:
+        InputError: The encoder or the data cannot be used.
+    """
+    from toolkit.transfer.features import load_featurizer
+
+    if arguments.output.folder is not None:
+        check_output_dir(arguments.output.folder)
     stopwatch = Stopwatch()
-    featuriser = load_featuriser(arguments.encoder)
-    measure = _over_episodes if arguments.seeds is None else _over_seeds
-    found, lines = measure(featuriser, arguments)
-    found["parameters"] = featuriser.model.num_parameters()
-    return write_measured("few-shot", "items/s", arguments, stopwatch, found, lines)
+    featurizer = load_featurizer(arguments.examples.encoder)
+    measure = _over_episodes if arguments.protocol.seeds is None else _over_seeds
+    found, lines = measure(featurizer, arguments)
+    found["parameters"] = featurizer.model.num_parameters()
+    return write_evaluation("few-shot", "items/s", arguments, stopwatch, found, lines)
 
 
-def write_measured(
-    task: str, unit: str, arguments, stopwatch, found: dict[str, Any], lines: Iterable[dict]
+def write_evaluation(
+    task: str, unit: str, arguments: Any, stopwatch: Stopwatch, found: dict[str, Any], lines: Iterable[dict]
 ) -> dict[str, Any]:
-    """The record of an evaluation that `found` those fields; with it `lines` of predictions are written to
-    `arguments.output_dir`, if there is one."""
-    from toolkit.reports.results import RESULTS_FILE, create_output_dir, write_results
-
+    """The record of an evaluation; with an output folder it is written there, with the lines of predictions."""
     record = {
         "task": task,
-        "dataset": arguments.data,
-        "encoder": arguments.encoder,
-        "seed": arguments.seed,
+        "dataset": arguments.examples.data,
+        "encoder": arguments.examples.encoder,
+        "seed": arguments.examples.seed,
         "num_steps": 0,
         "throughput": found["n"] / stopwatch.seconds,
         "throughput_unit": unit,
         "deterministic": True,
-        "arguments": dataclasses.asdict(arguments),
+        "arguments": to_flags(arguments),
         **found,
     }
-    if arguments.output_dir is None:
+    if arguments.output.folder is None:
         return record
-    folder = create_output_dir(arguments.output_dir, arguments.overwrite_output_dir)
+    folder = create_output_dir(arguments.output.folder)
     with open(folder / PREDICTIONS_FILE, "w", encoding="utf-8") as file:
         for line in lines:
             print(json.dumps(line, ensure_ascii=False), file=file)
@@ -246,97 +280,100 @@ def write_measured(
 
 
 def fit(arguments: FitArguments) -> dict[str, Any]:
-    """Leave a `FewShotClassifier` in `output_dir`; returns the record that stands in its `results.json`."""
-    from toolkit.hub.upload import share
-    from toolkit.reports.results import RESULTS_FILE, Stopwatch, check_output_dir, create_output_dir, write_results
+    """Write a `FewShotClassifier` to the output folder; returns the record. Raises `InputError`."""
+    from toolkit.hub.upload import push_run
 
-    check_output_dir(arguments.output_dir, overwrite=arguments.overwrite_output_dir)
+    check_output_dir(arguments.output)
     stopwatch = Stopwatch()
     classifier, num_examples = fitted(arguments)
-    if arguments.calibration_data is not None:
-        others = dataclasses.replace(arguments, data=arguments.calibration_data)
-        held_out = load_examples(classifier.reads, others, if_there("train", classifier.reads, others.data))
-        classifier.calibrate(held_out.items, held_out.labels).set_params(reject=True)
-    folder = create_output_dir(arguments.output_dir, arguments.overwrite_output_dir)
+    modality, held_out = classifier.modality, arguments.calibration.calibration_data
+    if held_out is not None:
+        split = split_or(arguments.examples.split, "train", modality, held_out)
+        others = load_examples(modality, held_out, split, arguments.columns)
+        classifier.calibrate(others.items, others.labels).set_params(reject=True)
+    folder = create_output_dir(arguments.output)
     classifier.save(folder)
     record = write_results(
         folder / RESULTS_FILE,
         stopwatch,
         task="few-shot",
-        dataset=arguments.data,
-        split=arguments.split or "train",
+        modality=modality.name,
+        dataset=arguments.examples.data,
+        split=arguments.examples.split or "train",
         n=num_examples,
         classes=len(classifier.classes_),
         threshold=classifier.threshold_,
         metrics={},
-        seed=arguments.seed,
-        encoder=arguments.encoder,
-        num_steps=_num_steps(arguments),
+        seed=arguments.examples.seed,
+        encoder=arguments.examples.encoder,
+        num_steps=_num_steps(arguments.classifier),
         parameters=classifier.num_parameters,
         throughput=num_examples / stopwatch.seconds,
         throughput_unit="items/s",
         deterministic=True,
-        arguments=dataclasses.asdict(arguments),
+        arguments=to_flags(arguments),
+        **({"sample_license": modality.labelled_sample_license} if arguments.examples.data == SAMPLE else {}),
     )
-    share(arguments)
+    push_run(arguments.output.output_dir, arguments.hub.push_to_hub)
     return record
 
 
 def fitted(arguments: FitArguments | PredictArguments):
-    """A `FewShotClassifier` that has learned from `arguments.data`, and from how many examples."""
-    from toolkit.transfer.features import what_it_reads
-
-    assert arguments.data is not None
-    reads = what_it_reads(arguments.encoder)
-    examples = load_examples(reads, arguments, arguments.split or if_there("train", reads, arguments.data))
-    items, labels = _with_descriptions(*examples.choose(arguments.shots, arguments.seed), reads, arguments)
-    classifier = make_classifier(arguments, arguments.encoder, arguments.seed)
-    return classifier.fit(items, labels, load_unlabelled(reads, arguments)), len(items)
-
-
-def _num_steps(arguments: FewShotArguments) -> int:
-    """Of fine-tuning."""
-    from toolkit.transfer.few_shot_classifier import OF_ENCODER
-
-    return arguments.max_steps if arguments.method in OF_ENCODER else 0
+    """A `FewShotClassifier` fitted to the labelled data, and the number of its examples."""
+    flags = arguments.examples
+    modality = modality_of_encoder(flags.encoder)
+    split = split_or(flags.split, "train", modality, flags.data)
+    examples = load_examples(modality, flags.data, split, arguments.columns)
+    chosen = examples.choose(arguments.classifier.shots, flags.seed)
+    items, labels = _with_descriptions(*chosen, modality, arguments.classifier.descriptions)
+    classifier = make_classifier(arguments.classifier, flags.encoder, flags.seed)
+    return classifier.fit(items, labels, load_unlabelled(modality, flags.unlabelled, arguments.columns)), len(items)
 
 
-def make_classifier(arguments: FewShotArguments, encoder: str | None, seed: int = 0):
-    """As the flags say; of features where `encoder` is None."""
+def _num_steps(flags: ClassifierArguments) -> int:
+    from toolkit.transfer.few_shot_classifier import FINE_TUNING_METHODS
+
+    return flags.max_steps if flags.method in FINE_TUNING_METHODS else 0
+
+
+def make_classifier(flags: ClassifierArguments, encoder: str | None, seed: int = 0):
+    """The classifier that the flags describe; of features if `encoder` is None."""
     from toolkit.transfer.few_shot_classifier import FewShotClassifier
 
-    settings = {
-        name: getattr(arguments, name) for name in ("method", "metric", "rounds", "max_steps", "learning_rate")
-    }
+    settings = {name: getattr(flags, name) for name in ("method", "metric", "rounds", "max_steps", "learning_rate")}
     return FewShotClassifier(encoder, random_state=seed, **settings)
 
 
-def _over_episodes(featuriser, arguments: EvaluateArguments) -> tuple[dict[str, Any], list[dict]]:
-    """Fields of the record, and a line an episode."""
+def _over_episodes(featurizer, arguments: EvaluateArguments) -> tuple[dict[str, Any], list[dict]]:
+    """Fields of the record, and a line per episode."""
     import numpy as np
 
     from toolkit.metrics.intervals import ratio_interval
     from toolkit.transfer.episodes import draw_episodes
-    from toolkit.transfer.few_shot_classifier import OF_ENCODER
+    from toolkit.transfer.few_shot_classifier import FINE_TUNING_METHODS
 
-    if arguments.method in OF_ENCODER:
-        raise InputError(f"--method {arguments.method}: goes with --seeds, episodes leave the encoder as it is")
+    flags, protocol, source = arguments.classifier, arguments.protocol, arguments.examples.data
+    if flags.method in FINE_TUNING_METHODS:
+        raise InputError(f"--method {flags.method}: goes with --seeds, episodes leave the encoder as it is")
     for name in ("descriptions", "rounds"):
-        if getattr(arguments, name):
+        if getattr(flags, name):
             raise InputError(f"--{name}: goes with --seeds, an episode has its labelled examples alone")
-    split = test_split(featuriser.reads, arguments)
-    examples = load_examples(featuriser.reads, arguments, split, arguments.within)
-    examples = examples.only(arguments.labels, arguments.data)
-    unlabelled = load_unlabelled(featuriser.reads, arguments)
-    features = featuriser(examples.items)
-    usual = None if unlabelled is None else featuriser(unlabelled).mean(axis=0, keepdims=True)
-    classifier, classes = make_classifier(arguments, None), np.arange(arguments.ways)
-    shape = arguments.ways, arguments.shots, arguments.queries
+    modality = featurizer.modality
+    split = split_or(arguments.examples.split, "test", modality, source)
+    examples = load_examples(modality, source, split, arguments.columns, protocol.within)
+    examples = examples.only(protocol.labels, source)
+    unlabelled = load_unlabelled(modality, arguments.examples.unlabelled, arguments.columns)
+    features = featurizer(examples.items)
+    centre = None if unlabelled is None else featurizer(unlabelled).mean(axis=0, keepdims=True)
+    shots = flags.shots or 1
+    classifier, classes = make_classifier(flags, None), np.arange(protocol.ways)
+    shape = protocol.ways, shots, protocol.queries
     lines: list[dict[str, Any]] = []
-    for episode in draw_episodes(examples.labels, *shape, arguments.episodes, arguments.seed, examples.groups):
-        classifier.fit(features[episode.support.ravel()], np.repeat(classes, arguments.shots), usual)
+    seed = arguments.examples.seed
+    for episode in draw_episodes(examples.labels, *shape, protocol.episodes, seed, examples.groups):
+        classifier.fit(features[episode.support.ravel()], np.repeat(classes, shots), centre)
         predicted = classifier.predict(features[episode.query.ravel()])
-        hits = int((predicted == np.repeat(classes, arguments.queries)).sum())
+        hits = int((predicted == np.repeat(classes, protocol.queries)).sum())
         names = [examples.labels[place] for place in episode.support[:, 0]]
         lines.append({"classes": names, "hits": hits, "queries": len(predicted)})
     hits_of, queries = ([line[name] for line in lines] for name in ("hits", "queries"))
@@ -348,32 +385,33 @@ def _over_episodes(featuriser, arguments: EvaluateArguments) -> tuple[dict[str, 
     }, lines
 
 
-def _over_seeds(featuriser, arguments: EvaluateArguments) -> tuple[dict[str, Any], list[dict]]:
-    """Fields of the record, and a line a test item."""
+def _over_seeds(featurizer, arguments: EvaluateArguments) -> tuple[dict[str, Any], list[dict]]:
+    """Fields of the record, and a line per test item."""
     from toolkit.metrics.intervals import ratio_interval
-    from toolkit.reports.results import Stopwatch
-    from toolkit.transfer.few_shot_classifier import OF_ENCODER
+    from toolkit.transfer.few_shot_classifier import FINE_TUNING_METHODS
 
-    assert arguments.seeds is not None
-    if arguments.within is not None:
-        raise InputError(f"--within {arguments.within}: goes with episodes, not with --seeds")
-    split = test_split(featuriser.reads, arguments)
+    flags, protocol, source = arguments.classifier, arguments.protocol, arguments.examples.data
+    if protocol.within is not None:
+        raise InputError(f"--within {protocol.within}: goes with episodes, not with --seeds")
+    modality = featurizer.modality
+    split = split_or(arguments.examples.split, "test", modality, source)
     train, test = (
-        load_examples(featuriser.reads, arguments, name).only(arguments.labels, arguments.data)
+        load_examples(modality, source, name, arguments.columns).only(protocol.labels, source)
         for name in ("train", split)
     )
-    unlabelled = load_unlabelled(featuriser.reads, arguments)
-    encoder: str | None = arguments.encoder
+    unlabelled: Any = load_unlabelled(modality, arguments.examples.unlabelled, arguments.columns)
+    encoder: str | None = arguments.examples.encoder
     encode, tested = list, test.items
-    if arguments.method not in OF_ENCODER:  # it is the same for all seeds and runs once over what it has to
+    if flags.method not in FINE_TUNING_METHODS:  # the encoder is the same for all seeds and runs once over the data
         if unlabelled is not None:
-            unlabelled = featuriser(unlabelled)
-        encoder, encode, tested = None, featuriser, featuriser(test.items)
+            unlabelled = featurizer(unlabelled)
+        encoder, encode, tested = None, featurizer, featurizer(test.items)
     predicted, seconds = [], []
-    for seed in range(arguments.seed, arguments.seed + arguments.seeds):
-        items, labels = _with_descriptions(*train.choose(arguments.shots, seed), featuriser.reads, arguments)
+    assert protocol.seeds is not None
+    for seed in range(arguments.examples.seed, arguments.examples.seed + protocol.seeds):
+        items, labels = _with_descriptions(*train.choose(flags.shots, seed), modality, flags.descriptions)
         stopwatch = Stopwatch()
-        classifier = make_classifier(arguments, encoder, seed).fit(encode(items), labels, unlabelled)
+        classifier = make_classifier(flags, encoder, seed).fit(encode(items), labels, unlabelled)
         predicted.append(classifier.predict(tested).tolist())
         seconds.append(stopwatch.seconds)
     hits = [[int(p == right) for p, right in zip(of_seed, test.labels, strict=True)] for of_seed in predicted]
@@ -386,15 +424,23 @@ def _over_seeds(featuriser, arguments: EvaluateArguments) -> tuple[dict[str, Any
         "metrics": {
             "accuracy": ratio_interval([sum(of_item) for of_item in zip(*hits, strict=True)], [len(hits)] * len(lines))
         },
-        "num_steps": _num_steps(arguments),
+        "num_steps": _num_steps(flags),
         "by_seed": by_seed,
         "deviation": statistics.stdev(by_seed) if len(by_seed) > 1 else None,
         "seconds_by_seed": seconds,
     }, lines
 
 
-def describe(names: Sequence[str], table: str | None) -> dict[str, str]:
-    """A text for each label; of no label given, for those of the table. Raises `InputError` where it has none."""
+def describe_labels(names: Sequence[str], table: str | None) -> dict[str, str]:
+    """A text for each label: from a table, or the label itself with underscores read as spaces.
+
+    Args:
+        names: The labels; without any, all labels of the table.
+        table: A table with the columns label and description.
+
+    Raises:
+        InputError: The table lacks a label, or two labels have the same description.
+    """
     from toolkit.data.sources import TABLE_BUILDERS, find_files, full_column, load_table
 
     if table is None:
@@ -413,25 +459,12 @@ def describe(names: Sequence[str], table: str | None) -> dict[str, str]:
 
 
 def _with_descriptions(
-    items: list[Any], labels: list[str], reads: str, arguments: FewShotArguments
+    items: list[Any], labels: list[str], modality: Modality, descriptions: str | None
 ) -> tuple[list[Any], list[str]]:
-    """The examples, and the description of each label, where there is one. Raises `InputError`."""
-    if arguments.descriptions is None:
+    """The examples, and the description of each label if descriptions are given. Raises `InputError`."""
+    if descriptions is None:
         return items, labels
-    if reads != "texts":
+    if modality.name != "text":
         raise InputError("--descriptions: goes with an encoder of texts")
-    described = describe(sorted(set(labels)), None if arguments.descriptions == "names" else arguments.descriptions)
+    described = describe_labels(sorted(set(labels)), None if descriptions == "names" else descriptions)
     return [*items, *described.values()], [*labels, *described]
-
-
-def test_split(reads: str, arguments: DataArguments) -> str | None:
-    """That which the user names, else the test split, where there is one."""
-    return arguments.split or if_there("test", reads, arguments.data)
-
-
-def if_there(split: str, reads: str, source: str) -> str | None:
-    from toolkit.data.image_files import splits_of_labelled_images
-    from toolkit.data.labelled_text import splits_of_labelled_text
-
-    splits = (splits_of_labelled_images if reads == "images" else splits_of_labelled_text)(source)
-    return split if split in splits else None

@@ -1,52 +1,87 @@
-"""Part-of-speech tagging: one tag a word.
+"""Part-of-speech tagging: one tag per word.
 
-An example: tokens ["The", "dog", "barks", "."], tags ["DET", "NOUN", "VERB", "PUNCT"]. The first piece of a word
-carries its tag. The figures are accuracy, accuracy on words that training lacks, F1 of each tag and their mean.
+An example: tokens ["The", "dog", "barks", "."], tags ["DET", "NOUN", "VERB", "PUNCT"]. The first token of a word
+carries its tag. Figures: accuracy, accuracy on words that are not in the training data, F1 of each tag and their mean.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from tasks.base import IGNORED
-from tasks.words import NO_WORD, WordsArguments, WordsTask, first_pieces, padded_pieces, words_of
+from tasks.task import NO_LABEL, Prediction
+from tasks.words import NO_WORD, WordsArguments, WordsTask, first_tokens, pad_tokens, words_of_tokens
+from toolkit.data.columns import TreebankColumns
 from toolkit.data.sources import read_text, splits_of, suffix_of
+from toolkit.data.treebank import SUFFIXES, load_sentences, load_treebank, split_sentences
 from toolkit.errors import InputError
+from toolkit.metrics.intervals import Bootstrap
+from toolkit.metrics.scores import tagging_scores
+from toolkit.runs.arguments import Arguments, defaults
+
+
+@dataclass(kw_only=True)
+class TaggingHeadArguments(Arguments):
+    """head"""
+
+    head: Literal["linear", "crf"] = "linear"
+    """linear: each tag by itself; crf: the best sequence of tags (Lafferty, McCallum & Pereira 2001)."""
 
 
 @dataclass(kw_only=True)
 class PosArguments(WordsArguments):
-    head: Literal["linear", "crf"] = "linear"
-    """linear: each tag by itself; crf: the best sequence of tags (Lafferty, McCallum & Pereira 2001)."""
-    tag_column: str | None = None
-    """Column of the tags: upos, xpos, or a key of FEATS or MISC such as Number (default: upos)."""
-    token_column: str | None = None
-    """Column of a table that holds the words (default: tokens or words)."""
+    columns: TreebankColumns = defaults(TreebankColumns)
+    head: TaggingHeadArguments = defaults(TaggingHeadArguments)
+
+
+@dataclass(frozen=True)
+class TagsPrediction(Prediction):
+    """The tag of each word and its probability."""
+
+    tags: list[str]
+    probabilities: list[float]
+
+    def as_json(self) -> dict[str, Any]:
+        rounded = [round(probability, 4) for probability in self.probabilities]
+        return {"predicted": self.tags, "probabilities": rounded}
+
+    def as_text(self, title: str) -> str:
+        words = zip(title.split("\t"), self.tags, self.probabilities, strict=True)
+        return "".join(f"{word}\t{tag}\t{probability:.4f}\n" for word, tag, probability in words)
+
+    def cells(self) -> list[str]:
+        return self.tags
 
 
 class PosTagging(WordsTask):
     name = "pos"
-    arguments_class = PosArguments
-    data_flags = ("tag_column", "token_column")
-    model_class = "AutoModelForTokenClassification"
+    arguments = PosArguments
+    auto_class = "AutoModelForTokenClassification"
+    reference_column = "tags"
     item = "word"
     baseline_name = "CRF"
 
-    def load(self, source: str, split: str | None, flags: dict[str, Any]):
-        from toolkit.data.treebank import load_treebank
-
-        return load_treebank(source, split, flags.get("tag_column"), flags.get("token_column"))
+    def load(self, source: str, split: str | None, columns: TreebankColumns):
+        return load_treebank(source, split, columns.tag_column, columns.token_column)
 
     def splits(self, source: str) -> list[str]:
-        from toolkit.data.treebank import SUFFIXES
-
         return splits_of(source, SUFFIXES)
 
-    def texts(self, rows) -> Iterable[str]:
-        return [" ".join(tokens) for tokens in rows["tokens"]]
+    def read_inputs(self, inputs: Sequence[str | Path]):
+        """Text is split into words as English treebanks split it: *don't* is *do* and *n't*."""
+        import datasets
+
+        sentences = []
+        for given in inputs:
+            if isinstance(given, Path) and suffix_of(given) in SUFFIXES:
+                sentences += load_sentences(str(given))
+            else:
+                sentences += split_sentences(read_text(given) if isinstance(given, Path) else given)
+        if not sentences:
+            raise InputError("there is no word to tag")
+        return datasets.Dataset.from_dict({"tokens": sentences})
 
     def labels(self, rows) -> list[str]:
         return sorted({tag for tags in rows["tags"] for tag in tags})
@@ -54,55 +89,54 @@ class PosTagging(WordsTask):
     def seen(self, rows) -> set[str]:
         return {token for tokens in rows["tokens"] for token in tokens}
 
-    def config_fields(self, arguments: Any) -> dict[str, Any]:
-        return {"tagging_head": arguments.head}
+    def config_fields(self, arguments: PosArguments) -> dict[str, Any]:
+        return {"tagging_head": arguments.head.head}
 
     def encode_words(self, rows, tokenizer, label2id: dict[str, int], max_length: int | None):
-        """Sentences too long for the encoder are cut into parts; a tag that training lacks is not trained on."""
+        """Sentences that are too long for the encoder are cut into parts; tags that training lacks are ignored."""
         import datasets
 
-        features = []
+        encoded = []
         all_tags = rows["tags"] if "tags" in rows.column_names else [None] * len(rows)
         for index, (tokens, tags) in enumerate(zip(rows["tokens"], all_tags, strict=True)):
             start = 0
-            for part, (ids, words) in enumerate(_pieces(tokens, tokenizer, max_length)):
-                num_words = len(first_pieces(words))
+            for part, (ids, words) in enumerate(_tokenize(tokens, tokenizer, max_length)):
+                num_words = len(first_tokens(words))
                 labels = tags[start : start + num_words] if tags else []
                 start += num_words
-                features.append(
+                encoded.append(
                     {
                         "input_ids": ids,
                         "words": words,
-                        "labels": [label2id.get(tag, IGNORED) for tag in labels],
+                        "labels": [label2id.get(tag, NO_LABEL) for tag in labels],
                         "index": index,
                         "part": part,
                     }
                 )
-        return datasets.Dataset.from_list(features)
+        return datasets.Dataset.from_list(encoded)
 
-    def collate_words(self, rows: list[dict], pad_token_id: int) -> dict[str, Any]:
+    def collate_words(self, encoded: list[dict], pad_token_id: int) -> dict[str, Any]:
         import torch
 
-        input_ids, attention_mask = padded_pieces(rows, pad_token_id)
-        labels = np.full(input_ids.shape, IGNORED)
-        starts = [first_pieces(row["words"]) for row in rows]
-        for i, row in enumerate(rows):
+        input_ids, attention_mask = pad_tokens(encoded, pad_token_id)
+        labels = np.full(input_ids.shape, NO_LABEL)
+        starts = [first_tokens(row["words"]) for row in encoded]
+        for i, row in enumerate(encoded):
             if row["labels"]:
                 labels[i, starts[i]] = row["labels"]
         return {
             "input_ids": torch.from_numpy(input_ids),
             "attention_mask": torch.from_numpy(attention_mask),
             "labels": torch.from_numpy(labels),
-            "num_targets": int((labels != IGNORED).sum()),
+            "num_targets": int((labels != NO_LABEL).sum()),
             "num_items": sum(map(len, starts)),
         }
 
-    def read(self, features: list[dict], logits, model) -> list[list[tuple[str, float]]]:
-        """For each word its tag and the probability of it."""
+    def decode(self, encoded: list[dict], outputs: Any, model) -> list[TagsPrediction]:
         from torch.nn.utils.rnn import pad_sequence
 
-        starts = [first_pieces(row["words"]) for row in features]
-        emissions = [logits_of_row[of_row] for logits_of_row, of_row in zip(logits, starts, strict=True)]
+        starts = [first_tokens(row["words"]) for row in encoded]
+        emissions = [logits[of_row] for logits, of_row in zip(outputs, starts, strict=True)]
         if hasattr(model, "decode"):
             mask = pad_sequence([e.new_ones(len(e), dtype=bool) for e in emissions], batch_first=True)
             ids, probabilities = model.decode(pad_sequence(emissions, batch_first=True), mask)
@@ -111,69 +145,58 @@ class PosTagging(WordsTask):
             ids, probabilities = [b.indices.tolist() for b in best], [b.values for b in best]
         id2label = model.config.id2label
         return [
-            [(id2label[label], probability) for label, probability in zip(row, of_row.tolist(), strict=False)]
+            TagsPrediction([id2label[label] for label in row], of_row.tolist()[: len(row)])
             for row, of_row in zip(ids, probabilities, strict=True)
         ]
 
-    def join(self, predictions: list[list[tuple[str, float]]]) -> list[tuple[str, float]]:
-        return [word for part in predictions for word in part]
+    def join(self, parts: list[TagsPrediction]) -> TagsPrediction:
+        tags, probabilities = ([each for part in parts for each in getattr(part, name)] for name in _PARTS)
+        return TagsPrediction(tags, probabilities)
 
-    def score(self, rows, predictions, seen: set[str] | None) -> dict[str, dict[str, float]]:
-        from toolkit.metrics.scores import tagging_scores
+    def read_prediction(self, line: dict[str, Any]) -> TagsPrediction:
+        return TagsPrediction(line["predicted"], line["probabilities"])
 
-        unseen = None if seen is None else [[token not in seen for token in tokens] for tokens in rows["tokens"]]
-        tags = [[tag for tag, _ in words] for words in predictions]
-        return tagging_scores(tags, list(rows["tags"]), unseen)
+    def figures(
+        self, references: list[Any], predictions: list[Any], rows: Any = None, seen: set[str] | None = None
+    ) -> dict[str, Bootstrap]:
+        unseen = None
+        if rows is not None and seen is not None:
+            unseen = [[token not in seen for token in tokens] for tokens in rows["tokens"]]
+        return tagging_scores([prediction.tags for prediction in predictions], references, unseen)
 
-    def answers(self, rows, predictions) -> tuple[list[str], list[str]]:
-        return [tag for tags in rows["tags"] for tag in tags], [tag for words in predictions for tag, _ in words]
+    def confusion(self, references: list[Any], predictions: list[Any]) -> tuple[list[str], list[str]]:
+        return [tag for tags in references for tag in tags], [tag for each in predictions for tag in each.tags]
 
-    def baseline(self, train_rows, rows) -> list[list[tuple[str, float]]]:
+    def baseline(self, train_rows, rows) -> list[TagsPrediction]:
         from tasks.baselines import crf_tags
 
         predicted = crf_tags(train_rows["tokens"], train_rows["tags"], rows["tokens"])
-        return [[(tag, 1.0) for tag in tags] for tags in predicted]
+        return [TagsPrediction(tags, [1.0] * len(tags)) for tags in predicted]
 
-    def unlabelled(self, inputs: Sequence[str | Path]):
-        """Text is split into words as treebanks of English split it: *don't* is *do* and *n't*."""
-        import datasets
+    def describe(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {"tokens": row["tokens"]}
 
-        from toolkit.data.treebank import SUFFIXES, load_sentences, split_sentences
+    def title(self, row: dict[str, Any]) -> str:
+        return "\t".join(row["tokens"])
 
-        sentences = []
-        for found in inputs:
-            if isinstance(found, Path) and suffix_of(found) in SUFFIXES:
-                sentences += load_sentences(str(found))
-            else:
-                sentences += split_sentences(read_text(found) if isinstance(found, Path) else found)
-        if not sentences:
-            raise InputError("there is no word to tag")
-        return datasets.Dataset.from_dict({"tokens": sentences})
-
-    def as_json(self, row: dict, prediction: list[tuple[str, float]]) -> dict:
-        tags, probabilities = (list(values) for values in zip(*prediction, strict=True))
-        rounded = [round(probability, 4) for probability in probabilities]
-        return {**row, "predicted": tags, "probabilities": rounded}
-
-    def hits(self, line: dict) -> tuple[int, int]:
-        return sum(p == t for p, t in zip(line["predicted"], line["tags"], strict=True)), len(line["tags"])
-
-    def as_text(self, row: dict, prediction: list[tuple[str, float]]) -> str:
-        words = zip(row["tokens"], prediction, strict=True)
-        return "".join(f"{token}\t{tag}\t{probability:.4f}\n" for token, (tag, probability) in words)
+    def header(self, line: dict[str, Any]) -> list[str]:
+        return line["tokens"]
 
 
-def _pieces(tokens: list[str], tokenizer, max_length: int | None) -> Iterator[tuple[list[int], list[int]]]:
-    """The ids of a sentence and the word of each; halves of it where it is too long."""
+_PARTS = ("tags", "probabilities")
+
+
+def _tokenize(tokens: list[str], tokenizer, max_length: int | None) -> Iterator[tuple[list[int], list[int]]]:
+    """The token ids of a sentence and the word of each; halves of the sentence if it is too long."""
     encoding = tokenizer(tokens, is_split_into_words=True, verbose=False)
-    words = words_of(encoding)
+    words = words_of_tokens(encoding)
     if len(found := set(words) - {NO_WORD}) < len(tokens):
-        # A word of invisible characters alone leaves no piece.
+        # A word of invisible characters only leaves no token.
         tokens = [token if i in found else tokenizer.unk_token for i, token in enumerate(tokens)]
-        yield from _pieces(tokens, tokenizer, max_length)
+        yield from _tokenize(tokens, tokenizer, max_length)
     elif max_length is not None and len(words) > max_length and len(tokens) > 1:
         half = len(tokens) // 2
-        yield from _pieces(tokens[:half], tokenizer, max_length)
-        yield from _pieces(tokens[half:], tokenizer, max_length)
+        yield from _tokenize(tokens[:half], tokenizer, max_length)
+        yield from _tokenize(tokens[half:], tokenizer, max_length)
     else:
         yield encoding["input_ids"][:max_length], words[:max_length]

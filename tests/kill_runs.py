@@ -19,8 +19,8 @@ import time
 import torch
 
 import toolkit.pretraining
-import toolkit.training.batches
 import toolkit.training.checkpoints
+import toolkit.training.loader
 import toolkit.training.loop
 from toolkit.cli.dispatch import main
 
@@ -48,7 +48,7 @@ POINTS = {
     "before the record": _before(os, "replace", lambda source, target: str(target).endswith("results.json")),
     "while a checkpoint is written": _before(toolkit.training.checkpoints, "save_file"),
     "while the best run is copied": _before(shutil, "copy2"),
-    "while a worker starts": _before(toolkit.training.batches, "start_worker"),
+    "while a worker starts": _before(toolkit.training.loader, "start_worker"),
 }
 
 

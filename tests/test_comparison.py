@@ -15,7 +15,7 @@ from tasks.baselines import _shape
 from tasks.comparison import _read_lines
 from toolkit.data.labelled_text import load_labelled_text
 from toolkit.data.rows import take_subset
-from toolkit.reports.results import read_results
+from toolkit.runs.results import read_results
 
 FLAGS = ["--max_steps", "6", "--batch_size", "8", "--seeds", "1", "--learning_rates", "1e-3"]
 

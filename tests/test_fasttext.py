@@ -13,13 +13,13 @@ from gensim.models import FastText
 from gensim.models.fasttext_inner import compute_ngrams_bytes, ft_hash_bytes
 from gensim.test.utils import datapath
 from tokenizers import pre_tokenizers
+from toolkit.transfer.intrinsic import WORD_SETS, score_words, whole_words
 from transformers import AutoModel, AutoTokenizer
 
 from toolkit.cli.dispatch import main
 from toolkit.corpora.tokenization import FIRST_CONTINUATION_ID, NUM_BYTES, bert_normalizer, word_spacer
 from toolkit.models.fasttext import BYTES, FastTextConfig, FastTextModel, ngram_hashes
 from toolkit.pretraining.skip_gram import train_word_vectors, write_sentences
-from toolkit.transfer.intrinsic import WORD_SETS, score_words, whole_words
 
 SETTINGS = {"vector_size": 64, "window": 5, "negative": 5, "min_count": 5, "epochs": 2, "seed": 7, "workers": 1}
 NGRAMS = {"bucket": 50_000, "min_n": 3, "max_n": 6}

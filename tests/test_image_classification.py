@@ -289,8 +289,8 @@ def test_the_area_under_the_curve_is_that_of_scikit_learn():
     scores, positive = rng.integers(0, 20, 200) / 20, rng.random(200) < 0.3
     found = mean_auc_interval([(scores, positive)])
     assert found["value"] == pytest.approx(roc_auc_score(positive, scores))
-    draws = [rng.integers(0, 200, 200) for _ in range(500)]
-    areas = [roc_auc_score(positive[draw], scores[draw]) for draw in draws]
+    keys = [rng.integers(0, 200, 200) for _ in range(500)]
+    areas = [roc_auc_score(positive[key], scores[key]) for key in keys]
     assert [found["low"], found["high"]] == pytest.approx(np.percentile(areas, [2.5, 97.5]).tolist(), abs=0.02)
 
 
@@ -303,11 +303,11 @@ def test_the_difference_of_two_areas_is_paired():
     found = mean_auc_difference(runs, others)
     areas = [[roc_auc_score(positive, scores) for scores, _ in scored] for scored in (runs, others)]
     assert found["value"] == pytest.approx(np.mean(areas[0]) - np.mean(areas[1]))
-    draws = [rng.integers(0, 300, 300) for _ in range(300)]
+    keys = [rng.integers(0, 300, 300) for _ in range(300)]
     differences = [
-        np.mean([roc_auc_score(positive[draw], scores[draw]) for scores, _ in runs])
-        - np.mean([roc_auc_score(positive[draw], scores[draw]) for scores, _ in others])
-        for draw in draws
+        np.mean([roc_auc_score(positive[key], scores[key]) for scores, _ in runs])
+        - np.mean([roc_auc_score(positive[key], scores[key]) for scores, _ in others])
+        for key in keys
     ]
     assert [found["low"], found["high"]] == pytest.approx(np.percentile(differences, [2.5, 97.5]).tolist(), abs=0.02)
     assert mean_auc_difference(runs, runs) == {"value": 0.0, "low": 0.0, "high": 0.0}

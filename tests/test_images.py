@@ -2,6 +2,7 @@
 
 import collections
 import io
+from dataclasses import replace
 
 import datasets
 import numpy as np
@@ -32,7 +33,7 @@ from toolkit.models.resnet import (
     SmallImageResNetModel,
 )
 from toolkit.pretraining.supervised import CollateImages, weights_of
-from toolkit.training.batches import Draw
+from toolkit.training.sampler import SampleKey
 from toolkit.transfer.encoders import load_image_encoder
 
 SMALL_RESNET = SmallImageResNetConfig(embedding_size=4, hidden_sizes=[4, 8], depths=[1, 2], num_labels=3)
@@ -196,22 +197,22 @@ def test_a_new_processor_normalises_what_it_saw(tmp_path):
 def test_what_changes_at_random_follows_from_the_draw_alone():
     pixels = torch.stack([torch.from_numpy(np.array(picture(32, 32, seed=i))).permute(2, 0, 1) for i in range(4)])
     changes = Changes(("flip", "shift", "rotate", "color", "zoom", "trivial", "erase"), seed=5)
-    draws = [Draw(7, 1, example) for example in range(4)]
+    keys = [SampleKey(7, 1, example) for example in range(4)]
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    changed = changes(pixels, draws)
+    changed = changes(pixels, keys)
     assert torch.equal(torch.get_rng_state(), before)
     assert changed.dtype == torch.uint8
-    assert torch.equal(changed[2:], changes(pixels[2:], draws[2:]))
-    assert not torch.equal(changed, changes(pixels, [draw._replace(epoch=2) for draw in draws]))
-    assert torch.equal(Changes((), 0)(pixels, draws), pixels)
+    assert torch.equal(changed[2:], changes(pixels[2:], keys[2:]))
+    assert not torch.equal(changed, changes(pixels, [replace(key, epoch=2) for key in keys]))
+    assert torch.equal(Changes((), 0)(pixels, keys), pixels)
 
 
 def test_an_image_is_flipped_in_every_second_epoch():
     pixels = torch.stack([torch.from_numpy(np.array(picture(32, 32))).permute(2, 0, 1)] * 64)
     flipped = []
     for epoch in (0, 1, 2):
-        changed = Changes(("flip",), seed=5)(pixels, [Draw(0, epoch, example) for example in range(64)])
+        changed = Changes(("flip",), seed=5)(pixels, [SampleKey(0, epoch, example) for example in range(64)])
         is_flipped = (changed == pixels.flip(-1)).flatten(1).all(dim=1)
         assert torch.equal(~is_flipped, (changed == pixels).flatten(1).all(dim=1))
         flipped.append(is_flipped)
@@ -223,7 +224,7 @@ def test_an_image_is_flipped_in_every_second_epoch():
 @pytest.mark.parametrize(("max_shift", "most"), [(1 / 8, 4), (1 / 16, 2), (0.01, 1)])
 def test_an_image_is_shifted_into_its_own_reflection(max_shift, most):
     pixels = torch.stack([torch.from_numpy(np.array(picture(24, 32))).permute(2, 0, 1)] * 200)
-    changed = Changes(("shift",), 5, max_shift)(pixels, [Draw(0, 1, example) for example in range(200)])
+    changed = Changes(("shift",), 5, max_shift)(pixels, [SampleKey(0, 1, example) for example in range(200)])
     padded = v2.functional.pad(pixels[0], [most, most], padding_mode="reflect")
     height, width = pixels.shape[2:]
     places = [(top, left) for top in range(2 * most + 1) for left in range(2 * most + 1)]
@@ -237,7 +238,9 @@ def test_images_grow_while_training_goes_on():
     pixels = np.asarray(picture(32, 32)).transpose(2, 0, 1)
     row = {"pixels": pixels.tobytes(), "height": 32, "width": 32, "label": 1}
     collate = CollateImages(processor_of("scratch:resnet-tiny"), size_start=16)
-    sizes = [collate([row], [Draw(0, 0, 0, progress=p)])["pixel_values"].shape[-1] for p in (0, 0.4, 0.74, 0.75, 0.99)]
+    sizes = [
+        collate([row], [SampleKey(0, 0, 0, progress=p)])["pixel_values"].shape[-1] for p in (0, 0.4, 0.74, 0.75, 0.99)
+    ]
     assert sizes == [16, 24, 28, 32, 32]
 
 

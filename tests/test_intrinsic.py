@@ -11,13 +11,6 @@ from conftest import FAMILIES, run_toolkit
 from gensim.models import KeyedVectors, Word2Vec
 from gensim.test.utils import datapath
 from tokenizers import pre_tokenizers
-from transformers import AutoModelForMaskedLM, AutoModelForPreTraining, AutoTokenizer
-
-from toolkit.cli.dispatch import main
-from toolkit.corpora.text import load_text
-from toolkit.data.rows import hold_out, spread
-from toolkit.errors import InputError
-from toolkit.transfer.encoders import load_encoder
 from toolkit.transfer.intrinsic import (
     WORD_SETS,
     analogies,
@@ -27,6 +20,13 @@ from toolkit.transfer.intrinsic import (
     whole_words,
     word_vectors,
 )
+from transformers import AutoModelForMaskedLM, AutoModelForPreTraining, AutoTokenizer
+
+from toolkit.cli.dispatch import main
+from toolkit.corpora.text import load_text
+from toolkit.data.rows import hold_out, spread
+from toolkit.errors import InputError
+from toolkit.transfer.encoders import load_encoder
 
 LINES = [
     "The cat sat on the mat.",

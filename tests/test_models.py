@@ -489,7 +489,7 @@ def test_transformers_opens_the_checkpoint_as_its_own(tmp_path):
 
 
 def test_loss_of_an_electra_is_that_of_transformers_generator_and_discriminator():
-    """What the generator draws is found by numpy, of the probabilities of a transformers' generator."""
+    """What the generator keys is found by numpy, of the probabilities of a transformers' generator."""
     import transformers
 
     model = make(electra.ElectraForPreTraining)

@@ -20,7 +20,7 @@ from toolkit.corpora.tokenization import continuing_tokens, train_tokenizer
 from toolkit.corpora.windows import PieceWindows, WordWindows
 from toolkit.errors import InputError, RunFailed
 from toolkit.pretraining import masked_lm, replaced_token, two_way_lm
-from toolkit.training.batches import Draw
+from toolkit.training.sampler import SampleKey
 
 TEXTS = ["The old man the boats.", "", "Time flies like an arrow, and fruit flies like a banana."] * 20
 
@@ -53,10 +53,10 @@ def test_masking_is_80_10_10():
 def test_the_share_of_masks_changes_linearly_over_the_run():
     collate = dataclasses.replace(mask_tokens(), shares=(0.4, 0.2))
     rows = [{"input_ids": list(range(5, 105))}] * 3
-    batch = collate(rows, [Draw(0, 0, i, progress=progress) for i, progress in enumerate((0.0, 0.25, 1.0))])
+    batch = collate(rows, [SampleKey(0, 0, i, progress=progress) for i, progress in enumerate((0.0, 0.25, 1.0))])
     assert (batch["labels"] != -100).sum(dim=1).tolist() == [40, 35, 20]
     assert batch["num_targets"] == 95
-    usual = mask_tokens()(rows, [Draw(0, 0, i, progress=0.7) for i in range(3)])
+    usual = mask_tokens()(rows, [SampleKey(0, 0, i, progress=0.7) for i in range(3)])
     assert (usual["labels"] != -100).sum(dim=1).tolist() == [15] * 3
 
 
@@ -122,20 +122,20 @@ def test_blank_lines_and_lines_of_unknown_letters_leave_no_window(blank):
 def test_masks_depend_on_the_example_and_the_epoch_not_on_its_neighbours():
     rows = [{"input_ids": list(range(5, 105))}, {"input_ids": list(range(5, 65))}]
     collate = mask_tokens()
-    together = collate(rows, [Draw(3, 1, 7), Draw(3, 1, 8)])
-    alone = collate(rows[1:], [Draw(9, 1, 8)])
+    together = collate(rows, [SampleKey(3, 1, 7), SampleKey(3, 1, 8)])
+    alone = collate(rows[1:], [SampleKey(9, 1, 8)])
     assert torch.equal(together["input_ids"][1, :60], alone["input_ids"][0])
     assert torch.equal(together["labels"][1, 60:], torch.full((40,), -100))
     assert together["attention_mask"].sum() == together["num_items"] == 160
     assert together["num_targets"] == int((together["labels"] != -100).sum()) == 15 + 9
-    next_epoch = collate(rows[1:], [Draw(9, 2, 8)])
+    next_epoch = collate(rows[1:], [SampleKey(9, 2, 8)])
     assert not torch.equal(next_epoch["labels"], alone["labels"])
 
 
 def test_an_electra_masks_every_target_and_draws_by_the_example():
     collate = replaced_token.ReplaceTokens(0, 4, [0, 1, 2, 3, 4], 1000, seed=0, shares=(0.3, 0.3))
     rows = [{"input_ids": list(range(5, 105))}, {"input_ids": list(range(305, 345))}]
-    batch = collate(rows, [Draw(0, 0, 7), Draw(0, 0, 8)])
+    batch = collate(rows, [SampleKey(0, 0, 7), SampleKey(0, 0, 8)])
     targets = batch["labels"] != -100
     assert targets.sum(dim=1).tolist() == [30, 12]
     assert (batch["input_ids"][targets] == 4).all()
@@ -143,9 +143,9 @@ def test_an_electra_masks_every_target_and_draws_by_the_example():
     uniforms = batch["uniforms"]
     assert uniforms[0].unique().numel() == 100
     assert abs(uniforms[0].mean() - 0.5) < 0.1
-    alone = collate(rows[1:], [Draw(3, 0, 8)])
-    assert torch.equal(alone["uniforms"][0], uniforms[1, :40]), "a share of a batch draws as the whole batch does"
-    assert not torch.equal(collate(rows[1:], [Draw(3, 1, 8)])["uniforms"], alone["uniforms"]), "each epoch anew"
+    alone = collate(rows[1:], [SampleKey(3, 0, 8)])
+    assert torch.equal(alone["uniforms"][0], uniforms[1, :40]), "a share of a batch keys as the whole batch does"
+    assert not torch.equal(collate(rows[1:], [SampleKey(3, 1, 8)])["uniforms"], alone["uniforms"]), "each epoch anew"
 
 
 def test_masked_lm_windows_hold_every_token_once():
@@ -182,7 +182,7 @@ def test_packed_windows_hold_whole_lines_and_little_padding():
 def test_packed_batches_number_their_sequences():
     collate = dataclasses.replace(mask_tokens(), cls_token_id=2)
     rows = [{"input_ids": [2, 50, 51, 3, 2, 52, 3]}, {"input_ids": [2, 53, 3]}]
-    batch = collate(rows, [Draw(0, 0, 0), Draw(0, 0, 1)])
+    batch = collate(rows, [SampleKey(0, 0, 0), SampleKey(0, 0, 1)])
     assert batch["sequence_ids"].tolist() == [[1, 1, 1, 1, 2, 2, 2], [1, 1, 1, 0, 0, 0, 0]]
     assert "attention_mask" not in batch
     assert batch["num_items"] == 10
@@ -233,14 +233,14 @@ def test_two_way_lm_windows_align_words_and_labels():
 def test_two_way_lm_counts_what_is_predicted():
     collate = two_way_lm.PredictNeighbours(0, boundary_id=3, output_vocab_size=50, seed=0, num_negatives=20)
     rows = [{"input_ids": [2, 9, 300, 10], "labels": [-100, 7, 8]}, {"input_ids": [2, 9, 3], "labels": [-100, 7, 3]}]
-    batch = collate(rows, [Draw(4, 0, 0), Draw(4, 0, 1)])
+    batch = collate(rows, [SampleKey(4, 0, 0), SampleKey(4, 0, 1)])
     # Forwards each label but the first of a row is predicted, backwards each but the last.
     assert batch["num_targets"] == 4 + 2
     assert batch["num_items"] == 3
     assert len(set(batch["negatives"].tolist())) == 20
-    other_share_of_the_same_step = collate(rows[1:], [Draw(4, 0, 1)])
+    other_share_of_the_same_step = collate(rows[1:], [SampleKey(4, 0, 1)])
     assert torch.equal(batch["negatives"], other_share_of_the_same_step["negatives"])
-    assert not torch.equal(batch["negatives"], collate(rows, [Draw(5, 0, 0), Draw(5, 0, 1)])["negatives"])
+    assert not torch.equal(batch["negatives"], collate(rows, [SampleKey(5, 0, 0), SampleKey(5, 0, 1)])["negatives"])
 
 
 def test_expected_counts_of_negatives_are_what_samples_show():

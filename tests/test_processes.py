@@ -37,9 +37,9 @@ original = batches.collate_pairs
 
 def collate(function, pairs):
     with open(f"{seen_folder}/{os.getpid()}", "a") as file:
-        for _, draw in pairs:
-            if draw.counts and draw.epoch < evaluation.EVALUATION_EPOCH:
-                print(draw.epoch, draw.example, draw.step, file=file)
+        for _, key in pairs:
+            if key.counts and key.epoch < evaluation.EVALUATION_EPOCH:
+                print(key.epoch, key.index, key.step, file=file)
     return original(function, pairs)
 
 batches.collate_pairs = collate

@@ -7,20 +7,20 @@ import pytest
 import torch
 from conftest import run_toolkit, shelf
 from test_faults import kill
-from torch.nn import functional as F
-
-from toolkit.data.image_files import load_labelled_images
-from toolkit.modalities.pixels import new_processor
-from toolkit.models.families import get_image_preset
-from toolkit.models.prototypical import PrototypicalConfig, PrototypicalForPreTraining
 from toolkit.pretraining.episodes_of_images import (
     CollateEpisodes,
     episodic_accuracy,
     images_of_classes,
     rows_of_classes,
 )
-from toolkit.training.batches import Draw
+from torch.nn import functional as F
+
+from toolkit.data.image_files import load_labelled_images
+from toolkit.modalities.pixels import new_processor
+from toolkit.models.families import get_image_preset
+from toolkit.models.prototypical import PrototypicalConfig, PrototypicalForPreTraining
 from toolkit.training.distributed import make_accelerator
+from toolkit.training.sampler import SampleKey
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def test_the_loss_is_that_of_the_nearest_prototype_by_hand(digits, model):
     processor, images = digits
     collate = CollateEpisodes(processor, images, per_class=5, seed=0)
     rows = list(rows_of_classes(["3", "5", "8"], with_turns=False))
-    batch = collate(rows, [Draw(0, 0, place) for place in range(3)])
+    batch = collate(rows, [SampleKey(0, 0, place) for place in range(3)])
     assert batch["pixel_values"].shape == (3, 5, 3, 16, 16)
     assert (batch["num_targets"], batch["num_items"]) == (3, 15)
     with torch.no_grad():
@@ -65,12 +65,12 @@ def test_images_follow_from_the_draw_and_turns_make_other_classes(digits):
     rows = rows_of_classes(["1", "7"], with_turns=True)
     assert len(rows) == 8
     upright, turned = rows[1], next(row for row in rows if row["class"] == "7" and row["turns"] == 1)
-    first, other_epoch, other_class = Draw(0, 0, 1), Draw(9, 3, 1), Draw(0, 0, 5)
+    first, other_epoch, other_class = SampleKey(0, 0, 1), SampleKey(9, 3, 1), SampleKey(0, 0, 5)
     pixels = collate([upright], [first])["pixel_values"][0]
     torch.testing.assert_close(collate([turned], [first])["pixel_values"][0], torch.rot90(pixels, 1, dims=(2, 3)))
     assert (collate([upright], [first])["pixel_values"][0] == pixels).all()
-    for draw in (other_epoch, other_class):
-        assert (collate([upright], [draw])["pixel_values"][0] != pixels).any()
+    for key in (other_epoch, other_class):
+        assert (collate([upright], [key])["pixel_values"][0] != pixels).any()
 
 
 def test_accuracy_is_that_of_the_nearest_prototype(digits, model):
@@ -80,9 +80,9 @@ def test_accuracy_is_that_of_the_nearest_prototype(digits, model):
     accuracy = episodic_accuracy(model, rows, collate, 5, make_accelerator())
     hits = []
     for start in (0, 5):
-        draws = [Draw(0, 2**31, place) for place in range(start, start + 5)]
+        keys = [SampleKey(0, 2**31, place) for place in range(start, start + 5)]
         with torch.no_grad():
-            logits = model(collate([rows[place] for place in range(start, start + 5)], draws)["pixel_values"]).logits
+            logits = model(collate([rows[place] for place in range(start, start + 5)], keys)["pixel_values"]).logits
         hits += (logits.argmax(dim=1) == torch.arange(5).repeat_interleave(3)).tolist()
     assert accuracy["value"] == pytest.approx(np.mean(hits))
 

@@ -11,7 +11,7 @@ import pytest
 from conftest import run_toolkit
 from PIL import Image
 
-from toolkit.reports import page as report
+from toolkit.runs import page as report
 
 
 @pytest.fixture(scope="module")

@@ -18,81 +18,81 @@ from safetensors.torch import load_file
 
 from toolkit.errors import InputError
 from toolkit.training.arguments import TrainingArguments
-from toolkit.training.batches import Draw, ExampleStream, split_draws
 from toolkit.training.evaluation import EVALUATION_EPOCH
 from toolkit.training.loop import Budget, learning_rate_factor
+from toolkit.training.sampler import BatchSampler, SampleKey, split_batch
 
 
 @pytest.mark.parametrize("lengths", [None, list(range(23))])
 @pytest.mark.parametrize("batch_size", [1, 4, 23, 50])
 def test_every_example_comes_once_an_epoch(lengths, batch_size):
-    stream = ExampleStream(23, batch_size, seed=5, lengths=lengths)
-    draws = [draw for step in range(-(-69 // batch_size)) for draw in stream.draws(step)][:69]
+    sampler = BatchSampler(23, batch_size, seed=5, lengths=lengths)
+    keys = [key for step in range(-(-69 // batch_size)) for key in sampler.batch(step)][:69]
     for epoch in range(3):
-        part = draws[23 * epoch : 23 * (epoch + 1)]
-        assert {draw.epoch for draw in part} == {epoch}
-        assert Counter(draw.example for draw in part) == Counter(range(23))
+        part = keys[23 * epoch : 23 * (epoch + 1)]
+        assert {key.epoch for key in part} == {epoch}
+        assert Counter(key.index for key in part) == Counter(range(23))
     if lengths is None or batch_size < 23:  # in one batch sorted by length the order is always the same
-        assert [d.example for d in draws[:23]] != [d.example for d in draws[23:46]]
+        assert [d.index for d in keys[:23]] != [d.index for d in keys[23:46]]
 
 
 def test_neighbours_follow_each_other_at_the_same_place_of_the_batch():
-    stream = ExampleStream(23, batch_size=4, seed=0, consecutive=3)
-    batches = [stream.draws(step) for step in range(12)]
+    sampler = BatchSampler(23, batch_size=4, seed=0, consecutive=3)
+    batches = [sampler.batch(step) for step in range(12)]
     for before, after in pairwise(batches):
         for old, new in zip(before, after, strict=True):
             assert new.continues == (new.step % 3 > 0)
             assert new.backwards == (new.step // 3 in (1, 3))
             if new.continues:
-                assert new.example - old.example == (-1 if new.backwards else 1)
+                assert new.index - old.index == (-1 if new.backwards else 1)
     for epoch in range(2):  # 7 runs of 3 with 2 left over
-        seen = Counter(draw.example for batch in batches for draw in batch if draw.epoch == epoch)
+        seen = Counter(key.index for batch in batches for key in batch if key.epoch == epoch)
         assert len(seen) == 21
         assert set(seen.values()) == {1}
 
 
 def test_a_step_is_addressed_without_replaying_those_before_it():
-    stream, other = (ExampleStream(1000, 32, seed=1) for _ in range(2))
-    replayed = [stream.draws(step) for step in range(200)]
-    assert other.draws(150) == replayed[150]
-    assert ExampleStream(1000, 32, seed=2).draws(150) != replayed[150]
+    sampler, other = (BatchSampler(1000, 32, seed=1) for _ in range(2))
+    replayed = [sampler.batch(step) for step in range(200)]
+    assert other.batch(150) == replayed[150]
+    assert BatchSampler(1000, 32, seed=2).batch(150) != replayed[150]
 
 
 def test_batches_of_similar_length():
     lengths = np.random.default_rng(0).integers(1, 100, 3203)
     spread = {}
     for name, given in (("bucketed", lengths), ("plain", None)):
-        stream = ExampleStream(3203, 32, seed=0, lengths=given)
-        batches = [lengths[[d.example for d in stream.draws(step)]] for step in range(100, 200)]  # the second epoch
+        sampler = BatchSampler(3203, 32, seed=0, lengths=given)
+        batches = [lengths[[d.index for d in sampler.batch(step)]] for step in range(100, 200)]  # the second epoch
         spread[name] = np.mean([batch.max() - batch.min() for batch in batches])
     assert spread["bucketed"] < spread["plain"] / 10
 
 
 @pytest.mark.parametrize(("num_draws", "num_parts"), [(32, 4), (7, 4), (2, 4), (1, 3)])
 def test_parts_of_a_batch_count_each_example_once(num_draws, num_parts):
-    draws = ExampleStream(100, num_draws, seed=0).draws(0)
-    parts = split_draws(draws, num_parts)
+    keys = BatchSampler(100, num_draws, seed=0).batch(0)
+    parts = split_batch(keys, num_parts)
     assert len(parts) == num_parts
     assert all(parts)
-    assert [draw for part in parts for draw in part if draw.counts] == draws
-    sizes = [sum(draw.counts for draw in part) for part in parts]
+    assert [key for part in parts for key in part if key.counts] == keys
+    sizes = [sum(key.counts for key in part) for part in parts]
     assert max(sizes) - min(sizes) <= 1
 
 
 def test_budget_of_epochs_ends_with_the_epoch():
-    budget = Budget.of(TrainingArguments(num_train_epochs=3, batch_size=10), num_examples=23)
+    budget = Budget.of(TrainingArguments(num_train_epochs=3, batch_size=10), num_samples=23)
     assert budget.max_steps == 7
-    stream = ExampleStream(23, 10, 0, max_examples=budget.max_examples)
-    assert [len(stream.draws(step)) for step in range(7)] == [10] * 6 + [9]
+    sampler = BatchSampler(23, 10, 0, max_samples=budget.max_samples)
+    assert [len(sampler.batch(step)) for step in range(7)] == [10] * 6 + [9]
 
 
 def test_the_first_limit_ends_the_run():
-    budget = Budget.of(TrainingArguments(max_steps=100, max_minutes=1.0), num_examples=5)
+    budget = Budget.of(TrainingArguments(max_steps=100, max_minutes=1.0), num_samples=5)
     assert budget.progress(50, 6.0) == 0.5
     assert budget.progress(1, 59.0) == pytest.approx(59 / 60)
     assert budget.progress(1, 61.0) == 1.0
     with pytest.raises(InputError, match="how long to train"):
-        Budget.of(TrainingArguments(), num_examples=5)
+        Budget.of(TrainingArguments(), num_samples=5)
 
 
 def test_learning_rate_rises_then_falls_to_zero():
@@ -463,16 +463,16 @@ def test_draws_know_how_far_the_run_is(limit, workers, corpus, tmp_path, monkeyp
 
     original = masked_lm.MaskTokens.__call__
 
-    def collate(self, rows, draws):
-        if draws[0].epoch < EVALUATION_EPOCH:
+    def collate(self, rows, keys):
+        if keys[0].epoch < EVALUATION_EPOCH:
             with open(tmp_path / "seen", "a") as file:
                 print(
-                    draws[0].step,
-                    draws[0].progress,
-                    {draw.progress for draw in draws} == {draws[0].progress},
+                    keys[0].step,
+                    keys[0].progress,
+                    {key.progress for key in keys} == {keys[0].progress},
                     file=file,
                 )
-        return original(self, rows, draws)
+        return original(self, rows, keys)
 
     monkeypatch.setattr(masked_lm.MaskTokens, "__call__", collate)
     flags = {"preset": "bert-tiny", "vocab_size": 500, "max_length": 24, "batch_size": 8, "eval_steps": 10**6}
@@ -564,6 +564,7 @@ def test_the_schedule_of_a_late_start_is_the_usual_one_in_what_is_left():
 
 def test_lower_layers_learn_slower(encoders):
     from tasks.base import FinetuneArguments, _pace
+
     from toolkit.transfer.encoders import load_encoder
 
     arguments = FinetuneArguments(encoder="", data="", output_dir="", bottom_rate=0.25, probe_ratio=0.2)
@@ -597,9 +598,9 @@ def test_word_dropout_replaces_whole_words_and_only_the_share_asked_for():
 
     words = [NO_WORD, *(word for word in range(2000) for _ in range(1 + word % 3)), NO_WORD]
     row = {"input_ids": [2, *range(10, 10 + len(words) - 2), 3], "words": words, "labels": list(range(2000))}
-    dropped = WordDropout(0.2, unk_token_id=1, seed=0)(row, Draw(0, 0, 7))
-    assert dropped == WordDropout(0.2, 1, 0)(row, Draw(3, 0, 7)), "the same in the same epoch"
-    assert dropped != WordDropout(0.2, 1, 0)(row, Draw(0, 1, 7)), "another in another"
+    dropped = WordDropout(0.2, unk_token_id=1, seed=0)(row, SampleKey(0, 0, 7))
+    assert dropped == WordDropout(0.2, 1, 0)(row, SampleKey(3, 0, 7)), "the same in the same epoch"
+    assert dropped != WordDropout(0.2, 1, 0)(row, SampleKey(0, 1, 7)), "another in another"
     assert len(first_pieces(dropped["words"])) == 2000
     unknown = [word for piece, word in zip(dropped["input_ids"], dropped["words"], strict=True) if piece == 1]
     assert len(unknown) == len(set(unknown))

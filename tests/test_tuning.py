@@ -10,7 +10,7 @@ from sklearn.metrics import f1_score
 from torch.nn import functional as F
 
 from toolkit.data.labelled_text import load_labelled_text
-from toolkit.training.batches import Draw
+from toolkit.training.sampler import SampleKey
 from toolkit.transfer.few_shot_classifier import FewShotClassifier
 from toolkit.transfer.few_shot_tuning import CollateClasses, contrastive_loss
 
@@ -45,11 +45,11 @@ def test_a_step_takes_a_few_of_each_class_and_never_lists_all_pairs():
     collate = CollateClasses(Counted(), rows, targets, per_class=2, seed=0)
     taken = Counter()
     for step in range(300):
-        draws = [Draw(step, step, (8 * step + place) % 77) for place in range(8)]
-        batch = collate([{"class": draw.example} for draw in draws], draws)
+        keys = [SampleKey(step, step, (8 * step + place) % 77) for place in range(8)]
+        batch = collate([{"class": key.index} for key in keys], keys)
         numbers = batch["input_ids"].tolist()
         assert len(set(numbers)) == 16
-        assert sorted(Counter(number // 64 for number in numbers)) == sorted(draw.example for draw in draws)
+        assert sorted(Counter(number // 64 for number in numbers)) == sorted(key.index for key in keys)
         taken.update(numbers)
     assert tracemalloc.get_traced_memory()[1] < 10e6
     tracemalloc.stop()

@@ -1,19 +1,20 @@
 """Learning from images without labels: the losses beside calculations by hand, the views, what comes out."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from conftest import run_toolkit
+from toolkit.pretraining.masked_image import CollateMasked, masked_autoencoder, without_decoder
 from torchvision.transforms.v2 import functional as v2
 from transformers import AutoModel, AutoModelForImageClassification, ViTConfig, ViTModel
 
 from toolkit.data.image_files import load_corpus_of_images, load_labelled_images, open_image
 from toolkit.modalities.pixels import Changes, Pixels, Views, _recolored, rows_of_pixels
 from toolkit.models.contrastive import SimCLRForPreTraining, around, contrastive_loss
-from toolkit.pretraining.masked_image import CollateMasked, masked_autoencoder, without_decoder
-from toolkit.training.batches import Draw
+from toolkit.training.sampler import SampleKey
 from toolkit.transfer.encoders import load_image_encoder
 
 
@@ -37,19 +38,19 @@ def test_the_contrastive_loss_is_equation_1_of_the_paper():
 
 def test_two_views_follow_from_the_draw_alone_and_differ():
     pixels = digits(4)
-    draws = [Draw(7, 1, example) for example in range(4)]
-    views = Views(seed=5)(pixels, draws)
+    keys = [SampleKey(7, 1, example) for example in range(4)]
+    views = Views(seed=5)(pixels, keys)
     assert views.shape == (8, 3, 16, 16)
-    torch.testing.assert_close(views[[2, 3, 6, 7]], Views(seed=5)(pixels[2:], draws[2:]))
+    torch.testing.assert_close(views[[2, 3, 6, 7]], Views(seed=5)(pixels[2:], keys[2:]))
     assert not torch.allclose(views[:4], views[4:], atol=10)
-    assert not torch.allclose(views, Views(seed=5)(pixels, [draw._replace(epoch=2) for draw in draws]), atol=10)
+    assert not torch.allclose(views, Views(seed=5)(pixels, [replace(key, epoch=2) for key in keys]), atol=10)
     assert views.min() >= 0
     assert views.max() <= 255
 
 
 def test_a_view_of_all_of_an_image_is_the_image_or_its_mirror_image():
     pixels = digits(40)
-    draws = [Draw(0, 0, example) for example in range(40)]
+    keys = [SampleKey(0, 0, example) for example in range(40)]
     changes = Views(seed=0, color_strength=0)
     chances = torch.full((11, 40), 0.5)
     chances[0] = 1.0  # all of it
@@ -58,7 +59,7 @@ def test_a_view_of_all_of_an_image_is_the_image_or_its_mirror_image():
     found = changes._view(pixels.float(), *chances)
     torch.testing.assert_close(found[1::2], pixels[1::2].float(), rtol=0, atol=0.01)
     torch.testing.assert_close(found[::2], pixels[::2].flip(-1).float(), rtol=0, atol=0.01)
-    drawn = changes(torch.full_like(pixels, 77), draws)
+    drawn = changes(torch.full_like(pixels, 77), keys)
     torch.testing.assert_close(drawn, torch.full_like(drawn, 77.0), rtol=0, atol=0.1)
 
 
@@ -103,9 +104,9 @@ def test_three_quarters_of_the_patches_are_hidden_and_the_encoder_sees_all_later
     processor = load_image_encoder("scratch:vit-tiny", "AutoModel", 16, rows)[1]
     collate = CollateMasked(processor, Changes((), 3), 16)
     features = rows_of_pixels(rows, processor, {})
-    draws = [Draw(0, 1, index) for index in range(5)]
-    batch = collate(list(features), draws)
-    again = collate(list(features.select([3])), draws[3:4])
+    keys = [SampleKey(0, 1, index) for index in range(5)]
+    batch = collate(list(features), keys)
+    again = collate(list(features.select([3])), keys[3:4])
     assert torch.equal(batch["noise"][3:4], again["noise"])
     with torch.no_grad():
         outputs = model(batch["pixel_values"], noise=batch["noise"])

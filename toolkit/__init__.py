@@ -1,6 +1,6 @@
 """Pretrain small encoders on your own data, transfer them to your task, see what the pretraining bought.
 
-Importing this package takes a tenth of a second: it loads neither torch nor transformers. It leaves word that, once
+Importing this package takes a tenth of a second, because it imports neither torch nor transformers. As soon as
 transformers' Auto classes are imported, before or after, the encoders of `toolkit.models` are registered with them.
 """
 
@@ -11,8 +11,11 @@ import wrapt
 __version__ = "0.1.0"
 
 _EXPORTS = {
+    "FAMILIES": "toolkit.models",
+    "Family": "toolkit.models",
     "FewShotClassifier": "toolkit.transfer.few_shot_classifier",
     "InputError": "toolkit.errors",
+    "MODALITIES": "toolkit.modalities",
     "TrainingArguments": "toolkit.training.arguments",
     "train": "toolkit.training.loop",
     "load_text": "toolkit.corpora.text",
@@ -32,25 +35,26 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
+class _EncodersOnDemand(dict):
+    """The configurations that were registered with AutoConfig; the first lookup of one of ours registers them all."""
+
+    def __contains__(self, model_type: object) -> bool:
+        from toolkit.models.families import PREFIX
+
+        if not super().__contains__(model_type) and str(model_type).startswith(PREFIX):
+            _register_encoders(None)
+        return super().__contains__(model_type)
+
+
 def _register_encoders(module) -> None:
     from toolkit.models import register
 
     register()
 
 
-class _EncodersOnDemand(dict):
-    """AutoConfig's extra configurations: the first look-up of a name of ours registers our encoders.
-
-    AutoConfig is often imported while transformers' models are only half loaded, too early to import ours.
-    """
-
-    def __contains__(self, model_type: object) -> bool:
-        if not super().__contains__(model_type) and str(model_type).startswith("toolkit-"):
-            _register_encoders(None)
-        return super().__contains__(model_type)
-
-
 def _register_configs(module) -> None:
+    # `AutoConfig.register` (transformers 5.23, models/auto/configuration_auto.py, line 458) takes classes, which need
+    # torch and most of transformers; but this module is often imported while transformers is only half loaded.
     module.CONFIG_MAPPING._extra_content = _EncodersOnDemand(module.CONFIG_MAPPING._extra_content)
 
 

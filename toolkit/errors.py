@@ -30,7 +30,11 @@ def check_not_negative(arguments: Any, names: str) -> None:
 
 
 def check_share(arguments: Any, names: str) -> None:
-    check_flags(arguments, names, lambda value: 0 <= value < 1, "a share from 0 to below 1")
+    check_flags(arguments, names, lambda value: 0 <= value < 1, "a fraction from 0 to below 1")
+
+
+def check_between_0_and_1(arguments: Any, names: str) -> None:
+    check_flags(arguments, names, lambda value: 0 < value < 1, "a fraction between 0 and 1")
 
 
 class RunFailed(Exception):

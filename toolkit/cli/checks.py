@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from toolkit.errors import InputError, RunFailed, first_line
-from toolkit.reports.results import nearest_existing
+from toolkit.runs.output import nearest_existing
 
 PACKAGE = "pretrain-transfer-toolkit"
 ROOM = 5e9  # bytes of disk below which checkpoints of small encoders soon do not fit

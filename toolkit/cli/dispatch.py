@@ -1,56 +1,57 @@
-"""The command line: finds the command, parses its flags, turns bad input into one line.
+"""Finds the command, parses its flags, turns bad input into one line and an exit code.
 
-A command is a module of `toolkit.cli` with a docstring, whose first line is its help and whose rest is examples,
-`parse(arguments)` from the words after the command to what `run` takes, and `run`.
+A command is a module of `toolkit.cli` with a docstring (a summary, then examples), `parse(words)`, from the words
+after the command to what `run` takes, and `run`.
 """
 
 import importlib
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
 
 import wrapt
 
 from toolkit.errors import DISK_ERRORS, InputError, Interrupted, RunFailed, what_failed
 
-COMMANDS = (
-    "quickstart",
-    "tokenizer",
-    "prepare",
-    "pretrain",
-    "finetune",
-    "score",
-    "predict",
-    "explain",
-    "compare",
-    "fewshot",
-    "zeroshot",
-    "push",
-    "pull",
-    "doctor",
-)
+COMMANDS = {
+    "quickstart": "See in minutes what pretraining buys, on embedded samples.",
+    "tokenizer": "Train a tokenizer on your text.",
+    "prepare": "Tokenize a corpus of any size once, on all cores or many machines.",
+    "pretrain": "Pretrain an encoder on text or images.",
+    "finetune": "Put a task's head on an encoder and train it on labelled data.",
+    "score": "Score a fine-tuned checkpoint on labelled data, or an encoder on text.",
+    "predict": "Predict with a fine-tuned checkpoint.",
+    "explain": "Show what an image classifier looks at.",
+    "compare": "Say in one table what pretraining bought.",
+    "fewshot": "Classify with a handful of labelled examples of each class.",
+    "zeroshot": "Classify by the names or descriptions of classes.",
+    "push": "Send a model, tokenizer or data set to a Hub, with a card.",
+    "pull": "Fetch a model or data set from a Hub, complete and verified.",
+    "doctor": "Check this machine and, with --hub, the Hub.",
+}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0, 2 after bad input, 1 after a failure outside, 128 and the signal's number after a
-    signal."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if not arguments or arguments[0] in ("-h", "--help"):
+def main(words: Sequence[str] | None = None) -> int:
+    """Run a command line.
+
+    Args:
+        words: The words after `toolkit` (default: those of this process).
+
+    Returns:
+        The exit code: 0, 2 after bad input, 1 after a failure outside, 128 plus the signal's number after a signal.
+    """
+    words = list(sys.argv[1:] if words is None else words)
+    if not words or words[0] in ("-h", "--help"):
         print(_overview())
         return 0
-    if arguments[0] == "--version":
+    if words[0] == "--version":
         from toolkit import __version__
 
         print(f"toolkit {__version__}")
         return 0
-    name = arguments[0]
     try:
-        if name not in COMMANDS:
-            raise InputError(f"unknown command '{name}', expected one of {', '.join(COMMANDS)}")
-        command = importlib.import_module(f"toolkit.cli.{name}")
-        parsed = command.parse(arguments[1:])
-        _quieten_libraries()
-        command.run(parsed)
+        _run(words[0], words[1:])
     except (InputError, RunFailed) as error:
         print(f"toolkit: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
@@ -74,6 +75,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def entry_point() -> None:
+    sys.exit(main())
+
+
+def _run(name: str, words: Sequence[str]) -> None:
+    if name not in COMMANDS:
+        raise InputError(f"unknown command '{name}', expected one of {', '.join(COMMANDS)}")
+    command = importlib.import_module(f"toolkit.cli.{name}")
+    parsed = command.parse(words)
+    _quieten_libraries()
+    command.run(parsed)
+
+
 def _leave_process_group() -> None:
     """A process that ends while its threads still talk to the others is aborted."""
     torch = sys.modules.get("torch")
@@ -81,35 +95,26 @@ def _leave_process_group() -> None:
         torch.distributed.destroy_process_group()
 
 
-def entry_point() -> None:
-    sys.exit(main())
-
-
 def _overview() -> str:
-    lines = [
-        "usage: toolkit COMMAND …",
-        "",
-        "Pretrain small encoders on your own data, transfer them to your task, see what the pretraining bought.",
-        "",
-        "commands:",
-    ]
-    for name in COMMANDS:
-        summary = (importlib.import_module(f"toolkit.cli.{name}").__doc__ or "").splitlines()[0]
-        lines.append(f"  {name:<12}{summary}")
-    lines += [
-        "",
-        "examples:",
-        "  toolkit quickstart",
-        "  toolkit pretrain elmo --corpus my_text.txt --output_dir runs/elmo --max_minutes 20",
-        "  toolkit finetune pos --encoder runs/elmo --data my_treebank/ --output_dir runs/tagger",
-        "",
-        "Each command explains itself: toolkit COMMAND --help",
-    ]
-    return "\n".join(lines)
+    commands = "\n".join(f"  {name:<12}{summary}" for name, summary in COMMANDS.items())
+    return textwrap.dedent("""\
+        usage: toolkit COMMAND …
+
+        Pretrain small encoders on your own data, transfer them to your task, see what the pretraining bought.
+
+        commands:
+        {commands}
+
+        examples:
+          toolkit quickstart
+          toolkit pretrain elmo --corpus my_text.txt --output_dir runs/elmo --max_minutes 20
+          toolkit finetune pos --encoder runs/elmo --data my_treebank/ --output_dir runs/tagger
+
+        Each command explains itself: toolkit COMMAND --help""").format(commands=commands)
 
 
 def _quieten_libraries() -> None:
-    """One progress line, ours: the libraries' own bars and hints would drown it."""
+    """Keep the libraries' own progress bars and hints away from ours."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     if not sys.stderr.isatty():

@@ -5,20 +5,24 @@ toolkit doctor --hub
 HF_ENDPOINT=https://hub.example.org HF_TOKEN=… toolkit doctor --hub
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from toolkit.cli.flags import parse_flags
 from toolkit.errors import RunFailed
+from toolkit.runs.arguments import Arguments
 
 
-@dataclass
-class DoctorArguments:
+@dataclass(kw_only=True)
+class DoctorArguments(Arguments):
+    """flags"""
+
     hub: bool = False
     """Also send to the Hub of HF_ENDPOINT and pull from it, in a private repository that is deleted afterwards."""
 
 
-def parse(arguments: list[str]) -> DoctorArguments:
-    return parse_flags(arguments, DoctorArguments, "toolkit doctor", __doc__)
+def parse(words: Sequence[str]) -> DoctorArguments:
+    return parse_flags(words, DoctorArguments, "toolkit doctor", __doc__)
 
 
 def run(arguments: DoctorArguments) -> None:

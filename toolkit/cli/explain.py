@@ -5,15 +5,19 @@ toolkit explain runs/animals frog.png --output_dir runs/frog --label cat --layer
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from toolkit.cli.flags import parse_flags
 from toolkit.errors import InputError
+from toolkit.runs.arguments import Arguments
 
 
-@dataclass
-class ExplainArguments:
+@dataclass(kw_only=True)
+class ExplainArguments(Arguments):
+    """flags"""
+
     folder: str
     """Folder or Hub id of a fine-tuned image classifier."""
     image: str
@@ -26,8 +30,8 @@ class ExplainArguments:
     """Layers whose maps are shown (default: up to four, the last at each resolution)."""
 
 
-def parse(arguments: list[str]) -> ExplainArguments:
-    return parse_flags(arguments, ExplainArguments, "toolkit explain", __doc__, positionals=["folder", "image"])
+def parse(words: Sequence[str]) -> ExplainArguments:
+    return parse_flags(words, ExplainArguments, "toolkit explain", __doc__, positionals=["folder", "image"])
 
 
 def run(arguments: ExplainArguments) -> None:
@@ -37,7 +41,7 @@ def run(arguments: ExplainArguments) -> None:
     from tasks import task_of
     from toolkit.data.image_files import open_image
     from toolkit.explain.pictures import write_explanation
-    from toolkit.modalities.pixels import Pixels
+    from toolkit.modalities.pixels import PixelProcessor
 
     task = task_of(arguments.folder)
     if task.name != "image":
@@ -45,11 +49,12 @@ def run(arguments: ExplainArguments) -> None:
     image = open_image({"bytes": None, "path": arguments.image}, arguments.image)
     model, processor = task.load_finetuned(arguments.folder)
     model.eval()
-    reader = Pixels(processor)
-    shown = torch.from_numpy(np.array(reader.fit(image)))
-    pixels = reader.normalise(shown[None])
+    reader = PixelProcessor(processor)
+    shown = torch.from_numpy(np.array(reader.resize(image)))
+    pixels = reader.normalize(shown[None])
     with torch.no_grad():
-        ((predicted, probabilities),) = task.read([{}], task.logits(model, {"pixel_values": pixels}), model)
+        (prediction,) = task.decode([{}], task.forward(model, {"pixel_values": pixels}), model)
+    predicted, probabilities = prediction.label, prediction.probabilities
     label = arguments.label or predicted
     if label not in probabilities:
         raise InputError(f"--label {label}: not a label of {arguments.folder}, which has {', '.join(probabilities)}")

@@ -1,4 +1,5 @@
-"""Classify texts or images by a handful of labelled examples a class: evaluate an encoder, fit, predict.
+"""Classify texts or images with a handful of labelled examples of each class: evaluate an encoder, fit a classifier,
+predict.
 
 toolkit fewshot evaluate --encoder runs/omniglot --data omniglot/ --split evaluation --label_column character --shots 1
 toolkit fewshot evaluate --encoder runs/bert --data banking77/ --shots 8 --seeds 10 --method contrastive
@@ -17,8 +18,8 @@ from toolkit.cli.predict import read_inputs
 ACTIONS: dict[str, type] = {"evaluate": EvaluateArguments, "fit": FitArguments, "predict": PredictArguments}
 
 
-def parse(arguments: list[str]) -> Any:
-    return parse_kind(arguments, "toolkit fewshot", "ACTION", ACTIONS, __doc__, ["inputs"])[1]
+def parse(words: Sequence[str]) -> Any:
+    return parse_kind(words, "toolkit fewshot", "ACTION", ACTIONS, __doc__, ["inputs"])[1]
 
 
 def run(arguments: Any) -> None:
@@ -30,7 +31,7 @@ def run(arguments: Any) -> None:
         _show(few_shot.evaluate(arguments))
     else:
         record = few_shot.fit(arguments)
-        print(f"{arguments.output_dir}: {record['classes']} classes known by {record['n']} examples")
+        print(f"{arguments.output.output_dir}: {record['classes']} classes known by {record['n']} examples")
 
 
 def _show(record: dict[str, Any]) -> None:
@@ -50,33 +51,23 @@ def _predict(arguments: PredictArguments) -> None:
     from tasks.few_shot import fitted
     from toolkit.transfer.few_shot_classifier import FewShotClassifier
 
-    inputs = read_inputs(arguments.inputs)
-    if arguments.data is None:
-        classifier = FewShotClassifier.from_pretrained(arguments.encoder)
+    inputs = read_inputs(arguments.input.inputs)
+    if arguments.examples.data is None:
+        classifier = FewShotClassifier.from_pretrained(arguments.examples.encoder)
     else:
         classifier, _ = fitted(arguments)
-    items, names = items_of(inputs, classifier.reads)
-    predicted, probabilities = classifier.predict_with_proba(items)
-    print_labels(names, classifier.reads, predicted, classifier.classes_, probabilities, arguments.output_format)
+    rows = classifier.modality.read_inputs(inputs)
+    predicted, probabilities = classifier.predict_with_proba(rows[classifier.modality.name][:])
+    print_labels(rows, classifier, predicted, probabilities, arguments.input.output_format, classifier.modality)
 
 
-def items_of(inputs: Sequence[Any], reads: str) -> tuple[list[Any], list[str]]:
-    """What an encoder of `texts` or `images` reads, and what each is called."""
-    from tasks import TASKS
-
-    if reads == "images":
-        rows = TASKS["image"].unlabelled(inputs)
-        return rows["image"][:], rows["name"][:]
-    texts = TASKS["text"].unlabelled(inputs)["text"][:]
-    return texts, texts
-
-
-def print_labels(names, reads: str, predicted, classes, probabilities, output_format: str) -> None:
-    for name, label, row in zip(names, predicted, probabilities, strict=True):
-        of_label = dict(zip(classes.tolist(), row.tolist(), strict=True))
+def print_labels(rows, classifier, predicted, probabilities, output_format: str, modality) -> None:
+    """Print a line per item: label, probability and item, or JSON with the probability of every label."""
+    for row, label, values in zip(rows, predicted, probabilities, strict=True):
+        of_label = dict(zip(classifier.classes_.tolist(), values.tolist(), strict=True))
         if output_format == "tsv":
-            print(f"{'-' if label is None else label}\t{max(of_label.values()):.4f}\t{' '.join(name.split())}")
+            print(f"{'-' if label is None else label}\t{max(of_label.values()):.4f}\t{modality.title(row)}")
             continue
         rounded = {key: round(value, 8) for key, value in of_label.items()}
-        shown = {reads.removesuffix("s"): name, "predicted": label, "probabilities": rounded}
+        shown = {**modality.describe(row), "predicted": label, "probabilities": rounded}
         print(json.dumps(shown, ensure_ascii=False))

@@ -11,17 +11,19 @@ toolkit finetune image --encoder scratch:timm/convnext_atto --data sample --outp
 toolkit finetune text --encoder scratch:bert-tiny --data sample --train_size 10 --per_class --output_dir runs/genres
 """
 
+from collections.abc import Sequence
+
 from tasks import TASKS, FinetuneArguments
 from toolkit.cli.flags import parse_kind
 
 
-def parse(arguments: list[str]) -> tuple[str, FinetuneArguments]:
-    classes = {name: task.arguments_class for name, task in TASKS.items()}
-    return parse_kind(arguments, "toolkit finetune", "TASK", classes, __doc__)
+def parse(words: Sequence[str]) -> tuple[str, FinetuneArguments]:
+    classes = {name: task.arguments for name, task in TASKS.items()}
+    return parse_kind(words, "toolkit finetune", "TASK", classes, __doc__)
 
 
 def run(parsed: tuple[str, FinetuneArguments]) -> None:
-    from tasks.base import finetune
+    from tasks.finetuning import finetune
     from toolkit.cli.score import show
 
     name, arguments = parsed

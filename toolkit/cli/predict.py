@@ -1,5 +1,4 @@
-"""Label what is new with a fine-tuned checkpoint: words with tags, texts or images with labels, each with its
-probability.
+"""Predict with a fine-tuned checkpoint: tags of words, labels of texts or images, each with its probability.
 
 toolkit predict runs/tagger 'The old man the boats.'
 toolkit predict runs/tagger < sentences.txt > tagged.tsv
@@ -18,39 +17,43 @@ from typing import Literal
 from toolkit.cli.flags import parse_flags
 from toolkit.data.sources import find_inputs
 from toolkit.errors import InputError
+from toolkit.runs.arguments import Arguments
 
 
-@dataclass
-class PredictArguments:
+@dataclass(kw_only=True)
+class PredictArguments(Arguments):
+    """input and output"""
+
     folder: str
     """Folder or Hub id of a fine-tuned checkpoint."""
     inputs: list[str] = field(default_factory=list)
-    """Texts, or files of text or of the task's data, of images also folders; without any, text from standard input, a
-    sentence a line."""
+    """Texts, or files of text or of the task's data, for images also folders; without any, text from standard input,
+    one sentence per line."""
     output_format: Literal["tsv", "jsonl"] = "tsv"
-    """tsv: word, tag and probability, a blank line between sentences, or label, probability and text or image;
-    jsonl: a sentence, text or image a line."""
+    """tsv: word, tag and probability, with a blank line between sentences, or label, probability and text or image;
+    jsonl: one sentence, text or image per line."""
 
 
-def parse(arguments: list[str]) -> PredictArguments:
-    return parse_flags(arguments, PredictArguments, "toolkit predict", __doc__, positionals=["folder", "inputs"])
+def parse(words: Sequence[str]) -> PredictArguments:
+    return parse_flags(words, PredictArguments, "toolkit predict", __doc__, positionals=["folder", "inputs"])
 
 
 def run(arguments: PredictArguments) -> None:
-    from tasks import load_predictor, task_of
+    from tasks import task_of
+    from tasks.inference import load_predictor
 
     task = task_of(arguments.folder)
-    rows = task.unlabelled(read_inputs(arguments.inputs))
+    rows = task.read_inputs(read_inputs(arguments.inputs))
     predictor = load_predictor(task, arguments.folder)
     for row, prediction in zip(rows, predictor(rows), strict=True):
         if arguments.output_format == "jsonl":
             print(json.dumps(task.as_json(row, prediction), ensure_ascii=False))
         else:
-            print(task.as_text(row, prediction))
+            print(prediction.as_text(task.title(row)))
 
 
 def read_inputs(words: Sequence[str]) -> list[str | Path]:
-    """Those that a user named, or the lines of standard input. Raises `InputError` where nobody will type there."""
+    """What the user named, or the lines of standard input. Raises `InputError` if standard input is a terminal."""
     if not words and sys.stdin.isatty():
         raise InputError("nothing to label: give texts, files, or text on standard input")
     return find_inputs(words) or [line.rstrip("\n") for line in sys.stdin if line.strip()]

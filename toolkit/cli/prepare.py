@@ -6,32 +6,33 @@ toolkit prepare merge runs/part_0 runs/part_1 runs/part_2 runs/part_3 --output_d
 toolkit prepare elmo --corpus texts/ --output_dir runs/windows --deduplicate near --unit document --min_words 3
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from toolkit.cli.flags import parse_kind
-from toolkit.pretraining.arguments import MergeArguments
-from toolkit.pretraining.preparation import PREPARATION
+from toolkit.pretraining.preparation import SPLITS, MergeArguments, merge_shards, prepare_arguments, prepare_folder
 
 
-def parse(arguments: list[str]) -> tuple[str, Any]:
-    return parse_kind(arguments, "toolkit prepare", "METHOD", PREPARATION, __doc__, ["folders"])
+def parse(words: Sequence[str]) -> tuple[str, Any]:
+    return parse_kind(words, "toolkit prepare", "METHOD", prepare_arguments(), __doc__, ["folders"])
 
 
 def run(parsed: tuple[str, Any]) -> None:
     from toolkit.corpora.prepared import read_index
-    from toolkit.pretraining.preparation import SPLITS, merge_shards, prepare_windows
 
     method, arguments = parsed
     if isinstance(arguments, MergeArguments):
         merge_shards(arguments)
+        shard = ""
     else:
-        prepare_windows(method, arguments)
-    blocks = {split: read_index(Path(arguments.output_dir) / split)["blocks"] for split in SPLITS}
+        prepare_folder(method, arguments)
+        shard = "" if arguments.shard.shard == "0/1" else f", shard {arguments.shard.shard}"
+    folder = Path(arguments.output.output_dir)
+    blocks = {split: read_index(folder / split)["blocks"] for split in SPLITS}
     windows = {split: sum(block["num_rows"] for block in of_split) for split, of_split in blocks.items()}
     size = sum(block["num_bytes"] for of_split in blocks.values() for block in of_split) / 1e6
-    shard = "" if getattr(arguments, "shard", "0/1") == "0/1" else f", shard {arguments.shard}"
     print(
-        f"{arguments.output_dir}: {windows['train']:,} windows to train on, {windows['validation']:,} held out, "
+        f"{folder}: {windows['train']:,} windows to train on, {windows['validation']:,} held out, "
         f"{size:,.1f} MB{shard}"
     )

@@ -1,4 +1,5 @@
-"""Pretrain on text, or on images with labels (resnet, googlenet, lenet, vit, mlp) or without (simclr, vit-mae).
+"""Pretrain on text, on images with labels (resnet, googlenet, lenet, vit, mlp) or without (simclr, vit-mae), or in
+episodes (prototypical).
 
 toolkit pretrain elmo --corpus sample --output_dir runs/elmo --preset elmo-tiny --max_minutes 1
 toolkit pretrain bert --corpus 'texts/*.txt.gz' --output_dir runs/bert --max_steps 10000
@@ -9,21 +10,29 @@ toolkit pretrain simclr --corpus unlabelled_photos/ --output_dir runs/simclr --p
 torchrun --nproc_per_node 2 -m toolkit pretrain bert --corpus sample --output_dir runs/bert --max_steps 100
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from toolkit import pretraining
 from toolkit.cli.flags import parse_kind
-from toolkit.reports.results import is_main_process
+from toolkit.models.families import FAMILIES, presets
+from toolkit.pretraining import get_method, method_names
+from toolkit.runs.results import is_main_process
 
 
-def parse(arguments: list[str]) -> tuple[str, Any]:
-    classes = {method: found[0] for method, found in pretraining.PRETRAINING.items()}
-    return parse_kind(arguments, "toolkit pretrain", "METHOD", classes, __doc__)
+def parse(words: Sequence[str]) -> tuple[str, Any]:
+    classes = {name: (lambda name=name: get_method(name).arguments) for name in method_names()}
+    notes = {name: {"preset": f"One of {', '.join(_presets_of(name))}."} for name in classes}
+    return parse_kind(words, "toolkit pretrain", "METHOD", classes, __doc__, notes=notes)
+
+
+def _presets_of(method: str) -> list[str]:
+    return list(presets(family=method) if method in FAMILIES else presets("image"))
 
 
 def run(parsed: tuple[str, Any]) -> None:
     method, arguments = parsed
-    record = pretraining.run(method, arguments)
+    record = pretraining.run_method(method, arguments)
     if record and is_main_process():
         figures = (
             f"{name} {figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
@@ -31,7 +40,7 @@ def run(parsed: tuple[str, Any]) -> None:
             if name in ("loss", "accuracy")
         )
         print(
-            f"{arguments.output_dir}: {record['parameters']:,} parameters, {record['training_seconds']:,.0f} s, "
-            f"{record['throughput']:,.0f} {record['throughput_unit']}, "
+            f"{arguments.output.output_dir}: {record['parameters']:,} parameters, "
+            f"{record['training_seconds']:,.0f} s, {record['throughput']:,.0f} {record['throughput_unit']}, "
             f"held-out {', '.join(figures)}"
         )

@@ -5,16 +5,20 @@ toolkit pull me/tagger runs/tagger_v1 --revision v1
 toolkit pull me/my-data data/my-data --repo_type dataset
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from toolkit.cli.flags import parse_flags
 from toolkit.errors import check_positive
 from toolkit.hub.download import MAX_GIGABYTES
 from toolkit.hub.safety import Kind
+from toolkit.runs.arguments import Arguments
 
 
-@dataclass
-class PullArguments:
+@dataclass(kw_only=True)
+class PullArguments(Arguments):
+    """flags"""
+
     repo_id: str
     """Repository, like org/name."""
     folder: str
@@ -28,12 +32,12 @@ class PullArguments:
     max_gigabytes: float = MAX_GIGABYTES
     """Refuse a repository that is larger."""
 
-    def __post_init__(self):
+    def check(self) -> None:
         check_positive(self, "max_gigabytes")
 
 
-def parse(arguments: list[str]) -> PullArguments:
-    return parse_flags(arguments, PullArguments, "toolkit pull", __doc__, positionals=["repo_id", "folder"])
+def parse(words: Sequence[str]) -> PullArguments:
+    return parse_flags(words, PullArguments, "toolkit pull", __doc__, positionals=["repo_id", "folder"])
 
 
 def run(arguments: PullArguments) -> None:

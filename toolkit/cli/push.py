@@ -6,15 +6,19 @@ toolkit push my_data/ me/my-data --repo_type dataset
 HF_ENDPOINT=https://hub.example.org HF_TOKEN=… toolkit push runs/bert me/bert
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from toolkit.cli.flags import parse_flags
 from toolkit.hub.safety import Kind
+from toolkit.runs.arguments import Arguments
 
 
-@dataclass
-class PushArguments:
+@dataclass(kw_only=True)
+class PushArguments(Arguments):
+    """flags"""
+
     folder: str
     """Folder of a model, a tokenizer, a few-shot classifier or a data set."""
     repo_id: str
@@ -35,8 +39,8 @@ class PushArguments:
     """List what would be sent, and send nothing."""
 
 
-def parse(arguments: list[str]) -> PushArguments:
-    return parse_flags(arguments, PushArguments, "toolkit push", __doc__, positionals=["folder", "repo_id"])
+def parse(words: Sequence[str]) -> PushArguments:
+    return parse_flags(words, PushArguments, "toolkit push", __doc__, positionals=["folder", "repo_id"])
 
 
 def run(arguments: PushArguments) -> None:

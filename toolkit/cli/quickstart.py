@@ -6,11 +6,14 @@ toolkit quickstart --output_dir runs/first_look
 
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from toolkit.cli.flags import parse_flags
 from toolkit.errors import Interrupted, check_positive
+from toolkit.runs.arguments import Arguments, from_flags
+from toolkit.runs.output import OutputArguments
 
 LABEL_BUDGETS = (50, None)  # training sentences; None is all
 SEEDS = (0, 1, 2)
@@ -40,18 +43,20 @@ IMAGE_LEARNING_RATES = (3e-3, 1e-2)
 
 
 @dataclass(kw_only=True)
-class QuickstartArguments:
+class QuickstartArguments(Arguments):
+    """flags"""
+
     output_dir: str = "runs/quickstart"
     """Folder for the encoders, the taggers and report.html; an earlier quickstart in it is replaced."""
     budget: float = 1.0
     """Share of the usual steps, for a quick look at how it works; below 1 the figures mean nothing."""
 
-    def __post_init__(self):
+    def check(self) -> None:
         check_positive(self, "budget")
 
 
-def parse(arguments: list[str]) -> QuickstartArguments:
-    return parse_flags(arguments, QuickstartArguments, "toolkit quickstart", __doc__)
+def parse(words: Sequence[str]) -> QuickstartArguments:
+    return parse_flags(words, QuickstartArguments, "toolkit quickstart", __doc__)
 
 
 def run(arguments: QuickstartArguments) -> None:
@@ -67,10 +72,10 @@ def _run(arguments: QuickstartArguments) -> None:
     from importlib.util import find_spec
 
     from tasks import TASKS
-    from tasks.comparison import compare
+    from tasks.comparison import Grid, compare
     from toolkit.pretraining import pretrain
-    from toolkit.reports import page as report
-    from toolkit.reports.results import check_output_dir, create_output_dir
+    from toolkit.runs import page, tables
+    from toolkit.runs.output import check_output_dir, create_output_dir
 
     start = time.monotonic()
 
@@ -78,8 +83,9 @@ def _run(arguments: QuickstartArguments) -> None:
         minutes, seconds = divmod(int(time.monotonic() - start), 60)
         print(f"[{minutes}:{seconds:02d}] {message}", file=sys.stderr, flush=True)
 
-    check_output_dir(arguments.output_dir, overwrite=True)
-    root = create_output_dir(arguments.output_dir, overwrite=True)
+    output = OutputArguments(output_dir=arguments.output_dir, overwrite_output_dir=True)
+    check_output_dir(output)
+    root = create_output_dir(output)
     encoders: dict[str, str] = {}
     for method, flags in PRETRAINING.items():
         say(f"pretraining {method} on the sample text ({len(encoders) + 1} of {len(PRETRAINING)})")
@@ -87,11 +93,15 @@ def _run(arguments: QuickstartArguments) -> None:
         pretrain(method, corpus="sample", output_dir=encoders[method], **_shortened(flags, arguments.budget))
     say("fine-tuning taggers on the sample treebank")
     finetuning = _shortened(FINETUNING, arguments.budget)
-    shared = TASKS["pos"].arguments_class(encoder="", data="sample", output_dir=str(root / "pos"), **finetuning)
-    record = compare(TASKS["pos"], encoders, shared, LABEL_BUDGETS, SEEDS, LEARNING_RATES, say)
+
+    def compared(task: str, encoders: dict[str, str], budgets, rates, **flags: Any) -> dict[str, Any]:
+        flags = {"encoder": "", "data": "sample", "output_dir": str(root / task), **finetuning, **flags}
+        grid = Grid(encoders, budgets, SEEDS, rates, say=say)
+        return compare(TASKS[task], grid, from_flags(TASKS[task].arguments, **flags))
+
+    record = compared("pos", encoders, LABEL_BUDGETS, LEARNING_RATES)
     say("fine-tuning classifiers of the sample's genres")
-    shared = TASKS["text"].arguments_class(encoder="", data="sample", output_dir=str(root / "text"), **finetuning)
-    genres = compare(TASKS["text"], encoders, shared, LABEL_BUDGETS[-1:], SEEDS, TEXT_LEARNING_RATES, say)
+    genres = compared("text", encoders, LABEL_BUDGETS[-1:], TEXT_LEARNING_RATES)
     comparisons = {"Part-of-speech tagging": record, "The genre of a sentence": genres}
     notes = _notes(record)
     if find_spec("torchvision") and find_spec("sklearn"):
@@ -100,23 +110,21 @@ def _run(arguments: QuickstartArguments) -> None:
         flags = _shortened(IMAGE_PRETRAINING, arguments.budget)
         pretrain("resnet", corpus="sample", output_dir=resnet["resnet"], **flags)
         say(f"fine-tuning it to tell {', '.join(NEW_DIGITS)} apart")
-        of_digits = finetuning | {"labels": NEW_DIGITS, "per_class": True, "output_dir": str(root / "image")}
-        shared = TASKS["image"].arguments_class(encoder="", data="sample", **of_digits)
-        comparisons["Handwritten digits that pretraining never saw"] = compare(
-            TASKS["image"], resnet, shared, IMAGE_BUDGETS, SEEDS, IMAGE_LEARNING_RATES, say
+        comparisons["Handwritten digits that pretraining never saw"] = compared(
+            "image", resnet, IMAGE_BUDGETS, IMAGE_LEARNING_RATES, labels=NEW_DIGITS, per_class=True
         )
     else:
         notes.append("Images are left out, they need: pip install 'pretrain-transfer-toolkit[images]'")
-    page = root / "report.html"
-    report.write_html(comparisons, page, "What pretraining bought", notes)
+    file = root / "report.html"
+    page.write_html(comparisons, file, "What pretraining bought", notes)
     say("done")
     for heading, comparison in comparisons.items():
         print(f"\n{heading}, accuracy in % on {comparison['n']} test examples\n")
-        print(report.as_text(report.turned(*report.table(comparison))))
+        print(tables.as_text(tables.transpose(*tables.table(comparison))))
     print(f"\nmeans of seeds {SEEDS} with 95% intervals; * excludes 0")
     for note in notes:
         print(note)
-    print(f"\nThe report, with plots and test examples: {page}\n\nNext, on your own text and labels:\n")
+    print(f"\nThe report, with plots and test examples: {file}\n\nNext, on your own text and labels:\n")
     print("  toolkit pretrain elmo --corpus my_texts/ --output_dir runs/my_elmo --max_minutes 20")
     print("  toolkit finetune pos --encoder runs/my_elmo --data my_treebank/ --output_dir runs/my_tagger")
     print("  toolkit predict runs/my_tagger 'A sentence of your own.'")
@@ -130,7 +138,7 @@ def _shortened(flags: dict[str, Any], budget: float) -> dict[str, Any]:
 
 def _notes(record: dict) -> list[str]:
     """Why a pretrained encoder did not help with the fewest labels, where one did not."""
-    from toolkit.reports.page import is_significant
+    from toolkit.runs.tables import is_significant
 
     notes = []
     for encoder in record["encoders"]:

@@ -7,20 +7,21 @@ toolkit zeroshot predict 'The match ended two to one.' --encoder runs/bert --lab
 toolkit zeroshot predict --encoder runs/bert --data sport_and_politics.csv --labels weather < more.txt
 """
 
+from collections.abc import Sequence
 from typing import Any
 
-from tasks.zero_shot import EvaluateArguments, PredictArguments
+from tasks.zero_shot import EvaluateZeroShotArguments, PredictZeroShotArguments
 from toolkit.cli.flags import parse_kind
 
-ACTIONS: dict[str, type] = {"evaluate": EvaluateArguments, "predict": PredictArguments}
+ACTIONS: dict[str, type] = {"evaluate": EvaluateZeroShotArguments, "predict": PredictZeroShotArguments}
 
 
-def parse(arguments: list[str]) -> Any:
-    return parse_kind(arguments, "toolkit zeroshot", "ACTION", ACTIONS, __doc__, ["inputs"])[1]
+def parse(words: Sequence[str]) -> Any:
+    return parse_kind(words, "toolkit zeroshot", "ACTION", ACTIONS, __doc__, ["inputs"])[1]
 
 
 def run(arguments: Any) -> None:
-    if isinstance(arguments, PredictArguments):
+    if isinstance(arguments, PredictZeroShotArguments):
         _predict(arguments)
         return
     from tasks.zero_shot import evaluate
@@ -35,16 +36,16 @@ def run(arguments: Any) -> None:
         print("  harmonic mean by seed " + " ".join(f"{value:.4f}" for value in record["by_seed"]))
 
 
-def _predict(arguments: PredictArguments) -> None:
+def _predict(arguments: PredictZeroShotArguments) -> None:
     from tasks.zero_shot import fitted
-    from toolkit.cli.fewshot import items_of, print_labels
+    from toolkit.cli.fewshot import print_labels
     from toolkit.cli.predict import read_inputs
-    from toolkit.transfer.features import what_it_reads
+    from toolkit.transfer.encoders import modality_of_encoder
 
-    inputs = read_inputs(arguments.inputs)
-    reads = what_it_reads(arguments.encoder)
-    classifier = fitted(reads, arguments)
-    items, names = items_of(inputs, reads)
-    probabilities = classifier.predict_proba(items)
+    inputs = read_inputs(arguments.input.inputs)
+    modality = modality_of_encoder(arguments.examples.encoder)
+    classifier = fitted(modality, arguments)
+    rows = modality.read_inputs(inputs)
+    probabilities = classifier.predict_proba(rows[modality.name][:])
     predicted = classifier.classes_[probabilities.argmax(axis=1)].tolist()
-    print_labels(names, reads, predicted, classifier.classes_, probabilities, arguments.output_format)
+    print_labels(rows, classifier, predicted, probabilities, arguments.input.output_format, modality)

@@ -13,7 +13,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NoReturn
 
-from toolkit.corpora.arguments import OnError, TextArguments
+from toolkit.corpora.arguments import CleaningArguments, CorpusArguments, OnError
 from toolkit.corpora.blocks import HUB, Block, Fault, Scan, Texts, stamp_of
 from toolkit.corpora.cleaning import NO_CLEANING, Cleaning, Notes
 from toolkit.corpora.duplicates import DuplicateSearch, rows_that_repeat, without_rows
@@ -21,8 +21,8 @@ from toolkit.corpora.formats import SUFFIXES, look_through, read_block
 from toolkit.corpora.sample_text import sample_file
 from toolkit.data import sources
 from toolkit.errors import InputError, first_line
-from toolkit.reports.progress import Parts
-from toolkit.reports.results import write_json
+from toolkit.runs.output import write_json
+from toolkit.runs.progress import Parts
 
 SECONDS_TO_SETTLE = 2  # a file that was younger when it was read may have changed within the tick of its clock
 _VERSION = 2  # of how text is read and cut into blocks
@@ -153,20 +153,19 @@ def open_corpus(
     return corpus
 
 
-def open_corpus_of(arguments: TextArguments, source: str | None = None, split: str | None = None, shows: bool = True):
-    """The corpus that the flags name, or another one read as they say."""
-    cleaning = Cleaning(arguments.fix_text, arguments.min_words, arguments.min_letters)
+def open_corpus_of(text: CorpusArguments, cleaning: CleaningArguments, shows: bool = True) -> Corpus:
+    """The corpus that the flags name. `shows` says whether progress is shown."""
     search = None
-    if arguments.deduplicate is not None:
-        search = DuplicateSearch(arguments.deduplicate, arguments.unit, arguments.similarity)
+    if cleaning.deduplicate is not None:
+        search = DuplicateSearch(cleaning.deduplicate, cleaning.unit, cleaning.similarity)
     return open_corpus(
-        source or arguments.corpus,
-        split if source else arguments.split,
-        arguments.text_column,
-        arguments.on_error,
-        cleaning,
+        text.corpus,
+        text.split,
+        text.text_column,
+        cleaning.on_error,
+        Cleaning(cleaning.fix_text, cleaning.min_words, cleaning.min_letters),
         search,
-        arguments.num_proc,
+        cleaning.num_proc,
         Parts("looking for duplicates", shows),
     )
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from toolkit.corpora.arguments import Alike, Unit
+from toolkit.corpora.arguments import Deduplicate, Unit
 from toolkit.corpora.blocks import BYTES_A_LINE, Texts
 from toolkit.corpora.cleaning import Notes
 from toolkit.corpora.workers import map_in_order
@@ -40,7 +40,7 @@ class DuplicateSearch:
     A document is a row of a table, or of text the lines up to an empty one.
     """
 
-    alike: Alike
+    alike: Deduplicate
     unit: Unit = "line"
     similarity: float = 0.8
 

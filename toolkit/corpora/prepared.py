@@ -17,7 +17,7 @@ from toolkit.corpora.cleaning import Notes
 from toolkit.corpora.corpus import Corpus, cache_folder, digest, locked
 from toolkit.corpora.workers import map_in_order
 from toolkit.errors import InputError
-from toolkit.reports.results import write_json
+from toolkit.runs.output import write_json
 
 INDEX = "index.json"
 _PLAN = "plan.json"  # until there is an index

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from toolkit.data.sources import SAMPLE
 from toolkit.errors import InputError
-from toolkit.reports.results import write_text
+from toolkit.runs.output import write_text
 
 _WIKIPEDIA = "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
 _NEWS = "lee_background.cor"

@@ -2,8 +2,9 @@
 
 import io
 import random
+import sys
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def load_labelled_images(
         if group_column is not None:
             columns["group"] = sources.labels_of_table(source, table, group_column, "group_column")
         rows = _of_table(source, table, files, image_column, columns)
-    return rows if labels is None else _of_labels(source, rows, labels)
+    return rows if labels is None else select_labels(source, rows, labels)
 
 
 def load_corpus_of_images(source: str, split: str | None = None, image_column: str | None = None):
@@ -84,8 +85,9 @@ def load_images(inputs: Sequence[str | Path], image_column: str | None = None):
     return datasets.concatenate_datasets(parts)
 
 
-def without_broken(rows, say: Callable[[str], None]):
-    """The rows whose images can be opened; the others are named by `say`."""
+def without_broken(rows, say: Callable[[str], None] | None = None):
+    """The rows whose images can be opened; the others are named by `say`, by default on stderr."""
+    say = say or partial(print, file=sys.stderr)
     kept = []
     for index, row in enumerate(rows):
         try:
@@ -167,7 +169,8 @@ def _class_folders(source: str) -> dict[str, list[tuple[Path, str]]]:
     return found
 
 
-def _of_labels(source: str, rows, labels: Sequence[str]):
+def select_labels(source: str, rows, labels: Sequence[str]):
+    """The rows with one of these labels. Raises `InputError` if no row has one of them."""
     found = rows["label"][:]
     if missing := sorted(set(labels) - set(found)):
         there_are = ", ".join(sorted(set(found))[:20])

@@ -14,7 +14,7 @@ from toolkit.corpora.corpus import cache_folder, digest, locked
 from toolkit.data import sources
 from toolkit.data.image_files import dataset_of_images
 from toolkit.errors import InputError, RunFailed, first_line
-from toolkit.reports.results import write_json
+from toolkit.runs.output import write_json
 
 BUILDERS = {".parquet": "parquet", ".tar": "webdataset"}
 ROWS_TOGETHER = 16

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from toolkit.errors import InputError, first_line
-from toolkit.hub.safety import REPOSITORY
+from toolkit.runs.results import REPOSITORY
 
 SAMPLE = "sample"
 SAMPLE_TREEBANK = Path(__file__).parent / "samples" / "treebank"

@@ -17,8 +17,8 @@ from toolkit import __version__
 from toolkit.errors import InputError, first_line, readable
 from toolkit.hub.safety import Kind
 from toolkit.models import PREFIX
-from toolkit.reports.results import RESULTS_FILE
-from toolkit.transfer.encoders import FEW_SHOT_FILE, SCRATCH
+from toolkit.models.families import FEW_SHOT_FILE, SCRATCH, family_of
+from toolkit.runs.results import RESULTS_FILE
 
 CARD = "README.md"
 BEGIN = "<!-- Written anew by each `toolkit push` up to the end mark; what you write around it stays."
@@ -33,39 +33,11 @@ PIPELINES = {  # transformers' name of the task, by how a class ends
     "ForImageClassification": "image-classification",
     "ForMaskedLM": "fill-mask",
 }
-FAMILIES = {  # by model_type, without our prefix
-    "word2vec": (
-        "word2vec vectors",
-        "Mikolov et al. (2013), Distributed representations of words and phrases, https://arxiv.org/abs/1310.4546",
-    ),
-    "fasttext": (
-        "fastText vectors",
-        "Bojanowski et al. (2017), Enriching word vectors with subword information, https://arxiv.org/abs/1607.04606",
-    ),
-    "elmo": (
-        "An ELMo-style bidirectional LSTM",
-        "Peters et al. (2018), Deep contextualized word representations, https://arxiv.org/abs/1802.05365",
-    ),
-    "bert": ("A BERT", "Devlin et al. (2019), BERT, https://arxiv.org/abs/1810.04805"),
-    "electra": ("An ELECTRA", "Clark et al. (2020), ELECTRA, https://arxiv.org/abs/2003.10555"),
-    "resnet": ("A ResNet", "He et al. (2016), Deep residual learning, https://arxiv.org/abs/1512.03385"),
-    "vit": ("A ViT", "Dosovitskiy et al. (2021), An image is worth 16x16 words, https://arxiv.org/abs/2010.11929"),
-    "lenet": ("A LeNet", "LeCun et al. (1998), Gradient-based learning, https://doi.org/10.1109/5.726791"),
-    "googlenet": (
-        "A GoogLeNet",
-        "Szegedy et al. (2015), Going deeper with convolutions, https://arxiv.org/abs/1409.4842",
-    ),
-}
 _NEEDS_TOOLKIT = "It needs `pip install pretrain-transfer-toolkit`."
 _NOTE_ON_CODE = (
     "transformers does not have this class of model; its source is in this repository, and `trust_remote_code=True` "
     "runs it. Give `revision=` the commit that you have read, and nothing newer is run."
 )
-SAMPLE_LICENCES = {  # of the data that `sample` stands for, by what reads it
-    "text": "parts of English Wikipedia, CC BY-SA, and the Lee news articles, as gensim installs them",
-    "image": "scikit-learn's handwritten digits of the UCI repository, CC BY 4.0",
-    "treebank": "Apache-2.0, as this toolkit",
-}
 
 
 def card(
@@ -182,7 +154,8 @@ def _of_model(folder: Path, repo_id: str, files: Iterable[str], revision: str | 
     pipeline = PIPELINES.get(head)
     labels = _labels(folder, config, pipeline)
     metrics = {name: figure for name, figure in record.get("metrics", {}).items() if not name.startswith("f1_")}
-    noun, paper = FAMILIES.get(family, (f"A {family}" if family else "A tokenizer", None))
+    row = family_of(str((inside if isinstance(inside, dict) else config).get("model_type", "")))
+    noun, paper = (row.title, row.paper) if row else (f"A {family}" if family else "A tokenizer", None)
     snippet, note = _snippet(repo_id, config, head, files, revision)
     dataset = record.get("dataset")
     metadata: dict[str, Any] = {
@@ -333,9 +306,7 @@ def _licence(record: Mapping[str, Any]) -> str:
     """Of the data, as far as it is known: of the samples, from the card or licence file beside it, from the Hub."""
     dataset = str(record.get("dataset", ""))
     if dataset == "sample":
-        reads_images = record.get("throughput_unit") == "images/s"
-        reads = "image" if reads_images else "text" if record.get("task") == "pretraining" else "treebank"
-        return SAMPLE_LICENCES[reads]
+        return record.get("sample_license", "not known")
     path = Path(dataset)
     for folder in (path, *path.absolute().parents[:1]) if path.exists() else ():
         if found := _split_or_nothing(folder / CARD).get("license"):

@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 from toolkit.errors import InputError, RunFailed, first_line
 from toolkit.hub.safety import (
-    REPOSITORY,
     Kind,
     check_repo_id,
     is_left_out,
@@ -22,7 +21,8 @@ from toolkit.hub.safety import (
     what_speaks_against,
     without_token,
 )
-from toolkit.reports.results import nearest_existing
+from toolkit.runs.output import nearest_existing
+from toolkit.runs.results import REPOSITORY
 
 T = TypeVar("T")
 

@@ -19,7 +19,6 @@ PICTURES = set(".png .jpg .jpeg .gif .webp .bmp .svg".split())
 OF_DATASETS = {".parquet", *PICTURES} - {".svg"}
 PICKLES = set(".bin .pt .pth .ckpt .pkl .pickle .joblib .npy .npz .model .h5 .msgpack".split())
 ARCHIVES = set(".zip .tar .gz .tgz .bz2 .xz .zst .7z .rar .whl".split())
-REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 BLOCK, SHORTEST_TOKEN, LONGEST_TOKEN = 1 << 22, 8, 200  # bytes
 _TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}\b")
 
@@ -37,11 +36,6 @@ def check_repo_id(repo_id: str, flag: str = "REPO_ID") -> None:
         is_valid = repo_id.count("/") == 1 and repo_id.isascii()
     if not is_valid:
         raise InputError(f"{flag} {repo_id}: expected a name like org/name, of letters, digits and single - _ .")
-
-
-def is_hub_id(name: str) -> bool:
-    """Whether it is `org/name`, with a revision or the configuration of a data set or without, and nothing here."""
-    return bool(re.fullmatch(rf"{REPOSITORY.pattern}([@:][\w./-]+)?", name)) and not Path(name).exists()
 
 
 def what_speaks_against(path: str, kind: Kind) -> str | None:

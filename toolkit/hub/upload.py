@@ -17,10 +17,8 @@ from toolkit.errors import InputError, readable
 from toolkit.hub.cards import CARD, card, read_mapping
 from toolkit.hub.download import WEIGHTS, choose_transfer, connect, explained, patiently
 from toolkit.hub.safety import Kind, check_repo_id, is_left_out, refuse_tokens, what_speaks_against
-from toolkit.models import PREFIX, classes_of
-from toolkit.reports.results import is_main_process
-from toolkit.training.arguments import SharedArguments
-from toolkit.transfer.encoders import FEW_SHOT_FILE
+from toolkit.models.families import FEW_SHOT_FILE, PREFIX, architectures
+from toolkit.runs.results import is_main_process
 
 CONFIG = "config.json"
 OF_RUNS = re.compile(  # what a run leaves besides its model
@@ -173,25 +171,24 @@ def code_of(folder: Path) -> dict[str, Path | bytes]:
         return {}
     from transformers.dynamic_module_utils import get_relative_import_files
 
-    try:
-        module, classes = classes_of(config["model_type"])
-    except KeyError:
-        raise InputError(f"{folder}: the toolkit has no encoder {config['model_type']}") from None
+    found = [each for each in architectures() if each.model_type == config["model_type"]]
+    if not found:
+        raise InputError(f"{folder}: the toolkit has no encoder {config['model_type']}")
+    module, classes = found[0].module, found[0].classes()
     source = Path(str(files("toolkit.models").joinpath(f"{module.rpartition('.')[2]}.py")))
     config["auto_map"] = {auto_class: f"{source.stem}.{name}" for auto_class, name in classes.items()}
     sources = [source, *map(Path, get_relative_import_files(source))]
     return {each.name: each for each in sources} | {CONFIG: (json.dumps(config, indent=2) + "\n").encode()}
 
 
-def share(arguments: SharedArguments) -> None:
-    """Where they ask for it, send the folder of a run that is complete to the Hub, on the main process.
+def push_run(folder: str, repo_id: str | None) -> None:
+    """Push the folder of a finished run, if a repository is named, on the main process.
 
-    It happens in a process of its own, for which this one waits at its end. If it fails, a warning says how to try
-    again; nothing of what this process returns depends on it.
+    This happens in a process of its own, which this one waits for at its end. If it fails, a warning says how to try
+    again; nothing that this process returns depends on it.
     """
-    if arguments.push_to_hub is None or not is_main_process():
+    if repo_id is None or not is_main_process():
         return
-    folder, repo_id = arguments.output_dir, arguments.push_to_hub  # type: ignore[attr-defined]
     command = ["push", folder, repo_id, "--with_code"]
 
     def say(message: str) -> None:

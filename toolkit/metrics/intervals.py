@@ -1,80 +1,76 @@
-"""95% intervals by the bootstrap, and paired comparison.
+"""Figures with 95% bootstrap intervals, and their paired comparison.
 
-Efron (1979), "Bootstrap methods: another look at the jackknife", https://doi.org/10.1214/aos/1176344552. What is drawn
-again are sentences, lines or batches, never single words, which depend on one another.
+Efron (1979), "Bootstrap methods: another look at the jackknife", https://doi.org/10.1214/aos/1176344552. Resampled are
+sentences, lines or batches, never single words, which depend on one another.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import hmean
 
 NUM_RESAMPLES = 2000
-MOST_WEIGHTS = 10_000_000  # of one block, 80 MB
+MOST_WEIGHTS = 10_000_000  # resampling weights held at a time: 80 MB
 
 Interval = dict[str, float]  # value, low, high
-Ratio = tuple[ArrayLike, ArrayLike]  # two numbers an item, such as right words and words of a sentence
+Ratio = tuple[ArrayLike, ArrayLike]  # two numbers per item, such as correct words and words of a sentence
 
 
-def ratio_interval(numerators: ArrayLike, denominators: ArrayLike, seed: int = 0) -> Interval:
-    """The ratio of two sums over items, such as right words over words."""
-    return mean_ratio_interval([(numerators, denominators)], seed)
+class Bootstrap(NamedTuple):
+    """A figure, and the same figure in each resample of the items, (NUM_RESAMPLES,); NaN if it is not defined there.
 
-
-def mean_ratio_interval(ratios: list[Ratio], seed: int = 0) -> Interval:
-    """The mean of several such ratios over the same items, such as the F1 of each tag."""
-    values, resampled = zip(*(_resample(*ratio, seed) for ratio in ratios), strict=True)
-    return _interval(values, resampled)
-
-
-def harmonic_mean_interval(ratios: list[Ratio], seed: int = 0) -> Interval:
-    """The harmonic mean of several such ratios over the same items, such as the accuracies of two groups of them."""
-    values, resampled = zip(*(_resample(*ratio, seed) for ratio in ratios), strict=True)
-    return _interval([hmean(values)], [hmean(resampled, axis=0)])
-
-
-def paired_difference(
-    numerators: ArrayLike, other_numerators: ArrayLike, denominators: ArrayLike, seed: int = 0
-) -> Interval:
-    """How much the first ratio is above the second on the same items.
-
-    `numerators` (runs, items) are pooled over runs, that is over seeds; `denominators` (items,) are the same for all.
+    Figures over the same number of items use the same resamples, so that their difference is a paired comparison.
     """
-    first, second = (np.asarray(values, dtype=np.float64).mean(axis=0) for values in (numerators, other_numerators))
-    return ratio_interval(first - second, denominators, seed)
+
+    value: float
+    resampled: np.ndarray
+
+    def interval(self) -> Interval:
+        """The figure with its 95% interval."""
+        low, high = np.nanpercentile(self.resampled, [2.5, 97.5])
+        return {"value": self.value, "low": float(low), "high": float(high)}
+
+    def minus(self, other: "Bootstrap") -> "Bootstrap":
+        """The paired difference to another figure over the same items."""
+        return Bootstrap(self.value - other.value, self.resampled - other.resampled)
 
 
-def mean_auc_interval(scored: Sequence[tuple[ArrayLike, ArrayLike]], seed: int = 0) -> Interval:
+def bootstrap_ratio(numerators: ArrayLike, denominators: ArrayLike, seed: int = 0) -> Bootstrap:
+    """The ratio of two sums over items, such as correct words over words.
+
+    Args:
+        numerators: (items,)
+        denominators: (items,)
+        seed: Seed of the resamples.
+    """
+    sums = np.stack([np.asarray(numerators), np.asarray(denominators)]).astype(np.float64)  # (2, items)
+    drawn = np.concatenate([weights @ sums.T for weights in _weights(sums.shape[1], seed)])  # (NUM_RESAMPLES, 2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratios = np.where(drawn[:, 1] > 0, drawn[:, 0] / drawn[:, 1], np.nan)
+        return Bootstrap(float(sums[0].sum() / sums[1].sum()), ratios)
+
+
+def bootstrap_auc(scores: ArrayLike, is_positive: ArrayLike, seed: int = 0) -> Bootstrap:
     """The area under the ROC curve: how often a positive item has a higher score than a negative one, ties half.
 
-    Each of `scored` is `scores` and `is_positive`, (items,), with items of both kinds; of several the mean. Hanley &
-    McNeil (1982), "The meaning and use of the area under a receiver operating characteristic (ROC) curve",
+    Hanley & McNeil (1982), "The meaning and use of the area under a receiver operating characteristic (ROC) curve",
     https://doi.org/10.1148/radiology.143.1.7063747.
+
+    Args:
+        scores: (items,)
+        is_positive: (items,) bool, with items of both kinds.
+        seed: Seed of the resamples.
     """
-    values, resampled = zip(*(_resample_area(*each, seed) for each in scored), strict=True)
-    return _interval(values, resampled)
-
-
-def mean_auc_difference(
-    scored: Sequence[tuple[ArrayLike, ArrayLike]], other_scored: Sequence[tuple[ArrayLike, ArrayLike]], seed: int = 0
-) -> Interval:
-    """How much the mean area of the first is above that of the second on the same items."""
-    areas = [[_resample_area(*each, seed) for each in each_scored] for each_scored in (scored, other_scored)]
-    first, second = (float(np.mean([value for value, _ in found])) for found in areas)
-    drawn, other_drawn = (np.nanmean([resampled for _, resampled in found], axis=0) for found in areas)
-    return _interval([first - second], [drawn - other_drawn])
-
-
-def _resample_area(scores: ArrayLike, is_positive: ArrayLike, seed: int) -> tuple[float, np.ndarray]:
     distinct, groups = np.unique(np.asarray(scores, dtype=np.float64), return_inverse=True)
     order = np.argsort(groups, kind="stable")
     starts = np.searchsorted(groups[order], np.arange(len(distinct)))
     positive = np.asarray(is_positive, dtype=np.float64)[order]
 
     def areas(weights: np.ndarray) -> np.ndarray:
-        """`weights` (resamples, items), in order -> (resamples,)"""
+        """`weights` (resamples, items), in the order of the scores -> (resamples,)"""
         of_positive, of_negative = (
             np.add.reduceat(weights * kind, starts, axis=1) for kind in (positive, 1 - positive)
         )  # (resamples, distinct scores)
@@ -84,23 +80,38 @@ def _resample_area(scores: ArrayLike, is_positive: ArrayLike, seed: int) -> tupl
             return np.where(pairs > 0, (of_positive * (below + of_negative / 2)).sum(axis=1) / pairs, np.nan)
 
     drawn = [areas(weights[:, order]) for weights in _weights(len(order), seed)]
-    return float(areas(np.ones((1, len(order))))[0]), np.concatenate(drawn)
+    return Bootstrap(float(areas(np.ones((1, len(order))))[0]), np.concatenate(drawn))
 
 
-def _interval(values: Sequence[float], resampled: Sequence[np.ndarray]) -> Interval:
-    """The mean of several figures, and in each resample the mean of those that are numbers there."""
+def bootstrap_statistic(statistic: Callable[[np.ndarray], float], num_items: int, seed: int = 0) -> Bootstrap:
+    """Any figure, from a function of the indices of the items that are drawn, such as a rank correlation."""
+    draws = np.random.default_rng(seed).integers(num_items, size=(NUM_RESAMPLES, num_items))
+    return Bootstrap(statistic(np.arange(num_items)), np.array([statistic(draw) for draw in draws]))
+
+
+def bootstrap_mean(figures: Sequence[Bootstrap]) -> Bootstrap:
+    """The mean of several figures over the same items; in each resample the mean of those that are defined there."""
+    resampled = np.stack([figure.resampled for figure in figures])
     with np.errstate(invalid="ignore"):
         means = np.nansum(resampled, axis=0) / np.sum(~np.isnan(resampled), axis=0)
-    low, high = np.nanpercentile(means, [2.5, 97.5])
-    return {"value": float(np.mean(values)), "low": float(low), "high": float(high)}
+    return Bootstrap(float(np.mean([figure.value for figure in figures])), means)
 
 
-def _resample(numerators: ArrayLike, denominators: ArrayLike, seed: int) -> tuple[float, np.ndarray]:
-    """The ratio of the sums, and the same in each resample, not a number where nothing to divide by was drawn."""
-    sums = np.stack([np.asarray(numerators), np.asarray(denominators)]).astype(np.float64)  # (2, items)
-    drawn = np.concatenate([weights @ sums.T for weights in _weights(sums.shape[1], seed)])  # (NUM_RESAMPLES, 2)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return float(sums[0].sum() / sums[1].sum()), np.where(drawn[:, 1] > 0, drawn[:, 0] / drawn[:, 1], np.nan)
+def bootstrap_harmonic_mean(figures: Sequence[Bootstrap]) -> Bootstrap:
+    """The harmonic mean of several figures over the same items."""
+    values, resampled = (np.stack(part) for part in zip(*figures, strict=True))
+    with np.errstate(divide="ignore"):
+        return Bootstrap(float(len(values) / np.sum(1 / values)), len(values) / np.sum(1 / resampled, axis=0))
+
+
+def ratio_interval(numerators: ArrayLike, denominators: ArrayLike, seed: int = 0) -> Interval:
+    """`bootstrap_ratio` as a figure with its interval."""
+    return bootstrap_ratio(numerators, denominators, seed).interval()
+
+
+def exp_interval(interval: Interval) -> Interval:
+    """The exponential of a figure and of its bounds, such as the perplexity of a loss."""
+    return {name: math.exp(value) for name, value in interval.items()}
 
 
 def _weights(num_items: int, seed: int) -> Iterable[np.ndarray]:

@@ -7,7 +7,7 @@ import datasets
 import evaluate
 
 from toolkit.metrics.intervals import Interval
-from toolkit.metrics.scores import Labels, tagging_scores
+from toolkit.metrics.scores import Tags, tagging_scores
 
 
 class Tagging(evaluate.Metric):
@@ -28,5 +28,6 @@ class Tagging(evaluate.Metric):
             features=datasets.Features({"predictions": tags, "references": tags}),
         )
 
-    def _compute(self, predictions: Labels, references: Labels, unseen=None) -> dict[str, Interval]:
-        return tagging_scores(predictions, references, unseen)
+    def _compute(self, predictions: Tags, references: Tags, unseen=None) -> dict[str, Interval]:
+        figures = tagging_scores(predictions, references, unseen)
+        return {name: figure.interval() for name, figure in figures.items()}

@@ -1,48 +1,115 @@
-"""Named sizes of encoders. A preset is a function from the size of the vocabulary to a configuration.
+"""The table of encoders: one row per family, with its sizes and how it is built, pretrained and described.
 
-tiny, mini and small run on two CPU cores, where a minute is well spent on tiny, twenty on mini, hours on small; base
-wants a GPU.
-The BERT sizes are those of Turc, Chang, Lee & Toutanova (2019), https://arxiv.org/abs/1908.08962; electra-small and
--base are those of Clark, Luong, Le & Manning (2020), https://arxiv.org/abs/2003.10555.
+Whatever needs to know which encoders exist reads `FAMILIES`: presets, transformers' Auto classes, `toolkit pretrain`,
+features, model cards, the contract tests and the documentation. A new encoder is one file in `toolkit/models` (or
+anywhere else) and one row here (or `FAMILIES[...] = Family(...)` in a script of its own).
+
+The sizes of BERT are those of Turc, Chang, Lee & Toutanova (2019), https://arxiv.org/abs/1908.08962; electra-small and
+electra-base are those of Clark, Luong, Le & Manning (2020), https://arxiv.org/abs/2003.10555. Presets named tiny, mini
+and small run on two CPU cores (minutes for tiny, half an hour for mini, hours for small); base needs a GPU.
+
+This module imports neither torch nor transformers.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
-from toolkit.corpora.tokenization import Kind
-from toolkit.errors import InputError
+PREFIX = "toolkit-"  # of the `model_type` of every encoder defined here
+MAX_POSITIONS = 512  # of BERT and ELECTRA
+SCRATCH = "scratch:"  # before the name of a preset or folder: the same network with random weights
+OUTPUT_WORDS = "output_words"  # in the folder of an ELMo: the tokenizer of the words that it predicts
+FEW_SHOT_FILE = "few_shot.json"  # in the folder of a few-shot classifier
+SMALL_IMAGE = 64  # pixels; up to this size a network keeps the resolution in its first layer
 
-MAX_POSITIONS = 512  # of a BERT or an ELECTRA
+
+class Preset(NamedTuple):
+    """A named size of an encoder.
+
+    Attributes:
+        make: Builds the configuration, called with the vocabulary size or image size and then `sizes`.
+        sizes: Further arguments of `make`.
+        default_size: Usual vocabulary size (for ELMo: number of predicted words; for fastText: number of known words)
+            or image size in pixels.
+    """
+
+    make: Callable[..., Any]
+    sizes: tuple
+    default_size: int
+
+    def config(self, size: int) -> Any:
+        """The configuration for that vocabulary size or image size."""
+        return self.make(size, *self.sizes)
+
+
+class Architecture(NamedTuple):
+    """The classes of one `model_type`: they are named `prefix` plus `Config`, `Model` or the name of a head."""
+
+    model_type: str
+    module: str
+    prefix: str
+    heads: tuple[str, ...]  # such as ForTokenClassification
+
+    def classes(self) -> dict[str, str]:
+        """The names of the classes, by the name of transformers' Auto class."""
+        auto = {f"AutoModel{head.removeprefix('Model')}": self.prefix + head for head in self.heads}
+        return {"AutoConfig": f"{self.prefix}Config", **auto}
 
 
 @dataclass(frozen=True)
-class Preset:
-    """`make(vocab_size, *sizes)` gives the configuration; `vocab_size` is the usual one, of output words for an ELMo
-    and of known words for a fastText."""
+class Family:
+    """One row of the table.
 
-    make: Callable
-    sizes: tuple
-    vocab_size: int
-    tokenizer_kind: Kind
+    Attributes:
+        modality: Name of the modality that the encoder reads, a key of `toolkit.modalities.MODALITIES`.
+        title: What a model of this family is called in a sentence, with its article.
+        paper: Authors, year, title and URL.
+        presets: Sizes by name.
+        tokenizer: Kind of tokenizer that it reads: wordpiece, word or bytes.
+        method: How it is pretrained by `toolkit pretrain FAMILY`: a `toolkit.pretraining.Method`, or where to import
+            one from, as `module:NAME`.
+        windows: What `toolkit prepare FAMILY` cuts a corpus into: pieces or words.
+        perplexity: Where to import the function that scores held-out text, as `module:NAME`.
+        architectures: Its classes, if transformers does not have them.
+        model_types: Further values of `model_type`, of transformers' own classes.
+        first_word_id: For encoders with one vector per word, sorted by frequency: the id of the most frequent word.
+    """
 
-    def config(self, vocab_size: int):
-        return self.make(vocab_size, *self.sizes)
+    modality: str
+    title: str
+    paper: str
+    presets: dict[str, Preset] = field(default_factory=dict)
+    tokenizer: str | None = None
+    method: Any = None
+    windows: str | None = None
+    perplexity: str | None = None
+    architectures: tuple[Architecture, ...] = ()
+    model_types: tuple[str, ...] = ()
+    first_word_id: int | None = None
+
+    @property
+    def reader(self) -> str:
+        """The title within a sentence: "a BERT"."""
+        return self.title[0].lower() + self.title[1:]
 
 
-def word2vec(vocab_size: int, hidden_size: int):
+def _own(name: str, prefix: str, *heads: str) -> Architecture:
+    return Architecture(PREFIX + name, f"toolkit.models.{name.replace('-', '_')}", prefix, ("Model", *heads))
+
+
+def _word2vec(vocab_size: int, hidden_size: int):
     from toolkit.models.word2vec import Word2VecConfig
 
     return Word2VecConfig(vocab_size=vocab_size, hidden_size=hidden_size)
 
 
-def fasttext(vocab_size: int, hidden_size: int, num_buckets: int):
+def _fasttext(vocab_size: int, hidden_size: int, num_buckets: int):
     from toolkit.models.fasttext import FastTextConfig
 
     return FastTextConfig(vocab_size=vocab_size, hidden_size=hidden_size, num_buckets=num_buckets)
 
 
-def elmo(vocab_size: int, hidden_size: int, char_filters: list[list[int]], num_highway_layers: int = 1):
+def _elmo(vocab_size: int, hidden_size: int, char_filters: list[list[int]], num_highway_layers: int = 1):
     from toolkit.models.elmo import ElmoConfig
 
     return ElmoConfig(
@@ -53,7 +120,7 @@ def elmo(vocab_size: int, hidden_size: int, char_filters: list[list[int]], num_h
     )
 
 
-def bert(vocab_size: int, num_hidden_layers: int, hidden_size: int):
+def _bert(vocab_size: int, num_hidden_layers: int, hidden_size: int):
     from transformers import BertConfig
 
     return BertConfig(
@@ -66,7 +133,7 @@ def bert(vocab_size: int, num_hidden_layers: int, hidden_size: int):
     )
 
 
-def electra(vocab_size: int, num_hidden_layers: int, hidden_size: int, embedding_size: int, generator_size: float):
+def _electra(vocab_size: int, num_hidden_layers: int, hidden_size: int, embedding_size: int, generator_size: float):
     from transformers import ElectraConfig
 
     config = ElectraConfig(
@@ -78,50 +145,11 @@ def electra(vocab_size: int, num_hidden_layers: int, hidden_size: int, embedding
         intermediate_size=4 * hidden_size,
         max_position_embeddings=MAX_POSITIONS,
     )
-    config.update({"generator_size": generator_size, "discriminator_weight": 50.0})  # what pretraining adds to it
+    config.update({"generator_size": generator_size, "discriminator_weight": 50.0})  # read by pretraining only
     return config
 
 
-PRESETS: dict[str, Preset] = {
-    "word2vec-tiny": Preset(word2vec, (64,), 30_000, "word"),
-    "word2vec-mini": Preset(word2vec, (100,), 100_000, "word"),
-    "word2vec-small": Preset(word2vec, (200,), 200_000, "word"),
-    "word2vec-base": Preset(word2vec, (300,), 1_000_000, "word"),
-    "fasttext-tiny": Preset(fasttext, (64, 50_000), 30_000, "bytes"),
-    "fasttext-mini": Preset(fasttext, (100, 200_000), 100_000, "bytes"),
-    "fasttext-small": Preset(fasttext, (200, 500_000), 200_000, "bytes"),
-    "fasttext-base": Preset(fasttext, (300, 2_000_000), 1_000_000, "bytes"),
-    "elmo-tiny": Preset(elmo, (128, [[1, 16], [2, 32], [3, 48], [4, 64]]), 10_000, "bytes"),
-    "elmo-mini": Preset(elmo, (256, [[1, 32], [2, 64], [3, 96], [4, 128], [5, 160], [6, 192]]), 30_000, "bytes"),
-    "elmo-small": Preset(elmo, (512, [[1, 32], [2, 64], [3, 128], [4, 192], [5, 256], [6, 256]]), 50_000, "bytes"),
-    "elmo-base": Preset(elmo, (1024, [[1, 32], [2, 32], [3, 64], [4, 128], [5, 256], [6, 512]], 2), 200_000, "bytes"),
-    "bert-tiny": Preset(bert, (2, 128), 4_096, "wordpiece"),
-    "bert-mini": Preset(bert, (4, 256), 8_192, "wordpiece"),
-    "bert-small": Preset(bert, (4, 512), 16_384, "wordpiece"),
-    "bert-base": Preset(bert, (12, 768), 30_522, "wordpiece"),
-    "electra-tiny": Preset(electra, (2, 128, 128, 1 / 2), 4_096, "wordpiece"),
-    "electra-mini": Preset(electra, (4, 256, 128, 1 / 4), 8_192, "wordpiece"),
-    "electra-small": Preset(electra, (12, 256, 128, 1 / 4), 30_522, "wordpiece"),
-    "electra-base": Preset(electra, (12, 768, 768, 1 / 3), 30_522, "wordpiece"),
-}
-
-
-SMALL_IMAGE = 64  # pixels; up to here a network keeps the resolution in its first layer
-
-
-@dataclass(frozen=True)
-class ImagePreset:
-    """`make(image_size, *sizes)` gives the configuration; `image_size` is the usual one."""
-
-    make: Callable
-    sizes: tuple
-    image_size: int
-
-    def config(self, image_size: int):
-        return self.make(image_size, *self.sizes)
-
-
-def resnet(image_size: int, layer_type: str, hidden_sizes: list[int], depths: list[int]):
+def _resnet(image_size: int, layer_type: str, hidden_sizes: list[int], depths: list[int]):
     from transformers import ResNetConfig
 
     from toolkit.models.resnet import SmallImageResNetConfig
@@ -131,27 +159,25 @@ def resnet(image_size: int, layer_type: str, hidden_sizes: list[int], depths: li
     return config_class(embedding_size=first, hidden_sizes=hidden_sizes, depths=depths, layer_type=layer_type)
 
 
-def fast_resnet(image_size: int, hidden_sizes: list[int]):
+def _fast_resnet(image_size: int, hidden_sizes: list[int]):
     from toolkit.models.fast_resnet import FastResNetConfig
 
     return FastResNetConfig(hidden_sizes=hidden_sizes)
 
 
-def lenet(image_size: int):
-    from toolkit.models.lenet import SMALLEST_IMAGE, LeNetConfig
+def _lenet(image_size: int):
+    from toolkit.models.lenet import LeNetConfig
 
-    if image_size < SMALLEST_IMAGE:
-        raise InputError(f"--image_size {image_size}: LeNet-5 takes {SMALLEST_IMAGE} pixels or more")
     return LeNetConfig(image_size=image_size)
 
 
-def googlenet(image_size: int, width: float):
+def _googlenet(image_size: int, width: float):
     from toolkit.models.googlenet import GoogLeNetConfig
 
     return GoogLeNetConfig(width=width, small_images=image_size <= SMALL_IMAGE)
 
 
-def vit(image_size: int, num_hidden_layers: int, hidden_size: int):
+def _vit(image_size: int, num_hidden_layers: int, hidden_size: int):
     from transformers import ViTConfig
 
     return ViTConfig(
@@ -164,43 +190,199 @@ def vit(image_size: int, num_hidden_layers: int, hidden_size: int):
     )
 
 
-def mlp(image_size: int, hidden_sizes: list[int]):
+def _mlp(image_size: int, hidden_sizes: list[int]):
     from toolkit.models.mlp import MlpConfig
 
     return MlpConfig(image_size=image_size, hidden_sizes=hidden_sizes)
 
 
-IMAGE_PRESETS: dict[str, ImagePreset] = {
-    "resnet-tiny": ImagePreset(resnet, ("basic", [16, 32, 64], [1, 1, 1]), 32),
-    "resnet-mini": ImagePreset(resnet, ("basic", [32, 64, 128], [2, 2, 2]), 32),
-    "resnet-small": ImagePreset(resnet, ("basic", [64, 128, 256, 512], [2, 2, 2, 2]), 64),
-    "resnet-base": ImagePreset(resnet, ("bottleneck", [256, 512, 1024, 2048], [3, 4, 6, 3]), 224),
-    "resnet-fast": ImagePreset(fast_resnet, ([32, 128, 128],), 32),
-    "resnet-fast-mini": ImagePreset(fast_resnet, ([32, 64, 128],), 32),
-    "lenet-5": ImagePreset(lenet, (), 32),
-    "googlenet-mini": ImagePreset(googlenet, (1 / 4,), 32),
-    "googlenet-base": ImagePreset(googlenet, (1.0,), 224),
-    "vit-tiny": ImagePreset(vit, (4, 128), 32),
-    "vit-mini": ImagePreset(vit, (6, 192), 32),
-    "vit-small": ImagePreset(vit, (12, 384), 64),
-    "vit-base": ImagePreset(vit, (12, 768), 224),
-    "mlp-tiny": ImagePreset(mlp, ([256],), 32),
-    "mlp-mini": ImagePreset(mlp, ([512, 512],), 32),
+_TEXT_HEADS = ("ForTokenClassification", "ForSequenceClassification")
+_IMAGE_HEADS = ("ForImageClassification",)
+
+FAMILIES: dict[str, Family] = {
+    "word2vec": Family(
+        modality="text",
+        title="word2vec vectors",
+        paper=(
+            "Mikolov et al. (2013), Distributed representations of words and phrases, https://arxiv.org/abs/1310.4546"
+        ),
+        tokenizer="word",
+        method="toolkit.pretraining.word2vec:METHOD",
+        architectures=(_own("word2vec", "Word2Vec", *_TEXT_HEADS),),
+        first_word_id=5,
+        presets={
+            "word2vec-tiny": Preset(_word2vec, (64,), 30_000),
+            "word2vec-mini": Preset(_word2vec, (100,), 100_000),
+            "word2vec-small": Preset(_word2vec, (200,), 200_000),
+            "word2vec-base": Preset(_word2vec, (300,), 1_000_000),
+        },
+    ),
+    "fasttext": Family(
+        modality="text",
+        title="fastText vectors",
+        paper=(
+            "Bojanowski et al. (2017), Enriching word vectors with subword information, "
+            "https://arxiv.org/abs/1607.04606"
+        ),
+        tokenizer="bytes",
+        method="toolkit.pretraining.fasttext:METHOD",
+        architectures=(_own("fasttext", "FastText", *_TEXT_HEADS),),
+        first_word_id=517,
+        presets={
+            "fasttext-tiny": Preset(_fasttext, (64, 50_000), 30_000),
+            "fasttext-mini": Preset(_fasttext, (100, 200_000), 100_000),
+            "fasttext-small": Preset(_fasttext, (200, 500_000), 200_000),
+            "fasttext-base": Preset(_fasttext, (300, 2_000_000), 1_000_000),
+        },
+    ),
+    "elmo": Family(
+        modality="text",
+        title="An ELMo-style bidirectional LSTM",
+        paper="Peters et al. (2018), Deep contextualized word representations, https://arxiv.org/abs/1802.05365",
+        tokenizer="bytes",
+        method="toolkit.pretraining.elmo:METHOD",
+        windows="words",
+        perplexity="toolkit.pretraining.elmo:perplexity",
+        architectures=(_own("elmo", "Elmo", *_TEXT_HEADS, "ForPreTraining"),),
+        presets={
+            "elmo-tiny": Preset(_elmo, (128, [[1, 16], [2, 32], [3, 48], [4, 64]]), 10_000),
+            "elmo-mini": Preset(_elmo, (256, [[1, 32], [2, 64], [3, 96], [4, 128], [5, 160], [6, 192]]), 30_000),
+            "elmo-small": Preset(_elmo, (512, [[1, 32], [2, 64], [3, 128], [4, 192], [5, 256], [6, 256]]), 50_000),
+            "elmo-base": Preset(_elmo, (1024, [[1, 32], [2, 32], [3, 64], [4, 128], [5, 256], [6, 512]], 2), 200_000),
+        },
+    ),
+    "bert": Family(
+        modality="text",
+        title="A BERT",
+        paper="Devlin et al. (2019), BERT, https://arxiv.org/abs/1810.04805",
+        tokenizer="wordpiece",
+        method="toolkit.pretraining.bert:METHOD",
+        windows="pieces",
+        model_types=("bert",),
+        presets={
+            "bert-tiny": Preset(_bert, (2, 128), 4_096),
+            "bert-mini": Preset(_bert, (4, 256), 8_192),
+            "bert-small": Preset(_bert, (4, 512), 16_384),
+            "bert-base": Preset(_bert, (12, 768), 30_522),
+        },
+    ),
+    "electra": Family(
+        modality="text",
+        title="An ELECTRA",
+        paper="Clark et al. (2020), ELECTRA, https://arxiv.org/abs/2003.10555",
+        tokenizer="wordpiece",
+        method="toolkit.pretraining.electra:METHOD",
+        windows="pieces",
+        model_types=("electra",),
+        presets={
+            "electra-tiny": Preset(_electra, (2, 128, 128, 1 / 2), 4_096),
+            "electra-mini": Preset(_electra, (4, 256, 128, 1 / 4), 8_192),
+            "electra-small": Preset(_electra, (12, 256, 128, 1 / 4), 30_522),
+            "electra-base": Preset(_electra, (12, 768, 768, 1 / 3), 30_522),
+        },
+    ),
+    "resnet": Family(
+        modality="image",
+        title="A ResNet",
+        paper="He et al. (2016), Deep residual learning, https://arxiv.org/abs/1512.03385",
+        method="toolkit.pretraining.supervised:RESNET",
+        architectures=(
+            Architecture("toolkit-resnet", "toolkit.models.resnet", "SmallImageResNet", ("Model", *_IMAGE_HEADS)),
+            _own("fast-resnet", "FastResNet", *_IMAGE_HEADS),
+        ),
+        model_types=("resnet",),
+        presets={
+            "resnet-tiny": Preset(_resnet, ("basic", [16, 32, 64], [1, 1, 1]), 32),
+            "resnet-mini": Preset(_resnet, ("basic", [32, 64, 128], [2, 2, 2]), 32),
+            "resnet-small": Preset(_resnet, ("basic", [64, 128, 256, 512], [2, 2, 2, 2]), 64),
+            "resnet-base": Preset(_resnet, ("bottleneck", [256, 512, 1024, 2048], [3, 4, 6, 3]), 224),
+            "resnet-fast": Preset(_fast_resnet, ([32, 128, 128],), 32),
+            "resnet-fast-mini": Preset(_fast_resnet, ([32, 64, 128],), 32),
+        },
+    ),
+    "googlenet": Family(
+        modality="image",
+        title="A GoogLeNet",
+        paper="Szegedy et al. (2015), Going deeper with convolutions, https://arxiv.org/abs/1409.4842",
+        method="toolkit.pretraining.supervised:GOOGLENET",
+        architectures=(_own("googlenet", "GoogLeNet", *_IMAGE_HEADS),),
+        presets={
+            "googlenet-mini": Preset(_googlenet, (1 / 4,), 32),
+            "googlenet-base": Preset(_googlenet, (1.0,), 224),
+        },
+    ),
+    "lenet": Family(
+        modality="image",
+        title="A LeNet",
+        paper="LeCun et al. (1998), Gradient-based learning, https://doi.org/10.1109/5.726791",
+        method="toolkit.pretraining.supervised:LENET",
+        architectures=(_own("lenet", "LeNet", *_IMAGE_HEADS),),
+        presets={"lenet-5": Preset(_lenet, (), 32)},
+    ),
+    "vit": Family(
+        modality="image",
+        title="A ViT",
+        paper="Dosovitskiy et al. (2021), An image is worth 16x16 words, https://arxiv.org/abs/2010.11929",
+        method="toolkit.pretraining.supervised:VIT",
+        model_types=("vit",),
+        presets={
+            "vit-tiny": Preset(_vit, (4, 128), 32),
+            "vit-mini": Preset(_vit, (6, 192), 32),
+            "vit-small": Preset(_vit, (12, 384), 64),
+            "vit-base": Preset(_vit, (12, 768), 224),
+        },
+    ),
+    "mlp": Family(
+        modality="image",
+        title="A multilayer perceptron",
+        paper="Rumelhart et al. (1986), Learning representations by back-propagating errors, "
+        "https://doi.org/10.1038/323533a0",
+        method="toolkit.pretraining.supervised:MLP",
+        architectures=(_own("mlp", "Mlp", *_IMAGE_HEADS),),
+        presets={
+            "mlp-tiny": Preset(_mlp, ([256],), 32),
+            "mlp-mini": Preset(_mlp, ([512, 512],), 32),
+        },
+    ),
 }
 
+# Models around an encoder of any family.
+WRAPPERS: tuple[Architecture, ...] = (
+    Architecture("toolkit-pooled", "toolkit.models.pooling", "Pooled", ("Model", *_IMAGE_HEADS)),
+    Architecture("toolkit-layer-mix", "toolkit.models.layer_mix", "LayerMix", _TEXT_HEADS),
+    Architecture(
+        "toolkit-few-shot",
+        "toolkit.models.few_shot",
+        "FewShot",
+        ("ForSequenceClassification", "ForImageClassification"),
+    ),
+)
 
-def get_preset(name: str, family: str | None = None) -> Preset:
-    """That of an encoder of text. Raises `InputError`, which names those of `family`, where `name` is none of them."""
-    return _find(name, family, PRESETS)
+
+def presets(modality: str | None = None, family: str | None = None) -> dict[str, Preset]:
+    """All presets by name, or those of a modality or family."""
+    rows = {name: row for name, row in FAMILIES.items() if family in (None, name)}
+    return {
+        name: preset
+        for row in rows.values()
+        if modality in (None, row.modality)
+        for name, preset in row.presets.items()
+    }
 
 
-def get_image_preset(name: str, family: str | None = None) -> ImagePreset:
-    """The same for an encoder of images."""
-    return _find(name, family, IMAGE_PRESETS)
+def family_of_preset(preset: str) -> Family:
+    """The row that a preset is from."""
+    return next(row for row in FAMILIES.values() if preset in row.presets)
 
 
-def _find(name: str, family: str | None, presets: dict[str, Any]) -> Any:
-    names = [preset for preset in presets if family is None or preset.startswith(f"{family}-")]
-    if name not in names:
-        raise InputError(f"unknown preset '{name}', expected one of {', '.join(names)}")
-    return presets[name]
+def family_of(model_type: str) -> Family | None:
+    """The row of a `model_type`; None for an encoder of another kind."""
+    for row in FAMILIES.values():
+        if model_type in (*row.model_types, *(each.model_type for each in row.architectures)):
+            return row
+    return None
+
+
+def architectures() -> list[Architecture]:
+    """The classes of every encoder and wrapper that transformers does not have."""
+    return [each for row in FAMILIES.values() for each in row.architectures] + list(WRAPPERS)

@@ -1,71 +1,63 @@
-"""Pretrain an encoder on a corpus: source, tokenizer, preset, objective and training put together.
+"""Pretrain an encoder on a corpus: one file per method, read from top to bottom.
 
-`PRETRAINING` maps each method to its flags and its function. Importing this package loads no torch.
+The methods are those named in the rows of `FAMILIES`, and those that pretrain any image encoder. Importing this
+package loads no torch.
 """
 
-from collections.abc import Callable
-from functools import partial
+import importlib
 from typing import Any
 
 from toolkit.errors import InputError
-from toolkit.pretraining.arguments import (
-    BertArguments,
-    ElectraArguments,
-    ElmoArguments,
-    FastTextArguments,
-    GoogLeNetArguments,
-    LeNetArguments,
-    MlpArguments,
-    PrototypicalArguments,
-    ResNetArguments,
-    SimCLRArguments,
-    ViTArguments,
-    ViTMAEArguments,
-    Word2VecArguments,
-)
-from toolkit.pretraining.images import pretrain_on_labels, pretrain_prototypical, pretrain_simclr, pretrain_vit_mae
-from toolkit.pretraining.text import (
-    pretrain_bert,
-    pretrain_electra,
-    pretrain_elmo,
-    pretrain_fasttext,
-    pretrain_word2vec,
-)
+from toolkit.models.families import FAMILIES
+from toolkit.pretraining.method import Method
+from toolkit.runs.arguments import from_flags
 
-PRETRAINING: dict[str, tuple[type, Callable]] = {
-    "word2vec": (Word2VecArguments, pretrain_word2vec),
-    "fasttext": (FastTextArguments, pretrain_fasttext),
-    "elmo": (ElmoArguments, pretrain_elmo),
-    "bert": (BertArguments, pretrain_bert),
-    "electra": (ElectraArguments, pretrain_electra),
-    "resnet": (ResNetArguments, partial(pretrain_on_labels, "resnet")),
-    "googlenet": (GoogLeNetArguments, partial(pretrain_on_labels, "googlenet")),
-    "lenet": (LeNetArguments, partial(pretrain_on_labels, "lenet")),
-    "vit": (ViTArguments, partial(pretrain_on_labels, "vit")),
-    "mlp": (MlpArguments, partial(pretrain_on_labels, "mlp")),
-    "simclr": (SimCLRArguments, pretrain_simclr),
-    "vit-mae": (ViTMAEArguments, pretrain_vit_mae),
-    "prototypical": (PrototypicalArguments, pretrain_prototypical),
+__all__ = ["Method", "get_method", "method_names", "pretrain", "run_method"]
+
+OF_ANY_IMAGE_ENCODER = {
+    "simclr": "toolkit.pretraining.simclr:METHOD",
+    "vit-mae": "toolkit.pretraining.vit_mae:METHOD",
+    "prototypical": "toolkit.pretraining.prototypical:METHOD",
 }
 
 
+def method_names() -> list[str]:
+    """The methods that `toolkit pretrain` offers."""
+    return [*(name for name, family in FAMILIES.items() if family.method is not None), *OF_ANY_IMAGE_ENCODER]
+
+
+def get_method(name: str) -> Method:
+    """The method of that name. Raises `InputError` if there is none."""
+    if name not in method_names():
+        raise InputError(f"unknown method '{name}', expected one of {', '.join(method_names())}")
+    return imported(OF_ANY_IMAGE_ENCODER[name] if name in OF_ANY_IMAGE_ENCODER else FAMILIES[name].method)
+
+
+def imported(reference: Any) -> Any:
+    """What `module:NAME` refers to; anything that is no string is returned as it is."""
+    if not isinstance(reference, str):
+        return reference
+    module, _, name = reference.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
 def pretrain(method: str, **flags: Any) -> dict[str, Any]:
-    """Pretrain an encoder by one of the methods of `PRETRAINING`, with `flags` as in `toolkit pretrain METHOD --help`.
+    """Pretrain an encoder, with `flags` as in `toolkit pretrain METHOD --help`.
 
-    Leaves the checkpoint in `output_dir` and returns the record that stands in its `results.json`; with `resume` that
-    of a run which stands there finished.
+    Leaves the checkpoint in `output_dir` and returns the record in its `results.json`; with `resume=True`, that of a
+    finished run in the folder.
+
+    Raises:
+        InputError: There is no such method, or a flag or the data is wrong.
     """
-    if method not in PRETRAINING:
-        raise InputError(f"unknown method '{method}', expected one of {', '.join(PRETRAINING)}")
-    return run(method, PRETRAINING[method][0](**flags))
+    return run_method(method, from_flags(get_method(method).arguments, **flags))
 
 
-def run(method: str, arguments: Any) -> dict[str, Any]:
-    """The same, from the dataclass of the flags."""
-    from toolkit.hub.upload import share
-    from toolkit.reports.results import finished_run
+def run_method(method: str, arguments: Any) -> dict[str, Any]:
+    """Like `pretrain`, from the data class of the method's flags."""
+    from toolkit.hub.upload import push_run
+    from toolkit.runs.results import finished_run
 
-    record = finished_run(arguments) if hasattr(arguments, "resume") else None
-    record = record or PRETRAINING[method][1](arguments)
-    share(arguments)
+    record = finished_run(arguments) or get_method(method).run(arguments)
+    push_run(arguments.output.output_dir, arguments.hub.push_to_hub)
     return record

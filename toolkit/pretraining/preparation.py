@@ -1,71 +1,80 @@
-"""Windows of a corpus, made before pretraining, in a folder of their own, by one machine or by many."""
+"""`toolkit prepare`: windows of a corpus in a folder of their own, made by one machine or by many."""
 
 import filecmp
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolkit.corpora.prepared import Recipe, Shard, check_shards, merge
+from toolkit.corpora.prepared import Shard, check_shards, merge
 from toolkit.errors import InputError
-from toolkit.pretraining.arguments import (
-    MergeArguments,
-    PrepareArguments,
-    PrepareBertArguments,
-    PrepareElectraArguments,
-    PrepareElmoArguments,
-)
-from toolkit.pretraining.text import OUTPUT_WORDS, PREPARED_FILE, TOKENIZER, WINDOWS, TextRun
-from toolkit.reports.results import RESULTS_FILE, check_output_dir, create_output_dir, write_json
-
-PREPARATION: dict[str, type] = {
-    "bert": PrepareBertArguments,
-    "electra": PrepareElectraArguments,
-    "elmo": PrepareElmoArguments,
-    "merge": MergeArguments,
-}
-
+from toolkit.models.families import FAMILIES, OUTPUT_WORDS
+from toolkit.pretraining import get_method, method_names
+from toolkit.pretraining.run import Run
+from toolkit.pretraining.text_corpus import PREPARED_FILE, TOKENIZER, PrepareArguments, find_prepared, prepare_part
+from toolkit.runs.arguments import Arguments, to_flags
+from toolkit.runs.output import OutputArguments, check_output_dir, create_output_dir, write_json
+from toolkit.runs.results import RESULTS_FILE
 
 SPLITS = ("train", "validation")
 
 
-class Preparation(TextRun):
-    """A run that ends when there are windows."""
+@dataclass(kw_only=True)
+class ShardFolders(Arguments):
+    """data"""
 
-    arguments: PrepareArguments
-
-    def prepare(self, recipe: Recipe) -> Any:
-        folder, shard = self.create_output_dir(), Shard(*map(int, self.arguments.shard.split("/")))
-        self.make(self.corpus, recipe, folder / "train", shard)
-        self.make(self.held_out, recipe, folder / "validation", shard)
+    folders: list[str]
+    """Folders of all shards, in any order."""
 
 
-def prepare_windows(method: str, arguments: PrepareArguments) -> None:
-    """Leave in the output folder windows of a corpus, with their tokenizers, for `toolkit pretrain METHOD`.
+@dataclass(kw_only=True)
+class MergeArguments(Arguments):
+    shards: ShardFolders
+    output: OutputArguments
 
-    What a run that was stopped has left there is not made again.
+
+def prepare_arguments() -> dict[str, type[Arguments]]:
+    """The arguments of `toolkit prepare`, by method, and those of `merge`."""
+    of_methods = {name: get_method(name).prepare_arguments for name in method_names() if _reads_windows(name)}
+    return {**{name: found for name, found in of_methods.items() if found is not None}, "merge": MergeArguments}
+
+
+def _reads_windows(method: str) -> bool:
+    return method in FAMILIES and FAMILIES[method].windows is not None
+
+
+def prepare_folder(method: str, arguments: PrepareArguments) -> None:
+    """Write windows of a corpus, with their tokenizers, to the output folder, for `toolkit pretrain METHOD`.
+
+    Windows that an interrupted preparation has left there are not made again.
+
+    Raises:
+        InputError: The folder holds something else, or the corpus cannot be read.
     """
-    output_dir = Path(arguments.output_dir)
-    is_of_training = (output_dir / RESULTS_FILE).exists()
-    run = Preparation(method, arguments, None if arguments.overwrite_output_dir or is_of_training else True)
-    if run.made is not None:
-        raise InputError(f"--corpus {arguments.corpus}: is prepared already")
-    if WINDOWS[method] == "words":
-        tokenizer, words, _ = run.windows_of_words("an ELMo")
-        words.save_pretrained(output_dir / OUTPUT_WORDS)
-    else:
-        tokenizer, _ = run.windows_of_pieces({"bert": "a BERT", "electra": "an ELECTRA"}[method])
-    tokenizer.save_pretrained(output_dir / TOKENIZER)
-    settings = {name: getattr(arguments, name) for name in ("max_length", "packing") if hasattr(arguments, name)}
-    write_json(output_dir / PREPARED_FILE, {"windows": WINDOWS[method], **settings})
+    output_dir, number, of = Path(arguments.output.output_dir), *map(int, arguments.shard.shard.split("/"))
+    holds_training = (output_dir / RESULTS_FILE).exists()
+    run = Run(method, arguments, None if arguments.output.overwrite_output_dir or holds_training else True)
+    if find_prepared(method, arguments) is not None:
+        raise InputError(f"--corpus {arguments.text.corpus}: is prepared already")
+    recipe_of = get_method(method).recipe
+    assert recipe_of is not None
+    tokenizers, recipe, corpus = recipe_of(arguments, run)
+    run.create_output_dir()
+    for split, part in zip(SPLITS, corpus, strict=True):
+        prepare_part(part, recipe, arguments.cleaning.num_proc, run, output_dir / split, Shard(number, of))
+    for name, tokenizer in tokenizers.items():
+        tokenizer.save_pretrained(output_dir / name)
+    flags = to_flags(arguments)
+    settings: dict[str, Any] = {name: flags[name] for name in ("max_length", "packing") if name in flags}
+    write_json(output_dir / PREPARED_FILE, {"windows": FAMILIES[method].windows, **settings})
 
 
 def merge_shards(arguments: MergeArguments) -> None:
-    """Put the shards of one preparation together. Raises `InputError` unless each is there once, whole."""
-    folders, output = [Path(folder) for folder in arguments.folders], Path(arguments.output_dir).resolve()
-    if inside := [folder for folder in folders if output in (folder.resolve(), *folder.resolve().parents)]:
-        raise InputError(
-            f"--output_dir {arguments.output_dir}: holds {inside[0]}, which is to be merged; name another"
-        )
+    """Put the shards of one preparation together. Raises `InputError` unless each is there once and complete."""
+    folders, output = [Path(folder) for folder in arguments.shards.folders], Path(arguments.output.output_dir)
+    resolved = output.resolve()
+    if inside := [folder for folder in folders if resolved in (folder.resolve(), *folder.resolve().parents)]:
+        raise InputError(f"--output_dir {output}: holds {inside[0]}, which is to be merged; name another")
     for folder in folders:
         if not (folder / PREPARED_FILE).is_file():
             raise InputError(f"{folder}: is not prepared to its end; repeat the command that began it")
@@ -73,11 +82,11 @@ def merge_shards(arguments: MergeArguments) -> None:
             raise InputError(f"{folder}: was prepared with other settings than {folders[0]}")
     for split in SPLITS:
         check_shards([folder / split for folder in folders])
-    check_output_dir(arguments.output_dir, overwrite=arguments.overwrite_output_dir)
-    output_dir = create_output_dir(arguments.output_dir, arguments.overwrite_output_dir)
+    check_output_dir(arguments.output)
+    create_output_dir(arguments.output)
     for split in SPLITS:
-        merge([folder / split for folder in folders], output_dir / split)
+        merge([folder / split for folder in folders], output / split)
     for name in (TOKENIZER, OUTPUT_WORDS):
         if (folders[0] / name).is_dir():
-            shutil.copytree(folders[0] / name, output_dir / name)
-    shutil.copyfile(folders[0] / PREPARED_FILE, output_dir / PREPARED_FILE)
+            shutil.copytree(folders[0] / name, output / name)
+    shutil.copyfile(folders[0] / PREPARED_FILE, output / PREPARED_FILE)

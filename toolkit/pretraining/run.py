@@ -1,6 +1,5 @@
-"""What all methods of pretraining share: output folder, training and the record."""
+"""What all methods of pretraining share: processes, output folder, training with evaluation, and the record."""
 
-import dataclasses
 import os
 import shutil
 import sys
@@ -11,23 +10,32 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.data.rows import spread
+from toolkit.data.sources import SAMPLE
+from toolkit.modalities import MODALITIES
+from toolkit.runs.arguments import to_flags
+from toolkit.runs.output import check_output_dir, create_output_dir
+from toolkit.runs.results import RESULTS_FILE, Stopwatch, write_results
 
-# One of these variables is set where a launcher has started the process: torchrun, accelerate, or one of MPI.
-OF_LAUNCHERS = {"WORLD_SIZE", "MASTER_ADDR", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"}
+# A launcher (torchrun, accelerate, MPI) sets one of these variables in every process that it starts.
+LAUNCHER_VARIABLES = {"WORLD_SIZE", "MASTER_ADDR", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"}
+VALIDATION_ROWS = 256  # evaluated while training; the figures in results.json are of up to eight times as many
+VALIDATION_BATCH_SIZE = 16
 
 
 class Run:
-    VALIDATION_ROWS = 256  # looked at in between; the figure in results.json is of up to eight times as many
-    VALIDATION_BATCH_SIZE = 16
+    """The processes and the output folder of one run.
+
+    Torch is imported only when it is needed, unless a launcher started this process: then a fault of the launcher is
+    reported before anything else is done.
+
+    Raises:
+        InputError: The output folder cannot take the run, or the launcher did not start all processes.
+    """
 
     def __init__(self, method: str, arguments: Any, resume: bool | None = None):
-        from toolkit.reports.results import Stopwatch, check_output_dir
-
-        self.method, self.arguments = method, arguments
-        self.resume = getattr(arguments, "resume", resume)
-        check_output_dir(arguments.output_dir, self.resume, arguments.overwrite_output_dir)
-        self.has_launcher = not OF_LAUNCHERS.isdisjoint(os.environ)
-        # What is wrong with a launcher is said before anything is done. Without one torch is loaded when it is needed.
+        self.method, self.arguments, self.resume = method, arguments, resume
+        self.output_dir = check_output_dir(arguments.output, resume)
+        self.has_launcher = not LAUNCHER_VARIABLES.isdisjoint(os.environ)
         self.is_main = not self.has_launcher or self.accelerator.is_main_process
         self.stopwatch = Stopwatch()
 
@@ -38,109 +46,122 @@ class Run:
         return make_accelerator()
 
     def main_process_first(self) -> AbstractContextManager:
-        """The others wait for it; a process that is alone needs no accelerator for that."""
+        """The other processes wait for the main process; a process that is alone needs no accelerator for that."""
         return self.accelerator.main_process_first() if self.has_launcher else nullcontext()
 
     @property
-    def starts_anew(self) -> bool:
-        """Whether the weights that training starts from are not those of a checkpoint."""
+    def starts_from_checkpoint(self) -> bool:
         from toolkit.training.checkpoints import list_checkpoints
 
-        return not (self.resume and list_checkpoints(Path(self.arguments.output_dir)))
+        return bool(self.resume and list_checkpoints(self.output_dir))
 
-    def say(self, message: str) -> None:
-        if self.is_main:
+    def say(self, *messages: str) -> None:
+        """Print lines on stderr, on the main process."""
+        for message in messages if self.is_main else ():
             print(f"{self.method}: {message}", file=sys.stderr, flush=True)
 
     def create_output_dir(self) -> Path:
-        from toolkit.reports.results import create_output_dir
-
+        """Create the output folder, on the main process, once nothing can be wrong with the input."""
         if self.is_main:
-            create_output_dir(self.arguments.output_dir, self.arguments.overwrite_output_dir and not self.resume)
-        return Path(self.arguments.output_dir)
+            create_output_dir(self.arguments.output, self.resume)
+        return self.output_dir
 
-    def train(
-        self,
+
+def train_and_record(
+    run: Run,
+    model,
+    processor,
+    rows: tuple[Any, Any],
+    collate,
+    eval_collate,
+    *,
+    dataset: str,
+    modality: str,
+    item: str,
+    better: str | None = "loss",
+    consecutive: int = 1,
+    export: Callable[[Any], Any] | None = None,
+    measure: Callable[[Any], dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Train a model, evaluate the best weights (or the last ones) on held-out data and write the record.
+
+    Args:
+        run: The run, whose arguments have the groups `encoder` and `training`.
+        model: A `PreTrainedModel` with its pretraining head.
+        processor: Saved with the model.
+        rows: Training and held-out data.
+        collate: Makes training batches.
+        eval_collate: Makes held-out batches, without augmentation or sampling.
+        dataset: Name of the data, for the record.
+        modality: Name of the modality, for the record.
+        item: What throughput counts.
+        better: Metric by which the best weights are kept; None keeps the last weights.
+        consecutive: As for `toolkit.training.loop.train`.
+        export: From the trained model to the encoder that is kept (default: the whole model).
+        measure: Further metrics on held-out data.
+    """
+    from toolkit.metrics.intervals import ratio_interval
+    from toolkit.training.checkpoints import save_model
+    from toolkit.training.evaluation import held_out_loss, held_out_losses
+    from toolkit.training.loop import train
+
+    train_rows, validation_rows = rows
+
+    def evaluate(accelerator) -> dict[str, float]:
+        some = spread(validation_rows, VALIDATION_ROWS)
+        return {"loss": held_out_loss(model, some, eval_collate, VALIDATION_BATCH_SIZE, accelerator)}
+
+    best_dir = run.output_dir if export is None else run.output_dir / "whole"  # until the record is written
+    num_parameters, what = model.num_parameters(), "images" if modality == "image" else "windows"
+    run.say(f"training {run.arguments.encoder.preset}, {num_parameters:,} parameters, {len(train_rows):,} {what}")
+    result = train(
         model,
-        processor,
         train_rows,
-        validation_rows,
         collate,
-        exact_collate,
-        item: str,
-        better: str | None = "loss",
-        consecutive: int = 1,
-        result: Callable | None = None,
-        measure: Callable | None = None,
-    ) -> dict[str, Any]:
-        """Train `model`, score the best weights, or the last, on the held-out text, return the record.
+        run.arguments.training,
+        run.output_dir,
+        best_dir=best_dir,
+        processor=processor,
+        evaluate=evaluate,
+        better=better,
+        item=item,
+        consecutive=consecutive,
+    )
+    model = type(model).from_pretrained(best_dir).to(run.accelerator.device).eval()
+    sums, counts = held_out_losses(model, validation_rows, eval_collate, VALIDATION_BATCH_SIZE, run.accelerator)
+    metrics = {"loss": ratio_interval(sums, counts)} | (measure(model) if measure else {})
+    if export is not None:
+        model = export(model)
+        save_model(run.output_dir, model, processor, writes=run.is_main)
+    record = write_record(
+        run,
+        model,
+        dataset=dataset,
+        modality=modality,
+        metrics=metrics,
+        n=int(counts.sum()),
+        seed=run.arguments.training.seed,
+        num_steps=result.num_steps,
+        training_seconds=result.seconds,
+        throughput=result.throughput,
+        throughput_unit=f"{item}s/s",
+        deterministic=result.deterministic,
+    )
+    if export is not None and run.is_main:
+        shutil.rmtree(best_dir)
+    return record
 
-        `item`, `better` and `consecutive` are those of `toolkit.training.loop.train`; `result` gives what of the model
-        stays, `measure` its figures on the held-out rows besides the loss.
-        """
-        from toolkit.metrics.intervals import ratio_interval
-        from toolkit.training.checkpoints import save_model
-        from toolkit.training.evaluation import held_out_loss, held_out_losses
-        from toolkit.training.loop import train
 
-        settings = (exact_collate, self.VALIDATION_BATCH_SIZE)
-
-        def evaluate(accelerator) -> dict[str, float]:
-            some = spread(validation_rows, self.VALIDATION_ROWS)
-            return {"loss": held_out_loss(model, some, *settings, accelerator)}
-
-        output_dir = Path(self.arguments.output_dir)
-        best_dir = output_dir if result is None else output_dir / "whole"  # until the record is written
-        what = "images" if item == "image" else "windows"
-        self.say(
-            f"training {self.arguments.preset}, {model.num_parameters():,} parameters, {len(train_rows):,} {what}"
-        )
-        training = train(
-            model,
-            train_rows,
-            collate,
-            self.arguments,
-            output_dir,
-            best_dir=best_dir,
-            processor=processor,
-            evaluate=evaluate,
-            better=better,
-            item=item,
-            consecutive=consecutive,
-        )
-        model = type(model).from_pretrained(best_dir).to(self.accelerator.device).eval()
-        sums, counts = held_out_losses(model, validation_rows, *settings, self.accelerator)
-        metrics = {"loss": ratio_interval(sums, counts)} | (measure(model) if measure else {})
-        if result is not None:
-            model = result(model)
-            save_model(output_dir, model, processor, writes=self.is_main)
-        record = self.write(
-            model,
-            metrics=metrics,
-            n=int(counts.sum()),
-            num_steps=training.num_steps,
-            training_seconds=training.seconds,
-            throughput=training.throughput,
-            throughput_unit=f"{item}s/s",
-            deterministic=training.deterministic,
-        )
-        if result is not None and self.is_main:
-            shutil.rmtree(best_dir)
-        return record
-
-    def write(self, model, **fields: Any) -> dict[str, Any]:
-        from toolkit.reports.results import RESULTS_FILE, write_results
-
-        record = {
-            "task": "pretraining",
-            "dataset": self.arguments.corpus,
-            "split": "validation",
-            "encoder": self.arguments.preset,
-            "seed": self.arguments.seed,
-            "parameters": model.num_parameters(),
-            "arguments": dataclasses.asdict(self.arguments),
-            **fields,
-        }
-        if self.is_main:
-            record = write_results(Path(self.arguments.output_dir) / RESULTS_FILE, self.stopwatch, **record)
-        return record
+def write_record(run: Run, model, **fields: Any) -> dict[str, Any]:
+    """Write `results.json` on the main process and return the record."""
+    record = {
+        "task": "pretraining",
+        "split": "validation",
+        "encoder": run.arguments.encoder.preset,
+        "parameters": model.num_parameters(),
+        "arguments": to_flags(run.arguments),
+        **fields,
+    }
+    if record["dataset"] == SAMPLE:
+        record["sample_license"] = MODALITIES[record["modality"]].sample_license
+    return write_results(run.output_dir / RESULTS_FILE, run.stopwatch, **record) if run.is_main else record

@@ -11,9 +11,10 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -91,27 +92,43 @@ def _write_block(
     return part.file, PackedCounts(part.words.counts), part.num_sentences, notes
 
 
+@dataclass(frozen=True)
+class SkipGramSettings:
+    """Settings of gensim's `Word2Vec` and `FastText`, by gensim's names."""
+
+    vector_size: int
+    window: int
+    negative: int
+    min_count: int
+    max_final_vocab: int | None
+    epochs: int
+    alpha: float
+    workers: int
+    seed: int
+    sg: int = 1
+
+
 def train_word_vectors(
     sentences: Sentences,
-    *,
-    vector_size: int,
-    window: int,
-    negative: int,
-    min_count: int,
-    max_final_vocab: int | None,
-    epochs: int,
-    alpha: float,
-    workers: int,
-    seed: int,
+    settings: SkipGramSettings,
     ngrams: dict[str, int] | None = None,
     max_minutes: float | None = None,
     on_epoch_end: Callable[[int, float], None] = lambda num_epochs, seconds: None,
-):
-    """A `gensim.models.Word2Vec`, or with `ngrams`, its `min_n`, `max_n` and `bucket`, a `gensim.models.FastText`.
+) -> tuple[Any, int]:
+    """Train vectors with gensim; with one worker the result equals gensim's own bit for bit.
 
-    Equal to what gensim gives by hand with the same settings, bit for bit with one worker. With `max_minutes` training
-    ends after the first epoch that ends later than that. `on_epoch_end` is told the epochs and seconds so far. Returns
-    the model and the number of epochs trained. Raises `InputError` where no word is frequent enough.
+    Args:
+        sentences: What to train on.
+        settings: gensim's settings.
+        ngrams: `min_n`, `max_n` and `bucket`, for fastText.
+        max_minutes: Stop after the first epoch that ends later than this.
+        on_epoch_end: Called with the number of epochs and the seconds so far.
+
+    Returns:
+        A `gensim.models.Word2Vec`, or with `ngrams` a `gensim.models.FastText`, and the number of epochs.
+
+    Raises:
+        InputError: No word is frequent enough.
     """
     from gensim.models import FastText, Word2Vec
     from gensim.models.callbacks import CallbackAny2Vec
@@ -128,34 +145,23 @@ def train_word_vectors(
             if max_minutes is not None and seconds > 60 * max_minutes:
                 raise _OutOfTime
 
-    settings = {
-        "vector_size": vector_size,
-        "window": window,
-        "negative": negative,
-        "min_count": min_count,
-        "max_final_vocab": max_final_vocab,
-        "epochs": epochs,
-        "alpha": alpha,
-        "workers": workers,
-        "seed": seed,
-        "sg": 1,
-    }
-    model = Word2Vec(**settings) if ngrams is None else FastText(**settings, **ngrams)
+    flags = asdict(settings)
+    model = Word2Vec(**flags) if ngrams is None else FastText(**flags, **ngrams)
     model.build_vocab_from_freq(sentences.words.counts, corpus_count=sentences.num_sentences)
     if not len(model.wv):
-        raise InputError(f"no word occurs {min_count} times in the corpus, lower --min_count")
+        raise InputError(f"no word occurs {settings.min_count} times in the corpus, lower --min_count")
     deadline = Deadline()
     try:
         model.train(
             corpus_file=str(sentences.file),
             total_examples=sentences.num_sentences,
             total_words=sentences.words.num_words,
-            epochs=epochs,
+            epochs=settings.epochs,
             callbacks=[deadline],
         )
     except _OutOfTime:
         if ngrams is not None:
-            model.wv.adjust_vectors()  # from the n-grams, which gensim does at the end of training
+            model.wv.adjust_vectors()  # compute word vectors from n-grams, which gensim does at the end of training
     return model, deadline.num_epochs
 
 
@@ -177,23 +183,24 @@ def train_token_vectors(
         for line in np.split(ids, np.flatnonzero(np.isin(ids, boundary_token_ids))):
             yield " ".join(str(i) for i in line.tolist() if i not in boundary_token_ids)
 
+    settings = SkipGramSettings(
+        vector_size=vector_size,
+        window=5,
+        negative=5,
+        min_count=1,
+        max_final_vocab=None,
+        epochs=epochs,
+        alpha=0.025,
+        workers=1,
+        seed=seed,
+    )
     with tempfile.TemporaryDirectory() as folder:
-        model, _ = train_word_vectors(
-            write_sentences((list(lines(row)) for row in rows), Path(folder) / "tokens.txt"),
-            vector_size=vector_size,
-            window=5,
-            negative=5,
-            min_count=1,
-            max_final_vocab=None,
-            epochs=epochs,
-            alpha=0.025,
-            workers=1,
-            seed=seed,
-        )
+        sentences = write_sentences((list(lines(row)) for row in rows), Path(folder) / "tokens.txt")
+        model, _ = train_word_vectors(sentences, settings)
     return np.array([int(word) for word in model.wv.index_to_key]), model.wv.vectors
 
 
-def held_out_losses(
+def skip_gram_losses(
     model, sentences: Iterable[list[str]], seed: int, max_pairs: int = 200_000
 ) -> tuple[np.ndarray, np.ndarray]:
     """The objective on held-out text, in nats a pair: every pair of known neighbours against `negative` random words.

@@ -1,101 +1,145 @@
-"""Labels of images as what a network learns from: batches, and the loss where labels do not count alike."""
+"""Supervised pretraining of an image encoder: learn to tell labels apart, then transfer to other labels."""
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
-from accelerate import Accelerator
-from torch.nn import functional as F
-
-from toolkit.metrics.intervals import Interval, ratio_interval
-from toolkit.modalities.pixels import Changes, Pixels, stacked
-from toolkit.training.batches import Draw
-from toolkit.training.distributed import gather_objects
-from toolkit.training.evaluation import evaluation_batches
-
-FULL_SIZE_FROM = 0.75  # of the run, where images start smaller
-SIZE_STEP = 4  # pixels by which they grow
-
-
-@dataclass(frozen=True)
-class CollateImages:
-    """Rows with `pixels`, `height`, `width` and `label` to a batch; changed at random by `changes`, if there are any.
-
-    With `size_start`, images grow from that size to their own while training goes on. Of images of several sizes
-    `pixel_values` is a list.
-    """
-
-    processor: Any
-    changes: Changes | None = None
-    size_start: int | None = None
-
-    @classmethod
-    def to_train(cls, processor, arguments) -> "CollateImages":
-        """As the flags of images say, `toolkit.pretraining.arguments.ImageArguments`."""
-        changes = Changes(tuple(arguments.augment), arguments.seed, arguments.max_shift)
-        return cls(processor, changes, arguments.image_size_start)
-
-    def __call__(self, rows: list[dict], draws: Sequence[Draw]) -> dict[str, Any]:
-        of_size: dict[tuple[int, int], list[int]] = {}
-        for place, row in enumerate(rows):
-            of_size.setdefault((row["height"], row["width"]), []).append(place)
-        pixel_values: Any = [None] * len(rows)
-        for places in of_size.values():
-            part = self._pixel_values([rows[place] for place in places], [draws[place] for place in places])
-            for place, image in zip(places, part, strict=True):
-                pixel_values[place] = image
-        labels = [row["label"] for row in rows]
-        return {
-            "pixel_values": part if len(of_size) == 1 else pixel_values,
-            "labels": torch.tensor(labels),
-            "num_targets": sum(label >= 0 for label in labels),
-            "num_items": len(rows),
-        }
-
-    def _pixel_values(self, rows: list[dict], draws: Sequence[Draw]) -> torch.Tensor:
-        """Of images of one size."""
-        pixels = stacked(rows)
-        if self.changes is not None:
-            pixels = self.changes(pixels, draws)
-        if self.size_start is not None:
-            size = [self._size_at(draws[0].progress, full) for full in pixels.shape[2:]]
-            if size != list(pixels.shape[2:]):
-                pixels = F.interpolate(pixels.float(), size, mode="bilinear", antialias=True)
-        return Pixels(self.processor).normalise(pixels)
-
-    def _size_at(self, progress: float, full: int) -> int:
-        assert self.size_start is not None
-        steps = max(0, full - self.size_start) / SIZE_STEP
-        return min(full, self.size_start + SIZE_STEP * int(steps * progress / FULL_SIZE_FROM))
+from toolkit.data.columns import ChosenLabels, LabelColumn
+from toolkit.data.image_files import load_labelled_images
+from toolkit.data.image_stream import ImageStream
+from toolkit.errors import InputError
+from toolkit.modalities.arguments import AugmentationArguments, ImageEncoderArguments
+from toolkit.pretraining.image_corpus import (
+    ImagePretrainingArguments,
+    encode_pixels,
+    images_to_measure,
+    load_images,
+    train_on_images,
+)
+from toolkit.pretraining.method import Method, PresetArguments
+from toolkit.pretraining.run import VALIDATION_BATCH_SIZE, Run
+from toolkit.pretraining.text_corpus import find_preset
+from toolkit.runs.arguments import defaults
 
 
-@torch.no_grad()
-def held_out_accuracy(model, rows, collate: CollateImages, batch_size: int, accelerator: Accelerator) -> Interval:
-    """The share of the rows whose label the model gives the highest logit; all processes get it."""
+@dataclass(kw_only=True)
+class SupervisedArguments(ImagePretrainingArguments):
+    options: ImageEncoderArguments = defaults(ImageEncoderArguments)
+    label: LabelColumn = defaults(LabelColumn)
+    chosen: ChosenLabels = defaults(ChosenLabels)
+    augmentation: AugmentationArguments = defaults(AugmentationArguments)
+
+    def check(self) -> None:
+        if self.options.keep_size and self.augmentation.image_size_start:
+            raise InputError("--keep_size: does not go with --image_size_start")
+
+
+@dataclass(kw_only=True)
+class ResNetArguments(SupervisedArguments):
+    encoder: PresetArguments = defaults(PresetArguments, preset="resnet-mini")
+
+
+@dataclass(kw_only=True)
+class GoogLeNetArguments(SupervisedArguments):
+    encoder: PresetArguments = defaults(PresetArguments, preset="googlenet-mini")
+
+
+@dataclass(kw_only=True)
+class LeNetArguments(SupervisedArguments):
+    encoder: PresetArguments = defaults(PresetArguments, preset="lenet-5")
+
+
+@dataclass(kw_only=True)
+class ViTArguments(SupervisedArguments):
+    encoder: PresetArguments = defaults(PresetArguments, preset="vit-mini")
+
+
+@dataclass(kw_only=True)
+class MlpArguments(SupervisedArguments):
+    encoder: PresetArguments = defaults(PresetArguments, preset="mlp-mini")
+
+
+def pretrain_on_labels(family: str, arguments: SupervisedArguments) -> dict[str, Any]:
+    """Train an image classifier of a family on labelled images; returns the record."""
+    import torch
+
+    from toolkit.modalities import MODALITIES
+    from toolkit.modalities.image_batches import CollateImages, set_loss, weights_of_classes
+    from toolkit.models.families import SCRATCH
+    from toolkit.transfer.encoders import load_encoder
+
+    find_preset(arguments.encoder.preset, family)
+    run = Run(family, arguments, arguments.training.resume)
+    rows = load_labelled(arguments, run)
+    counts = rows[0].labels if isinstance(rows[0], ImageStream) else Counter(rows[0]["label"])
+    labels = check_labels(arguments.images.corpus, counts)
+    label2id = {label: i for i, label in enumerate(labels)}
+    torch.manual_seed(arguments.training.seed)
+    model, processor = load_encoder(
+        SCRATCH + arguments.encoder.preset,
+        "AutoModelForImageClassification",
+        MODALITIES["image"],
+        arguments.options,
+        images_to_measure(rows[0], arguments, run),
+        id2label=dict(enumerate(labels)),
+        label2id=label2id,
+    )
+    flags = arguments.augmentation
+    set_loss(model, flags.label_smoothing, weights_of_classes(counts, labels) if flags.class_weights else None)
+    encoded = encode_pixels(rows, processor, arguments, run, label2id)
+    collate = CollateImages.for_training(processor, flags, arguments.training.seed)
+    exact = CollateImages(processor)
+
+    def measure(model) -> dict[str, Any]:
+        return {"accuracy": held_out_accuracy(model, encoded[1], exact, VALIDATION_BATCH_SIZE, run.accelerator)}
+
+    run.create_output_dir()
+    return train_on_images(
+        run, model, processor, encoded, collate, exact, measure=measure, dataset=arguments.images.corpus
+    )
+
+
+def load_labelled(arguments: SupervisedArguments, run: Run) -> tuple[Any, Any]:
+    """Labelled images to train on and held-out ones."""
+    label_column, labels = arguments.label.label_column, arguments.chosen.labels
+
+    def load(split: str | None):
+        column = arguments.columns.image_column
+        return load_labelled_images(arguments.images.corpus, split, column, label_column, labels)
+
+    return load_images(arguments, run, load, label_column=label_column, only=labels)
+
+
+def check_labels(source: str, counts: Counter[str]) -> list[str]:
+    """The labels, sorted. Raises `InputError` if there are fewer than two."""
+    labels = sorted(counts)
+    if not labels:
+        raise InputError(f"{source}: there is no image of a label that is asked for")
+    if len(labels) < 2:
+        raise InputError(f"{source}: the only label is {labels[0]}, expected two or more")
+    return labels
+
+
+def held_out_accuracy(model, rows, collate, batch_size: int, accelerator) -> dict[str, float]:
+    """The fraction of rows whose label gets the highest logit, with its interval; the same on all processes."""
+    import torch
+
+    from toolkit.metrics.intervals import ratio_interval
+    from toolkit.training.distributed import gather_objects
+    from toolkit.training.evaluation import evaluation_batches
+
     hits: list[bool] = []
-    for batch in evaluation_batches(rows, collate, batch_size, accelerator, in_step=True):
-        right = model(pixel_values=batch["pixel_values"]).logits.argmax(dim=-1) == batch["labels"]
-        hits += right.tolist() if batch["num_items"] else []
+    with torch.no_grad():
+        for batch in evaluation_batches(rows, collate, batch_size, accelerator, in_step=True):
+            right = model(pixel_values=batch["pixel_values"]).logits.argmax(dim=-1) == batch["labels"]
+            hits += right.tolist() if batch["num_items"] else []
     hits = gather_objects(accelerator, hits)
     return ratio_interval(hits, [1] * len(hits))
 
 
-def set_loss(model, label_smoothing: float, weights: Sequence[float] | None) -> None:
-    """Let the model's loss be the cross-entropy with smoothed labels, or of labels that count as `weights` say."""
-    weight = None if weights is None else torch.tensor(weights)
-    model.loss_function = partial(_cross_entropy, label_smoothing=label_smoothing, weight=weight)
-
-
-def _cross_entropy(labels, logits, config, label_smoothing: float, weight: torch.Tensor | None) -> torch.Tensor:
-    if weight is None:
-        return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
-    losses = F.cross_entropy(logits, labels, weight.to(logits), label_smoothing=label_smoothing, reduction="sum")
-    return losses / (labels >= 0).sum()
-
-
-def weights_of(counts: Counter[str], names: Sequence[str]) -> list[float]:
-    """One number a name, so that each label counts the same in all, and the mean over all that were counted is 1."""
-    return [counts.total() / (len(names) * counts[name]) for name in names]
+RESNET = Method(ResNetArguments, partial(pretrain_on_labels, "resnet"))
+GOOGLENET = Method(GoogLeNetArguments, partial(pretrain_on_labels, "googlenet"))
+LENET = Method(LeNetArguments, partial(pretrain_on_labels, "lenet"))
+VIT = Method(ViTArguments, partial(pretrain_on_labels, "vit"))
+MLP = Method(MlpArguments, partial(pretrain_on_labels, "mlp"))

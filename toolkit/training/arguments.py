@@ -1,85 +1,125 @@
-"""How long and how fast to train: the flags that every trainable thing shares. Loads no torch."""
+"""How long, how fast and on what to train: the flags of everything that is trained. Imports no torch.
 
-from dataclasses import dataclass
+Names are those of `transformers.TrainingArguments` where it has the setting.
+"""
+
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Literal
 
 from toolkit.errors import InputError, check_not_negative, check_positive, check_share
-from toolkit.hub.safety import check_repo_id
+from toolkit.runs.arguments import Arguments
 
 
 @dataclass(kw_only=True)
-class SharedArguments:
-    push_to_hub: str | None = None
-    """Send what was made to this repository of a Hub, like org/name, once it is complete; where that fails, a warning
-    says how to try again."""
+class DurationArguments(Arguments):
+    """how long"""
 
-    def __post_init__(self):
-        if self.push_to_hub is not None:
-            check_repo_id(self.push_to_hub, "--push_to_hub")
-
-
-@dataclass(kw_only=True)
-class TrainingArguments(SharedArguments):
     max_steps: int | None = None
-    """End after this many optimiser steps."""
+    """Stop after this many optimizer steps."""
     num_train_epochs: float | None = None
-    """End after this many passes over the data (default without any limit: 1 to pretrain, 10 to fine-tune, and there
-    at least 400 steps)."""
+    """Stop after this many passes over the data (default without any limit: 1 for text and 10 for images when
+    pretraining; 10, and at least 400 steps, when fine-tuning)."""
     max_minutes: float | None = None
-    """End after this many minutes; the learning rate reaches zero then."""
+    """Stop after this many minutes; the learning rate reaches zero then."""
+    early_stopping_patience: int | None = None
+    """Stop when this many evaluations in a row brought no improvement."""
+
+    def check(self) -> None:
+        check_positive(self, "max_steps num_train_epochs max_minutes early_stopping_patience")
+
+    @property
+    def has_limit(self) -> bool:
+        return any(limit is not None for limit in (self.max_steps, self.num_train_epochs, self.max_minutes))
+
+
+@dataclass(kw_only=True)
+class OptimizerArguments(Arguments):
+    """optimizer"""
+
     batch_size: int = 32
-    """Examples an optimiser step, over all processes and accumulation steps together."""
-    gradient_accumulation_steps: int = 1
-    """Parts that each process cuts its share of the batch into, to save memory."""
-    optim: Literal["adamw", "muon", "sgd"] = "adamw"
-    """Optimiser: muon is for the matrices in the layers of a transformer and for convolutions, and leaves the rest to
-    adamw; sgd, with Nesterov's momentum of 0.9, wants much higher rates."""
+    """Examples per optimizer step, summed over all processes and accumulation steps."""
     learning_rate: float = 1e-3
     """Peak learning rate."""
     warmup_ratio: float = 0.1
-    """Share of the run in which the learning rate rises from zero; then it falls linearly to zero."""
+    """Fraction of the run in which the learning rate rises linearly from zero; then it falls linearly to zero."""
+    optim: Literal["adamw", "muon", "sgd"] = "adamw"
+    """Optimizer: muon trains the matrices in transformer layers and convolutions and leaves the rest to adamw; sgd,
+    with Nesterov momentum 0.9, needs much higher learning rates."""
     weight_decay: float = 0.01
-    """Weight decay, for matrices only."""
+    """Weight decay, applied to matrices only."""
     max_grad_norm: float = 1.0
-    """Clip the norm of the gradient to this."""
-    bf16: bool = False
-    """Multiply matrices in bfloat16, on GPUs and on CPUs that know it; weights stay float32."""
-    fp16: bool = False
-    """The same in float16, for GPUs without bfloat16; the loss is scaled so that small gradients are not lost."""
-    gradient_checkpointing: bool = False
-    """Save memory: compute activations a second time instead of keeping them (BERT)."""
-    torch_compile: bool = False
-    """Compile the model with torch.compile: slow to start, then faster, mostly on GPUs."""
+    """Clip the gradient to this norm."""
+    gradient_accumulation_steps: int = 1
+    """Number of parts that each process splits its share of the batch into, to save memory."""
     seed: int = 0
     """Seed of initial weights, data order, masks and dropout."""
-    eval_steps: int | None = None
-    """Evaluate every so many steps (default: ten times a run to pretrain, five to fine-tune)."""
-    early_stopping_patience: int | None = None
-    """End when this many evaluations in a row brought nothing better."""
-    save_steps: int | None = None
-    """Save a checkpoint to resume from every so many steps (default: every ten minutes)."""
-    save_total_limit: int = 2
-    """Keep this many checkpoints, the newest; the best weights stand in the output folder itself."""
-    logging_steps: int = 10
-    """Write a line to train_log.jsonl every so many steps."""
-    dataloader_num_workers: int = 0
-    """Processes that prepare batches; 0 prepares them in the training process."""
-    resume: bool = False
-    """Go on from the newest whole checkpoint in the output folder."""
-    report_to: Literal["trackio", "tensorboard", "wandb"] | None = None
-    """Show the log in this tracker as well, which must be installed; nothing is sent unless you log in to it."""
 
-    def __post_init__(self):
-        super().__post_init__()
-        check_positive(
-            self,
-            "max_steps num_train_epochs max_minutes batch_size gradient_accumulation_steps learning_rate eval_steps "
-            "early_stopping_patience save_steps save_total_limit logging_steps max_grad_norm",
-        )
-        check_not_negative(self, "weight_decay seed dataloader_num_workers")
+    def check(self) -> None:
+        check_positive(self, "batch_size learning_rate max_grad_norm gradient_accumulation_steps")
+        check_not_negative(self, "weight_decay seed")
         check_share(self, "warmup_ratio")
+
+
+@dataclass(kw_only=True)
+class PrecisionArguments(Arguments):
+    """precision and devices"""
+
+    bf16: bool = False
+    """Autocast to bfloat16 (GPUs, and CPUs that support it); weights stay float32."""
+    fp16: bool = False
+    """Autocast to float16 with loss scaling, for GPUs without bfloat16."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass instead of keeping them, to save memory (BERT)."""
+    torch_compile: bool = False
+    """Compile the model with torch.compile: slow to start, then faster, mostly on GPUs."""
+    dataloader_num_workers: int = 0
+    """Worker processes that prepare batches; 0 prepares them in the training process."""
+
+    def check(self) -> None:
+        check_not_negative(self, "dataloader_num_workers")
         if self.bf16 and self.fp16:
             raise InputError("--bf16 --fp16: expected one of them")
+
+
+@dataclass(kw_only=True)
+class CheckpointArguments(Arguments):
+    """evaluation and checkpoints"""
+
+    eval_steps: int | None = None
+    """Evaluate every this many steps (default: ten times per run when pretraining, five times when fine-tuning)."""
+    save_steps: int | None = None
+    """Save a checkpoint to resume from every this many steps (default: every ten minutes)."""
+    save_total_limit: int = 2
+    """Keep this many checkpoints, the newest ones; the best weights are in the output folder itself."""
+    resume: bool = False
+    """Continue from the newest complete checkpoint in the output folder."""
+
+    def check(self) -> None:
+        check_positive(self, "eval_steps save_steps save_total_limit")
+
+
+@dataclass(kw_only=True)
+class LoggingArguments(Arguments):
+    """logging"""
+
+    logging_steps: int = 10
+    """Write a line to train_log.jsonl every this many steps."""
+    report_to: Literal["trackio", "tensorboard", "wandb"] | None = None
+    """Also log to this tracker, which must be installed; nothing is uploaded unless you log in to it."""
+
+    def check(self) -> None:
+        check_positive(self, "logging_steps")
         if self.report_to is not None and find_spec(self.report_to) is None:
             raise InputError(f"--report_to {self.report_to}: not installed, try: pip install {self.report_to}")
+
+
+@dataclass(kw_only=True)
+class TrainingArguments(
+    LoggingArguments, CheckpointArguments, PrecisionArguments, OptimizerArguments, DurationArguments
+):
+    """training"""
+
+    def with_default_epochs(self, num_epochs: float) -> "TrainingArguments":
+        """The same with that many epochs, unless another limit is given."""
+        return self if self.has_limit else replace(self, num_train_epochs=num_epochs)

@@ -7,8 +7,9 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
 
-from toolkit.training.batches import Batch, Collate, Draw, load_batches
 from toolkit.training.distributed import gather_objects
+from toolkit.training.loader import Batch, Collate, load_batches
+from toolkit.training.sampler import SampleKey
 
 EVALUATION_EPOCH = 2**31  # masks of held-out text are seeded as of an epoch that training never reaches
 
@@ -23,16 +24,25 @@ def evaluation_batches(
     Processes that share the parameters of a model out among them can only compute together.
     """
 
-    def draws() -> Iterator[list[Draw]]:
+    def keys() -> Iterator[list[SampleKey]]:
         for start in range(0, len(rows), accelerator.num_processes * batch_size):
             start += accelerator.process_index * batch_size
             if start < len(rows):
-                yield [Draw(0, EVALUATION_EPOCH, index) for index in range(start, min(start + batch_size, len(rows)))]
+                yield [
+                    SampleKey(0, EVALUATION_EPOCH, index) for index in range(start, min(start + batch_size, len(rows)))
+                ]
             elif in_step:
-                yield [Draw(0, EVALUATION_EPOCH, 0, counts=False)]
+                yield [SampleKey(0, EVALUATION_EPOCH, 0, counts=False)]
 
-    for batch in load_batches(rows, draws(), collate):
+    for batch in load_batches(rows, keys(), collate):
         yield send_to_device(batch, accelerator.device)
+
+
+def batches_in_order(rows, collate: Collate, batch_size: int) -> Iterator[Batch]:
+    """Batches of all rows, in order, in this process."""
+    starts = range(0, len(rows), batch_size)
+    keys = ([SampleKey(0, 0, i) for i in range(start, min(start + batch_size, len(rows)))] for start in starts)
+    return load_batches(rows, keys, collate)
 
 
 @torch.no_grad()

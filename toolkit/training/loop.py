@@ -16,26 +16,16 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, send_to_device
 
 from toolkit.errors import InputError, Interrupted
-from toolkit.reports.progress import Progress
-from toolkit.reports.results import LOG_FILE
+from toolkit.runs.progress import Progress
+from toolkit.runs.results import LOG_FILE
 from toolkit.training.arguments import TrainingArguments
-from toolkit.training.batches import (
-    Batch,
-    Collate,
-    Draw,
-    ExampleStream,
-    RowStream,
-    load_batches,
-    seed_torch,
-    split_draws,
-)
 from toolkit.training.checkpoints import (
     REPEAT_OR_START_ANEW,
     TrainingState,
@@ -59,7 +49,9 @@ from toolkit.training.distributed import (
     share_out,
     sum_over_processes,
 )
-from toolkit.training.optimizers import MuonWithAdamW, matrices_of_layers
+from toolkit.training.loader import Batch, Collate, StreamedDataset, load_batches
+from toolkit.training.optimizers import MuonWithAdamW, ParameterOptions, matrices_of_layers
+from toolkit.training.sampler import BatchSampler, SampleKey, seed_torch, split_batch
 from toolkit.training.signals import Signals, failures_explained
 
 SAVE_SECONDS = 600  # between checkpoints, where no flag says how many steps
@@ -71,18 +63,18 @@ class Budget:
 
     max_steps: int | None = None
     max_minutes: float | None = None
-    max_examples: int | None = None  # the last step of an epoch budget may hold fewer examples than the others
+    max_samples: int | None = None  # the last step of an epoch budget may hold fewer examples than the others
 
     @classmethod
-    def of(cls, arguments: TrainingArguments, num_examples: int) -> "Budget":
+    def of(cls, arguments: TrainingArguments, num_samples: int) -> "Budget":
         limits = (arguments.max_steps, arguments.num_train_epochs, arguments.max_minutes)
         if all(limit is None for limit in limits):
             raise InputError("how long to train? give --max_steps, --num_train_epochs or --max_minutes")
         if arguments.num_train_epochs is None:
             return cls(arguments.max_steps, arguments.max_minutes)
-        max_examples = max(1, round(arguments.num_train_epochs * num_examples))
-        steps = math.ceil(max_examples / arguments.batch_size)
-        return cls(min(steps, arguments.max_steps or steps), arguments.max_minutes, max_examples)
+        max_samples = max(1, round(arguments.num_train_epochs * num_samples))
+        steps = math.ceil(max_samples / arguments.batch_size)
+        return cls(min(steps, arguments.max_steps or steps), arguments.max_minutes, max_samples)
 
     def progress(self, step: int, seconds: float) -> float:
         """From 0 at the start to 1 at the end."""
@@ -92,13 +84,6 @@ class Budget:
         if self.max_minutes is not None:
             shares.append(seconds / (60 * self.max_minutes))
         return min(1.0, max(shares))
-
-
-class Pace(NamedTuple):
-    """How fast a parameter learns: its share of the learning rate, and the share of the run that it first sits out."""
-
-    scale: float = 1.0
-    start: float = 0.0
 
 
 def learning_rate_factor(progress: float, warmup_ratio: float, start: float = 0.0) -> float:
@@ -132,14 +117,14 @@ def train(
     item: str = "token",
     num_evaluations: int = 10,
     consecutive: int = 1,
-    pace: Callable[[str], Pace] = lambda name: Pace(),
+    options: Callable[[str], ParameterOptions] = lambda name: ParameterOptions(),
 ) -> TrainingResult:
     """Train `model` and leave it, with its processor, in `output_dir`.
 
     Args:
         model: a `PreTrainedModel` whose output has a `loss`, the mean over the batch's `num_targets`.
-        rows: a `datasets.Dataset`, or a `RowStream`.
-        collate: from rows and their draws to a batch.
+        rows: a `datasets.Dataset`, or a `StreamedDataset`.
+        collate: from rows and their keys to a batch.
         best_dir: where to leave it instead.
         lengths: of the rows, to batch similar ones together.
         evaluate: gives figures; the weights that do best by the figure `better` are kept. A figure called `loss` is
@@ -148,7 +133,7 @@ def train(
         num_evaluations: in the run, where `arguments.eval_steps` does not say.
         consecutive: so many neighbouring rows follow each other in as many steps, each with the `state` (examples, …)
             of the output for the one before. Batches have to divide evenly among processes and accumulation steps.
-        pace: how fast the parameter of a name learns.
+        options: the options of the parameter of a name.
 
     Raises `InputError` where there is nothing to train on or the loss is no number, `Interrupted` after a signal.
     """
@@ -162,14 +147,14 @@ def train(
     num_parts = arguments.gradient_accumulation_steps
     num_shares = accelerator.num_processes * num_parts
     mine = slice(accelerator.process_index * num_parts, (accelerator.process_index + 1) * num_parts)
-    stream = ExampleStream(
+    sampler = BatchSampler(
         len(rows),
         arguments.batch_size,
         arguments.seed,
         lengths,
-        budget.max_examples,
+        budget.max_samples,
         consecutive,
-        shuffles=not isinstance(rows, RowStream),
+        shuffles=not isinstance(rows, StreamedDataset),
     )
     order = {
         "num_examples": len(rows),
@@ -179,7 +164,7 @@ def train(
     }
     if accelerator.device.type == "cpu":
         keep_freed_memory()
-    wrapped, optimizer, state, carried = _prepare(model, arguments, output_dir, order, pace, accelerator)
+    wrapped, optimizer, state, carried = _prepare(model, arguments, output_dir, order, options, accelerator)
     log_path = output_dir / LOG_FILE if is_main else Path(os.devnull)
     if is_main:
         best_dir.mkdir(parents=True, exist_ok=True)
@@ -196,13 +181,13 @@ def train(
 
     resumed_at = seconds = saved_at = state.seconds
 
-    def my_draws(step: int) -> Iterator[list[Draw]]:
+    def my_batches(step: int) -> Iterator[list[SampleKey]]:
         while budget.max_steps is None or step < budget.max_steps:
-            draws = [draw._replace(progress=budget.progress(step, seconds)) for draw in stream.draws(step)]
-            yield from split_draws(draws, accelerator.num_processes * num_parts)[mine]
+            keys = sampler.batch(step, budget.progress(step, seconds))
+            yield from split_batch(keys, accelerator.num_processes * num_parts)[mine]
             step += 1
 
-    batches = load_batches(rows, my_draws(state.step), collate, arguments.dataloader_num_workers)
+    batches = load_batches(rows, my_batches(state.step), collate, arguments.dataloader_num_workers)
     start = time.monotonic() - resumed_at
     progress = budget.progress(state.step, seconds)
     num_items = 0
@@ -290,7 +275,7 @@ def train(
 
 
 def _prepare(
-    model, arguments: TrainingArguments, output_dir: Path, order: dict[str, int], pace, accelerator: Accelerator
+    model, arguments: TrainingArguments, output_dir: Path, order: dict[str, int], options, accelerator: Accelerator
 ) -> tuple[Any, Any, TrainingState, torch.Tensor | None]:
     """Model, optimiser, state and what the model carries on, as in the checkpoint if there is one to go on from."""
     model.to(accelerator.device)
@@ -313,7 +298,7 @@ def _prepare(
     is_shared_out = accelerator.is_fsdp2  # on CPUs accelerate forgets it at `prepare`
     if is_shared_out:
         share_out(model, accelerator.state.fsdp_plugin)
-    optimizer = _make_optimizer(model, arguments, pace, accelerator)
+    optimizer = _make_optimizer(model, arguments, options, accelerator)
     if arguments.fp16:
         accelerator.scaler = torch.amp.GradScaler(accelerator.device.type)
     groups = [list(group["params"]) for group in optimizer.param_groups]
@@ -432,27 +417,30 @@ def _tracking(accelerator: Accelerator, arguments: TrainingArguments, output_dir
             tracker.finish()
 
 
-def _make_optimizer(model, arguments: TrainingArguments, pace, accelerator: Accelerator) -> torch.optim.Optimizer:
+def _make_optimizer(model, arguments: TrainingArguments, options, accelerator: Accelerator) -> torch.optim.Optimizer:
     if arguments.optim != "muon":
-        groups = _parameter_groups(model, arguments.weight_decay, pace)
+        groups = _parameter_groups(model, arguments.weight_decay, options)
         if arguments.optim == "sgd":
             return torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True)
         return torch.optim.AdamW(groups, lr=0.0, fused=True)
     if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
         raise InputError("--optim muon: needs whole matrices, which FSDP2 and DeepSpeed cut up; use adamw")
-    groups = _parameter_groups(model, arguments.weight_decay, pace, matrices_of_layers(model))
+    groups = _parameter_groups(model, arguments.weight_decay, options, matrices_of_layers(model))
     in_float32 = accelerator.device.type == "cpu" and not arguments.bf16
     return MuonWithAdamW(groups, lr=0.0, dtype=torch.float32 if in_float32 else torch.bfloat16)
 
 
 def _parameter_groups(
-    model, weight_decay: float, pace: Callable[[str], Pace], of_muon: Collection[torch.nn.Parameter] = ()
+    model,
+    weight_decay: float,
+    options: Callable[[str], ParameterOptions],
+    of_muon: Collection[torch.nn.Parameter] = (),
 ) -> list[dict]:
     """Parameters of one pace and optimiser; weight decay for matrices, none for biases, norms and other vectors."""
     groups: dict[tuple, list] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            key = (*pace(name), weight_decay if parameter.ndim >= 2 else 0.0, parameter in of_muon)
+            key = (*options(name), weight_decay if parameter.ndim >= 2 else 0.0, parameter in of_muon)
             groups.setdefault(key, []).append(parameter)
     return [
         {"params": parameters, "scale": scale, "start": start, "weight_decay": decay, "muon": muon}

@@ -7,6 +7,7 @@ is of Liu et al. (2025), "Muon is scalable for LLM training", https://arxiv.org/
 """
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -14,6 +15,18 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from toolkit.errors import InputError
 
 NEWTON_SCHULZ, NUM_ITERATIONS = (3.4445, -4.7750, 2.0315), 5  # coefficients of x, x³ and x⁵, of Jordan et al.
+
+
+class ParameterOptions(NamedTuple):
+    """Options of a group of parameters.
+
+    Attributes:
+        scale: Factor of the learning rate (layer-wise learning-rate decay).
+        start: Fraction of the run in which the parameters stay frozen at first (head-only warm-up).
+    """
+
+    scale: float = 1.0
+    start: float = 0.0
 
 
 class MuonWithAdamW(torch.optim.Optimizer):

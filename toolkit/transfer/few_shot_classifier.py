@@ -27,12 +27,12 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 
 from toolkit.errors import InputError, first_line
 from toolkit.hub.download import local_copy
-from toolkit.transfer.encoders import FEW_SHOT_FILE
+from toolkit.models.families import FEW_SHOT_FILE
 from toolkit.transfer.episodes import draw_episodes
 
 METHODS = ("prototype", "nearest", "linear", "lp-ft", "contrastive")
-OF_DISTANCE = ("prototype", "nearest")  # the others end in a linear head
-OF_ENCODER = ("lp-ft", "contrastive")  # those that change it
+DISTANCE_METHODS = ("prototype", "nearest")  # the others end in a linear head
+FINE_TUNING_METHODS = ("lp-ft", "contrastive")  # those that change it
 METRICS = ("cosine", "euclidean", "sqeuclidean")  # as scipy calls them
 ARRAYS = ("mean", "support", "targets", "is_labelled")  # what is saved of what was learned
 SUREST = 2 / 3  # of the unlabelled items given to a class
@@ -113,7 +113,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self.is_multi_label_ = np.ndim(y) == 2
         if self.is_multi_label_:
             classes, targets = np.arange(y.shape[1]), y.astype(bool)
-            if self.method in OF_DISTANCE:
+            if self.method in DISTANCE_METHODS:
                 raise InputError(f"method {self.method}: expected one label an example; with several, use linear")
             if self.rounds:
                 raise InputError(f"rounds {self.rounds}: expected one label an example")
@@ -126,7 +126,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             raise InputError(f"rounds {self.rounds}: need unlabelled items")
         self.threshold_: float | None = None
         self._load_encoder()
-        if self.method in OF_ENCODER:
+        if self.method in FINE_TUNING_METHODS:
             self._tune(X, targets, unlabelled)
         features, usual = self._centred_features(X, unlabelled)
         self._learn(classes, self._placed(features), targets, np.ones(len(targets), dtype=bool))
@@ -222,7 +222,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         shots = int(self.targets_[self.is_labelled_].sum(axis=0).min())
         if ways < 2:
             raise InputError(f"calibrate: {num_held_out} held-out classes, expected four or more")
-        method = self.method if self.method in OF_DISTANCE else "linear"
+        method = self.method if self.method in DISTANCE_METHODS else "linear"
         alike = {"encoder": None, "method": method, "centre": False, "rounds": 0, "reject": False}
         twin, ids = FewShotClassifier(**{**self.get_params(), **alike}), np.repeat(np.arange(ways), shots)
         known, unknown = [], []
@@ -241,7 +241,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         """
         from safetensors.numpy import save_file
 
-        from toolkit.reports.results import write_json
+        from toolkit.runs.output import write_json
         from toolkit.training.checkpoints import save_model
 
         check_is_fitted(self)
@@ -254,8 +254,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             "threshold": self.threshold_,
             "is_multi_label": self.is_multi_label_,
         }
-        if self._featuriser is not None:
-            save_model(folder, self._as_model(), self._featuriser.processor)
+        if self._featurizer is not None:
+            save_model(folder, self._as_model(), self._featurizer.processor)
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / ARRAYS_FILE)
         write_json(folder / FEW_SHOT_FILE, config)  # last: with it the folder is whole
 
@@ -292,61 +292,60 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         """A `PreTrainedModel` around the encoder that gives the same logits."""
         import torch
 
-        from toolkit.models.few_shot import (
-            FewShotConfig,
-            FewShotForImageClassification,
-            FewShotForSequenceClassification,
-        )
+        from toolkit.models import few_shot
 
-        encoder, reads_texts = self._featuriser.model, self.reads == "texts"
-        is_linear = self.method not in OF_DISTANCE
+        modality, processor = self._featurizer.modality, self._featurizer.processor
+        encoder, pool = self._featurizer.model, self._featurizer.pool
+        if modality.few_shot_head is None:
+            raise InputError(f"a few-shot classifier of {modality.name} items cannot be saved")
+        is_linear = self.method not in DISTANCE_METHODS
         points, biases = self._head if is_linear else (self._points, None)
         names = [str(name) for name in self.classes_]
-        config = FewShotConfig(
+        config = few_shot.FewShotConfig(
             encoder=encoder.config.to_dict(),
             hidden_size=points.shape[1],
             metric="linear" if is_linear else self.metric,
             normalise=self.normalise,
             scale=self.scale,
             num_points=len(points),
-            num_tokens=len(self._featuriser.processor) if reads_texts else None,
+            num_tokens=len(processor) if hasattr(pool, "weights") else None,
             id2label=dict(enumerate(names)),
             label2id={name: place for place, name in enumerate(names)},
             problem_type="multi_label_classification" if self.is_multi_label_ else "single_label_classification",
         )
-        model = (FewShotForSequenceClassification if reads_texts else FewShotForImageClassification)(config, encoder)
+        model = getattr(few_shot, modality.few_shot_head)(config, encoder)
         learned = {"mean": self.mean_, "points": points, "biases": biases, "classes": self._owners}
         learned = {name: torch.from_numpy(array) for name, array in learned.items() if array is not None}
-        if reads_texts:
-            learned["token_weights"], learned["continues"] = self._featuriser.token_weights
+        if hasattr(pool, "weights"):
+            learned |= {"token_weights": pool.weights, "continues": pool.continues}
         with torch.no_grad():
             for name, value in learned.items():
                 getattr(model, name).copy_(value)
         return model.eval()
 
     @property
-    def reads(self) -> str:
-        """What an item is: one of `texts`, `images` or `features`."""
+    def modality(self) -> Any:
+        """What an item is, one of `MODALITIES`; None for features."""
         check_is_fitted(self)
-        return "features" if self._featuriser is None else self._featuriser.reads
+        return None if self._featurizer is None else self._featurizer.modality
 
     @property
     def num_parameters(self) -> int:
         """Of the encoder."""
         check_is_fitted(self)
-        return 0 if self._featuriser is None else self._featuriser.model.num_parameters()
+        return 0 if self._featurizer is None else self._featurizer.model.num_parameters()
 
     def _load_encoder(self) -> None:
-        self._featuriser: Any = None
+        self._featurizer: Any = None
         if self.encoder is not None:
-            from toolkit.transfer.features import load_featuriser
+            from toolkit.transfer.features import load_featurizer
 
-            self._featuriser = load_featuriser(self.encoder, self.batch_size)
+            self._featurizer = load_featurizer(self.encoder, self.batch_size)
 
     def _features(self, items) -> np.ndarray:
-        if self._featuriser is None:
+        if self._featurizer is None:
             return validate_data(self, items, reset=False)
-        return self._featuriser([items] if isinstance(items, str) else items)
+        return self._featurizer([items] if isinstance(items, str) else items)
 
     def _centred_features(self, examples, unlabelled) -> tuple[np.ndarray, np.ndarray]:
         """Those of the examples and of the unlabelled items, where there are any, else of the examples again; `mean_`
@@ -366,19 +365,19 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
         from toolkit.transfer.few_shot_tuning import tune
 
-        if self._featuriser is None:
+        if self._featurizer is None:
             raise InputError(f"method {self.method}: needs an encoder to fine-tune, not features")
         head, place = None, None
         if self.method == "lp-ft":
             features, _ = self._centred_features(examples, unlabelled)
             head = _fit_linear(self._placed(features), targets, self.C, self.is_multi_label_)
-            mean = torch.from_numpy(self.mean_).to(self._featuriser.model.device)
+            mean = torch.from_numpy(self.mean_).to(self._featurizer.model.device)
 
             def place(features: torch.Tensor) -> torch.Tensor:
                 return torch.nn.functional.normalize(features - mean) if self.normalise else features - mean
 
         tune(
-            self._featuriser,
+            self._featurizer,
             examples,
             targets,
             max_steps=self.max_steps,
@@ -417,7 +416,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             self._head = _fit_linear(placed, targets, self.C, self.is_multi_label_)
 
     def _logits(self, placed: np.ndarray) -> np.ndarray:
-        if self.method not in OF_DISTANCE:
+        if self.method not in DISTANCE_METHODS:
             weights, biases = self._head
             return placed @ weights.T + biases
         if self.metric == "cosine":
@@ -428,7 +427,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
     def _confidence(self, logits: np.ndarray) -> np.ndarray:
         """(N,): how much an item is like the class that it is most like."""
-        return (logits if self.method in OF_DISTANCE else softmax(logits, axis=1)).max(axis=1)
+        return (logits if self.method in DISTANCE_METHODS else softmax(logits, axis=1)).max(axis=1)
 
     def _refuse_many_labels(self) -> None:
         if self.is_multi_label_:

@@ -28,9 +28,9 @@ from transformers.utils import ModelOutput
 
 from toolkit.models.contrastive import pair_loss
 from toolkit.training.arguments import TrainingArguments
-from toolkit.training.batches import Draw, seed_of
 from toolkit.training.loop import train
-from toolkit.transfer.features import Featuriser
+from toolkit.training.sampler import SampleKey
+from toolkit.transfer.features import Featurizer
 
 CLASSES_OF_A_STEP, FEWEST_EXAMPLES_OF_A_STEP = 24, 16
 TEMPERATURE = 0.1
@@ -48,39 +48,41 @@ def contrastive_loss(features: torch.Tensor, targets: torch.Tensor) -> torch.Ten
 class CollateClasses:
     """Rows with a `class` to a batch of some examples of each."""
 
-    featuriser: Featuriser
+    featurizer: Featurizer
     rows: list[dict[str, Any]]  # of examples
     targets: np.ndarray  # (examples, C)
     per_class: int
     seed: int
 
-    def __call__(self, rows: list[dict], draws: Sequence[Draw]) -> dict[str, Any]:
+    def __call__(self, rows: list[dict], keys: Sequence[SampleKey]) -> dict[str, Any]:
         chosen = set()
-        for row, draw in zip(rows, draws, strict=True):
+        for row, key in zip(rows, keys, strict=True):
             of_class = np.flatnonzero(self.targets[:, row["class"]])
-            rng = np.random.default_rng(seed_of(self.seed, draw))
+            rng = np.random.default_rng(key.seed(self.seed))
             chosen |= set(rng.permutation(of_class)[: self.per_class].tolist())
         examples = sorted(chosen)
-        inputs = self.featuriser.collate([self.rows[example] for example in examples])
+        inputs = self.featurizer.modality.collate(
+            [self.rows[example] for example in examples], self.featurizer.processor
+        )
         targets = torch.from_numpy(self.targets[examples]).float()
         return {**inputs, "targets": targets, "num_targets": len(examples), "num_items": len(examples)}
 
 
 class Tuned(PreTrainedModel):
-    """The encoder of a featuriser with a loss; with a `head`, (weights (C, D), biases (C,)), that of its logits."""
+    """The encoder of a featurizer with a loss; with a `head`, (weights (C, D), biases (C,)), that of its logits."""
 
     _supports_sdpa = _supports_attention_backend = True  # whatever its encoder was loaded with
 
-    def __init__(self, featuriser: Featuriser, place, head: tuple[np.ndarray, np.ndarray] | None):
-        super().__init__(featuriser.model.config)
-        self.encoder = featuriser.model
-        self.features_of, self.place, self.head = featuriser.features_of, place, None
+    def __init__(self, featurizer: Featurizer, place, head: tuple[np.ndarray, np.ndarray] | None):
+        super().__init__(featurizer.model.config)
+        self.encoder = featurizer.model
+        self.pool, self.place, self.head = featurizer.pool, place, None
         if head is not None:
             self.head = nn.Linear(*head[0].T.shape)
             self.head.weight.data, self.head.bias.data = (torch.from_numpy(part).float() for part in head)
 
     def forward(self, targets: torch.Tensor, **inputs: torch.Tensor) -> ModelOutput:
-        features = self.features_of(inputs)
+        features = self.pool(inputs)
         if self.head is None:
             return ModelOutput(loss=contrastive_loss(features, targets))
         logits = self.head(self.place(features))
@@ -90,7 +92,7 @@ class Tuned(PreTrainedModel):
 
 
 def tune(
-    featuriser: Featuriser,
+    featurizer: Featurizer,
     items: Sequence[Any],
     targets: np.ndarray,
     *,
@@ -100,17 +102,17 @@ def tune(
     place=None,
     head: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> None:
-    """Change the encoder of `featuriser` by the examples `items`, whose `targets` are (examples, C), 0 or 1.
+    """Change the encoder of `featurizer` by the examples `items`, whose `targets` are (examples, C), 0 or 1.
 
     Without a `head` by contrast, else by that linear head on what `place` makes of features.
     """
     import datasets
 
     if learning_rate is None:
-        learning_rate = RATE if featuriser.first_word_id is None else RATE_OF_WORD_VECTORS
+        learning_rate = RATE_OF_WORD_VECTORS if featurizer.has_static_vectors else RATE
     num_classes = targets.shape[1]
     per_class = max(2, -(-FEWEST_EXAMPLES_OF_A_STEP // num_classes))
-    collate = CollateClasses(featuriser, featuriser.rows(items), targets, per_class, seed)
+    collate = CollateClasses(featurizer, featurizer.encode(items), targets, per_class, seed)
     arguments = TrainingArguments(
         max_steps=max_steps,
         batch_size=min(num_classes, CLASSES_OF_A_STEP),
@@ -120,11 +122,11 @@ def tune(
     classes = datasets.Dataset.from_dict({"class": list(range(num_classes))})
     with tempfile.TemporaryDirectory() as folder:
         train(
-            Tuned(featuriser, place, head),
+            Tuned(featurizer, place, head),
             classes,
             collate,
             arguments,
             folder,
-            item=featuriser.reads.removesuffix("s"),
+            item=featurizer.modality.name,
         )
-    featuriser.model.eval()
+    featurizer.model.eval()

@@ -23,7 +23,8 @@ from sklearn.linear_model import Ridge
 from sklearn.utils.validation import check_is_fitted
 
 from toolkit.errors import InputError
-from toolkit.transfer.features import Featuriser, load_featuriser
+from toolkit.modalities import MODALITIES
+from toolkit.transfer.features import Featurizer, load_featurizer
 from toolkit.transfer.few_shot_classifier import FewShotClassifier
 
 NUM_TRIALS = 5
@@ -70,13 +71,13 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):
     ) -> "ZeroShotClassifier":
         """`descriptions` has a text for each class; `X` (S,) are labelled examples of some of them, `y` (S,) their
         classes. Features are centred on the `unlabelled` items, or else on what there is. Raises `InputError`."""
-        self._featuriser = load_featuriser(self.encoder, self.batch_size)
+        self._featurizer = load_featurizer(self.encoder, self.batch_size)
         self.fit_features(
             list(descriptions),
-            reader_of_descriptions(self._featuriser, self.label_encoder)(list(descriptions.values())),
-            self._featuriser(X) if len(X) else None,
+            encoder_of_descriptions(self._featurizer, self.label_encoder)(list(descriptions.values())),
+            self._featurizer(X) if len(X) else None,
             y,
-            None if unlabelled is None else self._featuriser(unlabelled),
+            None if unlabelled is None else self._featurizer(unlabelled),
         )
         return self
 
@@ -121,7 +122,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):
     def logits(self, X) -> np.ndarray:
         """(N, C): ten times the cosine, less the penalty of classes with examples."""
         check_is_fitted(self)
-        return self.logits_of(self._featuriser([X] if isinstance(X, str) else X))
+        return self.logits_of(self._featurizer([X] if isinstance(X, str) else X))
 
     def logits_of(self, features: np.ndarray) -> np.ndarray:
         """(N, C), of features (N, D)."""
@@ -165,10 +166,10 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):
         return float(np.median(PENALTIES[means >= means.max() - 1e-9]))
 
 
-def reader_of_descriptions(featuriser: Featuriser, label_encoder: str | None) -> Featuriser:
+def encoder_of_descriptions(featurizer: Featurizer, label_encoder: str | None) -> Featurizer:
     """That of the items, or another one. Raises `InputError` where it reads images."""
-    found = featuriser if label_encoder is None else load_featuriser(label_encoder, featuriser.batch_size)
-    if found.reads != "texts":
+    found = featurizer if label_encoder is None else load_featurizer(label_encoder, featurizer.batch_size)
+    if found.modality.name != "text":
         raise InputError(f"{found.name}: reads images; an encoder of texts has to read the descriptions")
     return found
 
@@ -206,7 +207,7 @@ class EntailmentClassifier(ClassifierMixin, BaseEstimator):
 
         if "{}" not in self.hypothesis:
             raise InputError(f"hypothesis {self.hypothesis!r}: expected {{}} where the description goes")
-        model, tokenizer = load_encoder(self.model, "AutoModelForSequenceClassification")
+        model, tokenizer = load_encoder(self.model, "AutoModelForSequenceClassification", MODALITIES["text"])
         self._pipeline: ZeroShotClassificationPipeline = pipeline(
             "zero-shot-classification", model=model, tokenizer=tokenizer
         )

@@ -2,7 +2,8 @@
 
 import sys
 import time
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 
 class Progress:
@@ -48,6 +49,20 @@ class Progress:
         shares = [self.step / self.max_steps] if self.max_steps else []
         shares += [self.seconds / (60 * self.max_minutes)] if self.max_minutes else []
         return _clock(self.seconds * (1 / max(shares) - 1))
+
+
+T = TypeVar("T")
+
+
+def with_progress(batches: Iterable[T], num_batches: int, enabled: bool) -> Iterator[T]:
+    """The batches, with a progress bar or lines while they are used."""
+    start = time.monotonic()
+    with Progress(num_batches, None, enabled) as progress:
+        for step, batch in enumerate(batches, start=1):
+            yield batch
+            seconds = time.monotonic() - start
+            progress.advance(step, seconds)
+            progress.show(step, {"steps_per_second": step / seconds})
 
 
 class Parts:

@@ -1,0 +1,314 @@
+"""Fine-tune an encoder on a task: load, build, encode, train, predict, score, record.
+
+Discriminative learning rates are of Howard & Ruder (2018), https://arxiv.org/abs/1801.06146; training the head before
+the encoder (LP-FT) is of Kumar, Raghunathan, Jones, Ma & Liang (2022), https://arxiv.org/abs/2202.10054.
+"""
+
+import dataclasses
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.task import FinetuneArguments, Task
+from toolkit.data.rows import take_subset
+from toolkit.data.sources import SAMPLE
+from toolkit.errors import InputError
+from toolkit.models.families import SCRATCH
+from toolkit.runs.arguments import to_flags, with_flags
+from toolkit.runs.output import check_output_dir, create_output_dir, write_json
+from toolkit.runs.results import (
+    PREDICTIONS_FILE,
+    RESULTS_FILE,
+    Stopwatch,
+    finished_run,
+    read_results,
+    write_results,
+)
+
+SEEN_FILE = "seen_in_training.txt"
+CONFUSION_FILE = "confusion_matrix.png"
+VALIDATION_SHARE = 0.1  # of the training data, if a source has no validation split
+DEFAULT_EPOCHS, DEFAULT_MIN_STEPS = 10, 400
+NUM_EVALUATIONS = 5  # while training: an evaluation on much validation data takes as long as many steps
+
+
+def finetune(task: Task, arguments: FinetuneArguments, with_picture: bool = True) -> dict[str, Any]:
+    """Fine-tune the encoder under the task's head, and score the weights that are best on validation data on the test
+    split.
+
+    Without a test split the figures are those of the validation split, and the record says so.
+
+    Args:
+        task: The task.
+        arguments: Its arguments.
+        with_picture: Whether the confusion matrix is drawn.
+
+    Returns:
+        The record in `results.json`; with `resume`, that of a finished run in the output folder.
+    """
+    from toolkit.hub.upload import push_run
+
+    record = finished_run(arguments)
+    if record is None:
+        run = _finetune_with_each_rate if arguments.transfer.learning_rates else _finetune
+        record = run(task, arguments, with_picture)
+    push_run(arguments.output.output_dir, arguments.hub.push_to_hub)
+    return record
+
+
+def _finetune(task: Task, arguments: FinetuneArguments, with_picture: bool) -> dict[str, Any]:
+    import torch
+
+    from tasks.inference import predict
+    from toolkit.training.distributed import make_accelerator
+
+    output_dir = check_output_dir(arguments.output, arguments.training.resume)
+    accelerator = make_accelerator()
+    accelerator.wait_for_everyone()  # all processes check the folder before the main process writes to it
+    stopwatch = Stopwatch()
+    rows = load_splits(task, arguments)
+    labels, seen = _labels(task, arguments, rows["train"]), task.seen(rows["train"])
+
+    torch.manual_seed(arguments.training.seed)
+    fields = {"toolkit_task": task.name, **labels, **task.config_fields(arguments)}
+    model, processor = task.load_model(arguments, rows["train"], **fields)
+    if arguments.encoder.freeze:
+        _freeze_encoder(model)
+    encoded = {name: task.encode(split, processor, model) for name, split in rows.items()}
+
+    def evaluate(accelerator) -> dict[str, float]:
+        predictions = predict(task, model, processor, encoded["validation"], accelerator)
+        figures = task.figures(task.references(rows["validation"]), predictions, rows["validation"], seen)
+        if arguments.metric not in figures:
+            raise InputError(f"--figure {arguments.metric}: not defined on the validation data, with one label only")
+        return {name: figure.value for name, figure in figures.items() if not name.startswith("f1_")}
+
+    if accelerator.is_main_process:
+        create_output_dir(arguments.output, arguments.training.resume)
+    result = _train(task, model, processor, encoded, arguments, evaluate, accelerator)
+    model = type(model).from_pretrained(output_dir).to(accelerator.device).eval()
+    scores, predictions = {}, {}
+    for split in [name for name in ("validation", "test") if name in encoded]:
+        predictions[split] = predict(task, model, processor, encoded[split], accelerator)
+        if split == "validation" and task.tune_threshold(model, rows[split], predictions[split], arguments):
+            if accelerator.is_main_process:
+                model.config.save_pretrained(output_dir)
+            predictions[split] = predict(task, model, processor, encoded[split], accelerator)
+        figures = task.figures(task.references(rows[split]), predictions[split], rows[split], seen)
+        scores[split] = {name: figure.interval() for name, figure in figures.items()}
+    split = "test" if "test" in scores else "validation"
+    if split == "validation":
+        say(f"{arguments.data.data} has no test split, these figures are of its validation split", accelerator)
+    record = {
+        "task": task.name,
+        "modality": task.modality_name,
+        "dataset": arguments.data.data,
+        "split": split,
+        "n": len(rows[split]),
+        "metrics": scores[split],
+        "validation_metrics": scores["validation"],
+        "seed": arguments.training.seed,
+        "encoder": arguments.encoder.encoder,
+        "train_size": len(rows["train"]),
+        "num_steps": result.num_steps,
+        "training_seconds": result.seconds,
+        "parameters": model.num_parameters(),
+        "throughput": result.throughput,
+        "throughput_unit": f"{task.item}s/s",
+        "deterministic": result.deterministic,
+        "arguments": to_flags(arguments),
+    }
+    if arguments.data.data == SAMPLE:
+        record["sample_license"] = task.sample_license
+    if accelerator.is_main_process:
+        _write_outputs(task, output_dir, rows[split], predictions[split], seen, with_picture)
+        record = write_results(output_dir / RESULTS_FILE, stopwatch, **record)
+    accelerator.wait_for_everyone()
+    return record
+
+
+def load_splits(task: Task, arguments: FinetuneArguments) -> dict[str, Any]:
+    """Training rows, as many as the arguments say, validation rows, and test rows if the source has them.
+
+    Raises:
+        InputError: The source is malformed, or has too few examples to hold some out for validation.
+    """
+    flags = arguments.data
+    splits = task.splits(flags.data)
+    train_rows = task.load(flags.data, "train" if "train" in splits else None, arguments.columns)
+    if "validation" in splits:
+        validation_rows = task.load(flags.data, "validation", arguments.columns)
+    else:
+        num_held_out = max(1, round(VALIDATION_SHARE * len(train_rows)))
+        if num_held_out >= len(train_rows):
+            raise InputError(f"{flags.data}: {len(train_rows)} examples, too few to train and validate on")
+        shuffled = train_rows.shuffle(seed=flags.subset_seed)
+        validation_rows = shuffled.select(range(num_held_out))
+        train_rows = shuffled.select(range(num_held_out, len(shuffled)))
+    labels = task.label_of_each(train_rows) if flags.per_class else None
+    train_rows = take_subset(train_rows, flags.train_size, flags.subset_seed, labels)
+    test_rows = {"test": task.load(flags.data, "test", arguments.columns)} if "test" in splits else {}
+    return {"train": train_rows, "validation": validation_rows, **test_rows}
+
+
+def _labels(task: Task, arguments: FinetuneArguments, train_rows) -> dict[str, Any]:
+    """The labels as fields of the configuration. Raises `InputError` if there is only one."""
+    labels = task.labels(train_rows)
+    if labels is None:
+        return {}
+    if len(labels) < 2:
+        raise InputError(f"{arguments.data.data}: the only label is {labels[0]}, expected two or more")
+    return {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+
+
+def _freeze_encoder(model) -> None:
+    """Freeze all parameters but the head's; a pooler, which pretraining leaves untrained, belongs to the head."""
+    from toolkit.transfer.encoders import layer_depths
+
+    depths = layer_depths(model)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(depths[name] == 0)
+
+
+def _train(task: Task, model, processor, encoded: dict[str, Any], arguments: FinetuneArguments, evaluate, accelerator):
+    """Fit the head of a frozen encoder if the task can do so at once, else train; returns the `TrainingResult`."""
+    from toolkit.training.loop import train
+
+    if arguments.encoder.freeze and (result := _fit_head(task, model, processor, encoded, arguments, accelerator)):
+        return result
+    return train(
+        model,
+        encoded["train"],
+        Collate(task, processor, arguments),
+        _with_default_budget(arguments, len(encoded["train"])),
+        Path(arguments.output.output_dir),
+        processor=processor,
+        lengths=task.lengths(encoded["train"]),
+        evaluate=evaluate,
+        better=arguments.metric,
+        item=task.item,
+        num_evaluations=NUM_EVALUATIONS,
+        options=_parameter_options(model, arguments),
+    )
+
+
+def _fit_head(task: Task, model, processor, encoded: dict[str, Any], arguments: FinetuneArguments, accelerator):
+    from toolkit.training.checkpoints import save_model
+    from toolkit.training.loop import TrainingResult
+
+    model.to(accelerator.device)
+    stopwatch = Stopwatch()
+    if not task.fit_head(model, processor, encoded, arguments.encoder.encoder.startswith(SCRATCH)):
+        return None
+    seconds = stopwatch.seconds
+    save_model(Path(arguments.output.output_dir), model, processor, writes=accelerator.is_main_process)
+    accelerator.wait_for_everyone()
+    return TrainingResult(0, seconds, len(encoded["train"]) / seconds, deterministic=True)
+
+
+@dataclass(frozen=True)
+class Collate:
+    """Collates encoded rows of a task; a class, so that it can be sent to worker processes."""
+
+    task: Task
+    processor: Any
+    arguments: FinetuneArguments | None = None  # to train; None to evaluate
+
+    def __call__(self, encoded: list[dict], keys) -> dict[str, Any]:
+        return self.task.collate(encoded, keys, self.processor, self.arguments)
+
+
+def _parameter_options(model, arguments: FinetuneArguments) -> Callable:
+    """The options of each parameter, by its name: layer-wise learning rates, and a warm-up of the head alone.
+
+    All of a scratch encoder learns at the full rate from the start, or the comparison would be unfair.
+    """
+    from toolkit.training.optimizers import ParameterOptions
+    from toolkit.transfer.encoders import layer_depths
+
+    depths, flags = layer_depths(model), arguments.transfer
+    is_scratch = arguments.encoder.encoder.startswith(SCRATCH)
+    num_steps_down = max(1, max(depths.values()) - 1)  # from the top layer of the encoder to the lowest
+
+    def options(name: str) -> ParameterOptions:
+        if is_scratch or depths[name] == 0:
+            return ParameterOptions()
+        scale = flags.layerwise_lr_decay ** ((depths[name] - 1) / num_steps_down)
+        return ParameterOptions(scale, flags.head_warmup_ratio)
+
+    return options
+
+
+def _with_default_budget(arguments: FinetuneArguments, num_examples: int):
+    training = arguments.training
+    if training.has_limit:
+        return training
+    steps = DEFAULT_EPOCHS * -(-num_examples // training.batch_size)
+    return dataclasses.replace(training, max_steps=max(DEFAULT_MIN_STEPS, steps))
+
+
+def _finetune_with_each_rate(task: Task, arguments: FinetuneArguments, with_picture: bool) -> dict[str, Any]:
+    """One run in a folder of its own for each learning rate; the files of the best move up to the output folder."""
+    from toolkit.training.distributed import make_accelerator
+
+    output_dir = check_output_dir(arguments.output, arguments.training.resume)
+    load_splits(task, arguments)  # an earlier run is replaced only if the data is sound
+    accelerator = make_accelerator()
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        create_output_dir(arguments.output, arguments.training.resume)
+    accelerator.wait_for_everyone()
+    metric, figures = arguments.metric, {}
+    for rate in arguments.transfer.learning_rates or ():
+        one = with_flags(
+            arguments,
+            learning_rates=None,
+            learning_rate=rate,
+            output_dir=str(output_dir / f"lr-{rate:g}"),
+            overwrite_output_dir=False,
+            push_to_hub=None,
+        )
+        figures[rate] = finetune(task, one, with_picture)["validation_metrics"][metric]["value"]
+        say(f"learning rate {rate:g}: {metric} {figures[rate]:.4f} on validation data", accelerator)
+    best = max(figures, key=lambda rate: figures[rate])
+    record = read_results(output_dir / f"lr-{best:g}")
+    record["arguments"] = to_flags(arguments)
+    record["learning_rate"] = best
+    record["learning_rates_tried"] = {f"{rate:g}": value for rate, value in figures.items()}
+    if accelerator.is_main_process:
+        for file in (output_dir / f"lr-{best:g}").iterdir():
+            if file.is_file() and file.name != RESULTS_FILE:  # the record comes last: it marks a run as finished
+                shutil.copy2(file, output_dir / file.name)
+        write_json(output_dir / RESULTS_FILE, record)
+    accelerator.wait_for_everyone()
+    return record
+
+
+def _write_outputs(
+    task: Task, output_dir: Path, rows, predictions: list[Any], seen: set[str], with_picture: bool
+) -> None:
+    """Write what was seen in training, the predictions and the confusion matrix."""
+    if seen:
+        (output_dir / SEEN_FILE).write_text("\n".join(sorted(seen)) + "\n", encoding="utf-8")
+    with open(output_dir / PREDICTIONS_FILE, "w", encoding="utf-8") as file:
+        for row, prediction in zip(rows, predictions, strict=True):
+            print(json.dumps(task.as_json(row, prediction), ensure_ascii=False), file=file)
+    if with_picture:
+        write_confusion(task, output_dir / CONFUSION_FILE, rows, predictions)
+
+
+def write_confusion(task: Task, path: Path, rows, predictions: list[Any]) -> None:
+    """Draw the confusion matrix, if the task has one."""
+    from toolkit.runs.confusion import write_confusion_matrix
+
+    if (answers := task.confusion(task.references(rows), predictions)) is not None:
+        write_confusion_matrix(path, *answers)
+
+
+def say(message: str, accelerator) -> None:
+    if accelerator.is_main_process:
+        print(message, file=sys.stderr, flush=True)

@@ -1,0 +1,273 @@
+"""What a task is: from labelled rows to model inputs, from model outputs to predictions, from predictions to figures.
+
+A *row* is an example of the data. An *encoded* row is what `collate` makes batches of; it has `index` and `part`, the
+row that it was made from and which part of it. A *reference* is the correct answer of a row.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from toolkit.errors import InputError, check_flags, check_not_negative, check_positive, check_share
+from toolkit.hub.arguments import HubArguments
+from toolkit.metrics.intervals import Bootstrap
+from toolkit.modalities import MODALITIES, Modality
+from toolkit.runs.arguments import Arguments, defaults
+from toolkit.runs.output import OutputArguments
+from toolkit.training.arguments import TrainingArguments
+
+NO_LABEL = -100  # id of a label that is not trained on, as in torch
+
+
+@dataclass(kw_only=True)
+class LabelledDataArguments(Arguments):
+    """data"""
+
+    data: str
+    """Labelled data: a file, a folder with one file per split or one folder per label, a Hub id, or 'sample'."""
+    train_size: int | None = None
+    """Train on this many examples only."""
+    per_class: bool = False
+    """--train_size counts the examples of each class; a class that has fewer gives all."""
+    subset_seed: int = 0
+    """Seed of the choice of those examples; a larger subset contains every smaller one."""
+
+    def check(self) -> None:
+        check_positive(self, "train_size")
+        check_not_negative(self, "subset_seed")
+
+
+@dataclass(kw_only=True)
+class EncoderArguments(Arguments):
+    """encoder"""
+
+    encoder: str
+    """A checkpoint folder, a Hub id, or 'scratch:' and a preset or folder for the same network with random weights."""
+    freeze: bool = False
+    """Train the head only."""
+
+
+@dataclass(kw_only=True)
+class TransferArguments(Arguments):
+    """transfer"""
+
+    learning_rates: list[float] | None = None
+    """Train once with each of these learning rates and keep the best on validation data (instead of
+    --learning_rate)."""
+    head_warmup_ratio: float = 0.1
+    """Fraction of training steps during which a pretrained encoder stays frozen and only the head is trained (LP-FT,
+    Kumar et al. 2022)."""
+    layerwise_lr_decay: float = 0.25
+    """Learning rate of the lowest layer of a pretrained encoder as a fraction of the head's; the layers in between
+    are spaced geometrically (discriminative fine-tuning, Howard & Ruder 2018)."""
+
+    def check(self) -> None:
+        check_share(self, "head_warmup_ratio")
+        check_flags(self, "layerwise_lr_decay", lambda value: 0 < value <= 1, "a fraction above 0, at most 1")
+        if any(rate <= 0 for rate in self.learning_rates or ()):
+            raise InputError(f"--learning_rates {min(self.learning_rates or ())}: expected numbers greater than zero")
+
+
+@dataclass(kw_only=True)
+class FinetuneArguments(Arguments):
+    """Arguments of `toolkit finetune`; a task adds `columns`, `options` of the modality, and groups of its own."""
+
+    data: LabelledDataArguments
+    output: OutputArguments
+    encoder: EncoderArguments
+    columns: Arguments = defaults(Arguments)
+    options: Arguments = defaults(Arguments)
+    transfer: TransferArguments = defaults(TransferArguments)
+    training: TrainingArguments = defaults(TrainingArguments)
+    hub: HubArguments = defaults(HubArguments)
+
+    @property
+    def metric(self) -> str:
+        """The figure by which checkpoints and learning rates are chosen on validation data, and encoders compared."""
+        return "accuracy"
+
+    def resolved(self) -> "FinetuneArguments":
+        """The same with defaults that depend on other flags resolved."""
+        return self
+
+
+class Prediction(ABC):
+    """The answer of a model for one row."""
+
+    @abstractmethod
+    def as_json(self) -> dict[str, Any]:
+        """Its fields in `predictions.jsonl`, `predicted` among them."""
+
+    @abstractmethod
+    def as_text(self, title: str) -> str:
+        """A line for people and spreadsheets; `title` identifies the row."""
+
+    @abstractmethod
+    def cells(self) -> list[str]:
+        """The answer as cells of a table: one, or one for each part of the row."""
+
+    def is_right(self, reference: Any) -> bool:
+        """Whether the whole answer is correct."""
+        return self.cells() == cells_of(reference)
+
+
+def cells_of(reference: Any) -> list[str]:
+    """A reference as cells of a table."""
+    return [str(part) for part in reference] if isinstance(reference, list) else [str(reference)]
+
+
+class Task(ABC):
+    """A task on one modality.
+
+    Attributes:
+        name: Name in `toolkit finetune NAME` and in the configuration of a checkpoint.
+        modality_name: Key of `MODALITIES`.
+        arguments: Data class of the flags of `toolkit finetune NAME`.
+        auto_class: transformers' Auto class of the head.
+        reference_column: Column of a row that holds the reference.
+        item: What throughput counts.
+        baseline_name: The usual method without a network.
+    """
+
+    name: ClassVar[str]
+    modality_name: ClassVar[str]
+    arguments: ClassVar[type[FinetuneArguments]]
+    auto_class: ClassVar[str]
+    reference_column: ClassVar[str]
+    item: ClassVar[str]
+    baseline_name: ClassVar[str] = "no baseline"
+
+    @property
+    def modality(self) -> Modality:
+        return MODALITIES[self.modality_name]
+
+    @property
+    def sample_license(self) -> str:
+        """Licence of the task's `sample`."""
+        return self.modality.labelled_sample_license
+
+    # Data
+
+    @abstractmethod
+    def load(self, source: str, split: str | None, columns: Any):
+        """A `datasets.Dataset` of labelled rows. Raises `InputError` if the source is missing or malformed."""
+
+    @abstractmethod
+    def splits(self, source: str) -> list[str]:
+        """The splits that the source is known to have."""
+
+    @abstractmethod
+    def read_inputs(self, inputs: Sequence[str | Path]):
+        """A `datasets.Dataset` of rows to predict, from texts and paths. Raises `InputError`."""
+
+    def labels(self, rows) -> list[str] | None:
+        """All labels, in the order of their ids; None for a task without labels."""
+        return None
+
+    def label_of_each(self, rows) -> list[str]:
+        """The label of each row. Raises `InputError` if a row has several."""
+        raise InputError(f"--per_class: an example of {self.name} has many labels, give --train_size alone")
+
+    def seen(self, rows) -> set[str]:
+        """What counts as seen in training when figures are computed, such as words."""
+        return set()
+
+    # Model
+
+    def config_fields(self, arguments: Any) -> dict[str, Any]:
+        """What the configuration of the model stores of the arguments, besides labels and task."""
+        return {}
+
+    def load_model(self, arguments: Any, train_rows, **config_fields: Any) -> tuple[Any, Any]:
+        """The encoder under the task's head, and its processor. Raises `InputError`."""
+        from toolkit.transfer.encoders import load_encoder
+
+        options = arguments.resolved().options
+        name = arguments.encoder.encoder
+        return load_encoder(name, self.auto_class, self.modality, options, train_rows, **config_fields)
+
+    def load_finetuned(self, folder: str) -> tuple[Any, Any]:
+        """Model and processor of a fine-tuned checkpoint. Raises `InputError`."""
+        from toolkit.transfer.encoders import load_encoder
+
+        return load_encoder(folder, self.auto_class, self.modality)
+
+    @abstractmethod
+    def encode(self, rows, processor, model):
+        """A `datasets.Dataset` of encoded rows."""
+
+    def lengths(self, encoded) -> list[int] | None:
+        """The lengths of encoded rows, if batches should hold rows of similar length."""
+        return None
+
+    @abstractmethod
+    def collate(self, encoded: list[dict], keys, processor, arguments: Any | None) -> dict[str, Any]:
+        """A batch; with `arguments` one to train on, with their augmentation."""
+
+    def fit_head(self, model, processor, encoded: dict[str, Any], is_scratch: bool) -> bool:
+        """Fit the head of a frozen encoder without the training loop. Returns whether it was fitted."""
+        return False
+
+    def tune_threshold(self, model, rows, predictions: list[Any], arguments: Any) -> bool:
+        """Choose a decision threshold on validation data. Returns whether the configuration changed."""
+        return False
+
+    def forward(self, model, inputs: dict[str, Any]) -> Any:
+        """What the model says of a batch: its logits, or generated sequences."""
+        return model(**inputs).logits
+
+    # Predictions
+
+    @abstractmethod
+    def decode(self, encoded: list[dict], outputs: Any, model) -> list[Any]:
+        """One prediction per encoded row of a batch, from what `forward` returned."""
+
+    def join(self, parts: list[Any]) -> Any:
+        """One prediction of those for all parts of a row."""
+        (prediction,) = parts
+        return prediction
+
+    @abstractmethod
+    def read_prediction(self, line: dict[str, Any]) -> Any:
+        """The prediction in a line of `predictions.jsonl`."""
+
+    @abstractmethod
+    def figures(
+        self, references: list[Any], predictions: list[Any], rows: Any = None, seen: set[str] | None = None
+    ) -> dict[str, Bootstrap]:
+        """All figures of the task; those that need `rows` and `seen` only if these are given."""
+
+    def confusion(self, references: list[Any], predictions: list[Any]) -> tuple[list[str], list[str]] | None:
+        """Correct labels and predicted labels for a confusion matrix; None if the task has none."""
+        return None
+
+    def baseline(self, train_rows, rows) -> list[Any]:
+        """Predictions for `rows` of the usual method without a network, trained on `train_rows`."""
+        raise InputError(f"--baseline: the task {self.name} has none")
+
+    def references(self, rows) -> list[Any]:
+        return rows[self.reference_column][:]
+
+    def describe(self, row: dict[str, Any]) -> dict[str, Any]:
+        """How a row is identified in JSON."""
+        return self.modality.describe(row)
+
+    def title(self, row: dict[str, Any]) -> str:
+        """How a row is identified in a line of text."""
+        return self.modality.title(row)
+
+    def caption(self, line: dict[str, Any]) -> str:
+        """What stands above an example in the report."""
+        return str(line.get(self.modality.name, ""))
+
+    def header(self, line: dict[str, Any]) -> list[str]:
+        """What stands above the cells of a reference in the report: the parts of the row, if there are any."""
+        return []
+
+    def as_json(self, row: dict[str, Any], prediction: Any) -> dict[str, Any]:
+        """A line of `predictions.jsonl`: the row, its reference if it has one, and the prediction."""
+        column = self.reference_column
+        reference = {column: row[column]} if column in row else {}
+        return {**self.describe(row), **prediction.as_json(), **reference}

@@ -1,0 +1,64 @@
+"""How an encoder of a modality is loaded and its inputs are augmented: flags shared by pretraining and tasks.
+
+Imports nothing heavy.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from toolkit.errors import InputError, check_between_0_and_1, check_positive, check_share
+from toolkit.runs.arguments import Arguments
+
+ImageChange = Literal["flip", "shift", "zoom", "rotate", "color", "trivial", "erase"]
+
+
+@dataclass(kw_only=True)
+class TextEncoderArguments(Arguments):
+    """encoder"""
+
+    tokenizer: str | None = None
+    """Tokenizer of a scratch preset (default: one is trained on the training data)."""
+    layers: Literal["top", "mix"] | None = None
+    """What the head reads of an encoder of transformers, such as BERT: its top layer, as transformers' heads do, or a
+    learned mix of all layers, as in ELMo (default: mix if the encoder is frozen, else top)."""
+
+
+@dataclass(kw_only=True)
+class ImageEncoderArguments(Arguments):
+    """encoder"""
+
+    image_size: int | None = None
+    """Resize all images to this height and width (default: that of the preset or encoder)."""
+    pooling: Literal["max", "average", "l2", "gem"] | None = None
+    """Global pooling of a convolutional network's feature maps: maximum, mean, 1/n · sqrt(Σ h²), or generalized mean
+    with a learned exponent (default: the network's own)."""
+    keep_size: bool = False
+    """Do not resize images; requires --pooling."""
+
+    def check(self) -> None:
+        check_positive(self, "image_size")
+        if self.keep_size and self.image_size:
+            raise InputError("--keep_size: does not go with --image_size")
+
+
+@dataclass(kw_only=True)
+class AugmentationArguments(Arguments):
+    """augmentation and loss"""
+
+    augment: list[ImageChange] = field(default_factory=lambda: ["shift"])
+    """Random changes to training images: flip (left to right), shift, zoom, rotate, color, trivial (TrivialAugment),
+    erase (a rectangle). Without a value: none."""
+    max_shift: float = 0.125
+    """Fraction of its size by which `shift` moves an image at most."""
+    image_size_start: int | None = None
+    """Progressive resizing: start training with images of this size and reach full size at three quarters of the
+    run."""
+    label_smoothing: float = 0.0
+    """Label smoothing."""
+    class_weights: bool = False
+    """Weight classes inversely to their frequency."""
+
+    def check(self) -> None:
+        check_positive(self, "image_size_start")
+        check_between_0_and_1(self, "max_shift")
+        check_share(self, "label_smoothing")

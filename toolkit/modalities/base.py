@@ -1,0 +1,112 @@
+"""What a modality is."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from toolkit.runs.arguments import Arguments
+
+
+class Modality(ABC):
+    """How examples of one kind are loaded, made into model inputs, batched and shown.
+
+    A *row* is an example of a data set. It has the column `name` of the modality (`text`, `image`), which holds the
+    *item* itself. An *encoded* row is what `collate` makes batches of; its `size` is used to batch similar ones.
+
+    Attributes:
+        name: Name of the modality, of the column that holds an item, and of an item in progress lines and JSON.
+        main_input_names: transformers' `main_input_name` of the models that read it.
+        columns: Group of flags that say which columns of a table hold what.
+        encoder_arguments: Group of flags that say how an encoder is loaded.
+        few_shot_head: Class of `toolkit.models.few_shot` that a few-shot classifier is saved as.
+        sample_license: Licence of the data that `sample` stands for when pretraining.
+        labelled_sample_license: Licence of the labelled data that `sample` stands for.
+        has_thumbnails: Whether `thumbnail` returns pictures.
+    """
+
+    name: ClassVar[str]
+    main_input_names: ClassVar[tuple[str, ...]]
+    columns: ClassVar[type[Arguments]]
+    encoder_arguments: ClassVar[type[Arguments]]
+    few_shot_head: ClassVar[str | None] = None
+    sample_license: ClassVar[str] = "not known"
+    labelled_sample_license: ClassVar[str] = "not known"
+    has_thumbnails: ClassVar[bool] = False
+
+    # Data
+
+    @abstractmethod
+    def load_labelled(
+        self, source: str, split: str | None, columns: Any, label_column: str | None, group_column: str | None = None
+    ):
+        """Load labelled examples: a `datasets.Dataset` of rows with `label`, and `group` if `group_column` is given.
+
+        Raises:
+            InputError: The source is missing or malformed.
+        """
+
+    @abstractmethod
+    def load_unlabelled(self, source: str, split: str | None, columns: Any):
+        """Load examples without labels: a `datasets.Dataset` of rows. Raises `InputError` like `load_labelled`."""
+
+    @abstractmethod
+    def splits(self, source: str) -> list[str]:
+        """The splits of a folder or Hub data set; none for a single file or a pattern."""
+
+    @abstractmethod
+    def read_inputs(self, inputs: Sequence[str | Path]):
+        """What a user gave to predict: a `datasets.Dataset` of rows, from texts and paths. Raises `InputError`."""
+
+    # Model inputs
+
+    @abstractmethod
+    def new_processor(self, preset: str, options: Any, train_rows):
+        """A tokenizer or image processor for a network with random weights, fitted to the training data."""
+
+    @abstractmethod
+    def new_config(self, preset: str, options: Any, processor):
+        """The configuration of a preset for that processor. Raises `InputError` if they do not fit."""
+
+    @abstractmethod
+    def load_processor(self, source: str, config, options: Any):
+        """The processor of a folder or Hub id. Raises `InputError`."""
+
+    def apply_options(self, name: str, config, processor, options: Any) -> tuple[Any, Any, bool]:
+        """Apply the flags of `encoder_arguments`.
+
+        Returns:
+            The configuration, the processor, and whether the configuration is now one of a model *around* the encoder
+            (with `load_encoder`), which then takes the encoder's weights.
+        """
+        return config, processor, False
+
+    def finish(self, model, processor, train_rows, is_scratch: bool) -> None:
+        """Called with the loaded model."""
+        return
+
+    @abstractmethod
+    def encode(self, items: Sequence[Any], processor, model) -> list[dict[str, Any]]:
+        """One encoded row per item. Raises `InputError` that gives the number of an item that cannot be read."""
+
+    @abstractmethod
+    def collate(self, encoded: Sequence[dict[str, Any]], processor) -> dict[str, Any]:
+        """The inputs of the model for a batch of encoded rows, as tensors."""
+
+    @abstractmethod
+    def pooling(self, model, processor) -> Callable[[dict[str, Any]], Any]:
+        """A function from the inputs of a batch to features (N, D), differentiable if gradients are enabled."""
+
+    # Showing
+
+    def describe(self, row: dict[str, Any]) -> dict[str, Any]:
+        """How a row is identified in JSON."""
+        return {self.name: row[self.name]}
+
+    def title(self, row: dict[str, Any]) -> str:
+        """How a row is identified in one line of text."""
+        return " ".join(str(row[self.name]).split())
+
+    def thumbnail(self, row: dict[str, Any]) -> str | None:
+        """A small picture of the row as a `data:` URL; None if there is none."""
+        return None

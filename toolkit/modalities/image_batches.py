@@ -1,0 +1,94 @@
+"""Batches of encoded images, augmented and resized progressively while training, and the loss of image classifiers.
+
+Shape legend: N images, S height and width, C labels.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from toolkit.modalities.arguments import AugmentationArguments
+from toolkit.modalities.augmentation import Augmentation
+from toolkit.modalities.pixels import PixelProcessor, stack_pixels
+from toolkit.training.sampler import SampleKey
+
+FULL_SIZE_FROM = 0.75  # progress of the run from which images have their full size
+SIZE_STEP = 4  # pixels by which images grow at a time
+
+
+@dataclass(frozen=True)
+class CollateImages:
+    """Collates encoded images with `label`.
+
+    Args:
+        processor: The image processor.
+        augmentation: Random changes; None for evaluation.
+        size_start: Size at the start of the run, for progressive resizing.
+
+    The `pixel_values` of images of several sizes are a list.
+    """
+
+    processor: Any
+    augmentation: Augmentation | None = None
+    size_start: int | None = None
+
+    @classmethod
+    def for_training(cls, processor, flags: AugmentationArguments, seed: int) -> "CollateImages":
+        augmentation = Augmentation(tuple(flags.augment), seed, flags.max_shift)
+        return cls(processor, augmentation, flags.image_size_start)
+
+    def __call__(self, rows: list[dict], keys: Sequence[SampleKey]) -> dict[str, Any]:
+        by_size: dict[tuple[int, int], list[int]] = {}
+        for place, row in enumerate(rows):
+            by_size.setdefault((row["height"], row["width"]), []).append(place)
+        pixel_values: Any = [None] * len(rows)
+        for places in by_size.values():
+            part = self._pixel_values([rows[place] for place in places], [keys[place] for place in places])
+            for place, image in zip(places, part, strict=True):
+                pixel_values[place] = image
+        labels = [row["label"] for row in rows]
+        return {
+            "pixel_values": part if len(by_size) == 1 else pixel_values,
+            "labels": torch.tensor(labels),
+            "num_targets": sum(label >= 0 for label in labels),
+            "num_items": len(rows),
+        }
+
+    def _pixel_values(self, rows: list[dict], keys: Sequence[SampleKey]) -> torch.Tensor:
+        """(N, 3, S, S) of images of one size."""
+        pixels = stack_pixels(rows)
+        if self.augmentation is not None:
+            pixels = self.augmentation(pixels, keys)
+        if self.size_start is not None:
+            size = [self._size_at(keys[0].progress, full) for full in pixels.shape[2:]]
+            if size != list(pixels.shape[2:]):
+                pixels = F.interpolate(pixels.float(), size, mode="bilinear", antialias=True)
+        return PixelProcessor(self.processor).normalize(pixels)
+
+    def _size_at(self, progress: float, full: int) -> int:
+        assert self.size_start is not None
+        steps = max(0, full - self.size_start) / SIZE_STEP
+        return min(full, self.size_start + SIZE_STEP * int(steps * progress / FULL_SIZE_FROM))
+
+
+def set_loss(model, label_smoothing: float, class_weights: Sequence[float] | None) -> None:
+    """Set the loss of an image classifier: cross-entropy with label smoothing and weights (C,) of the classes."""
+    weight = None if class_weights is None else torch.tensor(class_weights)
+    model.loss_function = partial(_cross_entropy, label_smoothing=label_smoothing, weight=weight)
+
+
+def _cross_entropy(labels, logits, config, label_smoothing: float, weight: torch.Tensor | None) -> torch.Tensor:
+    if weight is None:
+        return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+    losses = F.cross_entropy(logits, labels, weight.to(logits), label_smoothing=label_smoothing, reduction="sum")
+    return losses / (labels >= 0).sum()
+
+
+def weights_of_classes(counts: Counter[str], labels: Sequence[str]) -> list[float]:
+    """Weights inversely proportional to the frequency of each label; their mean over all examples is 1."""
+    return [counts.total() / (len(labels) * counts[label]) for label in labels]

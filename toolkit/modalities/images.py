@@ -1,0 +1,156 @@
+"""Images: image processors, resizing, global pooling, thumbnails."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from toolkit.data.columns import ImageColumn
+from toolkit.errors import InputError
+from toolkit.modalities.arguments import ImageEncoderArguments
+from toolkit.modalities.base import Modality
+from toolkit.models.families import presets
+
+THUMBNAIL_SIZE = 96  # pixels
+
+
+class ImageModality(Modality):
+    name = "image"
+    main_input_names = ("pixel_values",)
+    columns = ImageColumn
+    encoder_arguments = ImageEncoderArguments
+    few_shot_head = "FewShotForImageClassification"
+    has_thumbnails = True
+    sample_license = labelled_sample_license = "scikit-learn's handwritten digits of the UCI repository, CC BY 4.0"
+
+    def load_labelled(
+        self, source: str, split: str | None, columns: Any, label_column: str | None, group_column: str | None = None
+    ):
+        from toolkit.data.image_files import load_labelled_images
+
+        rows = load_labelled_images(source, split, columns.image_column, label_column, group_column=group_column)
+        return self._without_broken(rows, columns)
+
+    def load_unlabelled(self, source: str, split: str | None, columns: Any):
+        from toolkit.data.image_files import load_corpus_of_images
+
+        return self._without_broken(load_corpus_of_images(source, split, columns.image_column), columns)
+
+    def _without_broken(self, rows, columns: Any):
+        from toolkit.data.image_files import without_broken
+
+        return without_broken(rows) if columns.skip_broken else rows
+
+    def splits(self, source: str) -> list[str]:
+        from toolkit.data.image_files import splits_of_labelled_images
+
+        return splits_of_labelled_images(source)
+
+    def read_inputs(self, inputs: Sequence[str | Path]):
+        from toolkit.data.image_files import load_images
+
+        for given in inputs:
+            if isinstance(given, str):
+                raise InputError(f"{given}: no such file, expected images")
+        return load_images(inputs)
+
+    def new_processor(self, preset: str, options: Any, train_rows):
+        from toolkit.modalities.pixels import new_image_processor
+
+        return new_image_processor(self._size(preset, options), train_rows)
+
+    def new_config(self, preset: str, options: Any, processor):
+        try:
+            return presets()[preset].config(self._size(preset, options))
+        except ValueError as error:
+            raise InputError(f"--image_size {self._size(preset, options)}: {error}") from None
+
+    def _size(self, preset: str, options: Any) -> int:
+        return options.image_size or presets()[preset].default_size
+
+    def load_processor(self, source: str, config, options: Any):
+        from toolkit.modalities.pixels import load_image_processor, set_image_size
+
+        processor = load_image_processor(source, config)
+        if options.image_size is not None:
+            set_image_size(config, processor, options.image_size)
+        return processor
+
+    def apply_options(self, name: str, config, processor, options: Any) -> tuple[Any, Any, bool]:
+        from toolkit.modalities.pixels import without_timm
+        from toolkit.models.pooling import PooledConfig
+
+        is_pooled = isinstance(config, PooledConfig)
+        wraps = options.pooling is not None and not is_pooled
+        if wraps:
+            num_channels = _channels_of_maps(name, config)
+            config = PooledConfig(encoder=config.to_dict(), hidden_size=num_channels)
+            processor = without_timm(processor)
+        if options.pooling is not None:
+            config.pooling = options.pooling
+        if options.keep_size:
+            if not (wraps or is_pooled):
+                raise InputError("--keep_size: goes with --pooling, or with an encoder that was trained with it")
+            processor.do_resize = processor.do_center_crop = False
+        return config, processor, wraps
+
+    def finish(self, model, processor, train_rows, is_scratch: bool) -> None:
+        from toolkit.modalities.pixels import some_pixel_values
+        from toolkit.models.depthwise import speed_up_depthwise
+
+        for module in model.modules():
+            if is_scratch and hasattr(module, "whiten"):
+                module.whiten(some_pixel_values(train_rows, processor))
+        speed_up_depthwise(model)
+
+    def encode(self, items: Sequence[Any], processor, model) -> list[dict[str, Any]]:
+        from toolkit.data.image_files import as_stored
+        from toolkit.modalities.pixels import read_pixels
+
+        named = [{"image": as_stored(item), "name": f"image {n}"} for n, item in enumerate(items, start=1)]
+        return [{**row, "size": row["height"] * row["width"]} for row in read_pixels(named, processor)]
+
+    def collate(self, encoded: Sequence[dict[str, Any]], processor) -> dict[str, Any]:
+        from toolkit.modalities.pixels import PixelProcessor, stack_pixels
+
+        return {"pixel_values": PixelProcessor(processor).normalize(stack_pixels(encoded))}
+
+    def pooling(self, model, processor) -> Callable[[dict[str, Any]], Any]:
+        from toolkit.models.heads import pooled
+
+        return lambda inputs: pooled(model(pixel_values=inputs["pixel_values"]))
+
+    def describe(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {"image": row["name"]}
+
+    def title(self, row: dict[str, Any]) -> str:
+        return row["name"]
+
+    def thumbnail(self, row: dict[str, Any]) -> str | None:
+        import base64
+        import io
+
+        from toolkit.data.image_files import open_image
+
+        image, file = open_image(row["image"], row["name"]), io.BytesIO()
+        image.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE))
+        image.save(file, "PNG")
+        return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _channels_of_maps(name: str, config) -> int:
+    """The number of channels of the last feature maps. Raises `InputError` if the encoder has no feature maps."""
+    import torch
+    import transformers
+
+    with torch.random.fork_rng(devices=()), torch.no_grad():
+        encoder = transformers.AutoModel.from_config(config).eval()
+        size = config.pretrained_cfg["input_size"][-1] if hasattr(config, "pretrained_cfg") else _image_size(config)
+        maps = encoder(torch.zeros(1, 3, size, size)).last_hidden_state
+    if maps is None or maps.dim() != 4:
+        raise InputError(f"--pooling: {name} is no convolutional network, there are no feature maps to pool")
+    return maps.shape[1]
+
+
+def _image_size(config) -> int:
+    size = getattr(config, "image_size", None) or 64
+    return size if isinstance(size, int) else size[0]

@@ -1,0 +1,183 @@
+"""Text: tokenizers, padding, and the mean of token states as the feature vector of a text.
+
+The mean over tokens is that of Reimers & Gurevych (2019), "Sentence-BERT", https://arxiv.org/abs/1908.10084. For
+static word vectors rare words get a higher weight: Arora, Liang & Ma (2017), "A simple but tough-to-beat baseline for
+sentence embeddings", https://openreview.net/forum?id=SyK00v5xx, weight a word of probability p by a / (a + p). By
+Zipf's law p is proportional to 1 / rank, and the rank is known from the order of the vocabulary, so the weight is rank
+/ (rank + 100); their a of 1e-3 corresponds to about 100.
+
+Shape legend: N texts, T tokens, V vocabulary, D features.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from toolkit.data.columns import TextColumn
+from toolkit.data.sources import TABLE_BUILDERS, read_text, suffix_of
+from toolkit.errors import InputError
+from toolkit.modalities.arguments import TextEncoderArguments
+from toolkit.modalities.base import Modality
+from toolkit.models.families import PREFIX, family_of, family_of_preset, presets
+
+HALF_WEIGHT_RANK = 100  # rank of the word whose weight is a half
+
+
+class TextModality(Modality):
+    name = "text"
+    main_input_names = ("input_ids",)
+    columns = TextColumn
+    encoder_arguments = TextEncoderArguments
+    few_shot_head = "FewShotForSequenceClassification"
+    sample_license = "parts of English Wikipedia, CC BY-SA, and the Lee news articles, as gensim installs them"
+    labelled_sample_license = "Apache-2.0, as this toolkit"
+
+    def load_labelled(
+        self, source: str, split: str | None, columns: Any, label_column: str | None, group_column: str | None = None
+    ):
+        from toolkit.data.labelled_text import load_labelled_text
+
+        if group_column is not None:
+            raise InputError(f"--within {group_column}: goes with images")
+        return load_labelled_text(source, split, columns.text_column, label_column)
+
+    def load_unlabelled(self, source: str, split: str | None, columns: Any):
+        from toolkit.corpora.text import load_text
+
+        rows = load_text(source, split, columns.text_column)
+        return rows.filter(lambda text: bool(text.strip()), input_columns="text")
+
+    def splits(self, source: str) -> list[str]:
+        from toolkit.data.labelled_text import splits_of_labelled_text
+
+        return splits_of_labelled_text(source)
+
+    def read_inputs(self, inputs: Sequence[str | Path]):
+        """Each text is one item, and so is each line of a text file and each row of a table."""
+        import datasets
+
+        from toolkit.corpora.text import load_text
+
+        texts: list[str] = []
+        for given in inputs:
+            if isinstance(given, str):
+                texts.append(given)
+            elif suffix_of(given) in TABLE_BUILDERS:
+                texts += load_text(str(given))["text"][:]
+            else:
+                texts += read_text(given).splitlines()
+        texts = [text for text in texts if text.strip()]
+        if not texts:
+            raise InputError("there is no text to classify")
+        return datasets.Dataset.from_dict({"text": texts})
+
+    def new_processor(self, preset: str, options: Any, train_rows):
+        from toolkit.corpora.tokenization import load_tokenizer, train_tokenizer
+
+        if options.tokenizer is not None:
+            return load_tokenizer(options.tokenizer)
+        if train_rows is None:
+            raise InputError(f"--encoder scratch:{preset}: give a --tokenizer too")
+        kind: Any = family_of_preset(preset).tokenizer
+        size = presets()[preset].default_size
+        with tempfile.TemporaryDirectory() as folder:
+            train_tokenizer(_texts(train_rows), kind, size, min_frequency=1).save_pretrained(folder)
+            return load_tokenizer(folder)
+
+    def new_config(self, preset: str, options: Any, processor):
+        from toolkit.corpora.tokenization import spells_words
+
+        if family_of_preset(preset).tokenizer == "bytes" and not spells_words(processor):
+            raise InputError(
+                f"{options.tokenizer}: the tokenizer does not fit {preset}, which reads bytes of words; "
+                "make one with: toolkit tokenizer --kind bytes"
+            )
+        return presets()[preset].config(len(processor))
+
+    def load_processor(self, source: str, config, options: Any):
+        from toolkit.corpora.tokenization import load_tokenizer
+
+        return load_tokenizer(options.tokenizer or source)
+
+    def apply_options(self, name: str, config, processor, options: Any) -> tuple[Any, Any, bool]:
+        mixes_layers = options.layers == "mix" and not config.model_type.startswith(PREFIX)
+        if mixes_layers:
+            from toolkit.models.layer_mix import LayerMixConfig
+
+            config = LayerMixConfig(encoder=config.to_dict())
+        if len(processor) > getattr(config, "vocab_size", len(processor)):
+            raise InputError(
+                f"{options.tokenizer or name}: the tokenizer has {len(processor)} entries and does not fit the "
+                f"encoder {name}, which has {config.vocab_size}; give the one that it was pretrained with"
+            )
+        return config, processor, mixes_layers
+
+    def encode(self, items: Sequence[Any], processor, model) -> list[dict[str, Any]]:
+        for number, text in enumerate(items, start=1):
+            if not isinstance(text, str):
+                raise InputError(f"item {number}: {type(text).__name__}, expected a text, which the encoder reads")
+            if not text.strip():
+                raise InputError(f"item {number}: the text is empty")
+        limit = max_length(processor, model)
+        encoding = processor(list(items), truncation=limit is not None, max_length=limit, verbose=False)
+        return [{"input_ids": ids, "size": len(ids)} for ids in encoding["input_ids"]]
+
+    def collate(self, encoded: Sequence[dict[str, Any]], processor) -> dict[str, Any]:
+        inputs = processor.pad({"input_ids": [row["input_ids"] for row in encoded]}, return_tensors="pt")
+        return {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"]}
+
+    def pooling(self, model, processor) -> Callable[[dict[str, Any]], Any]:
+        return MeanOfTokens(model, processor)
+
+
+def max_length(tokenizer, model) -> int | None:
+    """How many tokens model and tokenizer allow; None without a limit."""
+    from toolkit.corpora.tokenization import WITHOUT_LIMIT
+
+    limit = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", WITHOUT_LIMIT))
+    return limit if limit < WITHOUT_LIMIT else None
+
+
+class MeanOfTokens:
+    """The feature vector of a text: the weighted mean of the last hidden states, (N, D).
+
+    For BERT and similar encoders all tokens count alike. For the toolkit's own encoders the mean is over words; with
+    static word vectors a word's weight grows with its rank, and a word without a vector has none.
+    """
+
+    def __init__(self, model, tokenizer):
+        self.model = model
+        weights, continues = token_weights(tokenizer, model.config.model_type)
+        self.weights, self.continues = weights.to(model.device), continues.to(model.device)
+
+    def __call__(self, inputs: dict[str, Any]):
+        from toolkit.models.pieces import mean_of_tokens
+
+        states = self.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).last_hidden_state
+        return mean_of_tokens(states, inputs["input_ids"], inputs["attention_mask"], self.weights, self.continues)
+
+
+def token_weights(tokenizer, model_type: str):
+    """The weight of each vocabulary entry in the mean of a text, (V,), and whether it continues a word, (V,)."""
+    import torch
+
+    from toolkit.corpora.tokenization import CONTINUATION
+
+    weights, continues = torch.ones(len(tokenizer)), torch.zeros(len(tokenizer), dtype=torch.bool)
+    if not model_type.startswith(PREFIX):
+        return weights, continues
+    entries = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+    continues[:] = torch.tensor([entry is not None and entry.startswith(CONTINUATION) for entry in entries])
+    family = family_of(model_type)
+    if family is not None and family.first_word_id is not None:
+        ranks = (torch.arange(len(entries)) - family.first_word_id + 1).clamp(min=1)  # 1 for single characters
+        weights = ranks / (ranks + HALF_WEIGHT_RANK)
+        weights[tokenizer.unk_token_id] = 0
+    weights[continues] = 0
+    weights[[i for i in tokenizer.all_special_ids if i != tokenizer.unk_token_id]] = 0
+    return weights, continues
+
+
+def _texts(rows) -> Iterable[str]:
+    return rows["text"] if "text" in rows.column_names else [" ".join(tokens) for tokens in rows["tokens"]]

@@ -1,0 +1,316 @@
+"""BERT: predict masked tokens from the tokens on both sides.
+
+Devlin, Chang, Lee & Toutanova (2019), "BERT: pre-training of deep bidirectional transformers for language
+understanding", https://arxiv.org/abs/1810.04805.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+
+from toolkit.corpora.arguments import CleaningArguments, CorpusArguments, HeldOutTextArguments, NewTokenizerArguments
+from toolkit.corpora.tokenization import bert_normalizer, continuing_tokens
+from toolkit.corpora.windows import PieceWindows
+from toolkit.errors import InputError, check_between_0_and_1, check_share
+from toolkit.hub.arguments import HubArguments
+from toolkit.models.families import FAMILIES, MAX_POSITIONS
+from toolkit.pretraining.method import Method, PresetArguments
+from toolkit.pretraining.run import Run, train_and_record
+from toolkit.pretraining.text_corpus import (
+    TOKENIZER,
+    PieceWindowArguments,
+    PrepareArguments,
+    SplitCorpus,
+    find_prepared,
+    find_preset,
+    new_tokenizer,
+    open_split_corpus,
+    piece_tokenizer,
+    prepare_windows,
+)
+from toolkit.runs.arguments import Arguments, defaults
+from toolkit.runs.output import OutputArguments
+from toolkit.training.arguments import TrainingArguments
+from toolkit.training.sampler import SampleKey
+
+EVAL_MASKED_SHARE = 0.15  # of held-out tokens, whatever the share while training
+
+
+@dataclass(kw_only=True)
+class MaskingArguments(Arguments):
+    """objective"""
+
+    mlm_probability: float = 0.3
+    """Fraction of tokens masked while training; held-out text is always masked at 0.15."""
+    mlm_probability_end: float | None = None
+    """Fraction of tokens masked at the end of the run; it changes linearly (default: it does not change)."""
+    whole_word_mask: bool = False
+    """Mask all pieces of a word or none while training."""
+
+    def check(self) -> None:
+        check_between_0_and_1(self, "mlm_probability mlm_probability_end")
+
+
+@dataclass(kw_only=True)
+class InitializationArguments(Arguments):
+    """initial weights and dropout"""
+
+    embeddings: Literal["random", "word2vec"] = "word2vec"
+    """Initial token embeddings: word2vec trains them on the corpus first, in seconds."""
+    attention: Literal["random", "neighbours"] = "neighbours"
+    """Initial attention: random, or each head on one of the neighbouring tokens."""
+    output_bias: Literal["zeros", "frequencies"] = "zeros"
+    """Initial bias of the output layer: zeros, or the logarithms of the token frequencies."""
+    dropout: float = 0.0
+    """Dropout while pretraining; the checkpoint keeps BERT's usual 0.1 for fine-tuning."""
+
+    def check(self) -> None:
+        check_share(self, "dropout")
+
+
+@dataclass(kw_only=True)
+class BertArguments(Arguments):
+    text: CorpusArguments
+    output: OutputArguments
+    encoder: PresetArguments = defaults(PresetArguments, preset="bert-mini")
+    training: TrainingArguments = defaults(TrainingArguments, learning_rate=1e-3)
+    masking: MaskingArguments = defaults(MaskingArguments)
+    initialization: InitializationArguments = defaults(InitializationArguments)
+    windows: PieceWindowArguments = defaults(PieceWindowArguments)
+    tokenizer: NewTokenizerArguments = defaults(NewTokenizerArguments)
+    held_out: HeldOutTextArguments = defaults(HeldOutTextArguments)
+    cleaning: CleaningArguments = defaults(CleaningArguments)
+    hub: HubArguments = defaults(HubArguments)
+
+    def check(self) -> None:
+        self.training = self.training.with_default_epochs(1.0)
+
+
+def pretrain_bert(arguments: BertArguments) -> dict[str, Any]:
+    """Train a BERT on windows of tokens; returns the record."""
+    preset = find_preset(arguments.encoder.preset, "bert")
+    run = Run("bert", arguments, arguments.training.resume)
+    tokenizer, rows = load_piece_windows("bert", arguments, run)
+
+    from toolkit.models.bert import BertForMaskedLM
+
+    config = preset.config(len(tokenizer))
+    return train_on_masked_windows(run, BertForMaskedLM, config, tokenizer, rows, MaskTokens)
+
+
+def load_piece_windows(method: str, arguments: Any, run: Run) -> tuple[Any, tuple[Any, Any]]:
+    """The tokenizer, and windows of tokens to train on and held-out ones."""
+    if (prepared := find_prepared(method, arguments)) is not None:
+        return prepared.tokenizer(), prepared.rows()
+    tokenizers, recipe, corpus = piece_recipe(method, arguments, run)
+    if arguments.masking.whole_word_mask:
+        continuing_tokens(tokenizers[TOKENIZER])  # raises if the tokenizer does not mark them
+    return tokenizers[TOKENIZER], prepare_windows(recipe, corpus, arguments.cleaning.num_proc, run)
+
+
+def piece_recipe(method: str, arguments: Any, run: Run) -> tuple[dict[str, Any], PieceWindows, SplitCorpus]:
+    """The tokenizer, the recipe that makes windows of text, and the text.
+
+    Args:
+        method: Name of the method.
+        arguments: Arguments of the method or of its preparation.
+        run: The run.
+    """
+    windows, flags = arguments.windows, arguments.tokenizer
+    preset = find_preset(arguments.encoder.preset, method)
+    corpus = open_split_corpus(arguments.text, arguments.cleaning, arguments.held_out, run)
+    tokenizer = piece_tokenizer(flags, FAMILIES[method].reader)
+    if tokenizer is None:
+        size, normalizer = flags.vocab_size or preset.default_size, bert_normalizer(flags.do_lower_case)
+        tokenizer = new_tokenizer("wordpiece", normalizer, corpus.train, size, arguments.cleaning, run)
+    if windows.max_length > MAX_POSITIONS:
+        raise InputError(
+            f"--max_length {windows.max_length}: {arguments.encoder.preset} has {MAX_POSITIONS} positions"
+        )
+    tokenizer.model_max_length = windows.max_length  # later positions are never trained
+    return {TOKENIZER: tokenizer}, PieceWindows(tokenizer, windows.max_length, windows.packing), corpus
+
+
+def train_on_masked_windows(
+    run: Run, model_class, config, tokenizer, rows: tuple[Any, Any], collate_class, **options: Any
+) -> dict[str, Any]:
+    """Train a model that predicts masked tokens; shared by BERT and ELECTRA.
+
+    Args:
+        run: The run, whose arguments are those of BERT or ELECTRA.
+        model_class: Class of the model with its pretraining head.
+        config: Its configuration.
+        tokenizer: The tokenizer.
+        rows: Windows to train on and held-out ones.
+        collate_class: `MaskTokens` or a subclass.
+        options: Further arguments of `train_and_record`.
+    """
+    import torch
+
+    arguments = run.arguments
+    packed = arguments.windows.packing == "lines"
+    exact = collate_class.for_tokenizer(tokenizer, arguments.training.seed, packed)
+    start, end = arguments.masking.mlm_probability, arguments.masking.mlm_probability_end
+    continues = continuing_tokens(tokenizer) if arguments.masking.whole_word_mask else None
+    collate = dataclasses.replace(exact, shares=(start, start if end is None else end), continues=continues)
+    torch.manual_seed(arguments.training.seed)
+    model = model_class(config)
+    model.set_dropout(arguments.initialization.dropout)
+    if not run.starts_from_checkpoint:
+        initialize(
+            model, arguments.initialization, rows[0], tokenizer.all_special_ids, arguments.training.seed, run.say
+        )
+    run.create_output_dir()
+    about = {"dataset": arguments.text.corpus, "modality": "text", "item": "token"}
+    return train_and_record(run, model, tokenizer, rows, collate, exact, **about, **options)
+
+
+def initialize(
+    model, flags: InitializationArguments, rows, special_ids: list[int], seed: int, say: Callable[..., None]
+) -> None:
+    """Set the initial weights that are not random: attention, output bias, embeddings."""
+    import torch
+
+    from toolkit.pretraining.skip_gram import train_token_vectors
+
+    embeddings = model.get_input_embeddings()
+    if flags.attention == "neighbours":
+        model.look_at_neighbours()
+    if flags.output_bias == "frequencies":
+        counts = count_tokens(rows, embeddings.num_embeddings)
+        counts[special_ids] = 0  # never a target
+        model.set_output_bias(torch.from_numpy(counts))
+    if flags.embeddings == "word2vec":
+        say("learning embeddings with word2vec")
+        vectors = train_token_vectors(rows, special_ids, embeddings.embedding_dim, seed)
+        model.set_word_embeddings(*map(torch.from_numpy, vectors))
+
+
+@dataclass
+class MaskTokens:
+    """Collates windows of tokens and masks some of them, anew each time.
+
+    Of the chosen tokens, 80% become [MASK], 10% a random token and 10% stay; all are targets of the loss.
+
+    Args:
+        pad_token_id: Id of the padding token.
+        mask_token_id: Id of [MASK].
+        special_token_ids: Tokens that are never chosen; random tokens have larger ids.
+        vocab_size: Number of tokens.
+        seed: Seed of the run.
+        shares: Fraction of tokens that are chosen at the start and at the end of the run; linear in between.
+        continues: (vocab_size,) bool, which tokens continue a word: then all tokens of a word are chosen or none.
+        cls_token_id: The token that begins each sequence of a packed window. With it the batch has `sequence_ids`,
+            zero for padding, instead of `attention_mask`.
+    """
+
+    pad_token_id: int
+    mask_token_id: int
+    special_token_ids: list[int]
+    vocab_size: int
+    seed: int
+    shares: tuple[float, float] = (EVAL_MASKED_SHARE, EVAL_MASKED_SHARE)
+    continues: np.ndarray | None = None
+    cls_token_id: int | None = None
+
+    BECOMES_MASK, BECOMES_RANDOM = 0.8, 0.1  # fractions of the chosen tokens
+
+    @classmethod
+    def for_tokenizer(cls, tokenizer, seed: int, packed: bool):
+        return cls(
+            tokenizer.pad_token_id,
+            tokenizer.mask_token_id,
+            tokenizer.all_special_ids,
+            len(tokenizer),
+            seed,
+            cls_token_id=tokenizer.cls_token_id if packed else None,
+        )
+
+    def __call__(self, rows: list[dict], keys: list[SampleKey]) -> dict[str, Any]:
+        import torch
+
+        width = max(len(row["input_ids"]) for row in rows)
+        input_ids = np.full((len(rows), width), self.pad_token_id)
+        labels = np.full((len(rows), width), -100)
+        sequence_ids = np.zeros((len(rows), width), dtype=np.int64)
+        for i, (row, key) in enumerate(zip(rows, keys, strict=True)):
+            ids = np.asarray(row["input_ids"])
+            share = self.shares[0] + key.progress * (self.shares[1] - self.shares[0])
+            input_ids[i, : len(ids)], labels[i, : len(ids)] = self.mask(ids, key.seed(self.seed), share)
+            sequence_ids[i, : len(ids)] = 1 if self.cls_token_id is None else np.cumsum(ids == self.cls_token_id)
+        return {
+            "input_ids": torch.from_numpy(input_ids),
+            "attention_mask" if self.cls_token_id is None else "sequence_ids": torch.from_numpy(sequence_ids),
+            "labels": torch.from_numpy(labels),
+            "num_targets": int((labels != -100).sum()),
+            "num_items": sum(len(row["input_ids"]) for row in rows),
+        }
+
+    def mask(
+        self, ids: np.ndarray, seed: tuple[int, ...], share: float = EVAL_MASKED_SHARE
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Mask one window; at least one token is a target.
+
+        Args:
+            ids: (time,) token ids.
+            seed: Seed of the random choices.
+            share: Fraction of the tokens, special ones aside, to choose.
+
+        Returns:
+            The masked ids and the labels, both (time,); labels are -100 where there is no target.
+        """
+        rng = np.random.default_rng(seed)
+        candidates = np.flatnonzero(~np.isin(ids, self.special_token_ids))
+        num_targets = max(1, round(share * len(candidates)))
+        if self.continues is None:
+            chosen = rng.permutation(candidates)[:num_targets]
+        else:
+            words = np.cumsum(~self.continues[ids])[candidates]
+            chosen = candidates[_tokens_of_random_words(words, num_targets, rng)]
+        labels = np.full(len(ids), -100)
+        labels[chosen] = ids[chosen]
+        masked, fate = ids.copy(), rng.random(len(chosen))
+        masked[chosen[fate < self.BECOMES_MASK]] = self.mask_token_id
+        replaced = chosen[(fate >= self.BECOMES_MASK) & (fate < self.BECOMES_MASK + self.BECOMES_RANDOM)]
+        masked[replaced] = rng.integers(len(self.special_token_ids), self.vocab_size, len(replaced))
+        return masked, labels
+
+
+def _tokens_of_random_words(words: np.ndarray, num_tokens: int, rng: np.random.Generator) -> np.ndarray:
+    """Choose random words of `num_tokens` tokens in all, or slightly fewer, but at least one word.
+
+    Args:
+        words: (tokens,) the number of the word of each token.
+
+    Returns:
+        (tokens,) bool.
+    """
+    order = rng.permutation(np.unique(words))
+    sizes = np.bincount(words)[order]
+    num_words = max(1, np.searchsorted(np.cumsum(sizes), num_tokens, side="right"))
+    return np.isin(words, order[:num_words])
+
+
+def count_tokens(rows, vocab_size: int) -> np.ndarray:
+    """(vocab_size,): how often each token occurs in windows with `input_ids`."""
+    counts = np.zeros(vocab_size, dtype=np.int64)
+    for batch in rows.with_format("arrow").iter(1000):
+        counts += np.bincount(batch["input_ids"].combine_chunks().flatten(), minlength=vocab_size)
+    return counts
+
+
+@dataclass(kw_only=True)
+class PreparePiecesArguments(PrepareArguments):
+    windows: PieceWindowArguments = defaults(PieceWindowArguments)
+
+
+@dataclass(kw_only=True)
+class PrepareBertArguments(PreparePiecesArguments):
+    encoder: PresetArguments = defaults(PresetArguments, preset="bert-mini")
+
+
+METHOD = Method(BertArguments, pretrain_bert, PrepareBertArguments, partial(piece_recipe, "bert"))

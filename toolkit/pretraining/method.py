@@ -1,0 +1,33 @@
+"""What a method of pretraining is: its flags, and one function from the corpus to the record."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from toolkit.runs.arguments import Arguments
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method of pretraining, as `toolkit pretrain NAME` offers it.
+
+    Attributes:
+        arguments: Data class of its flags, with the groups `output` and `hub`.
+        run: Pretrains an encoder; called with an instance of `arguments`, returns the record.
+        prepare_arguments: Data class of the flags of `toolkit prepare NAME`, if the method reads windows of text.
+        recipe: How windows are made; called with an instance of `prepare_arguments` and the run, returns the
+            tokenizers by name, the recipe, and the training and held-out text.
+    """
+
+    arguments: type[Arguments]
+    run: Callable[[Any], dict[str, Any]]
+    prepare_arguments: type[Arguments] | None = None
+    recipe: Callable[[Any, Any], tuple[dict[str, Any], Any, Any]] | None = None
+
+
+@dataclass(kw_only=True)
+class PresetArguments(Arguments):
+    """encoder"""
+
+    preset: str
+    """Preset, the size of the encoder."""

@@ -1,0 +1,139 @@
+"""How well a language model predicts a text: perplexity, and pseudo-perplexity of masked language models.
+
+Salazar, Liang, Nguyen & Kirchhoff (2020), "Masked language model scoring", https://aclanthology.org/2020.acl-main.240.
+"""
+
+import math
+from glob import has_magic
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from toolkit.corpora.corpus import Corpus, open_corpus
+from toolkit.corpora.prepared import AsItIs, rows_made_of
+from toolkit.data.rows import spread
+from toolkit.errors import InputError
+from toolkit.metrics.intervals import exp_interval, ratio_interval
+from toolkit.modalities import MODALITIES
+from toolkit.models.families import family_of
+from toolkit.pretraining import imported
+from toolkit.runs.progress import with_progress
+from toolkit.runs.results import Stopwatch, write_score
+from toolkit.training.distributed import gather_objects, make_accelerator
+from toolkit.training.evaluation import evaluation_batches
+from toolkit.transfer.encoders import load_config, load_encoder
+
+MASKED_LM_HEADS = ("ForMaskedLM", "BertForPreTraining")  # how the names of masked language models end
+TOKENS_PER_BATCH = 2048
+
+
+def score_text(
+    folder: str,
+    source: str,
+    output_file: Path,
+    split: str | None = None,
+    text_column: str | None = None,
+    max_examples: int | None = None,
+) -> dict[str, Any]:
+    """Score a language model on text and write the record to `output_file`.
+
+    Args:
+        folder: Folder or Hub id of a pretrained model: of a family with a perplexity, or a masked language model.
+        source: The text. Perplexities of models with different vocabularies are not comparable.
+        output_file: Where the record is written to.
+        split: Split of a folder or Hub data set (default: validation).
+        text_column: Column of a table that holds the text.
+        max_examples: Score at most this many lines or windows, evenly spread.
+
+    Raises:
+        InputError: The text cannot be read, or the folder holds no language model.
+    """
+    accelerator, stopwatch = make_accelerator(), Stopwatch()
+    config = load_config(folder)
+    family, architectures = family_of(config.model_type), config.architectures or []
+    if family is not None and family.perplexity and any(name.endswith("ForPreTraining") for name in architectures):
+        measure = imported(family.perplexity)
+    elif any(name.endswith(MASKED_LM_HEADS) for name in architectures):
+        measure = pseudo_perplexity
+    else:
+        raise InputError(
+            f"{folder}: holds {' and '.join(architectures) or 'no known model'}, which is no language model; "
+            "only a pretrained ELMo or masked language model, before fine-tuning, has a perplexity"
+        )
+    split = split or ("all" if Path(source).is_file() or has_magic(source) else "validation")
+    with accelerator.main_process_first():
+        corpus = open_corpus(source, split, text_column)
+    fields = measure(folder, corpus, max_examples, accelerator)
+    about = {"dataset": f"text:{source}", "split": split, "encoder": folder}
+    return write_score(output_file, stopwatch, is_main=accelerator.is_main_process, **about, **fields)
+
+
+@torch.no_grad()
+def pseudo_perplexity(folder: str, corpus: Corpus, max_examples: int | None, accelerator) -> dict[str, Any]:
+    """Mask each token of each line alone and predict it from the rest of the line.
+
+    Lines are truncated to the length that the model takes. Special tokens, [UNK] among them, are not predicted.
+
+    Args:
+        folder: Folder or Hub id of a masked language model.
+        corpus: The text.
+        max_examples: Use at most this many lines, evenly spread.
+        accelerator: The processes that share the work.
+
+    Returns:
+        Fields of the record; `loss` is in nats per token.
+
+    Raises:
+        InputError: No token of the text is in the vocabulary.
+    """
+    model, tokenizer = load_encoder(folder, "AutoModelForMaskedLM", MODALITIES["text"])
+    model.to(accelerator.device).eval()
+    lines = _encoded_lines(model, tokenizer, corpus, max_examples, accelerator)
+    special = torch.tensor(tokenizer.all_special_ids, device=accelerator.device)
+    mine = []
+    batches = evaluation_batches(lines, lambda rows, keys: {"ids": torch.tensor(rows[0]["input_ids"])}, 1, accelerator)
+    num_batches = math.ceil(len(lines) / accelerator.num_processes)
+    for batch in with_progress(batches, num_batches, accelerator.is_main_process):
+        ids = batch["ids"]  # (time,)
+        targets = torch.isin(ids, special, invert=True).nonzero().squeeze(1)  # (tokens,)
+        loss_sum = 0.0
+        for masked in targets.split(max(1, TOKENS_PER_BATCH // len(ids))):
+            copies = ids.repeat(len(masked), 1)  # (copies, time)
+            here = torch.arange(len(masked)), masked
+            copies[here] = tokenizer.mask_token_id
+            logits = model(copies).logits[here].float()  # (copies, vocab_size)
+            loss_sum += float(F.cross_entropy(logits, ids[masked], reduction="sum"))
+        mine.append((loss_sum, len(targets), ids.tolist().count(tokenizer.unk_token_id)))
+    losses, counts, unknown = np.array(gather_objects(accelerator, mine)).T
+    if not counts.any():
+        raise InputError(f"{folder}: its vocabulary has no token of this text")
+    loss = ratio_interval(losses, counts)
+    metrics = {
+        "pseudo_perplexity": exp_interval(loss),
+        "loss": loss,
+        "unknown_tokens": ratio_interval(unknown, counts + unknown),
+    }
+    return {
+        "task": "pseudo-perplexity",
+        "metrics": metrics,
+        "n": len(lines),
+        "parameters": model.num_parameters(),
+    }
+
+
+def _encoded_lines(model, tokenizer, corpus: Corpus, max_examples: int | None, accelerator):
+    tokenizer.model_max_length = min(
+        tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", tokenizer.model_max_length)
+    )
+    with accelerator.main_process_first():
+        rows = rows_made_of(corpus, AsItIs())
+        lines = spread(rows.filter(lambda row: row["text"] and row["text"].strip()), max_examples)
+        return lines.map(
+            lambda batch: {"input_ids": tokenizer(batch["text"], truncation=True)["input_ids"]},
+            batched=True,
+            remove_columns=lines.column_names,
+            desc="tokenizing",
+        )

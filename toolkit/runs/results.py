@@ -1,0 +1,144 @@
+"""`results.json`, the record that every run leaves."""
+
+import json
+import os
+import platform
+import re
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from toolkit.errors import InputError
+from toolkit.runs.arguments import flags_of, to_flags
+from toolkit.runs.output import write_json
+
+RESULTS_FILE = "results.json"
+LOG_FILE = "train_log.jsonl"
+PREDICTIONS_FILE = "predictions.jsonl"
+VERSIONED = ("torch", "transformers", "datasets", "tokenizers", "accelerate", "gensim", "numpy")
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")  # of a Hub
+_CHANGES_NOTHING = ("output_dir", "resume", "overwrite_output_dir", "push_to_hub")
+
+
+def finished_run(arguments: Any) -> dict[str, Any] | None:
+    """The record of the finished run that `--resume` finds in the output folder; None if there is none.
+
+    Args:
+        arguments: The arguments of the run, with the flags `output_dir` and `resume`.
+
+    Raises:
+        InputError: The finished run had other flags.
+    """
+    flags = to_flags(arguments)
+    folder = Path(flags["output_dir"])
+    if not (flags.get("resume") and (folder / RESULTS_FILE).is_file()):
+        return None
+    record = read_results(folder)
+    defaults = {name: flag.default for name, flag in flags_of(type(arguments)).items()}
+    for name, asked in flags.items():
+        made_with = record["arguments"].get(name, defaults.get(name))
+        if asked != made_with and name not in _CHANGES_NOTHING:
+            raise InputError(
+                f"--resume: the run in {folder} is finished and was made with --{name} {made_with}, "
+                f"not {asked}; name another --output_dir"
+            )
+    return record
+
+
+def is_main_process() -> bool:
+    """Whether this process writes and prints, according to the launcher; needs no torch."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+class Stopwatch:
+    """Wall-clock seconds and peak memory since it was created."""
+
+    def __init__(self):
+        self._start = time.monotonic()
+        _reset_peak_memory()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._start
+
+    @property
+    def peak_memory_mb(self) -> float:
+        """Peak resident memory of this process in MB (10⁶ bytes), on Linux since the stopwatch was created, elsewhere
+        since the process began; on a GPU the peak of its allocated memory instead."""
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_available():
+            return torch.cuda.max_memory_allocated() / 1e6
+        try:
+            for line in Path("/proc/self/status").read_text().splitlines():
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024 / 1e6
+        except OSError:
+            pass
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+
+
+def _reset_peak_memory() -> None:
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def write_results(path: Path, stopwatch: Stopwatch, **fields: Any) -> dict[str, Any]:
+    """Write a record atomically and return it. Adds what came from a Hub, cost, versions, machine and command."""
+    record = {
+        **fields,
+        "from_hub": [name for name in (fields.get("encoder"), fields.get("dataset")) if is_hub_id(str(name))],
+        "seconds": stopwatch.seconds,
+        "peak_memory_mb": stopwatch.peak_memory_mb,
+        **made_with(),
+        "command": " ".join(["toolkit", *sys.argv[1:]]),
+    }
+    write_json(path, record)
+    return record
+
+
+def write_score(output_file: Path, stopwatch: Stopwatch, *, is_main: bool = True, **fields: Any) -> dict[str, Any]:
+    """Write the record of something that was scored and not trained, on the main process, and return it."""
+    record = {
+        "seed": None,
+        "num_steps": 0,
+        "throughput": fields["n"] / stopwatch.seconds,
+        "throughput_unit": "examples/s",
+        "deterministic": True,
+        **fields,
+    }
+    return write_results(output_file, stopwatch, **record) if is_main else record
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether it is `org/name`, possibly with a revision or data set configuration, and no local file or folder."""
+    return bool(re.fullmatch(rf"{REPOSITORY.pattern}([@:][\w./-]+)?", name)) and not Path(name).exists()
+
+
+def made_with() -> dict[str, Any]:
+    """Versions and machine, for a record."""
+    import torch  # here, because the output folder is checked before anything slow is imported
+
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONED}},
+        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), **({"gpus": gpus} if gpus else {})},
+    }
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """The record of a run. Raises `InputError` if there is none that can be read."""
+    try:
+        return json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{folder}: no {RESULTS_FILE} in this folder, expected a run of this toolkit") from None
+    except ValueError as error:
+        raise InputError(f"{folder / RESULTS_FILE}: cannot be read ({error}); delete it and repeat the run") from None

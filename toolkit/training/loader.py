@@ -1,0 +1,106 @@
+"""Loads the samples of each step and collates them into batches, in worker processes if asked for.
+
+A batch is the keyword arguments of the model's `forward`, plus two numbers that the loop removes first: `num_targets`,
+the number of targets that the loss is the mean over, and `num_items`, the tokens, words or images by which throughput
+is counted. If the batch has a true `continues`, the model also gets the `state` that it returned for the batch before.
+"""
+
+import multiprocessing
+import os
+import signal
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from toolkit.errors import InputError
+from toolkit.training.sampler import SampleKey
+from toolkit.training.signals import SIGNALS
+
+Batch = dict[str, Any]
+Collate = Callable[[list[dict], list[SampleKey]], Batch]
+WORKER_GRACE_SECONDS = 600  # after SIGTERM to the whole job, the training process may still finish a step and save
+
+
+class StreamedDataset(ABC):
+    """A data set that is read in an order of its own: `SampleKey.index` is the position in the epoch's order."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def read(self, keys: list[SampleKey]) -> list[dict]:
+        """The samples of these keys."""
+
+
+class KeyedDataset:
+    """A map-style data set indexed by lists of `SampleKey`; yields `(sample, key)` pairs."""
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def __getitems__(self, keys: list[SampleKey]) -> list[tuple[dict, SampleKey]]:
+        if isinstance(self.dataset, StreamedDataset):
+            return list(zip(self.dataset.read(keys), keys, strict=True))
+        columns = self.dataset[[key.index for key in keys]]
+        samples = ({name: values[i] for name, values in columns.items()} for i in range(len(keys)))
+        return list(zip(samples, keys, strict=True))
+
+
+def collate_pairs(collate: Collate, pairs: list[tuple[dict, SampleKey]]) -> Batch:
+    """Collate `(sample, key)` pairs. A batch of filler samples has no targets and no items."""
+    keys = [key for _, key in pairs]
+    batch = collate([sample for sample, _ in pairs], keys)
+    if not keys[0].counts:
+        batch["num_targets"] = batch["num_items"] = 0
+    return batch
+
+
+def load_batches(
+    dataset, batches: Iterable[list[SampleKey]], collate: Collate, num_workers: int = 0
+) -> Iterator[Batch]:
+    """Load and collate the samples of each list of keys.
+
+    Args:
+        dataset: A `datasets.Dataset` or a `StreamedDataset`.
+        batches: The keys of each batch.
+        collate: Makes a batch of samples and their keys.
+        num_workers: Worker processes; 0 loads in this process.
+
+    Raises:
+        InputError: A sample cannot be read, also if that happens in a worker process.
+    """
+    loader: DataLoader = DataLoader(
+        KeyedDataset(dataset),  # type: ignore[arg-type]
+        batch_sampler=batches,
+        collate_fn=partial(collate_pairs, collate),
+        num_workers=num_workers,
+        worker_init_fn=start_worker,
+    )
+    return _with_plain_errors(iter(loader))  # `iter` draws a random number: do it now, not at the first batch
+
+
+def _with_plain_errors(batches: Iterator[Batch]) -> Iterator[Batch]:
+    try:
+        yield from batches
+        return
+    except InputError as error:
+        message = str(error).rpartition("InputError: ")[2].strip()  # torch prepends the worker's traceback
+    del batches  # its worker processes end once no traceback refers to it any more
+    raise InputError(message)
+
+
+def start_worker(worker: int) -> None:
+    """Let a worker outlive signals to the whole job until the training process has finished its step and saved.
+
+    The worker exits at once if the training process was killed before it started: torch's workers only notice
+    later deaths.
+    """
+    training_process = multiprocessing.parent_process()
+    if training_process is not None and not training_process.is_alive():
+        os._exit(1)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(WORKER_GRACE_SECONDS))

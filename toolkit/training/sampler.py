@@ -1,0 +1,135 @@
+"""Which samples each step takes, and the key that seeds everything random about a sample.
+
+The batch of a step, and every random choice within it, follow from the seed and the number of the step alone. No
+process has to tell another, nothing of it has to be saved, and a resumed run continues at any step without replaying
+the data.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class SampleKey:
+    """Identifies one sample in one step of training.
+
+    Attributes:
+        step: Number of the optimizer step, from 0.
+        epoch: Number of the pass over the data, from 0.
+        index: Index of the sample in the data set.
+        progress: Fraction of the run that is complete when the step begins, from 0 to 1.
+        counts: False for a filler sample, which keeps a process without samples in step with the others.
+        continues: Whether this sample follows the one at the same position in the previous batch, so that a
+            recurrent model starts from the state it ended with there.
+        backwards: Whether the previous batch held the *next* sample of the text instead of the one before.
+    """
+
+    step: int
+    epoch: int
+    index: int
+    progress: float = 0.0
+    counts: bool = True
+    continues: bool = False
+    backwards: bool = False
+
+    def seed(self, seed: int) -> tuple[int, int, int]:
+        """The seed for everything random about this sample, for `numpy.random.default_rng`."""
+        return seed, self.epoch, self.index
+
+
+class BatchSampler:
+    """Assigns samples to steps: one shuffled epoch after another, cut into batches.
+
+    Args:
+        num_samples: Size of the data set.
+        batch_size: Samples per step, over all processes.
+        seed: Seed of the shuffles.
+        lengths: Length of each sample. If given, a batch holds samples of similar length.
+        max_samples: Total number of samples; the last step may be smaller than the others.
+        consecutive: Number of neighbouring samples that follow each other at the same position of as many batches,
+            alternately from first to last and from last to first. Samples that do not fill such a run are skipped in
+            that epoch.
+        shuffles: Whether to shuffle; otherwise samples keep their own order.
+    """
+
+    BATCHES_SORTED_TOGETHER = 50
+
+    def __init__(
+        self,
+        num_samples: int,
+        batch_size: int,
+        seed: int,
+        lengths: Sequence[int] | None = None,
+        max_samples: int | None = None,
+        consecutive: int = 1,
+        shuffles: bool = True,
+    ):
+        self.num_samples, self.batch_size, self.seed = num_samples, batch_size, seed
+        self.lengths = None if lengths is None else np.asarray(lengths)
+        self.max_samples, self.consecutive, self.shuffles = max_samples, consecutive, shuffles
+        self._orders: dict[int, np.ndarray] = {}
+
+    def batch(self, step: int, progress: float = 0.0) -> list[SampleKey]:
+        """The samples of one step, over all processes. `progress` is stored in every key."""
+        size = self.batch_size
+        if self.max_samples is not None and self.consecutive == 1:  # runs consist of whole batches
+            size = min(size, self.max_samples - step * size)
+        run, offset = divmod(step, self.consecutive)
+        backwards = run % 2 == 1
+        keys = []
+        for position in range(run * self.batch_size, run * self.batch_size + size):
+            epoch, place = divmod(position, self.num_samples // self.consecutive)
+            index = int(self._order(epoch)[place]) + (self.consecutive - 1 - offset if backwards else offset)
+            keys.append(SampleKey(step, epoch, index, progress, continues=offset > 0, backwards=backwards))
+        return keys
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if epoch not in self._orders:
+            self._orders = {e: order for e, order in self._orders.items() if e == epoch - 1}
+            self._orders[epoch] = self._shuffle(epoch)
+        return self._orders[epoch]
+
+    def _shuffle(self, epoch: int) -> np.ndarray:
+        if not self.shuffles:
+            return np.arange(self.num_samples)
+        rng = np.random.default_rng((self.seed, epoch))
+        order = rng.permutation(self.num_samples // self.consecutive)  # of the runs of neighbours
+        if self.lengths is None:
+            return order * self.consecutive + rng.integers(self.num_samples % self.consecutive + 1)
+        # The first batch of an epoch completes the last batch of the previous one.
+        first = -epoch * self.num_samples % self.batch_size
+        together = self.batch_size * self.BATCHES_SORTED_TOGETHER
+        batches = [order[:first]]
+        for start in range(first, self.num_samples, together):
+            part = order[start : start + together]
+            part = part[np.argsort(self.lengths[part], kind="stable")]
+            batches += np.split(part, range(self.batch_size, len(part), self.batch_size))
+        whole = [batch for batch in batches[1:] if len(batch) == self.batch_size]
+        rest = [batch for batch in batches[1:] if len(batch) < self.batch_size]
+        shuffled = [whole[i] for i in rng.permutation(len(whole))]
+        return np.concatenate([batches[0], *shuffled, *rest])
+
+
+def split_batch(keys: list[SampleKey], num_parts: int) -> list[list[SampleKey]]:
+    """Split a batch into parts of nearly equal size. An empty part gets a filler sample that does not count."""
+    bounds = np.linspace(0, len(keys), num_parts + 1).round().astype(int)
+    parts = [keys[start:stop] for start, stop in pairwise(bounds)]
+    return [part or [replace(keys[0], counts=False)] for part in parts]
+
+
+def seed_torch(*numbers: int) -> None:
+    """Seed all torch generators from a tuple of numbers such as `SampleKey.seed` returns."""
+    torch.manual_seed(_single_seed(numbers))
+
+
+def seed_cpu(*numbers: int) -> None:
+    """Like `seed_torch`, for the CPU generator only, which is a hundred times faster."""
+    torch.default_generator.manual_seed(_single_seed(numbers))
+
+
+def _single_seed(numbers: tuple[int, ...]) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
