@@ -9,12 +9,14 @@ from conftest import FAMILIES, run_toolkit
 from datasets import Dataset
 from transformers import AutoModel, AutoModelForTokenClassification, AutoTokenizer, pipeline
 
-from tasks import TASKS, finetune, load_predictor, predict
-from tasks.pos_tagging import _pieces
-from tasks.words import first_pieces
+from tasks import TASKS, finetune, predict
+from tasks.inference import load_predictor
+from tasks.pos_tagging import _tokenize
+from tasks.words import first_tokens
 from toolkit.corpora.tokenization import train_tokenizer
 from toolkit.data.treebank import load_treebank
 from toolkit.errors import InputError
+from toolkit.models.families import presets
 
 families = pytest.mark.parametrize("family", FAMILIES)
 UNSEEN = "The zorblifiers quizzically frobnicated Ålesund's 12.5 wugs!"
@@ -104,16 +106,15 @@ def test_the_pipeline_of_transformers_gives_right_offsets_on_unseen_words(tagger
         assert piece
         assert not piece.isspace()
     starts = {row["start"] for row in rows}
-    for word in ("The", "zorblifiers", "frobnicated", "wugs", "!") if family != "word2vec" else ("The", "!"):
-        assert UNSEEN.index(word) in starts
+    whole = ("The", "!") if family == "word2vec" else ("The", "zorblifiers", "frobnicated", "wugs", "!")
+    assert starts >= {UNSEEN.index(word) for word in whole}
     # The row whose offset starts a word has the tag that `predict` gives the word.
-    (words,) = TASKS["pos"].unlabelled([UNSEEN])["tokens"]
+    (words,) = TASKS["pos"].read_inputs([UNSEEN])["tokens"]
     predictor = load_predictor(TASKS["pos"], str(taggers[family]))
-    (prediction,) = predictor(TASKS["pos"].unlabelled([UNSEEN]))
+    (prediction,) = predictor(TASKS["pos"].read_inputs([UNSEEN]))
     of_start = {row["start"]: row["entity"] for row in rows}
-    for word in ("The", "wugs", "!"):
-        if UNSEEN.index(word) in of_start:
-            assert prediction[words.index(word)][0] == of_start[UNSEEN.index(word)]
+    predicted = dict(zip(words, prediction.tags, strict=True))
+    assert {word: of_start[UNSEEN.index(word)] for word in whole} == {word: predicted[word] for word in whole}
 
 
 @families
@@ -137,7 +138,7 @@ def test_the_tagger_uses_the_recurrent_layers_of_elmo(taggers, tmp_path):
     rows = load_treebank("sample", "test")
     task = TASKS["pos"]
     scores = [
-        task.score(rows, load_predictor(task, str(folder))(rows), None)["accuracy"]["value"]
+        task.figures(task.references(rows), load_predictor(task, str(folder))(rows))["accuracy"].value
         for folder in (taggers["elmo"], tmp_path)
     ]
     assert scores[0] > scores[1] + 0.05
@@ -174,7 +175,13 @@ def test_scratch_is_the_same_network_with_other_weights(encoders, family, tmp_pa
 def test_scratch_preset_needs_nothing_but_the_data(preset, tmp_path):
     flags = {"encoder": f"scratch:{preset}", "data": "sample", "output_dir": str(tmp_path), "train_size": 20}
     record = finetune("pos", **flags, max_steps=2)
-    assert record["metrics"]["accuracy"]["value"] >= 0
+    model, tokenizer = (auto.from_pretrained(tmp_path) for auto in (AutoModelForTokenClassification, AutoTokenizer))
+    expected = presets("text")[preset].config(len(tokenizer))
+    assert (model.config.model_type, model.config.hidden_size) == (expected.model_type, expected.hidden_size)
+    assert set(tokenizer("The wugs !")["input_ids"]) < set(range(expected.vocab_size))
+    lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    right = [p == t for line in lines for p, t in zip(line["predicted"], line["tags"], strict=True)]
+    assert record["metrics"]["accuracy"]["value"] == pytest.approx(sum(right) / len(right))
 
 
 def test_data_without_splits_is_split_and_said_so(encoders, tmp_path):
@@ -193,18 +200,18 @@ def test_data_without_splits_is_split_and_said_so(encoders, tmp_path):
 def test_long_sentences_are_tagged_in_parts_and_no_word_is_lost():
     tokenizer = train_tokenizer((), "bytes")
     tokens = [f"word{i}" for i in range(50)]
-    parts = list(_pieces(tokens, tokenizer, max_length=40))
-    assert sum(len(first_pieces(words)) for _, words in parts) == 50
+    parts = list(_tokenize(tokens, tokenizer, max_length=40))
+    assert sum(len(first_tokens(words)) for _, words in parts) == 50
     assert all(len(ids) <= 40 for ids, _ in parts)
-    ids, words = next(iter(_pieces(["x" * 100], tokenizer, max_length=40)))
-    assert (len(ids), first_pieces(words)) == (40, [1])
+    ids, words = next(iter(_tokenize(["x" * 100], tokenizer, max_length=40)))
+    assert (len(ids), first_tokens(words)) == (40, [1])
 
 
 def test_a_word_of_invisible_characters_still_gets_a_tag():
     tokenizer = train_tokenizer((), "bytes")
-    ((ids, words),) = _pieces(["a", "\u200b\u0000", "b"], tokenizer, None)
-    assert len(first_pieces(words)) == 3
-    assert ids[first_pieces(words)[1]] == tokenizer.unk_token_id
+    ((ids, words),) = _tokenize(["a", "\u200b\u0000", "b"], tokenizer, None)
+    assert len(first_tokens(words)) == 3
+    assert ids[first_tokens(words)[1]] == tokenizer.unk_token_id
 
 
 def test_a_tag_that_training_lacks_counts_as_wrong_not_as_an_error(encoders, tmp_path):
@@ -234,4 +241,4 @@ def test_a_bert_is_given_no_more_pieces_than_it_was_pretrained_on(encoders, tmp_
     features = TASKS["pos"].encode_words(rows, tokenizer, {}, tokenizer.model_max_length)
     assert max(map(len, features["input_ids"])) <= 128
     assert len(features) > 1
-    assert sum(len(first_pieces(row)) for row in features["words"]) == 200
+    assert sum(len(first_tokens(row)) for row in features["words"]) == 200

@@ -115,6 +115,9 @@ def parse_kind(
     arguments_class = found if isinstance(found, type) else found()
     of_kind = [positional for positional in positionals if positional in flags_of(arguments_class)]
     of_notes = (notes or {}).get(kind, {})
+    summary, examples = split_documentation(documentation)
+    if of_this_kind := [line for line in examples.splitlines() if f"{program} {kind} " in line]:
+        documentation = "\n\n".join([summary, "\n".join(of_this_kind)])
     return kind, parse_flags(words[1:], arguments_class, f"{program} {kind}", documentation, of_kind, of_notes)
 
 
@@ -151,6 +154,7 @@ def _parser(
         formatter_class=HelpFormatter,
         exit_on_error=False,
         allow_abbrev=False,
+        add_help=False,  # added last, below the flags of the command
     )
     sections = {"required": parser.add_argument_group("required")} if required else {}
     for flag in sorted(flags.values(), key=lambda flag: flag.name not in required):
@@ -160,8 +164,10 @@ def _parser(
         is_positional = flag.name in positionals
         options = _options(flag, is_positional, notes.get(flag.name, ""))
         sections[title].add_argument(flag.name if is_positional else f"--{flag.name}", **options)
-    parser.add_argument(
-        "--config", action="config", help="Read flags from a yaml file; flags on the command line win."
+    general = parser.add_argument_group("help and configuration")
+    general.add_argument("-h", "--help", action="help", help="Show this text and exit.")
+    general.add_argument(
+        "--config", action="config", metavar="FILE", help="Read flags from a yaml file; the command line has priority."
     )
     return parser
 

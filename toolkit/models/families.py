@@ -202,7 +202,7 @@ _IMAGE_HEADS = ("ForImageClassification",)
 FAMILIES: dict[str, Family] = {
     "word2vec": Family(
         modality="text",
-        title="word2vec vectors",
+        title="A word2vec model",
         paper=(
             "Mikolov et al. (2013), Distributed representations of words and phrases, https://arxiv.org/abs/1310.4546"
         ),
@@ -219,7 +219,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "fasttext": Family(
         modality="text",
-        title="fastText vectors",
+        title="A fastText model",
         paper=(
             "Bojanowski et al. (2017), Enriching word vectors with subword information, "
             "https://arxiv.org/abs/1607.04606"

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
-import torch
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +122,15 @@ def split_batch(keys: list[SampleKey], num_parts: int) -> list[list[SampleKey]]:
 
 def seed_torch(*numbers: int) -> None:
     """Seed all torch generators from a tuple of numbers such as `SampleKey.seed` returns."""
+    import torch
+
     torch.manual_seed(_single_seed(numbers))
 
 
 def seed_cpu(*numbers: int) -> None:
     """Like `seed_torch`, for the CPU generator only, which is a hundred times faster."""
+    import torch
+
     torch.default_generator.manual_seed(_single_seed(numbers))
 
 
