@@ -1,6 +1,7 @@
 """The image task: networks of every kind, with and without pretraining, and what they predict."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,16 @@ from conftest import run_toolkit, shelf
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
+from sklearn.utils.class_weight import compute_class_weight
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, ResNetConfig, pipeline
 
 from tasks import finetune, predict
 from toolkit.data.image_files import load_labelled_images, open_image
-from toolkit.metrics.intervals import mean_auc_difference, mean_auc_interval
-from toolkit.transfer.encoders import layers_below_head, load_image_encoder
+from toolkit.metrics.intervals import bootstrap_auc, bootstrap_mean
+from toolkit.modalities import MODALITIES
+from toolkit.modalities.arguments import ImageEncoderArguments
+from toolkit.modalities.image_batches import set_loss, weights_of_classes
+from toolkit.transfer.encoders import layer_depths, load_encoder
 from toolkit.transfer.linear_probe import fit_head, head_of, normalise_by
 
 ENCODERS = {
@@ -262,6 +267,34 @@ def test_comparison_says_what_pretraining_bought(digits, tmp_path):
     assert "--head crf: does not go with --task image" in done.stderr
 
 
+def test_class_weights_are_those_of_scikit_learn_and_weight_the_loss():
+    labels = ["a"] * 30 + ["b"] * 10 + ["c"] * 5
+    weights = weights_of_classes(Counter(labels), ["a", "b", "c"])
+    assert weights == pytest.approx(compute_class_weight("balanced", classes=np.array(["a", "b", "c"]), y=labels))
+    model = AutoModelForImageClassification.from_config(
+        ResNetConfig(embedding_size=4, hidden_sizes=[4], depths=[1], layer_type="basic", num_labels=3)
+    ).eval()
+    pixels, correct = torch.randn(6, 3, 8, 8), torch.tensor([0, 0, 0, 0, 1, 2])
+    losses = -model(pixels).logits.log_softmax(-1)[range(6), correct]
+    set_loss(model, 0.0, weights)
+    expected = (losses * torch.tensor([45 / 90] * 4 + [45 / 30, 45 / 15])).mean()
+    torch.testing.assert_close(model(pixels, labels=correct).loss, expected)
+
+
+def test_class_weights_raise_the_probability_of_a_rare_class(digits, tmp_path):
+    save_digits(tmp_path / "data", "train", names=("1",), most=60)
+    save_digits(tmp_path / "data", "train", names=("7",), most=6)
+    save_digits(tmp_path / "data", "test")
+    flags = {"encoder": "scratch:mlp-tiny", "data": str(tmp_path / "data"), "image_size": 8, "max_steps": 5}
+    means = []
+    for weighted in (False, True):
+        folder = tmp_path / str(weighted)
+        finetune("image", **flags, output_dir=str(folder), class_weights=weighted, learning_rate=1e-3)
+        lines = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+        means.append(np.mean([line["probabilities"]["7"] for line in lines]))
+    assert means[1] > means[0] + 0.05
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -287,7 +320,7 @@ def test_wrong_flags_end_in_one_line(flags, message, tmp_path):
 def test_the_area_under_the_curve_is_that_of_scikit_learn():
     rng = np.random.default_rng(0)
     scores, positive = rng.integers(0, 20, 200) / 20, rng.random(200) < 0.3
-    found = mean_auc_interval([(scores, positive)])
+    found = bootstrap_auc(scores, positive).interval()
     assert found["value"] == pytest.approx(roc_auc_score(positive, scores))
     keys = [rng.integers(0, 200, 200) for _ in range(500)]
     areas = [roc_auc_score(positive[key], scores[key]) for key in keys]
@@ -300,7 +333,8 @@ def test_the_difference_of_two_areas_is_paired():
     runs, others = (
         [(positive + deviation * rng.normal(size=300), positive) for _ in range(2)] for deviation in (1, 2)
     )
-    found = mean_auc_difference(runs, others)
+    means = [bootstrap_mean([bootstrap_auc(*scored) for scored in each]) for each in (runs, others)]
+    found = means[0].minus(means[1]).interval()
     areas = [[roc_auc_score(positive, scores) for scores, _ in scored] for scored in (runs, others)]
     assert found["value"] == pytest.approx(np.mean(areas[0]) - np.mean(areas[1]))
     keys = [rng.integers(0, 300, 300) for _ in range(300)]
@@ -310,7 +344,7 @@ def test_the_difference_of_two_areas_is_paired():
         for key in keys
     ]
     assert [found["low"], found["high"]] == pytest.approx(np.percentile(differences, [2.5, 97.5]).tolist(), abs=0.02)
-    assert mean_auc_difference(runs, runs) == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert means[0].minus(means[0]).interval() == {"value": 0.0, "low": 0.0, "high": 0.0}
 
 
 @pytest.mark.parametrize(
@@ -325,8 +359,9 @@ def test_the_difference_of_two_areas_is_paired():
 def test_layers_are_counted_from_the_head_down(name, order):
     rows = load_labelled_images("sample", "test").select(range(4))
     labels = {"id2label": {0: "a", 1: "b"}, "label2id": {"a": 0, "b": 1}}
-    model, _ = load_image_encoder(name, "AutoModelForImageClassification", 32, rows, **labels)
-    depths = layers_below_head(model)
+    options = ImageEncoderArguments(image_size=32)
+    model, _ = load_encoder(name, "AutoModelForImageClassification", MODALITIES["image"], options, rows, **labels)
+    depths = layer_depths(model)
     found = [{depth for parameter, depth in depths.items() if f".{part}." in f".{parameter}"} for part in order]
     assert all(len(depth) == 1 for depth in found), found
     firsts = [min(depth) for depth in found]
