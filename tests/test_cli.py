@@ -135,7 +135,10 @@ FAULTS = {
     ),
     "n-grams of no length": ([*FASTTEXT, "--min_n", "4", "--max_n", "3"], "--max_n 3: expected at least --min_n 4"),
     "no buckets": ([*FASTTEXT, "--num_buckets", "0"], "--num_buckets 0"),
-    "tokenizer without bytes": ([*FASTTEXT, "--tokenizer", "{bert}"], "does not fit a fastText model, which reads bytes"),
+    "tokenizer without bytes": (
+        [*FASTTEXT, "--tokenizer", "{bert}"],
+        "does not fit a fastText model, which reads bytes",
+    ),
     "tokenizer of a fastText": ([*PRETRAIN, "sample", "--tokenizer", "{fasttext}"], "does not fit a BERT"),
     "quickstart of nothing": (["quickstart", "--output_dir", "{out}", "--budget", "-1"], "--budget -1"),
     "only unknown letters": (
