@@ -8,7 +8,7 @@
 #
 # STEP pretrain: word2vec, ELMo and BERT on DATA_DIR/text_corpus, 20 minutes each at most, on an idle machine.
 # STEP words: word2vec with three seeds on analogies and word similarity.
-# The others compare each encoder, or the one that is named, with its scratch twin on a data set. Started again, a step goes
+# The others compare each encoder, or the one that is named, with the same network from scratch on a data set. Started again, a step goes
 # on where it was stopped. On a processor without bfloat16 set PRECISION= to nothing.
 set -euo pipefail
 data=${1:?DATA_DIR} runs=${2:?RUNS_DIR} step=${3:?STEP: pretrain, words, ewt, brown, trec or sentence_polarity}

@@ -25,7 +25,7 @@ sizes="47 471 all"  # 1%, 10% and 100% of the labelled X-rays
 
 x_rays() {  # RECORD ENCODER IMAGE_SIZE SEEDS SIZES FLAGS…: the whole network learns, beside the same with new weights
     "${toolkit[@]}" compare --task image --figure roc_auc --encoders "$2" --data "$data/chest_xray" --image_size "$3" \
-        --train_sizes $5 --seeds "$4" --augment shift rotate --class_weights --bottom_rate 1 --probe_ratio 0 \
+        --train_sizes $5 --seeds "$4" --augment shift rotate --class_weights --layerwise_lr_decay 1 --head_warmup_ratio 0 \
         --output_dir "$runs/$step" --resume "${@:6}"
     cp "$runs/$step/results.json" "docs/results/$1.json"
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fine-tune pretrained encoders and their scratch twins as image classifiers, three seeds, and compare them.
+# Fine-tune pretrained encoders, and the same networks from scratch, as image classifiers, three seeds, and compare them.
 #
 #   scripts/transfer_images.sh ENCODERS_DIR IMAGES OUTPUT_DIR [FLAGS…]
 #   scripts/transfer_images.sh runs/digits sample runs/digits_again --train_sizes 5 all --per_class --baseline

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fine-tune pretrained encoders and their scratch twins as part-of-speech taggers, three seeds, and compare them.
+# Fine-tune pretrained encoders, and the same networks from scratch, as part-of-speech taggers, three seeds, and compare them.
 #
 #   scripts/transfer_pos.sh ENCODERS_DIR TREEBANK OUTPUT_DIR [FLAGS…]
 #   scripts/transfer_pos.sh runs/sample sample runs/sample_pos --train_sizes 50 all

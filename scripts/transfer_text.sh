@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fine-tune pretrained encoders and their scratch twins as text classifiers, three seeds, and compare them.
+# Fine-tune pretrained encoders, and the same networks from scratch, as text classifiers, three seeds, and compare them.
 #
 #   scripts/transfer_text.sh ENCODERS_DIR TEXTS OUTPUT_DIR [FLAGS…]
 #   scripts/transfer_text.sh runs/sample sample runs/sample_text --train_sizes 5 all --per_class --baseline

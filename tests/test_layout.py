@@ -1,69 +1,63 @@
-"""Imports go one way: scripts -> toolkit.cli -> tasks -> toolkit."""
+"""The structure of the package beyond what `make lint` holds: rooms, names, installed files, what an import loads."""
 
-import ast
+import re
 import subprocess
 import sys
-from pathlib import Path
+from collections import defaultdict
 
 import pytest
 from conftest import REPOSITORY
+from setuptools import find_packages
 
 FILES = sorted([*REPOSITORY.glob("toolkit/**/*.py"), *REPOSITORY.glob("tasks/**/*.py")])
+MIRRORS = [  # pairs of rooms where a file of one goes with the file of the same name in the other
+    {"toolkit/models", "toolkit/pretraining"},
+    {"toolkit/modalities", "toolkit/data"},
+    {"toolkit/cli", "tasks"},
+    {"toolkit/models", "tasks"},
+    {"toolkit/corpora", "toolkit/modalities"},
+]
 
 
-def imported_modules(path: Path) -> set[str]:
-    modules = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            modules |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            package = path.relative_to(REPOSITORY).parts[: -node.level] if node.level else ()
-            module = ".".join([*package, *filter(None, [node.module])])
-            modules |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
-    return modules
+def test_the_package_has_twelve_rooms():
+    entries = {path.name for path in (REPOSITORY / "toolkit").iterdir() if not path.name.startswith("__py")}
+    loose = {"__init__.py", "__main__.py", "errors.py"}
+    assert loose < entries
+    rooms = entries - loose
+    assert len(rooms) <= 12
+    assert all((REPOSITORY / "toolkit" / room / "__init__.py").is_file() for room in rooms)
 
 
-TRAINING = ("training", "batches", "evaluation", "processes", "interruptions", "checkpoint")  # of whatever model
-
-
-def offending(path: Path, *prefixes: str) -> set[str]:
-    return {name for name in imported_modules(path) if name.startswith(prefixes)}
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(REPOSITORY)))
-def test_imports_go_one_way(path):
-    where = path.relative_to(REPOSITORY).parts
-    is_command = where[:2] == ("toolkit", "commands")
-    if where[0] == "toolkit" and not is_command:
-        assert not offending(path, "tasks")
-    if not is_command and path.name not in ("cli.py",):
-        assert not offending(path, "toolkit.cli")
-    if where[:2] == ("toolkit", "models"):
-        allowed = {"torch", "torchcrf", "transformers", *sys.stdlib_module_names}
-        others = {name for name in imported_modules(path) if name.split(".")[0] not in allowed}
-        assert all(name.startswith("toolkit.models") for name in others)
-    if where[0] == "toolkit" and path.stem in TRAINING:
-        assert not offending(
-            path, "toolkit.models", "toolkit.pretraining", "toolkit.data", "tasks", "toolkit.models.families"
-        )
-    if where[:2] == ("toolkit", "data"):
-        assert not offending(path, "toolkit.models", "toolkit.pretraining", "toolkit.training.loop", "tasks")
-
-
-def test_there_is_one_training_loop():
-    assert [path.name for path in FILES if ".backward(" in path.read_text(encoding="utf-8")] == ["training.py"]
-
-
-def test_no_pickle_is_read_or_written():
+def test_no_two_classes_share_a_name():
+    places = defaultdict(list)
     for path in FILES:
-        assert not offending(path, "pickle", "joblib", "dill"), path
-        text = path.read_text(encoding="utf-8")
-        assert "torch.save(" not in text, path
-        assert "torch.load(" not in text, path
+        for name in re.findall(r"^class (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE):
+            places[name].append(str(path.relative_to(REPOSITORY)))
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
+def test_files_share_a_name_only_where_rooms_mirror_each_other():
+    places = defaultdict(set)
+    for path in FILES:
+        if path.name not in ("__init__.py", "__main__.py", "arguments.py", "base.py"):
+            places[path.name].add(str(path.parent.relative_to(REPOSITORY)))
+    assert {name: rooms for name, rooms in places.items() if len(rooms) > 1 and rooms not in MIRRORS} == {}
+
+
+def test_every_package_and_every_data_file_is_installed():
+    packages = find_packages(str(REPOSITORY), include=["toolkit*", "tasks"])
+    assert {".".join(path.parent.relative_to(REPOSITORY).parts) for path in FILES} == set(packages)
+    data = {path for path in REPOSITORY.glob("toolkit/**/*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert len(data) >= 5
+    declared = set()
+    for line in (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8").splitlines():
+        if found := re.fullmatch(r'"(toolkit\.[\w.]+)" = \["(.+)"\]', line):
+            declared |= set((REPOSITORY / found[1].replace(".", "/")).glob(found[2]))
+    assert data <= declared
 
 
 @pytest.mark.parametrize(
-    "module", ["toolkit", "toolkit.cli.dispatch", "toolkit.pretraining", "tasks", "toolkit.cli.score"]
+    "module", ["toolkit", "toolkit.cli.dispatch", "toolkit.pretraining", "toolkit.modalities", "tasks", "toolkit.hub"]
 )
 def test_import_loads_nothing_heavy(module):
     code = f"import {module}, sys; print([m for m in ('torch', 'transformers', 'datasets') if m in sys.modules])"
@@ -75,10 +69,3 @@ def test_every_export_is_there():
     import toolkit
 
     assert all(getattr(toolkit, name) is not None for name in toolkit.__all__)
-
-
-def test_every_package_is_installed():
-    folders = {file.parent.relative_to(REPOSITORY).parts for file in FILES if file.name == "__init__.py"}
-    project = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
-    (listed,) = [line for line in project.splitlines() if line.startswith("packages = [") and "toolkit.models" in line]
-    assert {".".join(parts) for parts in folders} == set(ast.literal_eval(listed.partition("= ")[2]))
