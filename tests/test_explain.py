@@ -13,7 +13,7 @@ from transformers import ViTConfig, ViTForImageClassification
 
 from tasks import predict
 from toolkit.data.image_files import load_labelled_images, open_image
-from toolkit.explain.saliency import saliency as explain
+from toolkit.explain import saliency
 
 
 class Network(nn.Module):
@@ -56,20 +56,20 @@ def test_deconvolution_of_two_filters_is_the_known_answer(rectify):
     pixels = torch.tensor(IMAGE)[None, None]
     network = two_filters(rectify)
     # The first filter is largest, 20, above the bright column, the second, 15, on its lower end.
-    found = explain.deconvolution(network, pixels, "layers.1", [0, 1])
+    found = saliency.deconvolution(network, pixels, "layers.1", [0, 1])
     expected = torch.zeros(2, 1, 4, 4)
     expected[0, 0, 1:3, 1:3] = 20 * torch.tensor([[-1.0, 2.0], [-1.0, 2.0]])
     expected[1, 0, 2:4, 1:3] = 15 * torch.tensor([[3.0, 3.0], [-1.0, -1.0]])
     torch.testing.assert_close(found, expected)
     # The pooled maps lead back to the same maxima, of which the second counts against the output: it is dropped.
-    maps = explain.feature_maps(network, pixels)["layers.3"]
+    maps = saliency.feature_maps(network, pixels)["layers.3"]
     signal = maps[0, 0].max()
     down, right = divmod(int(maps[0, 0].argmax()), maps.shape[3])
-    pooled = explain.feature_maps(network, pixels)["layers.1"][0, 0, down : down + 2, right : right + 2]
+    pooled = saliency.feature_maps(network, pixels)["layers.1"][0, 0, down : down + 2, right : right + 2]
     down, right = (down + int(pooled.argmax()) // 2, right + int(pooled.argmax()) % 2)
     expected = torch.zeros(1, 1, 4, 4)
     expected[0, 0, down : down + 2, right : right + 2] = signal * torch.tensor([[-1.0, 2.0], [-1.0, 2.0]])
-    torch.testing.assert_close(explain.deconvolution(network, pixels, "layers.3", [0]), expected)
+    torch.testing.assert_close(saliency.deconvolution(network, pixels, "layers.3", [0]), expected)
 
 
 def test_deconvolution_goes_through_a_rectifier_that_was_shut():
@@ -79,7 +79,7 @@ def test_deconvolution_goes_through_a_rectifier_that_was_shut():
         for layer, weight, bias in ((network.layers[0], 1.0, -3.0), (network.layers[2], 2.0, 1.0)):
             layer.weight.fill_(weight)
             layer.bias.fill_(bias)
-    found = explain.deconvolution(network, torch.ones(1, 1, 2, 2), "layers.2", [0])
+    found = saliency.deconvolution(network, torch.ones(1, 1, 2, 2), "layers.2", [0])
     assert found.flatten().tolist() == [2, 0, 0, 0]
     assert nn.functional.relu(torch.tensor(-1.0)) == 0  # rectifiers are what they were
 
@@ -90,21 +90,21 @@ def test_the_occlusion_map_is_what_covering_takes_away():
     network = Network(nn.Flatten(), nn.Linear(256, 2))
     with torch.no_grad():
         network.layers[1].weight.copy_(torch.stack([weights.flatten(), -weights.flatten()]))
-    found = explain.occlusion_map(network, torch.ones(1, 1, 16, 16), 0)
+    found = saliency.occlusion_map(network, torch.ones(1, 1, 16, 16), 0)
     lost = np.zeros((16, 16, 2))
     for down in range(13):
         for right in range(13):
             covered = slice(down, down + 4), slice(right, right + 4)
             lost[covered] += float(weights[0, 0][covered].sum()), 1
     assert found == pytest.approx(lost[..., 0] / lost[..., 1], abs=1e-4)
-    assert explain.occlusion_map(network, torch.ones(1, 1, 16, 16), 1) == pytest.approx(-found, abs=1e-4)
+    assert saliency.occlusion_map(network, torch.ones(1, 1, 16, 16), 1) == pytest.approx(-found, abs=1e-4)
 
 
 def test_grad_cam_weighs_maps_by_their_gradients():
     torch.manual_seed(0)
     network = Network(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
     pixels = torch.randn(1, 3, 8, 8)
-    found = explain.grad_cam(network, pixels, 1, "layers.1")
+    found = saliency.grad_cam(network, pixels, 1, "layers.1")
     maps = network.layers[:2](pixels)
     weights = network.layers[4].weight[1] / maps[0, 0].numel()
     expected = F.relu((maps * weights.view(1, 4, 1, 1)).sum(dim=1, keepdim=True))
@@ -118,7 +118,7 @@ def test_rollout_follows_attention_through_the_layers():
     second[0, 0], second[1, 0] = torch.tensor([1.0, 0, 0]), torch.tensor([0.0, 0, 1])  # the mean is as before
     a, b = ((layer.mean(dim=0).numpy() + np.eye(3)) / 2 for layer in (first, second))
     reached = (b @ a)[0, 1:]
-    found = explain.attention_rollout([first, second], (1, 2))
+    found = saliency.attention_rollout([first, second], (1, 2))
     assert found.ravel() == pytest.approx(reached / reached.sum())
 
 
@@ -128,10 +128,10 @@ def test_attention_is_that_of_the_model():
     model = ViTForImageClassification(ViTConfig(**sizes, intermediate_size=16, num_labels=3)).eval()
     pixels = torch.randn(1, 3, 16, 16)
     before = model(pixels).logits
-    layers = explain.attentions(model, pixels)
+    layers = saliency.attentions(model, pixels)
     assert [tuple(layer.shape) for layer in layers] == [(2, 17, 17)] * 2
     assert all(torch.allclose(layer.sum(dim=-1), torch.ones(2, 17)) for layer in layers)
-    assert set(explain.importance_maps(model, pixels, 0)) == {"occlusion", "attention"}
+    assert set(saliency.importance_maps(model, pixels, 0)) == {"occlusion", "attention"}
     assert torch.equal(model(pixels).logits, before)
     assert model.config._attn_implementation == "sdpa"
 

@@ -18,7 +18,7 @@ from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from safetensors.torch import load_file
 
-from toolkit.data.image_files import load_corpus_of_images
+from toolkit.modalities import MODALITIES
 
 TEXT = "The old man the boats, and unheard-of wugs frobnicate."
 STAYS = (".toolkit-run", "predictions.jsonl", "confusion_matrix.png")
@@ -50,7 +50,7 @@ save_file(found, sys.argv[2])
 def made(encoders, taggers, tmp_path_factory, hub) -> dict[str, Path]:
     """A folder of each kind of thing that goes to a Hub."""
     from toolkit.training.checkpoints import save_model
-    from toolkit.transfer.encoders import load_encoder, load_image_encoder
+    from toolkit.transfer.encoders import load_encoder
 
     root = tmp_path_factory.mktemp("made")
     commands = {
@@ -60,14 +60,16 @@ def made(encoders, taggers, tmp_path_factory, hub) -> dict[str, Path]:
     for name, command in commands.items():
         done = hub.run(*command, "--output_dir", root / name)
         assert done.returncode == 0, done.stderr
-    images = load_corpus_of_images("sample", None, None)
+    text, image = MODALITIES["text"], MODALITIES["image"]
+    images = image.load_unlabelled("sample", None, image.columns())
     for preset in ("electra-tiny", "resnet-tiny", "vit-tiny", "lenet-5", "googlenet-mini"):
         folder = root / preset.partition("-")[0]
         folder.mkdir()
         if folder.name == "electra":
-            save_model(folder, *load_encoder(f"scratch:{preset}", "AutoModel", str(root / "tokenizer")))
+            options = text.encoder_arguments(tokenizer=str(root / "tokenizer"))
+            save_model(folder, *load_encoder(f"scratch:{preset}", "AutoModel", text, options))
         else:
-            save_model(folder, *load_image_encoder(f"scratch:{preset}", "AutoModel", train_rows=images))
+            save_model(folder, *load_encoder(f"scratch:{preset}", "AutoModel", image, train_rows=images))
     folders = {folder.name: folder for folder in root.iterdir()}
     return {**encoders, "tagger": taggers["elmo"], **folders}
 
