@@ -1,1 +1,11 @@
-"""Models and data sets to and from a Hub: push, pull, cards, and what may travel."""
+"""Models and data sets to and from a Hub: push, pull, cards, and which files may travel.
+
+>>> from toolkit.hub import pull, push
+
+Importing this package loads neither torch nor transformers.
+"""
+
+from toolkit.hub.download import pull
+from toolkit.hub.upload import push
+
+__all__ = ["pull", "push"]
