@@ -28,4 +28,4 @@ def describe_dataset(
         snippet = f'from toolkit.hub import pull\npull("{repo_id}", "DIR", kind="dataset")  # then --data DIR'
     listed = "; ".join(f"{split} in {len(in_split)} files" for split, in_split in splits.items())
     note = f"From the command line: `toolkit pull {repo_id} DIR --repo_type dataset`, then `--data DIR`."
-    return metadata, render(what=f"A data set: {listed}.", snippet=snippet, note=note)
+    return metadata, render(noun=f"A data set: {listed}", snippet=snippet, note=note)

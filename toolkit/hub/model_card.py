@@ -44,7 +44,6 @@ def describe_model(
     architecture = str((config.get("architectures") or [""])[0])
     head = next((end for end in PIPELINES if architecture.endswith(end)), "")
     pipeline = PIPELINES.get(head)
-    labels = _labels(folder, config, pipeline)
     metrics = {name: figure for name, figure in record.get("metrics", {}).items() if not name.startswith("f1_")}
     is_few_shot = FEW_SHOT_FILE in files
     library = "transformers" if config or not is_few_shot else "pretrain-transfer-toolkit"
@@ -53,21 +52,23 @@ def describe_model(
         **_metadata(repo_id, config, record, name, pipeline, FEATURES[modality], metrics),
     }
     snippet, note = _snippet(repo_id, config, head, files, revision)
+    encoder, dataset = (str(record.get(field) or "") for field in ("encoder", "dataset"))
     text = render(
-        what=_summary(noun, record, pipeline, is_few_shot),
+        noun=noun,
+        is_few_shot=is_few_shot,
+        head=head not in ("", "ForMaskedLM"),
+        pipeline=pipeline,
+        encoder=_shorten(encoder),
+        is_scratch=encoder.startswith(SCRATCH),
         snippet=snippet,
         note=note,
-        dataset=_dataset(record),
+        dataset=_shorten(dataset),
         licence=_licence(record),
-        train_size=record.get("train_size"),
-        labels=labels,
+        labels=_labels(folder, config, pipeline),
         metrics=metrics,
-        split=record.get("split"),
-        n=record.get("n"),
         record=record,
-        cost=_cost(record) if record else None,
-        settings={k: v for k, v in record.get("arguments", {}).items() if v not in (None, False, [], "")},
-        limits=_limits(name, record, config, bool(labels)),
+        has_one_unknown_vector=row is not None and row.tokenizer == "word",
+        has_crf=config.get("tagging_head") == "crf",
         papers=[*([row.paper] if row else []), f"pretrain-transfer-toolkit {__version__}"],
     )
     return metadata, text
@@ -133,25 +134,6 @@ def _model_index(repo_id: str, record: dict, task: str, metrics: dict[str, dict[
     )
 
 
-def _summary(noun: str, record: Mapping[str, Any], pipeline: str | None, is_few_shot: bool) -> str:
-    encoder = str(record.get("encoder", ""))
-    if is_few_shot:
-        what = f"A few-shot classifier over {noun[:1].lower() + noun[1:]}"
-    elif pipeline not in (None, "fill-mask"):
-        what = f"{noun} with a head for {str(pipeline).replace('-', ' ')}"
-    else:
-        what = noun
-    if parameters := record.get("parameters"):
-        what += f", {parameters:,} parameters"
-    if record.get("task") == "pretraining":
-        what += f", pretrained with the preset `{encoder}`"
-    elif encoder.startswith(SCRATCH):
-        what += f", trained from random weights (`{encoder}`)"
-    elif encoder:
-        what += f", made from the encoder `{_shorten(encoder)}`"
-    return what + "."
-
-
 def _snippet(repo_id: str, config: dict, head: str, files: set[str], revision: str | None) -> tuple[str, str | None]:
     """Three lines of Python that load the model, and a note on them."""
     if FEW_SHOT_FILE in files and not config:
@@ -200,12 +182,6 @@ def _shorten(source: str) -> str:
     return "/".join(path.parts[-2:]) if path.suffix else path.name
 
 
-def _dataset(record: Mapping[str, Any]) -> str | None:
-    if not (dataset := record.get("dataset")):
-        return None
-    return "The data that ships with the toolkit (`sample`)" if dataset == "sample" else f"`{_shorten(str(dataset))}`"
-
-
 def _licence(record: Mapping[str, Any]) -> str:
     """The licence of the data: of the sample, of a card or licence file beside it, or of its card on the Hub."""
     dataset = str(record.get("dataset", ""))
@@ -240,34 +216,3 @@ def _metadata_of_card(path: Path) -> dict[str, Any]:
         return split_metadata(read_text(path), str(path))[0] if path.is_file() else {}
     except InputError:
         return {}
-
-
-def _cost(record: Mapping[str, Any]) -> str:
-    machine, versions = record.get("machine", {}), record.get("versions", {})
-    where = ", ".join(machine["gpus"]) if machine.get("gpus") else f"{machine.get('cores', '?')} CPU cores"
-    made = ", ".join(f"{name} {versions[name]}" for name in ("python", "torch", "transformers") if name in versions)
-    seconds = record.get("training_seconds", record.get("seconds", 0.0))
-    parts = [f"{seconds:,.0f} seconds of training on {where}"]
-    if record.get("num_steps"):
-        parts.append(f"{record['num_steps']:,} steps")
-    if "peak_memory_mb" in record:
-        parts.append(f"at most {record['peak_memory_mb']:,.0f} MB of memory")
-    return f"{', '.join(parts)}; seed {record.get('seed')}; {made}."
-
-
-def _limits(name: str, record: Mapping[str, Any], config: Mapping[str, Any], has_labels: bool) -> list[str]:
-    limits = []
-    if record.get("metrics"):
-        limits.append("The figures are of one run; their intervals do not say how much another seed changes.")
-    if has_labels:
-        limits.append("It gives one of its labels to any input, even to one unlike everything in its training data.")
-    if "threshold" in record:
-        limits.append("Adding classes and rejecting unlike inputs need `toolkit.FewShotClassifier`.")
-    if name == "word2vec":
-        limits.append("All words that were not seen in pretraining share one vector.")
-    if config.get("tagging_head") == "crf":
-        limits.append(
-            "Only `toolkit predict` decodes with its CRF; transformers' pipelines show the best tag of each word."
-        )
-    limits.append("Biases of its data were not measured.")
-    return limits
