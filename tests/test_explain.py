@@ -5,7 +5,7 @@ import types
 import numpy as np
 import pytest
 import torch
-from conftest import run_toolkit
+from loopback import run_in_process
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
@@ -144,7 +144,7 @@ def shown(tmp_path_factory):
     open_image(row["image"], row["name"]).resize((20, 20)).save(root / "digit.png")
     for kind, encoder in (("resnet", "scratch:resnet-tiny"), ("vit", "scratch:vit-tiny"), ("mlp", "scratch:mlp-tiny")):
         flags = ["--encoder", encoder, "--data", "sample", "--output_dir", root / kind, "--image_size", "16"]
-        done = run_toolkit("finetune", "image", *flags, "--train_size", "60", "--max_steps", "10")
+        done = run_in_process("finetune", "image", *flags, "--train_size", "60", "--max_steps", "10")
         assert done.returncode == 0, done.stderr
     return root
 
@@ -162,7 +162,7 @@ def shown(tmp_path_factory):
     ],
 )
 def test_the_pictures_are_written(kind, flags, files, shown, tmp_path):
-    done = run_toolkit("explain", shown / kind, shown / "digit.png", "--output_dir", tmp_path / "out", *flags)
+    done = run_in_process("explain", shown / kind, shown / "digit.png", "--output_dir", tmp_path / "out", *flags)
     assert done.returncode == 0, done.stderr
     assert {file.stem for file in (tmp_path / "out").iterdir()} == files
     for file in (tmp_path / "out").iterdir():
@@ -177,7 +177,7 @@ def test_the_pictures_are_written(kind, flags, files, shown, tmp_path):
 
 def test_layers_and_the_label_are_for_the_user_to_choose(shown, tmp_path):
     flags = ["--output_dir", tmp_path / "out", "--label", "3", "--layers", "resnet.encoder.stages.0"]
-    done = run_toolkit("explain", shown / "resnet", shown / "digit.png", *flags)
+    done = run_in_process("explain", shown / "resnet", shown / "digit.png", *flags)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("3\t")
 
@@ -190,7 +190,7 @@ def test_layers_and_the_label_are_for_the_user_to_choose(shown, tmp_path):
     ],
 )
 def test_what_the_network_does_not_have_is_named(flags, message, shown, tmp_path):
-    done = run_toolkit("explain", shown / "resnet", shown / "digit.png", "--output_dir", tmp_path / "out", *flags)
+    done = run_in_process("explain", shown / "resnet", shown / "digit.png", "--output_dir", tmp_path / "out", *flags)
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -205,7 +205,7 @@ def test_a_text_a_missing_image_and_a_tagger_are_refused(shown, taggers, tmp_pat
         (shown / "resnet", tmp_path / "nowhere.png", "no such file"),
         (taggers["bert"], shown / "digit.png", "its task is pos"),
     ):
-        done = run_toolkit("explain", folder, image, "--output_dir", tmp_path / "out")
+        done = run_in_process("explain", folder, image, "--output_dir", tmp_path / "out")
         assert done.returncode == 2
         assert message in done.stderr
         assert not (tmp_path / "out").exists()

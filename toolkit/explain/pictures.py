@@ -66,22 +66,25 @@ def write_explanation(
             channels = saliency.strongest(maps[layer], NUM_FILTERS)
             excited[layer] = channels, saliency.deconvolution(model, pixels, layer, channels)
         write("deconvolution", draw_deconvolution, image, excited)
-    covered = max(1, min(pixels.shape[2:]) // saliency.WINDOW)
-    importance = saliency.importance_maps(model, pixels, model.config.label2id[label])
-    titles = {
-        "occlusion": (
-            f"importance for “{label}”",
-            f"fall of the logit where a square\nof {covered} × {covered} pixels covers it",
-        ),
-        "grad_cam": (f"importance of the last maps for “{label}”", "Grad-CAM, logits"),
-        "attention": ("what reaches the classification token", "attention through all layers, share of a patch"),
-    }
-    for kind, values in importance.items():
+    titles = _titles(label, max(1, min(pixels.shape[2:]) // saliency.WINDOW))
+    for kind, values in saliency.importance_maps(model, pixels, model.config.label2id[label]).items():
         if kind == "attention":
             write(kind, draw_attention, image, saliency.attentions(model, pixels), values, *titles[kind])
         else:
             write(kind, draw_importance, image, values, *titles[kind])
     return written
+
+
+def _titles(label: str, window: int) -> dict[str, tuple[str, str]]:
+    """For each kind of importance map its title, and the label of its colour bar."""
+    return {
+        "occlusion": (
+            f"importance for “{label}”",
+            f"fall of the logit where a square\nof {window} × {window} pixels covers it",
+        ),
+        "grad_cam": (f"importance of the last maps for “{label}”", "Grad-CAM, logits"),
+        "attention": ("what reaches the classification token", "attention through all layers, share of a patch"),
+    }
 
 
 def draw_kernels(path: Path, kernels: np.ndarray, title: str = "first layer") -> None:

@@ -56,8 +56,6 @@ def pull(
         InputError: There is no such repository, it holds a refused file, or the folder cannot be made.
         RunFailed: The Hub does not answer, or answers wrongly.
     """
-    from huggingface_hub import snapshot_download
-
     check_repo_id(repo_id)
     folder, api = _check_new_folder(Path(folder)), connect()
     commit, allowed, refused = _list_files(api, repo_id, revision, kind)
@@ -68,30 +66,33 @@ def pull(
         raise InputError(f"{repo_id}: there is nothing in it")
     _check_size(repo_id, sum(allowed.values()), max_gigabytes, folder)
     with _new_folder(folder) as partial, translate_errors(repo_id):
-        for attempt in range(2):
-            retry(
-                lambda: snapshot_download(
-                    repo_id,
-                    repo_type=kind,
-                    revision=commit,
-                    local_dir=partial,
-                    cache_dir=partial / ".cache" / "hub",  # what another download has left is not trusted
-                    allow_patterns=_patterns(allowed),
-                )
-            )
-            verified = retry(
-                lambda: api.verify_repo_checksums(repo_id, repo_type=kind, revision=commit, local_dir=partial)
-            )
-            wrong = {str(each["path"]) for each in verified.mismatches} | (set(verified.missing_paths) & set(allowed))
-            if not wrong:
-                break
-            if attempt:
-                raise RunFailed(f"{repo_id}: {min(wrong)!r} is not what its hash says; nothing was kept")
-            for path in wrong:
-                (partial / path).unlink(missing_ok=True)
+        wrong = _download(api, repo_id, kind, commit, allowed, partial)
+        if wrong and (wrong := _download(api, repo_id, kind, commit, allowed, partial)):  # the second try fetches them
+            raise RunFailed(f"{repo_id}: {min(wrong)!r} is not what its hash says; nothing was kept")
         shutil.rmtree(partial / ".cache", ignore_errors=True)
         check_no_foreign_code(repo_id, partial)
     return commit
+
+
+def _download(api, repo_id: str, kind: Kind, commit: str, paths: Iterable[str], folder: Path) -> set[str]:
+    """Download the files that are not yet in the folder. Returns those with a wrong hash, which are deleted."""
+    from huggingface_hub import snapshot_download
+
+    retry(
+        lambda: snapshot_download(
+            repo_id,
+            repo_type=kind,
+            revision=commit,
+            local_dir=folder,
+            cache_dir=folder / ".cache" / "hub",  # what another download has left is not trusted
+            allow_patterns=_patterns(paths),
+        )
+    )
+    found = retry(lambda: api.verify_repo_checksums(repo_id, repo_type=kind, revision=commit, local_dir=folder))
+    wrong = {str(each["path"]) for each in found.mismatches} | (set(found.missing_paths) & set(paths))
+    for path in wrong:
+        (folder / path).unlink(missing_ok=True)
+    return wrong
 
 
 def _check_new_folder(folder: Path) -> Path:

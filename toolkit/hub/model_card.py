@@ -9,7 +9,7 @@ from typing import Any
 from toolkit import __version__
 from toolkit.errors import InputError
 from toolkit.hub.readme import CARD, read_mapping, read_text, render, split_metadata
-from toolkit.models.families import FEW_SHOT_FILE, PREFIX, SCRATCH, family_of
+from toolkit.models.families import FEW_SHOT_FILE, PREFIX, SCRATCH, architectures, family_of
 from toolkit.runs.results import RESULTS_FILE
 
 UNKNOWN = "not known"
@@ -140,7 +140,8 @@ def _snippet(repo_id: str, config: dict, head: str, files: set[str], revision: s
         at = f"{repo_id}@{revision}" if revision else repo_id
         load = f'classifier = FewShotClassifier.from_pretrained("{at}")'
         return f"from toolkit import FewShotClassifier\n{load}\nclassifier.classes_", _NEEDS_TOOLKIT
-    is_ours = str(config.get("model_type", "")).startswith(PREFIX)
+    model_type = str(config.get("model_type", ""))
+    is_ours = model_type.startswith(PREFIX) or model_type in {each.model_type for each in architectures()}
     has_code = is_ours and any(name.endswith(".py") for name in files)
     pin = f', revision="{revision}"' if revision else ""
     trust = ", trust_remote_code=True" if has_code else ""

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
-from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -189,24 +189,33 @@ def _read(api, repo_id: str, kind: Kind, commit: str, path: str) -> str:
 
 
 def source_code(folder: Path) -> dict[str, Path | bytes]:
-    """The source files of a model of this package, and its configuration with `auto_map`, which names them.
+    """The source files of a model that is in the table of encoders, and its configuration with `auto_map`.
 
     With them, transformers loads the model with `trust_remote_code=True` where this package is not installed. For
-    models of other packages there are none.
+    models of transformers there are none.
     """
-    config = read_mapping(folder / CONFIG)
-    if not str(config.get("model_type")).startswith(PREFIX):
-        return {}
     from transformers.dynamic_module_utils import get_relative_import_files
 
-    found = [each for each in architectures() if each.model_type == config["model_type"]]
-    if not found:
-        raise InputError(f"{folder}: the toolkit has no encoder {config['model_type']}")
-    module, classes = found[0].module, found[0].classes()
-    source = Path(str(files("toolkit.models").joinpath(f"{module.rpartition('.')[2]}.py")))
-    config["auto_map"] = {auto_class: f"{source.stem}.{name}" for auto_class, name in classes.items()}
+    config = read_mapping(folder / CONFIG)
+    model_type = str(config.get("model_type"))
+    found = next((each for each in architectures() if each.model_type == model_type), None)
+    if found is None:
+        if model_type.startswith(PREFIX):
+            raise InputError(f"{folder}: the toolkit has no encoder {model_type}")
+        return {}
+    source = Path(_file_of(found.module))
+    config["auto_map"] = {auto_class: f"{source.stem}.{name}" for auto_class, name in found.classes().items()}
     sources = [source, *map(Path, get_relative_import_files(source))]
     return {each.name: each for each in sources} | {CONFIG: (json.dumps(config, indent=2) + "\n").encode()}
+
+
+def _file_of(module: str) -> str:
+    """The source file of a module, which may be the script that runs, without importing it."""
+    if module in sys.modules:
+        return str(sys.modules[module].__file__)
+    spec = find_spec(module)
+    assert spec is not None
+    return str(spec.origin)
 
 
 def push_run(folder: str, repo_id: str | None) -> None:
