@@ -20,7 +20,7 @@ def connect():
     """Create a `huggingface_hub.HfApi` whose requests time out, and silence the library's own messages.
 
     Raises:
-        RunFailed: HF_ENDPOINT or the address of a proxy is malformed.
+        RunFailed: HF_ENDPOINT, the address of a proxy or the file of a CA is malformed.
     """
     from huggingface_hub import HfApi, constants, get_session, set_client_factory
     from huggingface_hub.utils import disable_progress_bars, logging
@@ -30,8 +30,8 @@ def connect():
         default.build_request("GET", constants.ENDPOINT)
     except Exception as error:  # of several kinds; neither line sends anything
         raise RunFailed(
-            f"{constants.ENDPOINT} is no address ({first_line(error)}); check HF_ENDPOINT, and HTTPS_PROXY and "
-            "NO_PROXY if there is a proxy"
+            f"{constants.ENDPOINT} cannot be asked ({first_line(error)}); check HF_ENDPOINT, SSL_CERT_FILE, and "
+            "HTTPS_PROXY and NO_PROXY if there is a proxy"
         ) from None
 
     def client():
