@@ -1,4 +1,4 @@
-"""What a network looks at: each map beside a calculation by hand, and the pictures."""
+"""Explanations: each map against a calculation by hand, and the pictures."""
 
 import types
 
@@ -28,7 +28,7 @@ class Network(nn.Module):
 
 
 class Rectified(nn.Module):
-    """A rectifier that is no module of its own, as most networks have it."""
+    """A rectifier that is a function and not a module, as in most networks."""
 
     def __init__(self, function):
         super().__init__()
@@ -73,7 +73,7 @@ def test_deconvolution_of_two_filters_is_the_known_answer(rectify):
 
 
 def test_deconvolution_goes_through_a_rectifier_that_was_shut():
-    """As the paper has it, and unlike a gradient: there only what comes back decides."""
+    """As in the paper, and unlike in a gradient: only the sign of the signal that comes back decides."""
     network = Network(nn.Conv2d(1, 1, 1), nn.ReLU(), nn.Conv2d(1, 1, 1), nn.Flatten())
     with torch.no_grad():
         for layer, weight, bias in ((network.layers[0], 1.0, -3.0), (network.layers[2], 2.0, 1.0)):
@@ -138,7 +138,7 @@ def test_attention_is_that_of_the_model():
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory):
-    """A digit, and a small convolutional network and a transformer that know digits a little."""
+    """A picture of a digit, and small classifiers of digits: convolutional, transformer, perceptron."""
     root = tmp_path_factory.mktemp("explained")
     row = load_labelled_images("sample", "test")[0]
     open_image(row["image"], row["name"]).resize((20, 20)).save(root / "digit.png")

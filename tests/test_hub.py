@@ -1,4 +1,4 @@
-"""The Hub: what is pushed comes back as it was, with and without toolkit, whole or not at all, and nothing harmful."""
+"""Push and pull: files come back unchanged, with and without toolkit, all or none, and nothing harmful travels."""
 
 import filecmp
 import json
@@ -49,7 +49,7 @@ save_file(found, sys.argv[2])
 
 @pytest.fixture(scope="module")
 def made(encoders, taggers, tmp_path_factory, hub) -> dict[str, Path]:
-    """A folder of each kind of thing that goes to a Hub."""
+    """A folder for each kind of model, tokenizer and classifier that is pushed to a Hub."""
     from toolkit.training.checkpoints import save_model
     from toolkit.transfer.encoders import load_encoder
 
@@ -77,7 +77,7 @@ def made(encoders, taggers, tmp_path_factory, hub) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def pushed(made, hub) -> dict[str, str]:
-    """The commit of each in the repository of its name."""
+    """Push each folder to the repository of its name; the commits."""
     commits = {}
     for name, folder in made.items():
         done = hub.run("push", folder, f"me/{name}", "--with_code")
@@ -98,7 +98,7 @@ def in_fresh_interpreter(hub, python, script: str, *arguments: str, cwd: Path, *
 
 @pytest.fixture(scope="module")
 def without_toolkit(tmp_path_factory) -> Path:
-    """The interpreter of a fresh virtual environment that has all libraries, and not toolkit."""
+    """The interpreter of a new virtual environment that has all libraries but not toolkit."""
     folder = tmp_path_factory.mktemp("fresh") / "venv"
     venv.create(folder, symlinks=True)
     (site,) = folder.glob("lib/python*/site-packages")
