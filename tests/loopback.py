@@ -16,7 +16,7 @@ from typing import Any
 from unittest import mock
 
 SERVER = Path(__file__).parent / "hub_server.py"
-IN_PROCESS = ("push", "pull", "doctor")  # commands that leave nothing behind in the process that runs them
+IN_PROCESS = ("push", "pull", "predict", "doctor")  # commands that leave nothing behind in the process that runs them
 
 
 def run_in_process(*arguments: Any, offline: bool = True, **variables: str) -> subprocess.CompletedProcess:
@@ -69,8 +69,8 @@ class Loopback:
         from conftest import REPOSITORY
         from forks import run_forked
 
-        if arguments[0] in IN_PROCESS and set(variables) <= {"HF_TOKEN"}:
-            done = run_in_process(*arguments, offline=False, **variables)
+        if arguments[0] in IN_PROCESS and set(variables) <= {"HF_TOKEN", "HF_HUB_OFFLINE"}:
+            done = run_in_process(*arguments, offline=variables.get("HF_HUB_OFFLINE") == "1", **variables)
         else:
             words = list(map(str, arguments))
             done = run_forked(words, REPOSITORY, environment={"HF_HUB_OFFLINE": "0", **variables})

@@ -9,7 +9,7 @@ from loopback import run_in_process
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
-from transformers import ViTConfig, ViTForImageClassification
+from transformers import BertConfig, ViTConfig, ViTForImageClassification
 
 from tasks import predict
 from toolkit.data.image_files import load_labelled_images, open_image
@@ -197,13 +197,14 @@ def test_what_the_network_does_not_have_is_named(flags, message, shown, tmp_path
     assert not (tmp_path / "out").exists()
 
 
-def test_a_text_a_missing_image_and_a_tagger_are_refused(shown, taggers, tmp_path):
+def test_a_text_a_missing_image_and_a_tagger_are_refused(shown, tmp_path):
+    BertConfig(architectures=["BertForTokenClassification"]).save_pretrained(tmp_path / "tagger")
     text = tmp_path / "text.png"
     text.write_text("no image")
     for folder, image, message in (
         (shown / "resnet", text, "this is no image"),
         (shown / "resnet", tmp_path / "nowhere.png", "no such file"),
-        (taggers["bert"], shown / "digit.png", "its task is pos"),
+        (tmp_path / "tagger", shown / "digit.png", "its task is pos"),
     ):
         done = run_in_process("explain", folder, image, "--output_dir", tmp_path / "out")
         assert done.returncode == 2
