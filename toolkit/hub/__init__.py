@@ -5,7 +5,13 @@
 Importing this package loads neither torch nor transformers.
 """
 
-from toolkit.hub.download import pull
-from toolkit.hub.upload import push
+import importlib
 
-__all__ = ["pull", "push"]
+_EXPORTS = {"pull": "toolkit.hub.download", "push": "toolkit.hub.upload"}
+__all__ = list(_EXPORTS)
+
+
+def __getattr__(name: str):
+    if name in _EXPORTS:
+        return getattr(importlib.import_module(_EXPORTS[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
