@@ -1,17 +1,16 @@
 #!/usr/bin/env python
-"""Whether maps of importance show what counts: cover what they name, and as much elsewhere, and compare the logits.
+"""Check importance maps by occlusion: cover the most important part of an image or a random part, compare the logits.
 
     python scripts/check_explanations.py FOLDER DATA RECORD [NUM_IMAGES]
     python scripts/check_explanations.py runs/cifar10/seed0 ../shared/data/cifar10 docs/results/explanations.json
 
-The first NUM_IMAGES (100) test images of DATA, each map of `toolkit explain` for the label that the classifier of
-FOLDER gives: the mean colour covers the tenth of the image that is most important. By how much the label's logit
-falls, less the mean of what it falls by under ten random tenths; 95% interval of the bootstrap over images.
+For the first NUM_IMAGES (100) test images of DATA and each map of `toolkit explain`, for the label that the classifier
+in FOLDER predicts, the mean colour covers the most important tenth of the image. A figure is the fall of the label's
+logit minus the mean fall under ten random tenths, with its 95% bootstrap interval over images.
 
 - squares: the most important squares of an eighth of the image's width, against random squares.
-- pixels: the most important pixels, against random ones, which lie scattered.
-- moved: the most important pixels, against their own shape at random other places; what leaves the image at one side
-  comes in at the other.
+- pixels: the most important pixels, against random pixels, which are scattered.
+- moved: the most important pixels, against the same shape shifted to random places, with wrap-around.
 """
 
 import sys
@@ -24,10 +23,11 @@ from torch.nn import functional as F
 from toolkit.data.image_files import load_labelled_images
 from toolkit.explain.saliency import importance_maps
 from toolkit.metrics.intervals import ratio_interval
-from toolkit.modalities.pixels import normalised
+from toolkit.modalities import MODALITIES
+from toolkit.modalities.pixels import some_pixel_values
 from toolkit.runs.output import write_json
 from toolkit.runs.results import made_with
-from toolkit.transfer.encoders import load_image_encoder
+from toolkit.transfer.encoders import load_encoder
 
 SHARE, NUM_RANDOM, SQUARES = 0.1, 10, 8  # squares to a side
 
@@ -40,7 +40,7 @@ def tenth(scores: np.ndarray) -> np.ndarray:
 
 
 def covered(pixels: torch.Tensor, places: np.ndarray) -> torch.Tensor:
-    """`pixels` (1, 3, S, S) without those where `places` (N, N) is 1."""
+    """Cover `pixels` (1, 3, S, S) with the mean colour where `places` (N, N) is 1."""
     mask = torch.from_numpy(places)[None, None]
     return pixels * (1 - F.interpolate(mask, tuple(pixels.shape[2:]), mode="nearest"))
 
@@ -50,12 +50,12 @@ def moved(places: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def main(folder: str, data: str, record: str, num_images: str = "100") -> None:
-    model, processor = load_image_encoder(folder, "AutoModelForImageClassification")
+    model, processor = load_encoder(folder, "AutoModelForImageClassification", MODALITIES["image"])
     model.eval()
     rows = load_labelled_images(data, "test").select(range(int(num_images)))
     rng = np.random.default_rng(0)
     falls: dict[str, list[tuple[float, float]]] = {}
-    for number, pixels in enumerate(normalised(rows, processor).split(1), start=1):
+    for number, pixels in enumerate(some_pixel_values(rows, processor).split(1), start=1):
         with torch.no_grad():
             logits = model(pixel_values=pixels).logits[0]
         label = int(logits.argmax())

@@ -1,16 +1,15 @@
-"""A Hub on loopback: the part of its HTTP interface by which repositories are made, pushed to and pulled from.
+"""A Hub on loopback: the part of its HTTP API that creates repositories and pushes to and pulls from them.
 
     python tests/hub_server.py PORT [TOKEN=USER …]
 
-Models and data sets live in memory. What huggingface.co refuses is refused: a card whose YAML is broken, a name with
-`--`, a large file sent inside a commit, a stale parent, a private repository to anyone else. It also answers what a
-proxy is asked.
+Models and data sets are kept in memory. Like huggingface.co it refuses a card with malformed YAML, a name with `--`, a
+large file inside a commit, a stale parent, and access of others to a private repository. It also acts as a proxy.
 
-Tests steer it by three more addresses: POST /_faults {"seed", "share", "kinds", "match", "times"} spoils answers, POST
-/_plant {"repository", "path", "content" in base64, "size", "type"} puts a file there that no client would send, GET
-/_seen lists the requests since the start. Kinds of faults: error (500), drop (the connection ends amid the answer),
-slow, stale (412), corrupt (a file's bytes are others than its hash says), expired (401), open (a repository that is to
-be private is not), page (HTML in the place of an answer). With CERTIFICATE and KEY, names of files, it speaks HTTPS.
+Tests control it at three more addresses: POST /_faults {"seed", "share", "kinds", "match", "times"} spoils answers,
+POST /_plant {"repository", "path", "content" in base64, "size", "type"} adds a file that no client would send, GET
+/_seen lists the requests since the start. Kinds of faults: error (500), drop (the connection ends within the answer),
+slow, stale (412), corrupt (the bytes of a file do not have its hash), expired (401), open (a repository that should be
+private is public), page (HTML instead of JSON). With CERTIFICATE and KEY, names of files, it serves HTTPS.
 """
 
 import asyncio
@@ -97,7 +96,7 @@ class Refused(Exception):
 
 
 class Hub:
-    """`routes` has for each pattern of method and path what answers it, called with the request and the groups."""
+    """The server. `routes` maps a pattern of method and path to a method, called with the request, body and groups."""
 
     def __init__(self, users: dict[str, str]):
         self.users = users  # by token
@@ -135,9 +134,8 @@ class Hub:
         ]
 
     async def answer(self, request: Request) -> Response:
-        path = re.sub(r"^http://[^/]+", "", request.scope["raw_path"].decode()).partition("?")[
-            0
-        ]  # as a proxy is asked
+        address = request.scope["raw_path"].decode()
+        path = re.sub(r"^http://[^/]+", "", address).partition("?")[0]  # a proxy gets the whole address
         body = await request.body()
         for pattern, answer in self.routes:
             if found := pattern.fullmatch(f"{request.method} {path}"):
@@ -165,7 +163,7 @@ class Hub:
     # Who may do what
 
     def user_of(self, request: Request) -> str | None:
-        """Of the token that a request carries. Raises where nobody has it."""
+        """The user whose token the request has; None without a token. Raises `Refused` for an unknown token."""
         header = request.headers.get("authorization")
         if header is None:
             return None
@@ -450,7 +448,7 @@ class Hub:
 
 
 def spoil(fault: str | None, answer: Response) -> Response:
-    """The answer as a connection with that fault delivers it."""
+    """The answer as a connection with that fault delivers it: cut off, slow, or with other bytes."""
     if fault not in ("drop", "slow", "corrupt"):
         return answer
     content = bytes(answer.body)
@@ -481,7 +479,7 @@ def described(path: str, blob: Blob) -> dict[str, Any]:
 
 
 def card_data(card: bytes) -> dict[str, Any]:
-    """The YAML between the first two lines of ---. Raises YAMLError."""
+    """The YAML between the first two lines ---. Raises `YAMLError`."""
     text = card.decode()
     if not text.startswith("---\n"):
         return {}

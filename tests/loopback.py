@@ -1,7 +1,10 @@
-"""The Hub of tests/hub_server.py as a process, and what tests do with it."""
+"""The Hub of tests/hub_server.py as a process, and the requests that tests make to it."""
 
 import base64
+import contextlib
+import io
 import json
+import os
 import secrets
 import socket
 import subprocess
@@ -10,8 +13,26 @@ import tempfile
 import urllib.request
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 SERVER = Path(__file__).parent / "hub_server.py"
+IN_PROCESS = ("push", "pull", "predict", "doctor")  # commands that leave nothing behind in the process that runs them
+
+
+def run_in_process(*arguments: Any, offline: bool = True, **variables: str) -> subprocess.CompletedProcess:
+    """The command line in this process: seconds less than in a process of its own."""
+    from huggingface_hub import constants
+
+    from toolkit.cli import main
+
+    words, stdout, stderr = list(map(str, arguments)), io.StringIO(), io.StringIO()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.dict(os.environ, variables))
+        stack.enter_context(mock.patch.object(constants, "HF_HUB_OFFLINE", offline))
+        stack.enter_context(contextlib.redirect_stdout(stdout))
+        stack.enter_context(contextlib.redirect_stderr(stderr))
+        code = main(words)
+    return subprocess.CompletedProcess(words, code, stdout.getvalue(), stderr.getvalue())
 
 
 class Loopback:
@@ -44,26 +65,29 @@ class Loopback:
         self._process.wait()
 
     def run(self, *arguments: Any, **variables: str) -> subprocess.CompletedProcess:
-        """`toolkit` with these arguments, as a user of this Hub, who never gets to see the token."""
+        """`toolkit` with these arguments, as a user of this Hub. The output must not show the token."""
         from conftest import REPOSITORY
         from forks import run_forked
 
-        words = list(map(str, arguments))
-        done = run_forked(words, REPOSITORY, environment={"HF_HUB_OFFLINE": "0", **variables})
+        if arguments[0] in IN_PROCESS and set(variables) <= {"HF_TOKEN", "HF_HUB_OFFLINE"}:
+            done = run_in_process(*arguments, offline=variables.get("HF_HUB_OFFLINE") == "1", **variables)
+        else:
+            words = list(map(str, arguments))
+            done = run_forked(words, REPOSITORY, environment={"HF_HUB_OFFLINE": "0", **variables})
         assert self.token not in done.stdout + done.stderr
         return done
 
     def spoil(self, *kinds: str, **faults: Any) -> None:
-        """Answer wrong from now on, in these ways, none for not at all; see tests/hub_server.py."""
+        """Spoil answers from now on in these ways, or in none; see tests/hub_server.py."""
         self._post("/_faults", {"kinds": kinds, **faults})
 
     def plant(self, repository: str, path: str, content: bytes = b"x", **claims: Any) -> None:
-        """Put a file into a repository, such as models/me/x, whatever it is called or claims to be."""
+        """Put a file into a repository, such as models/me/x, that may have any name and claim any size or type."""
         encoded = base64.b64encode(content).decode()
         self._post("/_plant", {"repository": repository, "path": path, "content": encoded, **claims})
 
     def seen(self) -> list[dict[str, Any]]:
-        """All requests so far: method, path, size of what was sent."""
+        """All requests so far: method, path, bytes of the body."""
         return json.loads(self._request("/_seen"))
 
     def api(self, token: str | None = None):

@@ -1,4 +1,4 @@
-"""Without the internet: pull once and work on without a network; tokens in files, proxies, a CA of one's own."""
+"""Behind an air gap: pull once and continue without a network; tokens in files, proxies, one's own CA."""
 
 import filecmp
 import json
@@ -43,20 +43,8 @@ def test_by_name_what_was_fetched_once_is_found_without_a_network(encoders, hub)
     hub.plant("models/me/gap-word2vec", "pytorch_model.bin")  # never fetched, and not missed
     hub.api().create_tag("me/gap-word2vec", tag="v1")
     for name in ("me/gap-word2vec", "me/gap-word2vec@v1"):
-        words = [
-            "fewshot",
-            "evaluate",
-            "--encoder",
-            name,
-            "--data",
-            "sample",
-            "--episodes",
-            "5",
-            "--shots",
-            "1",
-            "--queries",
-            "3",
-        ]
+        words = ["fewshot", "evaluate", "--encoder", name, "--data", "sample"]
+        words += ["--episodes", "5", "--shots", "1", "--queries", "3"]
         online = hub.run(*words)
         assert online.returncode == 0, online.stderr
     offline = hub.run(*words, **CUT_OFF)
@@ -76,7 +64,7 @@ def test_offline_is_said_in_one_line(encoders, hub, tmp_path, command):
 
 
 def test_a_token_in_a_file_and_a_proxy(encoders, hub, tmp_path, request):
-    """The proxy is the Hub itself, which is asked for a host that there is not."""
+    """The proxy is the Hub itself, which is asked for a host that does not exist."""
     token_file = tmp_path / "token"
     token_file.write_text(hub.token + "\n")
     request.addfinalizer(token_file.unlink)  # no other file of the tests holds it

@@ -1,13 +1,25 @@
-"""`toolkit doctor`: what works is said to work, what fails is named with what to do."""
+"""`toolkit doctor` reports what works, and for what fails what to do."""
 
 import pytest
 from conftest import run_toolkit
 
+from toolkit.cli import doctor
+
 HUB_CHECKS = ["endpoint", "login", "create", "privacy", "small upload", "large upload", "pull", "clean-up"]
 
 
+@pytest.fixture
+def without_processes(monkeypatch):
+    """Leave out the check that starts two processes, which takes seconds."""
+
+    def processes() -> str:
+        return "left out"
+
+    monkeypatch.setattr(doctor, "processes", processes)
+
+
 def outcomes(stdout: str) -> dict[str, tuple[str, str]]:
-    """By the name of the check: ok, failed or skipped, and what it said."""
+    """For each check by name: ok, failed or skipped, and its message."""
     return {line[8:22].strip(): (line[:8].strip(), line[22:]) for line in stdout.splitlines()}
 
 
@@ -32,7 +44,7 @@ def test_it_examines_machine_and_hub_and_leaves_nothing_there(hub):
         pytest.param({"HF_ENDPOINT": "http://127.0.0.1:9"}, "endpoint", "check HF_ENDPOINT", marks=pytest.mark.slow),
     ],
 )
-def test_it_says_what_is_wrong_with_the_way_to_the_hub(hub, variables, failed, advice):
+def test_it_says_what_is_wrong_with_the_way_to_the_hub(hub, without_processes, variables, failed, advice):
     if "HF_ENDPOINT" in variables:  # which the libraries read when they are loaded
         done = run_toolkit("doctor", "--hub", **{**hub.environment, **variables})
     else:
@@ -45,7 +57,7 @@ def test_it_says_what_is_wrong_with_the_way_to_the_hub(hub, variables, failed, a
     assert f"failed: {failed}" in done.stderr
 
 
-def test_a_hub_that_shows_what_is_private_is_found_out(hub):
+def test_a_hub_that_shows_what_is_private_is_found_out(hub, without_processes):
     hub.spoil("open", match="create")
     try:
         found = outcomes(hub.run("doctor", "--hub").stdout)

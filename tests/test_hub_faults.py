@@ -1,4 +1,4 @@
-"""A Hub that fails: nothing is lost, nothing is half there, and the next attempt succeeds."""
+"""A Hub that fails: no file is lost or incomplete, and the next attempt succeeds."""
 
 import filecmp
 import json
@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, run_toolkit
+from conftest import REPOSITORY
+from loopback import run_in_process
 
 FAULTS = ("error", "drop", "slow", "stale", "corrupt", "expired")
 FAST = (2,)  # the others wait longer for the Hub to recover
@@ -75,7 +76,7 @@ def test_thirty_faults_cost_nothing(faultless, folder, tmp_path, seed):
 
 
 def test_another_commit_that_comes_in_between_is_kept(faultless, folder):
-    """The parent is stale at first; the card is then made from what has come."""
+    """The parent is stale at first; the card is then made from the one in the newest commit."""
     assert faultless.run("push", folder, "me/busy").returncode == 0
     faultless.spoil("stale", match="commit", times=1)
     assert faultless.run("push", folder, "me/busy", "--tag", "v2").returncode == 0
@@ -92,7 +93,7 @@ def test_a_file_that_is_never_what_its_hash_says_is_not_kept(faultless, folder, 
 
 @pytest.mark.parametrize("command", ["push", "pull"])
 def test_a_page_in_the_place_of_an_answer_is_no_hub(faultless, folder, tmp_path, command):
-    """As where somebody has to log in to a network first."""
+    """As in a network where one has to log in first."""
     faultless.spoil("page")
     words = {"push": [folder, "me/page"], "pull": ["me/page", tmp_path / "x"]}[command]
     done = faultless.run(command, *words)
@@ -155,7 +156,7 @@ def test_a_dead_endpoint_costs_a_warning(hub, corpus, tmp_path):
 
 def test_a_name_that_no_hub_takes_is_refused_before_training(corpus, tmp_path):
     words = [*TRAINING["pretrain"], "--corpus", corpus, "--output_dir", tmp_path / "run", "--push_to_hub", "a--b"]
-    done = run_toolkit(*words)
+    done = run_in_process(*words)
     assert done.returncode == 2
     assert "--push_to_hub a--b: expected a name like org/name" in done.stderr
     assert not (tmp_path / "run").exists()
@@ -164,7 +165,7 @@ def test_a_name_that_no_hub_takes_is_refused_before_training(corpus, tmp_path):
 def test_a_finished_run_that_is_resumed_is_only_sent(hub, tmp_path):
     words = ["finetune", "image", "--encoder", "scratch:lenet-5", "--data", "sample", "--max_steps", "2"]
     words += ["--output_dir", tmp_path / "run"]
-    assert run_toolkit(*words).returncode == 0
+    assert run_in_process(*words).returncode == 0
     log = (tmp_path / "run" / "train_log.jsonl").read_bytes()
     done = hub.run(*words, "--resume", "--push_to_hub", "me/later")
     assert done.returncode == 0

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
-from toolkit.metrics.intervals import harmonic_mean_interval, mean_ratio_interval, paired_difference, ratio_interval
-from toolkit.metrics.tagging import intervals
+from toolkit.metrics import intervals
+from toolkit.metrics.intervals import bootstrap_harmonic_mean, bootstrap_mean, bootstrap_ratio, ratio_interval
 
 
 def test_ratio_interval_agrees_with_scipy():
@@ -26,7 +26,7 @@ def test_a_harmonic_mean_is_that_of_the_ratios_and_its_interval_agrees_with_scip
     is_first = rng.random(500) < 0.4
     hits = rng.random(500) < np.where(is_first, 0.9, 0.5)
     groups = [(hits & group, group) for group in (is_first, ~is_first)]
-    ours = harmonic_mean_interval(groups)
+    ours = bootstrap_harmonic_mean([bootstrap_ratio(*group) for group in groups]).interval()
 
     def of(right, first, axis=-1):
         rates = [(right * group).sum(axis) / group.sum(axis) for group in (first, 1 - first)]
@@ -43,20 +43,21 @@ def test_pairing_sees_a_small_steady_gain_that_separate_intervals_hide():
     words = np.full(200, 20)
     second = rng.binomial(20, rng.uniform(0.3, 1.0, 200))
     first = np.minimum(second + (rng.random(200) < 0.5), 20)
-    gain = paired_difference([first], [second], words)
+    gain = bootstrap_ratio(first, words).minus(bootstrap_ratio(second, words)).interval()
     assert gain["value"] == pytest.approx((first - second).sum() / 4000)
     assert gain["low"] > 0
     assert ratio_interval(first, words)["low"] < ratio_interval(second, words)["high"]
 
 
 def test_no_gain_between_equals():
-    hits = [[3, 4, 5], [5, 4, 3]]
-    assert paired_difference(hits, hits, [5, 5, 5]) == {"value": 0.0, "low": 0.0, "high": 0.0}
+    runs = [bootstrap_ratio(hits, [5, 5, 5]) for hits in ([3, 4, 5], [5, 4, 3])]
+    gain = bootstrap_mean(runs).minus(bootstrap_mean(runs[::-1]))
+    assert gain.interval() == {"value": 0.0, "low": 0.0, "high": 0.0}
 
 
 def test_mean_of_ratios_ignores_a_tag_that_a_resample_lacks():
-    interval = mean_ratio_interval([([1, 1, 1, 1], [1, 1, 1, 1]), ([0, 0, 0, 2], [0, 0, 0, 2])])
-    assert interval == {"value": 1.0, "low": 1.0, "high": 1.0}
+    tags = [bootstrap_ratio([1, 1, 1, 1], [1, 1, 1, 1]), bootstrap_ratio([0, 0, 0, 2], [0, 0, 0, 2])]
+    assert bootstrap_mean(tags).interval() == {"value": 1.0, "low": 1.0, "high": 1.0}
 
 
 def test_many_items_are_drawn_in_blocks_with_the_same_result(monkeypatch):

@@ -5,12 +5,26 @@ toolkit doctor --hub
 HF_ENDPOINT=https://hub.example.org HF_TOKEN=… toolkit doctor --hub
 """
 
-from collections.abc import Sequence
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import NamedTuple
 
 from toolkit.cli.flags import parse_flags
-from toolkit.errors import RunFailed
+from toolkit.errors import InputError, RunFailed, first_line
 from toolkit.runs.arguments import Arguments
+from toolkit.runs.output import nearest_existing
+
+PACKAGE = "pretrain-transfer-toolkit"
+NAMED = ("torch", "transformers", "datasets", "accelerate", "huggingface-hub")  # in the line on versions
+MIN_FREE_BYTES = 5e9  # with less, checkpoints of small encoders soon do not fit
+SECONDS_FOR_PROCESSES = 120
 
 
 @dataclass(kw_only=True)
@@ -21,16 +35,165 @@ class DoctorArguments(Arguments):
     """Also send to the Hub of HF_ENDPOINT and pull from it, in a private repository that is deleted afterwards."""
 
 
+class Check(NamedTuple):
+    """A check that was made: `outcome` is ok, failed or skipped."""
+
+    name: str
+    outcome: str
+    message: str
+
+
 def parse(words: Sequence[str]) -> DoctorArguments:
     return parse_flags(words, DoctorArguments, "toolkit doctor", __doc__)
 
 
 def run(arguments: DoctorArguments) -> None:
-    from toolkit.cli.checks import examine
-
     failed = []
-    for check in examine(arguments.hub):
-        print(f"{check.outcome:<8}{check.name:<14}{check.said}", flush=True)
+    for check in check_all(arguments.hub):
+        print(f"{check.outcome:<8}{check.name:<14}{check.message}", flush=True)
         failed += [check.name] if check.outcome == "failed" else []
     if failed:
         raise RunFailed(f"failed: {', '.join(failed)}; each line above says what to do")
+
+
+def check_all(with_hub: bool) -> Iterator[Check]:
+    """Check the machine and, if asked for, the Hub. Yields each check when it is done."""
+    for check in (versions, devices, processes, disk, caches):
+        yield _run(check.__name__, check)
+    if with_hub:
+        yield from _check_hub()
+
+
+def _check_hub() -> Iterator[Check]:
+    from toolkit.hub.trial import HubTrial
+
+    trial, failed = HubTrial(), None
+    try:
+        for name, step in trial.steps.items():
+            check = Check(name, "skipped", f"since {failed} failed") if failed else _run(name, step)
+            failed = failed or (name if check.outcome == "failed" else None)
+            yield check
+    finally:
+        clean_up = _run("clean-up", trial.clean_up) if trial.repo_id is not None else None
+    if clean_up is not None:
+        yield clean_up
+
+
+def _run(name: str, check: Callable[[], str]) -> Check:
+    try:
+        return Check(name, "ok", check())
+    except (InputError, RunFailed) as error:
+        return Check(name, "failed", " ".join(str(error).split()))
+    except Exception as error:
+        return Check(name, "failed", f"{type(error).__name__}: {first_line(error)}")
+
+
+def versions() -> str:
+    """Check that every package that the toolkit requires is installed in a version that it accepts."""
+    from packaging.requirements import Requirement
+
+    wrong, found = [], []
+    for line in requires(PACKAGE) or ():
+        requirement = Requirement(line)
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            installed = version(requirement.name)
+        except PackageNotFoundError:
+            wrong.append(f"{requirement.name} is missing")
+            continue
+        if not requirement.specifier.contains(installed, prereleases=True):
+            wrong.append(f"{requirement.name} {installed}, expected {requirement.specifier}")
+        if requirement.name in NAMED:
+            found.append(f"{requirement.name} {installed}")
+    if wrong:
+        raise RunFailed(f"{'; '.join(wrong)}; try: pip install --upgrade {PACKAGE}")
+    return f"python {sys.version.split()[0]}, {', '.join(found)}"
+
+
+def devices() -> str:
+    """Describe CPUs and GPUs; a GPU that torch cannot use is an error."""
+    import torch
+
+    from toolkit.training.distributed import knows_bfloat16
+
+    cpu = torch.device("cpu")
+    found = [f"{os.cpu_count()} CPU cores, {torch.get_num_threads()} threads"]
+    found.append(f"bfloat16 on the CPU {'is fast' if knows_bfloat16(cpu) else 'is slow: leave --bf16 out'}")
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            properties = torch.cuda.get_device_properties(index)
+            torch.ones(8, device=f"cuda:{index}").sum().item()
+            found.append(f"GPU {index}: {properties.name}, {properties.total_memory / 1e9:.0f} GB")
+    elif shutil.which("nvidia-smi") and torch.version.cuda is None:
+        raise RunFailed(
+            "there is a GPU, but this torch is built without CUDA; install torch for your CUDA from pytorch.org"
+        )
+    elif torch.accelerator.is_available():
+        found.append(str(torch.accelerator.current_accelerator()))
+    else:
+        found.append("no GPU")
+    return ", ".join(found)
+
+
+def processes() -> str:
+    """Let torchrun start two processes that add up their ranks, by running this module as a script."""
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", __name__]
+    advice = "try GLOO_SOCKET_IFNAME=lo, and see whether a firewall keeps them apart"
+    variables = {
+        name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "MASTER_ADDR")
+    }
+    try:
+        done = subprocess.run(
+            [sys.executable, *command],
+            capture_output=True,
+            text=True,
+            timeout=SECONDS_FOR_PROCESSES,
+            env={**variables, "OMP_NUM_THREADS": "1"},
+        )
+    except subprocess.TimeoutExpired:
+        raise RunFailed(f"two processes did not find one another in {SECONDS_FOR_PROCESSES} s; {advice}") from None
+    if "the ranks add up to 1" not in done.stdout:
+        last_line = done.stderr.strip().rpartition("\n")[2][:200]
+        raise RunFailed(f"two processes of torchrun cannot work together ({last_line}); {advice}")
+    return "two processes of torchrun work together"
+
+
+def disk() -> str:
+    places = {"here": Path.cwd(), "for temporary files": Path(tempfile.gettempdir())}
+    free = {where: shutil.disk_usage(path).free for where, path in places.items()}
+    for where, size in free.items():
+        if size < MIN_FREE_BYTES:
+            raise RunFailed(
+                f"{size / 1e9:.1f} GB free {where} ({places[where]}); delete old checkpoints, or set TMPDIR"
+            )
+    return ", ".join(f"{size / 1e9:.0f} GB free {where}" for where, size in free.items())
+
+
+def caches() -> str:
+    import datasets
+    from huggingface_hub import constants
+
+    found = []
+    for name, folder in (("Hub", constants.HF_HUB_CACHE), ("datasets", datasets.config.HF_DATASETS_CACHE)):
+        path = Path(folder)
+        if not os.access(nearest_existing(path), os.W_OK):
+            raise RunFailed(f"the cache of the {name} in {path} cannot be written to; set HF_HOME to another folder")
+        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file() and not file.is_symlink())
+        found.append(f"{name} {size / 1e9:.1f} GB in {path}")
+    return ", ".join(found)
+
+
+def _add_up_ranks() -> None:
+    import torch
+
+    torch.distributed.init_process_group("gloo")
+    total = torch.tensor(float(torch.distributed.get_rank()))
+    torch.distributed.all_reduce(total)
+    if torch.distributed.get_rank() == 0:
+        print(f"the ranks add up to {int(total)}")
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    _add_up_ranks()

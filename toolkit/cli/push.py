@@ -59,5 +59,5 @@ def run(arguments: PushArguments) -> None:
         print(f"{pushed.address}: {len(plan.files)} files, commit {pushed.commit}")
     if plan.left_out:
         print(f"not sent: {', '.join(plan.left_out)}")
-    if kind == "model" and not with_code and upload.code_of(Path(folder)):
+    if kind == "model" and not with_code and upload.source_code(Path(folder)):
         print("it loads where toolkit is installed; with --with_code it would elsewhere too")

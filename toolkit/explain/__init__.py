@@ -1,1 +1,1 @@
-"""What a network looks at, as pictures."""
+"""Explanations of image classifiers: kernels, feature maps and importance maps, computed and drawn."""

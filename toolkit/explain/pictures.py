@@ -1,4 +1,4 @@
-"""What `toolkit.explain.saliency` finds of one image, as PNGs that say what they show."""
+"""The results of `toolkit.explain.saliency` for one image, as annotated PNGs."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from matplotlib import pyplot
 from toolkit.errors import InputError
 from toolkit.explain import saliency
 
-NUM_KERNELS, NUM_MAPS, NUM_FILTERS, NUM_LAYERS = 64, 8, 4, 4  # shown at most
+NUM_KERNELS, NUM_MAPS, NUM_FILTERS, NUM_LAYERS = 64, 8, 4, 4  # that are shown at most
 DPI = 130
 
 
@@ -26,8 +26,22 @@ def write_explanation(
     layers: Sequence[str] | None,
     folder: Path,
 ) -> list[Path]:
-    """The pictures of an image, (height, width, 3) bytes and `pixels` (1, C, S, S) as the model reads it, and of what
-    speaks for one label, in a folder. Raises `InputError` where a layer is none of the model's."""
+    """Write all pictures that explain what a model sees in an image.
+
+    Args:
+        model: The image classifier.
+        image: (height, width, 3) uint8.
+        pixels: The same image as the model's input, (1, C, S, S).
+        label: The label that importance maps are computed for.
+        layers: Names of the layers whose maps are shown (default: up to four of the main ones).
+        folder: Folder for the pictures.
+
+    Returns:
+        The files.
+
+    Raises:
+        InputError: The model has no layer of that name with maps.
+    """
     maps = saliency.feature_maps(model, pixels)
     main = saliency.main_layers(model, maps)
     shown = list(layers or _some(main, NUM_LAYERS))
@@ -52,26 +66,29 @@ def write_explanation(
             channels = saliency.strongest(maps[layer], NUM_FILTERS)
             excited[layer] = channels, saliency.deconvolution(model, pixels, layer, channels)
         write("deconvolution", draw_deconvolution, image, excited)
-    covered = max(1, min(pixels.shape[2:]) // saliency.WINDOW)
-    importance = saliency.importance_maps(model, pixels, model.config.label2id[label])
-    titles = {
-        "occlusion": (
-            f"what speaks for “{label}”",
-            f"logit lost where a square\nof {covered} × {covered} pixels covers it",
-        ),
-        "grad_cam": (f"where the last maps speak for “{label}”", "Grad-CAM, logits"),
-        "attention": ("what reaches the classifying token", "attention through all layers, share of a patch"),
-    }
-    for kind, values in importance.items():
-        if kind != "attention":
+    titles = _titles(label, max(1, min(pixels.shape[2:]) // saliency.WINDOW))
+    for kind, values in saliency.importance_maps(model, pixels, model.config.label2id[label]).items():
+        if kind == "attention":
+            write(kind, draw_attention, image, saliency.attentions(model, pixels), values, *titles[kind])
+        else:
             write(kind, draw_importance, image, values, *titles[kind])
-    if layers_of_attention := saliency.attentions(model, pixels):
-        write("attention", draw_attention, image, layers_of_attention, importance["attention"], *titles["attention"])
     return written
 
 
+def _titles(label: str, window: int) -> dict[str, tuple[str, str]]:
+    """For each kind of importance map its title, and the label of its colour bar."""
+    return {
+        "occlusion": (
+            f"importance for “{label}”",
+            f"fall of the logit where a square\nof {window} × {window} pixels covers it",
+        ),
+        "grad_cam": (f"importance of the last maps for “{label}”", "Grad-CAM, logits"),
+        "attention": ("what reaches the classification token", "attention through all layers, share of a patch"),
+    }
+
+
 def draw_kernels(path: Path, kernels: np.ndarray, title: str = "first layer") -> None:
-    """`kernels` (kernels, channels, height, width), of one or three channels, which are colours."""
+    """Draw `kernels` (kernels, channels, height, width); three channels are drawn as colours."""
     shown = kernels[:NUM_KERNELS]
     columns = min(len(shown), 8)
     figure, all_axes = _grid(-(-len(shown) // columns), columns, 0.75, extra_height=0.7)
@@ -83,7 +100,7 @@ def draw_kernels(path: Path, kernels: np.ndarray, title: str = "first layer") ->
 
 
 def draw_feature_maps(path: Path, image: np.ndarray, maps: dict[str, torch.Tensor]) -> None:
-    """A row a layer: the maps with the largest values, each from its smallest to its largest."""
+    """Draw, in one row per layer, the maps with the largest values, each scaled to its own range."""
     figure, all_axes = _grid(len(maps), NUM_MAPS + 1, 1.05, extra_height=0.5)
     for row, (layer, output) in zip(all_axes, maps.items(), strict=True):
         _show(row[0], image)
@@ -98,7 +115,7 @@ def draw_feature_maps(path: Path, image: np.ndarray, maps: dict[str, torch.Tenso
 
 
 def draw_deconvolution(path: Path, image: np.ndarray, excited: dict[str, tuple[list[int], torch.Tensor]]) -> None:
-    """A row a layer: what in the image makes each of its strongest maps as large as it is anywhere."""
+    """Draw, in one row per layer, the patterns in the image that excite its strongest filters."""
     figure, all_axes = _grid(len(excited), NUM_FILTERS + 1, 1.4, extra_height=0.5)
     for row, (layer, (channels, patterns)) in zip(all_axes, excited.items(), strict=True):
         _show(row[0], image)
@@ -111,7 +128,7 @@ def draw_deconvolution(path: Path, image: np.ndarray, excited: dict[str, tuple[l
 
 
 def draw_importance(path: Path, image: np.ndarray, values: np.ndarray, title: str, unit: str) -> None:
-    """The image, and the image under its map of importance."""
+    """Draw the image beside its importance map."""
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(6.4, 3), layout="constrained")
     _show(left, image)
     left.set_title("the image", fontsize=9)
@@ -123,7 +140,7 @@ def draw_importance(path: Path, image: np.ndarray, values: np.ndarray, title: st
 def draw_attention(
     path: Path, image: np.ndarray, layers: list[torch.Tensor], rollout: np.ndarray, title: str, unit: str
 ) -> None:
-    """The image, what reaches the classifying token through all layers, and what each head of the last attends to."""
+    """Draw the image, the attention rollout over all layers, and the attention of each head of the last layer."""
     heads = layers[-1][:, 0, 1:]
     figure, all_axes = _grid(1, len(heads) + 2, 1.7, extra_height=0.9)
     _show(all_axes[0, 0], image)
@@ -138,7 +155,7 @@ def draw_attention(
 
 
 def _overlay(figure, axes, image: np.ndarray, values: np.ndarray, unit: str) -> None:
-    """The image in grey under `values`, red above 0 and, where there are such, blue below."""
+    """Draw the image in grey under `values`: red above 0, blue below."""
     largest = float(np.abs(values).max()) or 1.0
     is_signed = float(values.min()) < 0
     axes.imshow(image.mean(axis=2), cmap="gray", vmin=0, vmax=255)
@@ -157,7 +174,7 @@ def _show(axes, image: np.ndarray) -> None:
 
 
 def zero_is_grey(values: np.ndarray) -> np.ndarray:
-    """(channels, height, width) around 0 -> (height, width, 3) from 0 to 1 around a half, by the largest."""
+    """Scale (channels, height, width) around 0 to (height, width, 3) around 0.5, from 0 to 1."""
     values = values if len(values) == 3 else np.repeat(values.mean(axis=0, keepdims=True), 3, axis=0)
     return np.moveaxis(0.5 + values / (2 * np.abs(values).max() + 1e-12), 0, -1)
 
@@ -182,7 +199,7 @@ def _short(layer: str) -> str:
 
 
 def _some(names: list[str], size: int) -> list[str]:
-    """At most so many, evenly spaced, the first and the last among them."""
+    """At most `size` of the names, evenly spaced, including the first and the last."""
     if len(names) <= size:
         return names
     return [names[round(i * (len(names) - 1) / (size - 1))] for i in range(size)]

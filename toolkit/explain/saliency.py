@@ -1,7 +1,7 @@
-"""What an image classifier looks at: its kernels, what its layers see of an image, and which parts of it count.
+"""Kernels and feature maps of image classifiers, and maps of which parts of an image are important for a label.
 
-An image is `pixels` (1, C, S, S) as the model reads it; an importance map is (S, S), in logits or shares, larger where
-the image counts for more.
+An image is `pixels` (1, C, S, S), the model's input. An importance map is (S, S), in logits or shares of attention;
+larger values mark more important parts.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -15,15 +15,15 @@ from transformers import PreTrainedModel
 
 from toolkit.errors import extra
 
-WINDOW, STRIDE = 4, 16  # the covering square is a quarter of the image wide and moves by a sixteenth
-RECTIFIERS = {  # all that pass what is positive on, more or less as it is
+WINDOW, STRIDE = 4, 16  # the occluding square is a quarter of the image wide and moves by a sixteenth
+RECTIFIERS = {  # functions that pass positive values on, more or less unchanged
     *(torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_, F.relu, F.relu_, F.relu6),
     *(F.gelu, F.silu, F.hardswish, F.leaky_relu, F.elu, F.softplus, F.mish),
 }
 
 
 def first_kernels(model: nn.Module) -> np.ndarray | None:
-    """The kernels of the first convolution, (kernels, channels, height, width); None where there is none."""
+    """The kernels of the first convolution, (kernels, channels, height, width); None if there is no convolution."""
     found = (module for module in model.modules() if isinstance(module, nn.Conv2d))
     first = next(found, None)
     return None if first is None else first.weight.detach().float().cpu().numpy()
@@ -31,7 +31,7 @@ def first_kernels(model: nn.Module) -> np.ndarray | None:
 
 @torch.no_grad()
 def feature_maps(model: nn.Module, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
-    """What each module that gives maps gives of the image, (1, channels, height, width), in the network's order."""
+    """The output (1, channels, height, width) of each module that has maps, by name, in the network's order."""
     found: dict[str, torch.Tensor] = {}
 
     def keep(name: str) -> Callable:
@@ -51,26 +51,38 @@ def feature_maps(model: nn.Module, pixels: torch.Tensor) -> dict[str, torch.Tens
 
 
 def main_layers(model: nn.Module, maps: dict[str, torch.Tensor]) -> list[str]:
-    """Of the layers that give maps of one size, the last that is made of others, or the last of all where none is:
-    what the network hands on before it makes maps smaller."""
-    made_of_others = {name: any(True for _ in model.get_submodule(name).children()) for name in maps}
+    """For each size of feature maps the last layer that has it: the one before the network reduces the resolution.
+
+    Layers that consist of others, such as stages and blocks, are preferred.
+    """
+    is_composite = {name: any(True for _ in model.get_submodule(name).children()) for name in maps}
     last: dict[tuple[int, ...], str] = {}
-    for name in sorted(maps, key=lambda name: made_of_others[name]):  # stable, so that the later of a kind wins
+    for name in sorted(maps, key=lambda name: is_composite[name]):  # stable, so the later of a kind wins
         last[tuple(maps[name].shape[2:])] = name
     return [name for name in maps if name in last.values()]
 
 
 def strongest(output: torch.Tensor, num_filters: int) -> list[int]:
-    """The channels of `output` (1, channels, height, width) with the largest values, the largest first."""
+    """The channels of `output` (1, channels, height, width) with the largest values, in descending order."""
     return output[0].amax(dim=(1, 2)).topk(min(num_filters, output.shape[1])).indices.tolist()
 
 
 def deconvolution(model: nn.Module, pixels: torch.Tensor, layer: str, channels: Iterable[int]) -> torch.Tensor:
-    """What in the image excites filters of a layer, each where its map is largest: (filters, C, S, S).
+    """Project the largest activation of some filters back to the pixels, with a deconvolutional network.
+
+    The activation goes back through the transposed kernels and the positions of the maxima of pooling windows; each
+    rectifier sets negative values to 0. Other layers are traversed as by gradients.
+
+    Args:
+        model: The network.
+        pixels: (1, C, S, S)
+        layer: Name of the layer.
+        channels: Filters of the layer.
+
+    Returns:
+        The pattern in the image that excites each filter, (filters, C, S, S).
 
     Zeiler & Fergus (2013), "Visualizing and understanding convolutional networks", https://arxiv.org/abs/1311.2901.
-    The largest value goes back through the same kernels turned round, to where each maximum of a pooling window came
-    from, and at each rectifier what is negative is dropped. All else of a network is gone through as gradients do.
     """
     pixels = pixels.detach().requires_grad_()
     outputs = []
@@ -89,6 +101,8 @@ def deconvolution(model: nn.Module, pixels: torch.Tensor, layer: str, channels: 
 
 
 class _Rectified(torch.autograd.Function):
+    """A rectifier whose backward pass rectifies the gradient instead of multiplying it by the derivative."""
+
     @staticmethod
     def forward(ctx, states: torch.Tensor, function: Callable) -> torch.Tensor:
         return function(states.clone())
@@ -99,7 +113,7 @@ class _Rectified(torch.autograd.Function):
 
 
 class _RectifiedBackwards(TorchFunctionMode):
-    """Every rectifier, however it is called, drops what is negative of a gradient, and nothing else."""
+    """Replace every rectifier, whether a module or a function, by `_Rectified`."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function in RECTIFIERS:
@@ -109,8 +123,8 @@ class _RectifiedBackwards(TorchFunctionMode):
 
 
 def occlusion_map(model: nn.Module, pixels: torch.Tensor, label: int) -> np.ndarray:
-    """By how much the label's logit falls where a square of the mean colour covers the image: the mean over all
-    squares that cover a place. Zeiler & Fergus (2013), section 4.2."""
+    """How much the label's logit falls when a square of the mean colour occludes a pixel, as the mean over all squares
+    that cover the pixel. Zeiler & Fergus (2013), section 4.2."""
     with extra("explain"):
         from captum.attr import Occlusion
 
@@ -128,8 +142,10 @@ def occlusion_map(model: nn.Module, pixels: torch.Tensor, label: int) -> np.ndar
 
 
 def grad_cam(model: nn.Module, pixels: torch.Tensor, label: int, layer: str) -> np.ndarray:
-    """The maps of a layer, weighted by how much the label's logit rises with each, where that is positive: Selvaraju,
-    Cogswell, Das, Vedantam, Parikh & Batra (2017), "Grad-CAM", https://arxiv.org/abs/1610.02391."""
+    """The positive part of a layer's maps, weighted by the mean gradients of the label's logit.
+
+    Selvaraju, Cogswell, Das, Vedantam, Parikh & Batra (2017), "Grad-CAM", https://arxiv.org/abs/1610.02391.
+    """
     with extra("explain"):
         from captum.attr import LayerAttribution, LayerGradCam
 
@@ -141,11 +157,10 @@ def grad_cam(model: nn.Module, pixels: torch.Tensor, label: int, layer: str) -> 
 
 @torch.no_grad()
 def attentions(model: PreTrainedModel, pixels: torch.Tensor) -> list[torch.Tensor] | None:
-    """What each layer of a transformer attends to, (heads, tokens, tokens) each; None of a network without attention
-    that can be seen."""
+    """The attention weights of each layer, (heads, tokens, tokens); None for a network that does not return any."""
     if not getattr(model.config, "num_attention_heads", None):
         return None
-    before = model.config._attn_implementation
+    before = model.config._attn_implementation  # no public getter: transformers 5.23, configuration_utils.py, line 595
     model.set_attn_implementation("eager")
     try:
         found = model(pixel_values=pixels, output_attentions=True).attentions
@@ -155,11 +170,18 @@ def attentions(model: PreTrainedModel, pixels: torch.Tensor) -> list[torch.Tenso
 
 
 def attention_rollout(layers: Sequence[torch.Tensor], shape: Sequence[int]) -> np.ndarray:
-    """How much of each place reaches the classifying token, the first, through all layers (heads, tokens, tokens), as
-    a share of all, drawn to `shape`.
+    """How much of each patch reaches the classification token, the first one, through all layers.
 
-    Each layer's mean over its heads, half of it the token itself, multiplied from layer to layer: Abnar & Zuidema
-    (2020), "Quantifying attention flow in transformers", https://arxiv.org/abs/2005.00928.
+    Attention is averaged over heads, mixed with the residual connection (one half), and multiplied over layers.
+
+    Args:
+        layers: Attention weights (heads, tokens, tokens) of each layer.
+        shape: Height and width of the map.
+
+    Returns:
+        Shares that sum to 1 over patches, interpolated to `shape`.
+
+    Abnar & Zuidema (2020), "Quantifying attention flow in transformers", https://arxiv.org/abs/2005.00928.
     """
     num_tokens = layers[0].shape[-1]
     reached = torch.eye(num_tokens)
@@ -169,14 +191,14 @@ def attention_rollout(layers: Sequence[torch.Tensor], shape: Sequence[int]) -> n
 
 
 def on_image(patches: torch.Tensor, shape: Sequence[int]) -> np.ndarray:
-    """One number a patch, row by row, as a map of that shape."""
+    """Interpolate one number per patch, given row by row, to a map of that shape."""
     side = round(len(patches) ** 0.5)
     square = patches.view(1, 1, side, -1)
     return F.interpolate(square, tuple(shape), mode="bilinear", align_corners=False)[0, 0].numpy()
 
 
 def importance_maps(model: PreTrainedModel, pixels: torch.Tensor, label: int) -> dict[str, np.ndarray]:
-    """Those that apply to the model, by name: occlusion, and attention or else grad_cam."""
+    """The maps that apply to the model, by name: occlusion, and attention or else grad_cam."""
     maps = {"occlusion": occlusion_map(model, pixels, label)}
     if found := attentions(model, pixels):
         maps["attention"] = attention_rollout(found, pixels.shape[2:])

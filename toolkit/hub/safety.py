@@ -1,6 +1,6 @@
-"""What may travel to and from a Hub: weights in safetensors and text, named within their folder, without tokens.
+"""The files that may travel to and from a Hub: weights in safetensors and text, inside the folder, without tokens.
 
-Whoever loads a pickle runs what its maker wrote into it (https://huggingface.co/docs/hub/security-pickle).
+Loading a pickle runs whatever code its author put into it (https://huggingface.co/docs/hub/security-pickle).
 """
 
 import json
@@ -13,10 +13,10 @@ from toolkit.errors import InputError
 
 Kind = Literal["model", "dataset"]
 
-TAKEN = set(".safetensors .json .jsonl .txt .md .py .jinja .csv .tsv .yaml .yml .conllu".split())
-TAKEN_NAMES = {".gitattributes", "LICENSE", "NOTICE"}
+ALLOWED = set(".safetensors .json .jsonl .txt .md .py .jinja .csv .tsv .yaml .yml .conllu".split())
+ALLOWED_NAMES = {".gitattributes", "LICENSE", "NOTICE"}
 PICTURES = set(".png .jpg .jpeg .gif .webp .bmp .svg".split())
-OF_DATASETS = {".parquet", *PICTURES} - {".svg"}
+ALLOWED_IN_DATASETS = {".parquet", *PICTURES} - {".svg"}
 PICKLES = set(".bin .pt .pth .ckpt .pkl .pickle .joblib .npy .npz .model .h5 .msgpack".split())
 ARCHIVES = set(".zip .tar .gz .tgz .bz2 .xz .zst .7z .rar .whl".split())
 BLOCK, SHORTEST_TOKEN, LONGEST_TOKEN = 1 << 22, 8, 200  # bytes
@@ -24,7 +24,7 @@ _TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}\b")
 
 
 def check_repo_id(repo_id: str, flag: str = "REPO_ID") -> None:
-    """Raises `InputError` where it is none that a Hub would take."""
+    """Raises `InputError` if no Hub would accept the name of the repository."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
@@ -38,8 +38,8 @@ def check_repo_id(repo_id: str, flag: str = "REPO_ID") -> None:
         raise InputError(f"{flag} {repo_id}: expected a name like org/name, of letters, digits and single - _ .")
 
 
-def what_speaks_against(path: str, kind: Kind) -> str | None:
-    """Why a file of this name is neither sent nor taken; None where nothing does."""
+def reason_to_refuse(path: str, kind: Kind) -> str | None:
+    """Why a file of this name is neither pushed nor pulled; None if it may travel."""
     name = PurePosixPath(path)
     if _leads_out(path):
         return "its name leads out of the folder"
@@ -48,7 +48,7 @@ def what_speaks_against(path: str, kind: Kind) -> str | None:
     if any(len(part.encode()) > 255 for part in name.parts):
         return "its name is too long"
     suffix = name.suffix.lower()
-    if name.name in TAKEN_NAMES or suffix in TAKEN or (kind == "dataset" and suffix in OF_DATASETS):
+    if name.name in ALLOWED_NAMES or suffix in ALLOWED or (kind == "dataset" and suffix in ALLOWED_IN_DATASETS):
         return None
     if suffix in PICKLES:
         return f"{suffix} may be a pickle, which can run code when it is read"
@@ -57,10 +57,10 @@ def what_speaks_against(path: str, kind: Kind) -> str | None:
     return "it is neither weights in safetensors nor text"
 
 
-def is_left_out(path: str, kind: Kind) -> bool:
-    """Whether nobody needs a file of this name, and it does no harm: hidden files, and the pictures of a model."""
+def is_ignored(path: str, kind: Kind) -> bool:
+    """Whether the file is left out without an error: hidden files, and pictures beside a model."""
     name = PurePosixPath(path)
-    if _leads_out(path) or ".git" in name.parts or name.name in TAKEN_NAMES:
+    if _leads_out(path) or ".git" in name.parts or name.name in ALLOWED_NAMES:
         return False
     is_hidden = any(part.startswith(".") for part in name.parts)
     return is_hidden or (kind == "model" and name.suffix.lower() in PICTURES)
@@ -72,33 +72,34 @@ def _leads_out(path: str) -> bool:
     return name.is_absolute() or ".." in name.parts or "\\" in path or has_drive or not path.isprintable()
 
 
-def refuse_foreign_code(name: str, folder: Path) -> None:
-    """Raises `InputError` where a configuration in the folder names code of another repository."""
+def check_no_foreign_code(name: str, folder: Path) -> None:
+    """Raises `InputError` if a configuration in the folder names code of another repository."""
     for path in folder.rglob("*.json"):
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
         except (ValueError, RecursionError, IsADirectoryError):
             continue
-        for where in _named_code(found):
-            if "--" in where:
-                raise InputError(f"{name}: {path.name} names code of another repository, {where.partition('--')[0]}")
+        for reference in _code_references(found):
+            if "--" in reference:
+                other = reference.partition("--")[0]
+                raise InputError(f"{name}: {path.name} names code of another repository, {other}")
 
 
-def _named_code(value: Any, is_code: bool = False) -> Iterator[str]:
-    """All strings at any depth under the keys by which transformers finds code."""
+def _code_references(value: Any, is_code: bool = False) -> Iterator[str]:
+    """All strings, at any depth, below the keys by which transformers finds code."""
     if isinstance(value, dict):
         for key, inside in value.items():
-            yield from _named_code(inside, is_code or key in ("auto_map", "custom_pipelines"))
+            yield from _code_references(inside, is_code or key in ("auto_map", "custom_pipelines"))
     elif isinstance(value, list):
         for inside in value:
-            yield from _named_code(inside, is_code)
+            yield from _code_references(inside, is_code)
     elif is_code and isinstance(value, str):
         yield value
 
 
-def refuse_tokens(path: Path) -> None:
-    """Raises `InputError` where a text holds the user's token, or what looks like another."""
-    token = _secret().encode()
+def check_no_tokens(path: Path) -> None:
+    """Raises `InputError` if a text file contains the user's token, or what looks like another one."""
+    token = _user_token().encode()
     with open(path, "rb") as file:
         end = b""
         while block := file.read(BLOCK):
@@ -108,13 +109,13 @@ def refuse_tokens(path: Path) -> None:
             end = content[-max(LONGEST_TOKEN, len(token)) :]
 
 
-def without_token(text: str) -> str:
-    token = _secret()
+def redact_token(text: str) -> str:
+    token = _user_token()
     return text.replace(token, "***") if token else text
 
 
-def _secret() -> str:
-    """The user's token, unless it is so short that it is none to keep and a word of many texts."""
+def _user_token() -> str:
+    """The user's token; empty if it is so short that it could be a word of any text."""
     from huggingface_hub import get_token
 
     token = get_token() or ""

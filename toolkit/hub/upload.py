@@ -1,4 +1,4 @@
-"""Send a folder to the Hub: all in one commit, with a card, and only what can do no harm."""
+"""Push a folder to a Hub: all files in one commit, with a card, and only files that do no harm."""
 
 import atexit
 import json
@@ -9,48 +9,54 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
-from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from toolkit.errors import InputError, readable
-from toolkit.hub.cards import CARD, card, read_mapping
-from toolkit.hub.download import WEIGHTS, choose_transfer, connect, explained, patiently
-from toolkit.hub.safety import Kind, check_repo_id, is_left_out, refuse_tokens, what_speaks_against
+from toolkit.hub.cards import write_card
+from toolkit.hub.client import choose_transfer, connect, retry, translate_errors
+from toolkit.hub.download import WEIGHTS
+from toolkit.hub.readme import CARD, read_mapping
+from toolkit.hub.safety import Kind, check_no_tokens, check_repo_id, is_ignored, reason_to_refuse
 from toolkit.models.families import FEW_SHOT_FILE, PREFIX, architectures
 from toolkit.runs.results import is_main_process
 
 CONFIG = "config.json"
-OF_RUNS = re.compile(  # what a run leaves besides its model
+FILES_OF_RUN = re.compile(  # what a run leaves besides its model
     r"(^|/)(checkpoint-\d+|lr-[\d.e+-]+|whole|tensorboard|wandb)/|^predictions\.jsonl$"
 )
-MINUTES_TO_SHARE = 30.0  # what a training command has made
+MAX_MINUTES = 30.0  # for the push after a training command
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What goes to a repository: each file by its path there, and what of the folder does not."""
+    """The files to push, by their path in the repository, and the files of the folder that are left out."""
 
+    folder: Path
     files: dict[str, Path | bytes]
     left_out: list[str]
 
     def size(self, path: str) -> int:
-        """Bytes."""
+        """Size of a file in bytes."""
         found = self.files[path]
         return len(found) if isinstance(found, bytes) else found.stat().st_size
 
 
 @dataclass(frozen=True)
 class Pushed:
+    """A push that succeeded: address of the repository, commit, and what was sent."""
+
     address: str
     commit: str
     plan: Plan
 
 
 def plan_push(folder: str | Path, repo_id: str, kind: Kind = "model", with_code: bool = False) -> Plan:
-    """What of a folder goes to the Hub, which is asked for no more than the licence of a data set that it has.
+    """List what would be pushed, without asking the Hub for more than the licence of a data set that is there.
 
-    Raises `InputError` where something may not be sent.
+    Raises:
+        InputError: A file may not be sent, or the folder holds no model, tokenizer or few-shot classifier.
     """
     check_repo_id(repo_id)
     folder = Path(folder)
@@ -60,15 +66,15 @@ def plan_push(folder: str | Path, repo_id: str, kind: Kind = "model", with_code:
     left_out = []
     for path in _files_in(folder):
         name = path.relative_to(folder).as_posix()
-        is_of_run = kind == "model" and OF_RUNS.search(name)
-        if is_of_run or is_left_out(name, kind) or path.name == ".gitattributes":
+        is_of_run = kind == "model" and FILES_OF_RUN.search(name)
+        if is_of_run or is_ignored(name, kind) or path.name == ".gitattributes":
             left_out.append(name)
             continue
-        if reason := what_speaks_against(name, kind):
+        if reason := reason_to_refuse(name, kind):
             raise InputError(f"{path}: not sent, {reason}")
         with readable(path):
             if path.suffix not in (WEIGHTS, ".parquet"):
-                refuse_tokens(path)
+                check_no_tokens(path)
         found[name] = path
     if not found:
         raise InputError(f"{folder}: nothing in it that can be sent")
@@ -77,13 +83,13 @@ def plan_push(folder: str | Path, repo_id: str, kind: Kind = "model", with_code:
             f"{folder}: holds no model, tokenizer or few-shot classifier; data is sent by --repo_type dataset"
         )
     if with_code:
-        found |= code_of(folder)
-    found[CARD] = card(folder, repo_id, kind, found)
-    return Plan(found, left_out)
+        found |= source_code(folder)
+    found[CARD] = write_card(folder, repo_id, kind, found)
+    return Plan(folder, found, left_out)
 
 
 def _files_in(folder: Path) -> list[Path]:
-    """All files, sorted. Raises `InputError` where one cannot be seen, or a link leads out of the folder."""
+    """All files, sorted. Raises `InputError` if one cannot be read or a link leads out of the folder."""
 
     def fail(error: OSError) -> None:
         raise InputError(f"{error.filename}: cannot be read ({error.strerror})")
@@ -108,52 +114,71 @@ def push(
     message: str | None = None,
     with_code: bool = False,
 ) -> Pushed:
-    """Send a folder to a repository, made where there is none; what is there already is not sent again.
+    """Push a folder to a repository, which is created if necessary. Unchanged files are not sent again.
 
-    The folder stays as it is. All files arrive in one commit, or none does; weights that an earlier push left and the
-    folder has no longer go. Raises `InputError` where something may not be sent or the repository does not take it,
-    `RunFailed` where the Hub does not answer.
+    All files arrive in one commit, or none does. Weights in the repository that the folder no longer has are deleted.
+
+    Args:
+        folder: Folder of a model, a tokenizer, a few-shot classifier or a data set; it is not changed.
+        repo_id: Repository, like org/name.
+        kind: model or dataset.
+        private: Create the repository as private, and refuse to push to one that is public.
+        revision: Branch, created if necessary (default: main).
+        tag: Name of the new commit, such as v1.
+        message: Message of the commit.
+        with_code: Add the model's source, by which it loads without this package.
+
+    Raises:
+        InputError: A file may not be sent, or the repository does not accept the push.
+        RunFailed: The Hub does not answer.
     """
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-
-    plan, folder = plan_push(folder, repo_id, kind, with_code), Path(folder)
+    plan = plan_push(folder, repo_id, kind, with_code)
     api = connect()
-    with explained(repo_id):
-        address = patiently(lambda: api.create_repo(repo_id, repo_type=kind, private=private or None, exist_ok=True))
-        if private and not patiently(lambda: api.repo_info(repo_id, repo_type=kind)).private:
+    with translate_errors(repo_id):
+        address = retry(lambda: api.create_repo(repo_id, repo_type=kind, private=private or None, exist_ok=True))
+        if private and not retry(lambda: api.repo_info(repo_id, repo_type=kind)).private:
             raise InputError(f"{repo_id}: --private, but everyone can see the repository; nothing was sent")
         choose_transfer(api, repo_id, kind)
         if revision is not None:
-            patiently(lambda: api.create_branch(repo_id, branch=revision, repo_type=kind, exist_ok=True))
+            retry(lambda: api.create_branch(repo_id, branch=revision, repo_type=kind, exist_ok=True))
 
-        def commit() -> str:
-            """Made anew on each attempt, since another commit may have come in between."""
-            head = api.repo_info(repo_id, repo_type=kind, revision=revision).sha  # none of one without a commit
-            there = api.list_repo_files(repo_id, repo_type=kind, revision=head) if head else []
-            earlier = _read(api, repo_id, kind, head, CARD) if CARD in there else None
-            plan.files[CARD] = card(folder, repo_id, kind, plan.files, earlier, tag or revision)
-            stale = [path for path in there if path.endswith(WEIGHTS) and path not in plan.files]
-            added = [
-                CommitOperationAdd(path, str(found) if isinstance(found, Path) else found)
-                for path, found in plan.files.items()
-            ]
-            return api.create_commit(
-                repo_id,
-                [*added, *map(CommitOperationDelete, stale)],
-                commit_message=message or f"Upload {folder.absolute().name} with toolkit",
-                repo_type=kind,
-                revision=revision,
-                parent_commit=head,
-            ).oid
-
-        made = patiently(commit)
+        commit = retry(lambda: _commit(api, repo_id, kind, plan, revision, tag, message))
         if tag is not None:
-            patiently(lambda: api.create_tag(repo_id, tag=tag, revision=made, repo_type=kind, exist_ok=True))
-            refs = patiently(lambda: api.list_repo_refs(repo_id, repo_type=kind))
+            retry(lambda: api.create_tag(repo_id, tag=tag, revision=commit, repo_type=kind, exist_ok=True))
+            refs = retry(lambda: api.list_repo_refs(repo_id, repo_type=kind))
             (at,) = (ref.target_commit for ref in refs.tags if ref.name == tag)
-            if at != made:
-                raise InputError(f"{repo_id}: pushed as {made[:8]}, but the tag {tag} stands at {at[:8]} already")
-    return Pushed(str(address), made, plan)
+            if at != commit:
+                raise InputError(f"{repo_id}: pushed as {commit[:8]}, but the tag {tag} stands at {at[:8]} already")
+    return Pushed(str(address), commit, plan)
+
+
+def _commit(
+    api, repo_id: str, kind: Kind, plan: Plan, revision: str | None, tag: str | None, message: str | None
+) -> str:
+    """Commit the files of the plan on the newest commit, with a card made from the card that is there.
+
+    Returns:
+        The new commit. If another commit came in between, the Hub refuses, and everything here is done again.
+    """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    head = api.repo_info(repo_id, repo_type=kind, revision=revision).sha  # None in an empty repository
+    there = api.list_repo_files(repo_id, repo_type=kind, revision=head) if head else []
+    earlier = _read(api, repo_id, kind, head, CARD) if CARD in there else None
+    plan.files[CARD] = write_card(plan.folder, repo_id, kind, plan.files, earlier, tag or revision)
+    stale = [path for path in there if path.endswith(WEIGHTS) and path not in plan.files]
+    added = [
+        CommitOperationAdd(path, str(found) if isinstance(found, Path) else found)
+        for path, found in plan.files.items()
+    ]
+    return api.create_commit(
+        repo_id,
+        [*added, *map(CommitOperationDelete, stale)],
+        commit_message=message or f"Upload {plan.folder.absolute().name} with toolkit",
+        repo_type=kind,
+        revision=revision,
+        parent_commit=head,
+    ).oid
 
 
 def _read(api, repo_id: str, kind: Kind, commit: str, path: str) -> str:
@@ -163,29 +188,41 @@ def _read(api, repo_id: str, kind: Kind, commit: str, path: str) -> str:
             return Path(found).read_text(encoding="utf-8")
 
 
-def code_of(folder: Path) -> dict[str, Path | bytes]:
-    """The source of a model of this package, flat, and its configuration that names it: by them transformers loads it
-    where the package is not installed, with `trust_remote_code=True`. Of other models nothing."""
-    config = read_mapping(folder / CONFIG)
-    if not str(config.get("model_type")).startswith(PREFIX):
-        return {}
+def source_code(folder: Path) -> dict[str, Path | bytes]:
+    """The source files of a model that is in the table of encoders, and its configuration with `auto_map`.
+
+    With them, transformers loads the model with `trust_remote_code=True` where this package is not installed. For
+    models of transformers there are none.
+    """
     from transformers.dynamic_module_utils import get_relative_import_files
 
-    found = [each for each in architectures() if each.model_type == config["model_type"]]
-    if not found:
-        raise InputError(f"{folder}: the toolkit has no encoder {config['model_type']}")
-    module, classes = found[0].module, found[0].classes()
-    source = Path(str(files("toolkit.models").joinpath(f"{module.rpartition('.')[2]}.py")))
-    config["auto_map"] = {auto_class: f"{source.stem}.{name}" for auto_class, name in classes.items()}
+    config = read_mapping(folder / CONFIG)
+    model_type = str(config.get("model_type"))
+    found = next((each for each in architectures() if each.model_type == model_type), None)
+    if found is None:
+        if model_type.startswith(PREFIX):
+            raise InputError(f"{folder}: the toolkit has no encoder {model_type}")
+        return {}
+    source = Path(_file_of(found.module))
+    config["auto_map"] = {auto_class: f"{source.stem}.{name}" for auto_class, name in found.classes().items()}
     sources = [source, *map(Path, get_relative_import_files(source))]
     return {each.name: each for each in sources} | {CONFIG: (json.dumps(config, indent=2) + "\n").encode()}
 
 
-def push_run(folder: str, repo_id: str | None) -> None:
-    """Push the folder of a finished run, if a repository is named, on the main process.
+def _file_of(module: str) -> str:
+    """The source file of a module, which may be the script that runs, without importing it."""
+    if module in sys.modules:
+        return str(sys.modules[module].__file__)
+    spec = find_spec(module)
+    assert spec is not None
+    return str(spec.origin)
 
-    This happens in a process of its own, which this one waits for at its end. If it fails, a warning says how to try
-    again; nothing that this process returns depends on it.
+
+def push_run(folder: str, repo_id: str | None) -> None:
+    """Push the folder of a finished run in the background, if a repository is given and this is the main process.
+
+    Another process pushes; this one waits for it before it exits. If the push fails, a warning says how to try again,
+    and the exit code stays as it is.
     """
     if repo_id is None or not is_main_process():
         return
@@ -200,12 +237,12 @@ def push_run(folder: str, repo_id: str | None) -> None:
 
     def wait() -> None:
         try:
-            said, _ = sending.communicate(timeout=60 * MINUTES_TO_SHARE)
+            said, _ = sending.communicate(timeout=60 * MAX_MINUTES)
         except (subprocess.TimeoutExpired, KeyboardInterrupt) as error:
             sending.kill()
             sending.wait()
             took_long = isinstance(error, subprocess.TimeoutExpired)
-            return warn(f"it took over {MINUTES_TO_SHARE:g} minutes" if took_long else "interrupted")
+            return warn(f"it took over {MAX_MINUTES:g} minutes" if took_long else "interrupted")
         if sending.returncode == 0:
             say(f"sent {folder} to {repo_id}")
         else:

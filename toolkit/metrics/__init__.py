@@ -1,1 +1,1 @@
-"""Scores with 95% intervals, and paired comparisons."""
+"""Figures of predictions with 95% intervals, and paired comparisons. Importing its modules loads only NumPy."""

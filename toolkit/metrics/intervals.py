@@ -1,7 +1,8 @@
 """Figures with 95% bootstrap intervals, and their paired comparison.
 
-Efron (1979), "Bootstrap methods: another look at the jackknife", https://doi.org/10.1214/aos/1176344552. Resampled are
-sentences, lines or batches, never single words, which depend on one another.
+Efron (1979), "Bootstrap methods: another look at the jackknife", https://doi.org/10.1214/aos/1176344552. The items
+that are resampled are sentences, lines or batches, never single words, because words of a sentence are not
+independent.
 """
 
 import math
@@ -13,10 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 NUM_RESAMPLES = 2000
-MOST_WEIGHTS = 10_000_000  # resampling weights held at a time: 80 MB
+MOST_WEIGHTS = 10_000_000  # that are in memory at a time: 80 MB
 
 Interval = dict[str, float]  # value, low, high
-Ratio = tuple[ArrayLike, ArrayLike]  # two numbers per item, such as correct words and words of a sentence
 
 
 class Bootstrap(NamedTuple):
@@ -84,13 +84,19 @@ def bootstrap_auc(scores: ArrayLike, is_positive: ArrayLike, seed: int = 0) -> B
 
 
 def bootstrap_statistic(statistic: Callable[[np.ndarray], float], num_items: int, seed: int = 0) -> Bootstrap:
-    """Any figure, from a function of the indices of the items that are drawn, such as a rank correlation."""
+    """Any figure, such as a rank correlation.
+
+    Args:
+        statistic: Computes the figure from the indices of the drawn items, (num_items,).
+        num_items: Number of items.
+        seed: Seed of the resamples.
+    """
     draws = np.random.default_rng(seed).integers(num_items, size=(NUM_RESAMPLES, num_items))
     return Bootstrap(statistic(np.arange(num_items)), np.array([statistic(draw) for draw in draws]))
 
 
 def bootstrap_mean(figures: Sequence[Bootstrap]) -> Bootstrap:
-    """The mean of several figures over the same items; in each resample the mean of those that are defined there."""
+    """The mean of several figures over the same items; in each resample the mean of those defined there."""
     resampled = np.stack([figure.resampled for figure in figures])
     with np.errstate(invalid="ignore"):
         means = np.nansum(resampled, axis=0) / np.sum(~np.isnan(resampled), axis=0)
@@ -115,7 +121,7 @@ def exp_interval(interval: Interval) -> Interval:
 
 
 def _weights(num_items: int, seed: int) -> Iterable[np.ndarray]:
-    """How often each item was drawn, (resamples, num_items), in blocks; of many items they are not kept in memory."""
+    """How often each item is drawn, (resamples, num_items), in blocks; they are cached unless there are many items."""
     blocks = _kept_weights if NUM_RESAMPLES * num_items <= MOST_WEIGHTS else _draw_weights
     return blocks(num_items, seed)
 

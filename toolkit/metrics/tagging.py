@@ -1,6 +1,6 @@
-"""Metrics of `evaluate` that need no network; each figure comes with its 95% interval.
+"""A metric for the `evaluate` library that needs no network; each figure has its 95% interval.
 
-Commands call the functions of `toolkit.metrics.scores` themselves: to import `evaluate` takes seconds.
+Commands call `toolkit.metrics.scores` directly, because importing `evaluate` takes seconds.
 """
 
 import datasets
@@ -11,7 +11,7 @@ from toolkit.metrics.scores import Tags, tagging_scores
 
 
 class Tagging(evaluate.Metric):
-    """Accuracy, F1 of each tag and their mean, and accuracy on words that the training data lacks.
+    """Accuracy, F1 of each tag and their mean, and accuracy on words that do not occur in the training data.
 
     >>> scores = Tagging().compute(predictions=[["DET", "NOUN"]], references=[["DET", "VERB"]])
     >>> scores["accuracy"]["value"]
@@ -24,7 +24,7 @@ class Tagging(evaluate.Metric):
             description=type(self).__doc__,
             citation="",
             inputs_description="predictions and references: one list of tags a sentence; "
-            "unseen: for each word whether the training data lacks it.",
+            "unseen: for each word whether it does not occur in the training data.",
             features=datasets.Features({"predictions": tags, "references": tags}),
         )
 

@@ -1,4 +1,4 @@
-"""What goes into a run and comes out of it: arguments, output folder, results.json, progress, tables, the HTML report.
+"""What goes into a run and what it leaves: arguments, output folder, results.json, progress, tables, the HTML page.
 
-Every other room that runs something stands on this one; it knows no model, no data and no task.
+This package knows no model, no data and no task, and importing its modules loads no torch.
 """

@@ -4,18 +4,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def write_confusion_matrix(path: Path, right: Sequence[str], predicted: Sequence[str]) -> None:
-    """A picture: a row a right label, a column a predicted one, shaded by the share of the row."""
+def write_confusion_matrix(path: Path, references: Sequence[str], predictions: Sequence[str]) -> None:
+    """Write a confusion matrix as a PNG.
+
+    Rows are the correct labels, columns the predicted ones; a cell has its count and is shaded by its share of the
+    row.
+    """
     import matplotlib
 
     matplotlib.use("agg")
     import numpy as np
     from matplotlib import pyplot
 
-    labels = sorted({*right, *predicted})
-    place = {label: i for i, label in enumerate(labels)}
+    labels = sorted({*references, *predictions})
+    index = {label: i for i, label in enumerate(labels)}
     counts = np.zeros((len(labels), len(labels)), dtype=int)
-    np.add.at(counts, ([place[label] for label in right], [place[label] for label in predicted]), 1)
+    np.add.at(counts, ([index[label] for label in references], [index[label] for label in predictions]), 1)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     size = 2 + 0.42 * len(labels)
     figure, axes = pyplot.subplots(figsize=(size + 0.8, size), layout="constrained")
@@ -23,8 +27,8 @@ def write_confusion_matrix(path: Path, right: Sequence[str], predicted: Sequence
     axes.set_xticks(range(len(labels)), labels, rotation=90)
     axes.set_yticks(range(len(labels)), labels)
     for row, column in zip(*np.nonzero(counts), strict=True):
-        colour = "white" if shares[row, column] > 0.5 else "black"
-        axes.text(column, row, counts[row, column], ha="center", va="center", color=colour, fontsize=7)
+        color = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, counts[row, column], ha="center", va="center", color=color, fontsize=7)
     axes.set_xlabel("predicted")
     axes.set_ylabel("right")
     axes.set_title(f"accuracy {np.trace(counts) / counts.sum():.1%} of {counts.sum():,}")

@@ -1,4 +1,4 @@
-"""The folder that a run leaves its files in, and files that are written whole or not at all."""
+"""The output folder of a run, and files that are written atomically."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from typing import Any
 from toolkit.errors import InputError
 from toolkit.runs.arguments import Arguments
 
-_MARK = ".toolkit-run"  # in every folder made here; only such a folder is ever replaced
+_MARK = ".toolkit-run"  # a file in every output folder; only a folder that has it is ever overwritten
 
 
 @dataclass(kw_only=True)
@@ -18,20 +18,20 @@ class OutputArguments(Arguments):
     """output"""
 
     output_dir: str
-    """Folder for the model, results.json and everything else that the run leaves."""
+    """Folder for the model, results.json and the other files of the run."""
     overwrite_output_dir: bool = False
     """Replace an earlier run in the output folder."""
 
 
 def check_output_dir(output: OutputArguments, resume: bool | None = None) -> Path:
-    """Check that a run can be written to its folder; creates nothing.
+    """Check that a run can be written to its output folder, without creating it.
 
     Args:
-        output: Where the run is written to.
+        output: Names the folder.
         resume: Whether the run continues an earlier one; None for a command that cannot.
 
     Raises:
-        InputError: The folder cannot be written to, or something in it would be lost.
+        InputError: The folder cannot be written to, or files in it would be lost.
     """
     folder = Path(output.output_dir)
     if folder.exists() and not folder.is_dir():
@@ -52,7 +52,7 @@ def check_output_dir(output: OutputArguments, resume: bool | None = None) -> Pat
 
 
 def create_output_dir(output: OutputArguments, resume: bool | None = None) -> Path:
-    """Create the folder, emptied if it is to be overwritten. Call it when nothing can be wrong with the input."""
+    """Create the folder, and empty it if it is to be overwritten. Call it after everything else has been checked."""
     folder = Path(output.output_dir)
     if output.overwrite_output_dir and not resume and folder.exists():
         shutil.rmtree(folder)
@@ -62,7 +62,7 @@ def create_output_dir(output: OutputArguments, resume: bool | None = None) -> Pa
 
 
 def nearest_existing(folder: Path) -> Path:
-    """The folder itself, or the existing folder above it in which it would be created."""
+    """The folder if it exists, else the nearest folder above it that does."""
     return next(path for path in (folder, *folder.absolute().parents) if path.exists())
 
 
@@ -72,7 +72,7 @@ def write_json(path: Path, record: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically; its folder is created if necessary."""
+    """Write a text file atomically: after a crash the old file or the new one is there. Its folder is created."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     with open(partial, "w", encoding="utf-8") as file:

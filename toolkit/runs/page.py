@@ -1,22 +1,29 @@
-"""Comparisons as one self-contained HTML page: tables, learning curves, test items side by side."""
+"""Comparisons of encoders as one self-contained HTML page: tables, learning curves, test examples side by side."""
 
 import io
 import json
 from collections.abc import Callable, Sequence
 from importlib.resources import files
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 from toolkit.runs.results import LOG_FILE
 from toolkit.runs.tables import conclusions, table, transpose
 
-# In black and white, encoders are told apart by marker and pretrained from scratch by line style.
+# In black and white, markers tell encoders apart, and line styles tell whether they were pretrained.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def write_html(comparisons: dict[str, dict[str, Any]], path: Path, title: str, notes: Sequence[str] = ()) -> None:
-    """One page without any other file. For each comparison, by its heading: table, learning curves, some items side by
-    side; and what pretraining cost."""
+    """Write an HTML page that needs no other file.
+
+    Args:
+        comparisons: Records of comparisons by heading. Each gets a table, learning curves and some test examples.
+        path: The file.
+        title: Title of the page.
+        notes: Sentences below the conclusions of the first comparison.
+    """
     from jinja2 import Environment
 
     template = (files("toolkit.runs") / "report.html.jinja").read_text(encoding="utf-8")
@@ -32,16 +39,9 @@ def write_html(comparisons: dict[str, dict[str, Any]], path: Path, title: str, n
         for heading, record in comparisons.items()
     ]
     first = next(iter(comparisons.values()))
-    page = (
-        Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-        .from_string(template)
-        .render(
-            title=title,
-            sections=sections,
-            notes=notes,
-            losses=_svg(_draw_pretraining, first),
-        )
-    )
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    losses = _svg(_draw_pretraining, first)
+    page = environment.from_string(template).render(title=title, sections=sections, notes=notes, losses=losses)
     path.write_text(page, encoding="utf-8")
 
 
@@ -57,15 +57,15 @@ def _svg(draw: Callable[[Any, dict[str, Any]], None], record: dict[str, Any]) ->
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
         pyplot.close(figure)
-    return buffer.getvalue().partition("<svg")[1] + buffer.getvalue().partition("<svg")[2]
+    return buffer.getvalue()[buffer.getvalue().index("<svg") :]  # without the XML declaration
 
 
 def _draw_learning_curves(axes, record: dict[str, Any]) -> None:
     figure = record["figure"]
-    for i, (encoder, marker) in enumerate(zip(record["encoders"], MARKERS, strict=False)):
+    for i, (encoder, marker) in enumerate(zip(record["encoders"], cycle(MARKERS), strict=False)):
         for variant, line, fill in (("pretrained", "-", "full"), ("scratch", ":", "none")):
             cells = [budget[variant][figure] for budget in encoder["budgets"]]
-            # Side by side, so that intervals at the same budget do not hide one another.
+            # Shifted a little, so that intervals at the same budget do not cover one another.
             sizes = [budget["train_size"] * 1.02 ** (i - 1) for budget in encoder["budgets"]]
             values = [100 * cell["value"] for cell in cells]
             below = [100 * (cell["value"] - cell["low"]) for cell in cells]
@@ -88,7 +88,7 @@ def _draw_learning_curves(axes, record: dict[str, Any]) -> None:
 
 
 def _draw_pretraining(axes, record: dict[str, Any]) -> None:
-    for i, (encoder, marker) in enumerate(zip(record["encoders"], MARKERS, strict=False)):
+    for i, (encoder, marker) in enumerate(zip(record["encoders"], cycle(MARKERS), strict=False)):
         log = Path(encoder["folder"]) / LOG_FILE
         lines = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
         points = [(line["seconds"], line["validation_loss"]) for line in lines if "validation_loss" in line]

@@ -1,4 +1,4 @@
-"""Progress of a run: a bar on a terminal, plain lines elsewhere, both with rate and time left. On stderr."""
+"""Progress on stderr: a bar on a terminal, elsewhere a line at most every ten seconds, with the time left."""
 
 import sys
 import time
@@ -7,6 +7,14 @@ from typing import Any, TypeVar
 
 
 class Progress:
+    """Progress of training, as a context manager.
+
+    Args:
+        max_steps: Number of steps; None if only time limits the run.
+        max_minutes: Limit of time; None if there is none.
+        enabled: Whether anything is shown.
+    """
+
     SECONDS_BETWEEN_LINES = 10.0
 
     def __init__(self, max_steps: int | None, max_minutes: float | None, enabled: bool = True):
@@ -34,7 +42,7 @@ class Progress:
             self._bar.update(min(int(seconds) if self.max_minutes else step, self._bar.total) - self._bar.n)
 
     def show(self, step: int, figures: dict[str, float]) -> None:
-        """Show the newest figures; outside a terminal not more often than every ten seconds."""
+        """Show the newest figures."""
         if not self.enabled:
             return
         words = ", ".join(f"{name} {_rounded(figures[name])}" for name in figures if name not in ("seconds", "epoch"))
@@ -55,7 +63,7 @@ T = TypeVar("T")
 
 
 def with_progress(batches: Iterable[T], num_batches: int, enabled: bool) -> Iterator[T]:
-    """The batches, with a progress bar or lines while they are used."""
+    """Yield the batches and show progress while they are used."""
     start = time.monotonic()
     with Progress(num_batches, None, enabled) as progress:
         for step, batch in enumerate(batches, start=1):
@@ -66,7 +74,7 @@ def with_progress(batches: Iterable[T], num_batches: int, enabled: bool) -> Iter
 
 
 class Parts:
-    """How far a piece of work is that has so many parts: a bar on a terminal, else a line every ten seconds."""
+    """Progress of work that consists of parts: call it with the number of parts done and the number of all parts."""
 
     def __init__(self, name: str, enabled: bool = True):
         self.name, self.enabled = name, enabled

@@ -1,4 +1,4 @@
-"""`results.json`, the record that every run leaves."""
+"""`results.json`, the record of a run: how it is written, read, and compared with the flags of a resumed run."""
 
 import json
 import os
@@ -18,18 +18,23 @@ RESULTS_FILE = "results.json"
 LOG_FILE = "train_log.jsonl"
 PREDICTIONS_FILE = "predictions.jsonl"
 VERSIONED = ("torch", "transformers", "datasets", "tokenizers", "accelerate", "gensim", "numpy")
-REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")  # of a Hub
-_CHANGES_NOTHING = ("output_dir", "resume", "overwrite_output_dir", "push_to_hub")
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")  # the name of a repository of a Hub
+_FREE_FLAGS = (  # may differ when a finished run is resumed
+    "output_dir",
+    "resume",
+    "overwrite_output_dir",
+    "push_to_hub",
+)
 
 
 def finished_run(arguments: Any) -> dict[str, Any] | None:
-    """The record of the finished run that `--resume` finds in the output folder; None if there is none.
+    """The record in the output folder if `--resume` is given and the run there is finished, else None.
 
     Args:
         arguments: The arguments of the run, with the flags `output_dir` and `resume`.
 
     Raises:
-        InputError: The finished run had other flags.
+        InputError: The finished run was made with other flags.
     """
     flags = to_flags(arguments)
     folder = Path(flags["output_dir"])
@@ -39,7 +44,7 @@ def finished_run(arguments: Any) -> dict[str, Any] | None:
     defaults = {name: flag.default for name, flag in flags_of(type(arguments)).items()}
     for name, asked in flags.items():
         made_with = record["arguments"].get(name, defaults.get(name))
-        if asked != made_with and name not in _CHANGES_NOTHING:
+        if asked != made_with and name not in _FREE_FLAGS:
             raise InputError(
                 f"--resume: the run in {folder} is finished and was made with --{name} {made_with}, "
                 f"not {asked}; name another --output_dir"
@@ -48,12 +53,12 @@ def finished_run(arguments: Any) -> dict[str, Any] | None:
 
 
 def is_main_process() -> bool:
-    """Whether this process writes and prints, according to the launcher; needs no torch."""
+    """Whether this process writes files and prints, by the rank that the launcher gave it."""
     return os.environ.get("RANK", "0") == "0"
 
 
 class Stopwatch:
-    """Wall-clock seconds and peak memory since it was created."""
+    """Measure wall-clock seconds and peak memory from its creation on."""
 
     def __init__(self):
         self._start = time.monotonic()
@@ -65,8 +70,10 @@ class Stopwatch:
 
     @property
     def peak_memory_mb(self) -> float:
-        """Peak resident memory of this process in MB (10⁶ bytes), on Linux since the stopwatch was created, elsewhere
-        since the process began; on a GPU the peak of its allocated memory instead."""
+        """Peak memory in MB (10⁶ bytes): allocated on the GPU if there is one, else resident in this process.
+
+        On Linux since the stopwatch was created, elsewhere since the process started.
+        """
         torch = sys.modules.get("torch")
         if torch is not None and torch.cuda.is_available():
             return torch.cuda.max_memory_allocated() / 1e6
@@ -92,7 +99,16 @@ def _reset_peak_memory() -> None:
 
 
 def write_results(path: Path, stopwatch: Stopwatch, **fields: Any) -> dict[str, Any]:
-    """Write a record atomically and return it. Adds what came from a Hub, cost, versions, machine and command."""
+    """Write a record atomically.
+
+    Args:
+        path: The file.
+        stopwatch: Measured the run.
+        fields: Fields of the record.
+
+    Returns:
+        The record: the fields and the names that are of a Hub, seconds, peak memory, versions, machine and command.
+    """
     record = {
         **fields,
         "from_hub": [name for name in (fields.get("encoder"), fields.get("dataset")) if is_hub_id(str(name))],
@@ -106,7 +122,7 @@ def write_results(path: Path, stopwatch: Stopwatch, **fields: Any) -> dict[str, 
 
 
 def write_score(output_file: Path, stopwatch: Stopwatch, *, is_main: bool = True, **fields: Any) -> dict[str, Any]:
-    """Write the record of something that was scored and not trained, on the main process, and return it."""
+    """Write the record of an evaluation without training, if this is the main process. Returns the record."""
     record = {
         "seed": None,
         "num_steps": 0,
@@ -119,13 +135,13 @@ def write_score(output_file: Path, stopwatch: Stopwatch, *, is_main: bool = True
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether it is `org/name`, possibly with a revision or data set configuration, and no local file or folder."""
+    """Whether a name is `org/name`, perhaps with a revision or configuration, and no local file or folder."""
     return bool(re.fullmatch(rf"{REPOSITORY.pattern}([@:][\w./-]+)?", name)) and not Path(name).exists()
 
 
 def made_with() -> dict[str, Any]:
-    """Versions and machine, for a record."""
-    import torch  # here, because the output folder is checked before anything slow is imported
+    """The fields `versions` and `machine` of a record."""
+    import torch
 
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
@@ -135,7 +151,7 @@ def made_with() -> dict[str, Any]:
 
 
 def read_results(folder: Path) -> dict[str, Any]:
-    """The record of a run. Raises `InputError` if there is none that can be read."""
+    """Read the record of a run. Raises `InputError` if it is missing or malformed."""
     try:
         return json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:

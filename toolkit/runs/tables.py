@@ -1,4 +1,4 @@
-"""A comparison as a table and as sentences, for the terminal and the report."""
+"""A comparison of encoders as a table and as sentences, for the terminal and the HTML page."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ ROUNDING = 1e-9
 
 
 def table(record: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """The head and the rows of the one table: what each encoder cost and what it bought at each label budget."""
+    """Head and rows of the table: the cost of each encoder and, for each label budget, its figures and its gain."""
     head = ["encoder", "parameters", "pretraining s", "throughput", "peak memory MB"]
     for budget in record["encoders"][0]["budgets"]:
         head += [f"{record['figure']}, {budget['name']}", "from scratch", "gain over scratch"]
@@ -34,7 +34,7 @@ def table(record: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def is_significant(gain: dict[str, float]) -> bool:
-    """Whether the interval of the gain excludes 0; a bound that rounding moved off 0 does not."""
+    """Whether the interval of the gain excludes 0 by more than a rounding error."""
     return gain["low"] > ROUNDING or gain["high"] < -ROUNDING
 
 
@@ -44,14 +44,14 @@ def transpose(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[tuple[
 
 
 def as_text(lines: Sequence[Sequence[str]]) -> str:
-    """Lines of cells, the first line the head, with columns of equal width."""
+    """Format lines of cells, of which the first is the head, with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
     return "\n".join([padded[0], "-" * len(padded[0]), *padded[1:]])
 
 
 def conclusions(record: dict[str, Any]) -> list[str]:
-    """What the table says about each encoder, in sentences."""
+    """One sentence per encoder and label budget: whether pretraining helped, and by how many points."""
     sentences = []
     for encoder in record["encoders"]:
         for budget in encoder["budgets"]:
