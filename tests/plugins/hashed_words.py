@@ -25,7 +25,7 @@ class HashedWordsConfig(PreTrainedConfig):
 
 
 class HashedWordsModel(PreTrainedModel):
-    config_class = HashedWordsConfig
+    config_class, base_model_prefix = HashedWordsConfig, "encoder"
 
     def __init__(self, config):
         super().__init__(config)

@@ -4,7 +4,7 @@ label budgets. The flags are those of the comparison and of toolkit finetune for
 toolkit compare --task pos --encoders runs/word2vec runs/elmo runs/bert --data sample --output_dir runs/compare
 toolkit compare --encoders runs/elmo --data UD_English-EWT/ --train_sizes 100 500 all --seeds 3 --output_dir runs/ewt
 toolkit compare --task text --encoders runs/elmo --data trec/ --train_sizes 10 all --per_class --output_dir runs/trec
-toolkit compare --task image --encoders runs/resnet --data photos/ --train_sizes 5 all --per_class --output_dir runs/photos
+toolkit compare --task image --encoders runs/resnet --data photos/ --train_sizes 5 --per_class --output_dir runs/photos
 """
 
 import sys
