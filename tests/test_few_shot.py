@@ -26,7 +26,7 @@ from toolkit.data.labelled_text import load_labelled_text
 from toolkit.data.rows import take_subset
 from toolkit.errors import InputError
 from toolkit.transfer.episodes import draw_episodes
-from toolkit.transfer.features import load_featuriser
+from toolkit.transfer.features import load_featurizer
 from toolkit.transfer.few_shot_classifier import FewShotClassifier
 
 PLAIN = {"centre": False, "normalise": False}
@@ -242,7 +242,7 @@ def test_features_of_a_bert_are_the_mean_over_its_tokens(encoders):
     from transformers import AutoModel, AutoTokenizer
 
     texts = ["the old man", "a boat , and then a second and much longer one", "the"]
-    found = load_featuriser(str(encoders["bert"]))(texts)
+    found = load_featurizer(str(encoders["bert"]))(texts)
     model, tokenizer = (kind.from_pretrained(encoders["bert"]) for kind in (AutoModel, AutoTokenizer))
     for text, vector in zip(texts, found, strict=True):
         with torch.no_grad():
@@ -276,7 +276,7 @@ def test_features_of_words_are_the_mean_over_words(encoders, family):
         assert "unheard" not in vocabulary
         assert max(weights[0], weights[3]) < 0.1 < weights[4] < 1
     expected = (states[firsts] * weights[:, None]).sum(dim=0) / weights.sum()
-    np.testing.assert_allclose(load_featuriser(str(encoders[family]))([text])[0], expected.numpy(), atol=1e-5)
+    np.testing.assert_allclose(load_featurizer(str(encoders[family]))([text])[0], expected.numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["word2vec", "fasttext", "elmo", "bert"])

@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 
 from toolkit.data.labelled_text import load_labelled_text
 from toolkit.errors import InputError
-from toolkit.transfer.features import load_featuriser
+from toolkit.transfer.features import load_featurizer
 from toolkit.transfer.zero_shot_classifier import EntailmentClassifier, ZeroShotClassifier
 
 TOPICS = {"cooking": "food and recipes", "space": "stars and planets", "sport": "a football match"}
@@ -27,7 +27,7 @@ def cosines(first, second):
 def test_the_nearest_description_by_hand(minilm):
     classifier = ZeroShotClassifier(minilm).fit(TOPICS, unlabelled=TEXTS)
     assert classifier.predict(TEXTS).tolist() == ["cooking", "space", "sport"]
-    encode = load_featuriser(minilm)
+    encode = load_featurizer(minilm)
     mean = encode(TEXTS).mean(axis=0)
     by_hand = 10 * cosines(encode(TEXTS) - mean, encode(list(TOPICS.values())) - mean)
     np.testing.assert_allclose(classifier.logits(TEXTS), by_hand, atol=1e-4)
