@@ -5,7 +5,7 @@
 
 Gaussian features, 1,000 classes of 5 examples of 384 features unless it is said; each figure is the median of 200
 calls in milliseconds, the ways in turns, ROUNDS (5) times. The method prototype has scikit-learn's NearestCentroid for
-a peer, nearest its KNeighborsClassifier, linear its LogisticRegression; enrolling and forgetting a class have none.
+a peer, nearest its KNeighborsClassifier, linear its LogisticRegression; adding and removing a class have none.
 Record: docs/results/bench_classes.json.
 """
 
@@ -56,7 +56,7 @@ def main(classes: int = 1000, shots: int = 5, features: int = 384, rounds: int =
     classifier = FewShotClassifier().fit(items, labels)
 
     def come_and_go() -> None:
-        classifier.enrol(classes, items[:shots]).forget(classes)
+        classifier.add_class(classes, items[:shots]).remove_class(classes)
 
     record["milliseconds of a class that comes and goes"] = [milliseconds(come_and_go, 10) for _ in range(rounds)]
     write("bench_classes", record)

@@ -29,7 +29,7 @@ from toolkit.transfer.episodes import draw_episodes
 from toolkit.transfer.features import load_featurizer
 from toolkit.transfer.few_shot_classifier import FewShotClassifier
 
-PLAIN = {"centre": False, "normalise": False}
+PLAIN = {"center": False, "normalize": False}
 
 
 @parametrize_with_checks([FewShotClassifier(method=method) for method in ("prototype", "nearest", "linear")])
@@ -50,22 +50,22 @@ def blobs():
     return features, labels, queries, others
 
 
-@pytest.mark.parametrize("centre", [False, True])
-@pytest.mark.parametrize("normalise", [False, True])
-def test_logits_are_those_of_easyfsl(blobs, centre, normalise):
+@pytest.mark.parametrize("center", [False, True])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_logits_are_those_of_easyfsl(blobs, center, normalize):
     features, labels, queries, _ = blobs
-    ours = FewShotClassifier(metric="euclidean", centre=centre, normalise=normalise).fit(features, labels)
+    ours = FewShotClassifier(metric="euclidean", center=center, normalize=normalize).fit(features, labels)
     theirs = PrototypicalNetworks(
         torch.nn.Identity(),
-        feature_centering=torch.from_numpy(features.mean(axis=0)) if centre else None,
-        feature_normalization=2 if normalise else None,
+        feature_centering=torch.from_numpy(features.mean(axis=0)) if center else None,
+        feature_normalization=2 if normalize else None,
     )
     ids = torch.from_numpy(np.unique(labels, return_inverse=True)[1])
     theirs.process_support_set(torch.from_numpy(features), ids)
     np.testing.assert_allclose(ours.logits(queries), theirs(torch.from_numpy(queries)).numpy(), atol=1e-6)
-    squares = FewShotClassifier(metric="sqeuclidean", centre=centre, normalise=normalise).fit(features, labels)
+    squares = FewShotClassifier(metric="sqeuclidean", center=center, normalize=normalize).fit(features, labels)
     np.testing.assert_allclose(squares.logits(queries), -(ours.logits(queries) ** 2), atol=1e-6)
-    cosines = FewShotClassifier(scale=1, centre=centre, normalise=normalise).fit(features, labels)
+    cosines = FewShotClassifier(scale=1, center=center, normalize=normalize).fit(features, labels)
     expected = theirs.cosine_distance_to_prototypes(theirs.compute_features(torch.from_numpy(queries)))
     np.testing.assert_allclose(cosines.logits(queries), expected.numpy(), atol=1e-6)
 
@@ -105,18 +105,19 @@ def test_several_labels_are_one_regression_each(blobs):
 @pytest.mark.parametrize("method", ["prototype", "nearest", "linear"])
 def test_a_class_comes_and_goes(blobs, method):
     features, labels, queries, _ = blobs
-    whole = FewShotClassifier(method=method, centre=False).fit(features, labels)
+    whole = FewShotClassifier(method=method, center=False).fit(features, labels)
     three = labels != "dog"
-    classifier = FewShotClassifier(method=method, centre=False).fit(features[three], labels[three])
-    before = classifier.logits(queries)
-    classifier.enrol("dog", features[~three])
+    classifier = FewShotClassifier(method=method, center=False).fit(features[three], labels[three])
+    before, points = classifier.logits(queries), classifier._points
+    classifier.add_class("dog", features[~three])
     assert classifier.classes_.tolist() == ["ant", "bee", "cat", "dog"]
     np.testing.assert_allclose(classifier.logits(queries), whole.logits(queries), atol=1e-6)
     if method != "linear":
-        assert (classifier.logits(queries)[:, :3] == before).all()
-    classifier.forget("dog")
+        assert (classifier._points[: len(points)] == points).all()
+        np.testing.assert_allclose(classifier.logits(queries)[:, :3], before, rtol=1e-12, atol=0)
+    classifier.remove_class("dog")
     np.testing.assert_allclose(classifier.logits(queries), before, atol=1e-6)
-    classifier.forget("bee")
+    classifier.remove_class("bee")
     assert set(classifier.predict(queries)) <= {"ant", "cat"}
 
 
@@ -147,7 +148,7 @@ def test_the_surest_of_the_unlabelled_items_become_examples(blobs, method, tmp_p
     classifier.save(tmp_path)
     again = FewShotClassifier.from_pretrained(tmp_path)
     assert (again.is_labelled_ == classifier.is_labelled_).all()
-    again.forget("bee").enrol("bee", features[labels == "bee"]).forget("ant")
+    again.remove_class("bee").add_class("bee", features[labels == "bee"]).remove_class("ant")
     assert set(again.predict(queries)) == {"bee", "cat", "dog"}
     again.calibrate(np.concatenate([features + 1, features - 1]), np.arange(40) % 4)  # of five labelled each
     assert (plain.predict(queries) == others).mean() > 0.6
@@ -159,7 +160,7 @@ def test_what_belongs_to_no_class_is_rejected():
     features = centres.repeat(12, axis=0) + 0.5 * rng.normal(size=(240, 20))
     labels = np.arange(20).repeat(12)
     known, held_out, strange = labels < 5, (labels >= 5) & (labels < 15), labels >= 15
-    classifier = FewShotClassifier(centre=False, reject=True).fit(features[known][::4], labels[known][::4])
+    classifier = FewShotClassifier(center=False, reject=True).fit(features[known][::4], labels[known][::4])
     with pytest.raises(InputError, match="no threshold"):
         classifier.predict(features[known])
     classifier.calibrate(features[held_out], labels[held_out])
@@ -180,10 +181,10 @@ def test_what_belongs_to_no_class_is_rejected():
         (lambda c, x, y: FewShotClassifier().fit(x, ["one"] * len(x)), "one class"),
         (lambda c, x, y: FewShotClassifier(rounds=1).fit(x, y), "rounds 1: need unlabelled"),
         (lambda c, x, y: FewShotClassifier(method="linear", rounds=1).fit(x, np.eye(20), x), "one label an example"),
-        (lambda c, x, y: c.enrol("ant", x[:2]), "there is a class of this name"),
-        (lambda c, x, y: c.enrol(3, x[:2]), "of the same type"),
-        (lambda c, x, y: c.forget("yak"), "yak: no such class"),
-        (lambda c, x, y: c.forget("ant").forget("bee").forget("cat"), "one of the last two"),
+        (lambda c, x, y: c.add_class("ant", x[:2]), "there is a class of this name"),
+        (lambda c, x, y: c.add_class(3, x[:2]), "of the same type"),
+        (lambda c, x, y: c.remove_class("yak"), "yak: no such class"),
+        (lambda c, x, y: c.remove_class("ant").remove_class("bee").remove_class("cat"), "one of the last two"),
         (lambda c, x, y: FewShotClassifier.from_pretrained("no/where"), "no/where"),
     ],
 )
@@ -295,9 +296,9 @@ def test_a_text_alone_is_an_item(encoders, genres, family):
     ("family", "settings"),
     [
         ("word2vec", {}),
-        ("fasttext", {"metric": "sqeuclidean", "normalise": False}),
+        ("fasttext", {"metric": "sqeuclidean", "normalize": False}),
         ("elmo", {"method": "nearest", "metric": "euclidean"}),
-        ("bert", {"method": "linear", "centre": False}),
+        ("bert", {"method": "linear", "center": False}),
         ("fasttext", {"method": "nearest"}),
     ],
 )
@@ -359,7 +360,8 @@ def test_saved_pushed_and_loaded_it_says_the_same(encoders, genres, hub, tmp_pat
     folders, expected = [], []
     for family, method in (("word2vec", "prototype"), ("bert", "linear")):
         classifier = FewShotClassifier(str(encoders[family]), method=method).fit(texts, labels)
-        classifier.enrol("gossip", ["A man was found by the river on Monday.", "Police say that rain is expected."])
+        gossip = ["A man was found by the river on Monday.", "Police say that rain is expected."]
+        classifier.add_class("gossip", gossip)
         expected.append([classifier.predict(texts).tolist(), classifier.predict_proba(texts).tolist()])
         folders.append(str(tmp_path / family))
         classifier.save(folders[-1])

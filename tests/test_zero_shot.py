@@ -39,7 +39,7 @@ def test_the_nearest_description_by_hand(minilm):
 def test_classes_move_to_the_items_that_are_like_them():
     described = np.array([[1.0, 0.2], [0.2, 1.0]])
     usual = np.array([[2.0, -1.0], [2.0, -2.0], [1.0, -0.5], [-1.0, 2.0], [0.0, 3.0]])
-    classifier = ZeroShotClassifier("", rounds=1).fit_features(["a", "b"], described, usual=usual)
+    classifier = ZeroShotClassifier("", rounds=1).fit_features(["a", "b"], described, unlabelled=usual)
     mean = usual.mean(axis=0)
     placed, points = (part / np.linalg.norm(part, axis=1, keepdims=True) for part in (usual - mean, described - mean))
     given = (placed @ points.T).argmax(axis=1)
