@@ -8,8 +8,9 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, run_toolkit
+from conftest import REPOSITORY
 from easyfsl.methods import PrototypicalNetworks
+from in_process import error_of, run_here
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
@@ -22,6 +23,7 @@ from transformers import (
     pipeline,
 )
 
+from toolkit.data.image_files import load_labelled_images, open_image
 from toolkit.data.labelled_text import load_labelled_text
 from toolkit.data.rows import take_subset
 from toolkit.errors import InputError
@@ -318,8 +320,6 @@ def test_to_transformers_it_is_a_model_of_the_same_logits(encoders, genres, tmp_
 
 
 def test_to_transformers_one_of_images_is_a_model_too(digits_encoder, tmp_path):
-    from toolkit.data.image_files import load_labelled_images, open_image
-
     rows = load_labelled_images("sample", "test")
     images = [open_image(row["image"], row["name"]) for row in rows.select(range(40))]
     classifier = FewShotClassifier(str(digits_encoder)).fit(images, rows["label"][:40])
@@ -401,7 +401,7 @@ def test_episodes_are_measured_from_the_command_line(digits_encoder, tmp_path):
     accuracies = {}
     for shots in ("1", "5"):
         flags = ["--encoder", digits_encoder, "--data", "sample", "--shots", shots, "--episodes", "100"]
-        done = run_toolkit("fewshot", "evaluate", *flags, "--output_dir", tmp_path / shots)
+        done = run_here("fewshot", "evaluate", *flags, "--output_dir", tmp_path / shots)
         assert done.returncode == 0, done.stderr
         assert f"5-way {shots}-shot" in done.stdout
         record = json.loads((tmp_path / shots / "results.json").read_text())
@@ -415,7 +415,7 @@ def test_episodes_are_measured_from_the_command_line(digits_encoder, tmp_path):
 
 def test_seeds_are_measured_from_the_command_line(encoders, tmp_path):
     flags = ["--encoder", encoders["word2vec"], "--data", "sample", "--shots", "4", "--seeds", "3"]
-    done = run_toolkit("fewshot", "evaluate", *flags, "--method", "linear", "--output_dir", tmp_path / "out")
+    done = run_here("fewshot", "evaluate", *flags, "--method", "linear", "--output_dir", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "out" / "results.json").read_text())
     lines = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
@@ -428,13 +428,25 @@ def test_seeds_are_measured_from_the_command_line(encoders, tmp_path):
     assert record["metrics"]["accuracy"]["value"] == pytest.approx(np.mean(record["by_seed"]))
 
 
+def test_predictions_for_images_are_written_with_their_names(digits_encoder, tmp_path):
+    flags = ["--encoder", digits_encoder, "--data", "sample", "--shots", "3", "--seeds", "2", "--labels", "1", "7"]
+    done = run_here("fewshot", "evaluate", *flags, "--output_dir", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
+    rows = load_labelled_images("sample", "test").filter(lambda row: row["label"] in ("1", "7"))
+    assert [(line["image"], line["label"]) for line in lines] == list(zip(rows["name"], rows["label"], strict=True))
+    accuracy = np.mean([line["predicted"][seed] == line["label"] for line in lines for seed in (0, 1)])
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["metrics"]["accuracy"]["value"] == accuracy
+    assert accuracy > 0.7
+
+
 def test_an_encoder_that_stays_as_it_is_runs_once_for_all_seeds(encoders, tmp_path):
     test = load_labelled_text("sample", "test")
     labels = ["reviews", "travel", "questions"]
     (tmp_path / "more.txt").write_text("\n".join(test["text"][:50]))
     flags = ["--encoder", encoders["bert"], "--data", "sample", "--shots", "3", "--seeds", "2", "--labels", *labels]
     flags += ["--unlabelled", tmp_path / "more.txt"]
-    done = run_toolkit("fewshot", "evaluate", *flags, "--output_dir", tmp_path / "out")
+    done = run_here("fewshot", "evaluate", *flags, "--output_dir", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
     assert {line["label"] for line in lines} == set(labels)
@@ -456,7 +468,7 @@ def test_a_description_is_one_more_example(encoders, tmp_path):
     for given, shown in (("names", "{}"), (tmp_path / "described.csv", "texts on {}")):
         flags = ["--encoder", encoders["word2vec"], "--data", "sample", "--shots", "2", "--seeds", "1", "--method"]
         output = tmp_path / shown.replace(" ", "-")
-        done = run_toolkit("fewshot", "evaluate", *flags, "linear", "--descriptions", given, "--output_dir", output)
+        done = run_here("fewshot", "evaluate", *flags, "linear", "--descriptions", given, "--output_dir", output)
         assert done.returncode == 0, done.stderr
         chosen = take_subset(train, 2, 0, train["label"][:])
         texts = [*chosen["text"], *(shown.format(name.replace("_", " ")) for name in names)]
@@ -468,21 +480,19 @@ def test_a_description_is_one_more_example(encoders, tmp_path):
 def test_a_classifier_is_fitted_and_predicts(encoders, tmp_path):
     folder = tmp_path / "genres"
     flags = ["--encoder", encoders["bert"], "--data", "sample", "--shots", "5", "--output_dir", folder]
-    done = run_toolkit("fewshot", "fit", *flags)
+    done = run_here("fewshot", "fit", *flags)
     assert done.returncode == 0, done.stderr
     texts = ["Rain is expected.", "I will be home late tonight."]
-    done = run_toolkit("fewshot", "predict", "--encoder", folder, *texts, "--output_format", "jsonl")
+    done = run_here("fewshot", "predict", "--encoder", folder, *texts, "--output_format", "jsonl")
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     classifier = FewShotClassifier.from_pretrained(folder)
     assert [line["predicted"] for line in lines] == classifier.predict(texts).tolist()
     assert [line["text"] for line in lines] == texts
-    from_stdin = run_toolkit("fewshot", "predict", "--encoder", folder, stdin="\n".join(texts))
+    from_stdin = run_here("fewshot", "predict", "--encoder", folder, stdin="\n".join(texts))
     assert [line.split("\t")[0] for line in from_stdin.stdout.splitlines()] == [line["predicted"] for line in lines]
-    assert run_toolkit("fewshot", "fit", *flags).returncode == 2, "what is there is not replaced"
-    other = run_toolkit("predict", folder, *texts)
-    assert (other.returncode, other.stderr.count("\n")) == (2, 1)
-    assert f"toolkit fewshot predict --encoder {folder}" in other.stderr
+    assert "holds an earlier run" in error_of(run_here("fewshot", "fit", *flags))
+    assert f"toolkit fewshot predict --encoder {folder}" in error_of(run_here("predict", folder, *texts))
 
 
 @pytest.mark.parametrize(
@@ -503,7 +513,5 @@ def test_a_classifier_is_fitted_and_predicts(encoders, tmp_path):
     ],
 )
 def test_bad_flags_end_with_one_line(encoders, flags, message):
-    done = run_toolkit("fewshot", "evaluate", "--encoder", encoders["word2vec"], "--data", "sample", *flags)
-    assert done.returncode == 2, done.stderr
-    assert message in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    words = ["fewshot", "evaluate", "--encoder", encoders["word2vec"], "--data", "sample", *flags]
+    assert message in error_of(run_here(*words))

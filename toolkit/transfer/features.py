@@ -45,11 +45,11 @@ class Featurizer:
         return self.modality.encode(items, self.processor, self.model)
 
     def features(self, encoded: Sequence[dict[str, Any]]) -> torch.Tensor:
-        """(N, D) of one batch, with gradients if they are enabled."""
+        """Features (N, D) of a batch of encoded rows, with gradients if they are enabled."""
         return self.pool(send_to_device(self.modality.collate(encoded, self.processor), self.model.device))
 
     def __call__(self, items: Sequence[Any]) -> np.ndarray:
-        """(N, D) float32. Raises `InputError` like `encode`, and without any item."""
+        """Features (N, D) float32 of items. Raises `InputError` if there is none, or one cannot be read."""
         encoded = self.encode(items)
         if not encoded:
             raise InputError("there is no item, expected one or more")
