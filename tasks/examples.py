@@ -5,13 +5,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 from toolkit.data.columns import LabelColumn
 from toolkit.errors import InputError, check_not_negative
 from toolkit.modalities import MODALITIES, Modality
 from toolkit.runs.arguments import Arguments, to_flags
-from toolkit.runs.output import OutputArguments, create_output_dir
+from toolkit.runs.output import OutputArguments
 from toolkit.runs.results import PREDICTIONS_FILE, RESULTS_FILE, Stopwatch, write_results
 
 # Which columns of a table hold what, for every modality.
@@ -56,19 +57,9 @@ class InputArguments(Arguments):
 
 
 @dataclass(kw_only=True)
-class OptionalOutput(Arguments):
-    """output"""
-
-    output_dir: str | None = None
+class OptionalOutput(OutputArguments):
+    output_dir: str | None = None  # type: ignore[assignment]
     """Folder for results.json and predictions.jsonl (default: results are only printed)."""
-    overwrite_output_dir: bool = False
-    """Replace an earlier run in the output folder."""
-
-    @property
-    def folder(self) -> OutputArguments | None:
-        if self.output_dir is None:
-            return None
-        return OutputArguments(output_dir=self.output_dir, overwrite_output_dir=self.overwrite_output_dir)
 
 
 @dataclass(frozen=True)
@@ -158,10 +149,10 @@ def describe_labels(names: Sequence[str], table: str | None) -> dict[str, str]:
     return {name: of_label[name] for name in names or of_label}
 
 
-def write_evaluation(
-    task: str, unit: str, arguments: Any, stopwatch: Stopwatch, fields: dict[str, Any], lines: Iterable[dict]
+def write_record(
+    task: str, arguments: Any, stopwatch: Stopwatch, folder: Path | None, lines: Iterable[dict] = (), **fields: Any
 ) -> dict[str, Any]:
-    """The record of an evaluation, written with the predictions to the output folder if one is named."""
+    """The record of a run, written with the lines of `predictions.jsonl` to the output folder, if there is one."""
     record = {
         "task": task,
         "dataset": arguments.examples.data,
@@ -169,15 +160,14 @@ def write_evaluation(
         "seed": arguments.examples.seed,
         "num_steps": 0,
         "throughput": fields["n"] / stopwatch.seconds,
-        "throughput_unit": unit,
+        "throughput_unit": "items/s",
         "deterministic": True,
         "arguments": to_flags(arguments),
         **fields,
     }
-    if arguments.output.folder is None:
+    if folder is None:
         return record
-    folder = create_output_dir(arguments.output.folder)
-    with open(folder / PREDICTIONS_FILE, "w", encoding="utf-8") as file:
-        for line in lines:
-            print(json.dumps(line, ensure_ascii=False), file=file)
+    if lines:
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        (folder / PREDICTIONS_FILE).write_text(text, encoding="utf-8")
     return write_results(folder / RESULTS_FILE, stopwatch, **record)

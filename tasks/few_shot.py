@@ -20,14 +20,14 @@ from tasks.examples import (
     find_split,
     load_examples,
     load_unlabelled,
-    write_evaluation,
+    write_record,
 )
 from toolkit.data.sources import SAMPLE
 from toolkit.errors import InputError, check_not_negative, check_positive
 from toolkit.hub.arguments import HubArguments
-from toolkit.runs.arguments import Arguments, defaults, to_flags, without
+from toolkit.runs.arguments import Arguments, defaults, without
 from toolkit.runs.output import OutputArguments, check_output_dir, create_output_dir
-from toolkit.runs.results import RESULTS_FILE, Stopwatch, write_results
+from toolkit.runs.results import Stopwatch
 from toolkit.transfer.encoders import modality_of_encoder
 
 
@@ -57,9 +57,9 @@ class ClassifierArguments(Arguments):
         check_not_negative(self, "rounds")
 
     @property
-    def fine_tunes(self) -> bool:
-        """Whether the method changes the encoder."""
-        return self.method in ("lp-ft", "contrastive")
+    def num_steps(self) -> int:
+        """Steps for which the encoder is fine-tuned; 0 if the method does not change it."""
+        return self.max_steps if self.method in ("lp-ft", "contrastive") else 0
 
 
 @dataclass(kw_only=True)
@@ -141,14 +141,16 @@ def evaluate(arguments: EvaluateFewShotArguments) -> dict[str, Any]:
     """
     from toolkit.transfer.features import load_featurizer
 
-    if arguments.output.folder is not None:
-        check_output_dir(arguments.output.folder)
+    has_output = arguments.output.output_dir is not None
+    if has_output:
+        check_output_dir(arguments.output)
     stopwatch = Stopwatch()
     featurizer = load_featurizer(arguments.examples.encoder)
     measure = _evaluate_episodes if arguments.protocol.seeds is None else _evaluate_seeds
     fields, lines = measure(featurizer, arguments)
-    fields["parameters"] = featurizer.model.num_parameters()
-    return write_evaluation("few-shot", "items/s", arguments, stopwatch, fields, lines)
+    folder = create_output_dir(arguments.output) if has_output else None
+    parameters = featurizer.model.num_parameters()
+    return write_record("few-shot", arguments, stopwatch, folder, lines, parameters=parameters, **fields)
 
 
 def fit(arguments: FitFewShotArguments) -> dict[str, Any]:
@@ -172,25 +174,19 @@ def fit(arguments: FitFewShotArguments) -> dict[str, Any]:
         classifier.calibrate(others.items, others.labels).set_params(reject=True)
     folder = create_output_dir(arguments.output)
     classifier.save(folder)
-    record = write_results(
-        folder / RESULTS_FILE,
+    record = write_record(
+        "few-shot",
+        arguments,
         stopwatch,
-        task="few-shot",
+        folder,
         modality=modality.name,
-        dataset=arguments.examples.data,
         split=arguments.examples.split or "train",
         n=num_examples,
         classes=len(classifier.classes_),
         threshold=classifier.threshold_,
         metrics={},
-        seed=arguments.examples.seed,
-        encoder=arguments.examples.encoder,
-        num_steps=arguments.classifier.max_steps if arguments.classifier.fine_tunes else 0,
+        num_steps=arguments.classifier.num_steps,
         parameters=classifier.num_parameters,
-        throughput=num_examples / stopwatch.seconds,
-        throughput_unit="items/s",
-        deterministic=True,
-        arguments=to_flags(arguments),
         **({"sample_license": modality.labelled_sample_license} if arguments.examples.data == SAMPLE else {}),
     )
     push_run(arguments.output.output_dir, arguments.hub.push_to_hub)
@@ -234,7 +230,7 @@ def _evaluate_episodes(featurizer, arguments: EvaluateFewShotArguments) -> tuple
     from toolkit.transfer.episodes import draw_episodes
 
     flags, protocol, modality = arguments.classifier, arguments.protocol, featurizer.modality
-    if flags.fine_tunes:
+    if flags.num_steps:
         raise InputError(f"--method {flags.method}: goes with --seeds, episodes leave the encoder as it is")
     for name in ("descriptions", "rounds"):
         if getattr(flags, name):
@@ -276,7 +272,7 @@ def _evaluate_seeds(featurizer, arguments: EvaluateFewShotArguments) -> tuple[di
     train, test = (_load_evaluated(featurizer, arguments, name) for name in ("train", split))
     unlabelled: Any = load_unlabelled(featurizer.modality, given.unlabelled, arguments.columns)
     # An encoder that is not fine-tuned runs once over the data, for all seeds.
-    encoder, encode = (given.encoder, list) if flags.fine_tunes else (None, featurizer)
+    encoder, encode = (given.encoder, list) if flags.num_steps else (None, featurizer)
     tested, unlabelled = encode(test.items), None if unlabelled is None else encode(unlabelled)
     predicted, seconds = [], []
     assert protocol.seeds is not None
@@ -293,7 +289,7 @@ def _evaluate_seeds(featurizer, arguments: EvaluateFewShotArguments) -> tuple[di
         "n": len(test.labels),
         "classes": len(set(train.labels)),
         "metrics": {"accuracy": ratio_interval(hits.sum(axis=0), [len(hits)] * len(test.labels))},
-        "num_steps": flags.max_steps if flags.fine_tunes else 0,
+        "num_steps": flags.num_steps,
         "by_seed": by_seed,
         "deviation": statistics.stdev(by_seed) if len(by_seed) > 1 else None,
         "seconds_by_seed": seconds,

@@ -21,12 +21,12 @@ from tasks.examples import (
     find_split,
     load_examples,
     load_unlabelled,
-    write_evaluation,
+    write_record,
 )
 from toolkit.errors import InputError, check_not_negative, check_positive, check_share
 from toolkit.modalities import Modality
 from toolkit.runs.arguments import Arguments, defaults, without
-from toolkit.runs.output import check_output_dir
+from toolkit.runs.output import check_output_dir, create_output_dir
 from toolkit.runs.results import Stopwatch
 from toolkit.transfer.encoders import modality_of_encoder
 
@@ -132,8 +132,9 @@ def evaluate(arguments: EvaluateZeroShotArguments) -> dict[str, Any]:
     Raises:
         InputError: The encoder or the data cannot be used.
     """
-    if arguments.output.folder is not None:
-        check_output_dir(arguments.output.folder)
+    has_output = arguments.output.output_dir is not None
+    if has_output:
+        check_output_dir(arguments.output)
     stopwatch = Stopwatch()
     modality, source = modality_of_encoder(arguments.examples.encoder), arguments.examples.data
     split = find_split(arguments.examples.split, "test", modality, source)
@@ -142,7 +143,9 @@ def evaluate(arguments: EvaluateZeroShotArguments) -> dict[str, Any]:
     measure = _by_entailment if arguments.classifier.method == "entailment" else _by_nearness
     predicted, fields = measure(arguments, test, names)
     fields |= {"split": split or "all", "n": len(test.items), "classes": len(names)}
-    return write_evaluation("zero-shot", f"{modality.name}s/s", arguments, stopwatch, fields, test.lines(predicted))
+    fields["throughput_unit"] = f"{modality.name}s/s"
+    folder = create_output_dir(arguments.output) if has_output else None
+    return write_record("zero-shot", arguments, stopwatch, folder, test.lines(predicted), **fields)
 
 
 def fit_classifier(modality: Modality, arguments: PredictZeroShotArguments):

@@ -6,11 +6,14 @@ import subprocess
 import sys
 from unittest import mock
 
+import datasets
+
 from toolkit.cli.dispatch import main
 
 
 def run_here(*words, stdin: str = "") -> subprocess.CompletedProcess:
     """Run `toolkit WORDS` in this process; its exit code and what it printed."""
+    datasets.disable_progress_bars()  # as the command line does before it loads the library
     arguments, out, err = list(map(str, words)), io.StringIO(), io.StringIO()
     with mock.patch.object(sys, "stdin", io.StringIO(stdin)), mock.patch.object(sys, "argv", ["toolkit", *arguments]):
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):

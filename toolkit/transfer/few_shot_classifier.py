@@ -12,6 +12,7 @@ Shape legend: N items, C classes, D features, S examples.
 import tempfile
 import warnings
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ CONFIDENT = 2 / 3  # fraction of the unlabelled items predicted as a class that 
 SEVERAL_LABELS = "where items may have several labels, classes are fixed and nothing is rejected"
 
 
+@dataclass(eq=False, repr=False)
 class FewShotClassifier(ClassifierMixin, BaseEstimator):
     """A classifier of texts, images or features that follows scikit-learn's conventions.
 
@@ -65,37 +67,20 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         threshold_: Least similarity of an item to a class; None before `calibrate`.
     """
 
-    def __init__(
-        self,
-        encoder: str | None = None,
-        method: str = "prototype",
-        metric: str = "cosine",
-        center: bool = True,
-        normalize: bool = True,
-        scale: float = 10.0,
-        C: float = DEFAULT_C,
-        rounds: int = 0,
-        max_steps: int = 40,
-        learning_rate: float | None = None,
-        reject: bool = False,
-        unknown: Hashable = None,
-        random_state: int = 0,
-        batch_size: int = 64,
-    ):
-        self.encoder = encoder
-        self.method = method
-        self.metric = metric
-        self.center = center
-        self.normalize = normalize
-        self.scale = scale
-        self.C = C
-        self.rounds = rounds
-        self.max_steps = max_steps
-        self.learning_rate = learning_rate
-        self.reject = reject
-        self.unknown = unknown
-        self.random_state = random_state
-        self.batch_size = batch_size
+    encoder: str | None = None
+    method: str = "prototype"
+    metric: str = "cosine"
+    center: bool = True
+    normalize: bool = True
+    scale: float = 10.0
+    C: float = DEFAULT_C
+    rounds: int = 0
+    max_steps: int = 40
+    learning_rate: float | None = None
+    reject: bool = False
+    unknown: Hashable = None
+    random_state: int = 0
+    batch_size: int = 64
 
     def fit(self, X, y, unlabelled=None) -> "FewShotClassifier":
         """Fit to labelled examples.

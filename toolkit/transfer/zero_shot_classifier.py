@@ -12,6 +12,7 @@ Shape legend: N items, C classes, D features, S examples.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ NUM_TRIALS = 5
 PENALTIES = np.linspace(-5, 10, 151)  # of logits
 
 
+@dataclass(eq=False, repr=False)
 class ZeroShotClassifier(ClassifierMixin, BaseEstimator):
     """Assigns each item to the class with the nearest description.
 
@@ -49,21 +51,12 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):
         penalty_: What is subtracted from the logits of classes with examples.
     """
 
-    def __init__(
-        self,
-        encoder: str,
-        label_encoder: str | None = None,
-        rounds: int = 0,
-        alpha: float = 1.0,
-        random_state: int = 0,
-        batch_size: int = 64,
-    ):
-        self.encoder = encoder
-        self.label_encoder = label_encoder
-        self.rounds = rounds
-        self.alpha = alpha
-        self.random_state = random_state
-        self.batch_size = batch_size
+    encoder: str
+    label_encoder: str | None = None
+    rounds: int = 0
+    alpha: float = 1.0
+    random_state: int = 0
+    batch_size: int = 64
 
     def fit(
         self,
@@ -223,6 +216,7 @@ def _accuracies(logits: np.ndarray, is_known: np.ndarray, is_right: np.ndarray, 
     return np.array(found)
 
 
+@dataclass(eq=False, repr=False)
 class EntailmentClassifier(ClassifierMixin, BaseEstimator):
     """Assigns each text to the class whose hypothesis it entails with the highest probability.
 
@@ -234,10 +228,9 @@ class EntailmentClassifier(ClassifierMixin, BaseEstimator):
         batch_size: Pairs per batch.
     """
 
-    def __init__(self, model: str, hypothesis: str = "This example is about {}.", batch_size: int = 64):
-        self.model = model
-        self.hypothesis = hypothesis
-        self.batch_size = batch_size
+    model: str
+    hypothesis: str = "This example is about {}."
+    batch_size: int = 64
 
     def fit(self, descriptions: Mapping[str, str]) -> "EntailmentClassifier":
         """Load the model and store the descriptions. Raises `InputError` if the model has no label `entailment`."""
