@@ -36,7 +36,7 @@ class ClassifierArguments(Arguments):
     """classifier"""
 
     shots: int | None = None
-    """Labelled examples of each class (default: all)."""
+    """Labelled examples of each class; fit and predict use all by default."""
     method: Literal["prototype", "nearest", "linear", "lp-ft", "contrastive"] = "prototype"
     """prototype: the mean of a class's examples; nearest: its nearest example; linear: logistic regression; lp-ft and
     contrastive: logistic regression after fine-tuning the encoder on the examples."""

@@ -35,7 +35,6 @@ FINE_TUNING_METHODS = ("lp-ft", "contrastive")  # those that change the encoder
 METRICS = ("cosine", "euclidean", "sqeuclidean")
 FLOATS = (np.float64, np.float32)
 CONFIDENT = 2 / 3  # fraction of the unlabelled items predicted as a class that self-training takes
-SEVERAL_LABELS = "where items may have several labels, classes are fixed and nothing is rejected"
 
 
 @dataclass(eq=False, repr=False)
@@ -108,10 +107,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def predict(self, X) -> np.ndarray:
-        """Predict the class of each item, or `unknown`, (N,); with several labels per item (N, C) zeros and ones.
-
-        A text that is not in a list is one item.
-        """
+        """Predict the class of each item, or `unknown`, (N,); with several labels per item (N, C) zeros and ones."""
         return self._decide(self.logits(X))
 
     def predict_proba(self, X) -> np.ndarray:
@@ -129,11 +125,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return self._logits(self._transform(self._features(X)))
 
     def add_class(self, name: Hashable, examples: Sequence[Any]) -> "FewShotClassifier":
-        """Add a class. Existing prototypes and the encoder do not change.
-
-        Raises:
-            InputError: The class exists, or its name has another type than the others.
-        """
+        """Add a class. Existing prototypes and the encoder do not change. Raises `InputError` if the class exists."""
         check_is_fitted(self)
         self._check_one_label()
         new = np.array([name])
@@ -151,11 +143,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def remove_class(self, name: Hashable) -> "FewShotClassifier":
-        """Remove a class and its examples.
-
-        Raises:
-            InputError: There is no such class, or only one would be left.
-        """
+        """Remove a class and its examples. Raises `InputError` if it is unknown or only one would be left."""
         check_is_fitted(self)
         self._check_one_label()
         if name not in self.classes_:
@@ -198,10 +186,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def save(self, folder: str | Path) -> None:
-        """Save the classifier and its encoder to a folder.
-
-        `from_pretrained` loads the same classifier; transformers' Auto classes load a model that never rejects.
-        """
+        """Save classifier and encoder to a folder, which transformers' Auto classes load too (and never reject)."""
         from toolkit.transfer.few_shot_files import save_classifier
 
         save_classifier(self, Path(folder))
@@ -233,8 +218,6 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         return 0 if self._featurizer is None else self._featurizer.model.num_parameters()
 
-    # Examples and features
-
     def _check_examples(self, X, y) -> tuple[Any, np.ndarray, np.ndarray]:
         """The examples, the classes (C,), and which example belongs to which class, (S, C). Raises `InputError`."""
         for name, known in (("method", METHODS), ("metric", METRICS)):
@@ -262,7 +245,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
     def _check_one_label(self) -> None:
         if self.is_multi_label_:
-            raise InputError(SEVERAL_LABELS)
+            raise InputError("where items may have several labels, classes are fixed and nothing is rejected")
 
     def load_featurizer(self) -> None:
         """Load the encoder; features need none."""
@@ -290,8 +273,6 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         if not self.normalize:
             return centered
         return centered / np.maximum(np.linalg.norm(centered, axis=1, keepdims=True), 1e-12)
-
-    # Learning
 
     def _learn(self, classes: np.ndarray, support: np.ndarray, targets: np.ndarray, is_labelled: np.ndarray) -> None:
         """Fit to transformed features: set the points that items are compared with, and the class of each."""
@@ -347,8 +328,6 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             np.concatenate([self.targets_[labelled], predicted[taken, None] == np.arange(len(self.classes_))]),
             np.arange(labelled.sum() + len(taken)) < labelled.sum(),
         )
-
-    # Decisions
 
     def _logits(self, transformed: np.ndarray) -> np.ndarray:
         features = torch.from_numpy(transformed)
