@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""How long a few-shot classifier of a thousand classes takes for one item, beside scikit-learn on the same features.
+"""Time a few-shot classifier of a thousand classes on one item, beside scikit-learn on the same features.
 
     python scripts/bench_classes.py [CLASSES] [SHOTS] [FEATURES] [ROUNDS]
 
-Gaussian features, 1,000 classes of 5 examples of 384 features unless it is said; each figure is the median of 200
-calls in milliseconds, the ways in turns, ROUNDS (5) times. The method prototype has scikit-learn's NearestCentroid for
-a peer, nearest its KNeighborsClassifier, linear its LogisticRegression; enrolling and forgetting a class have none.
-Record: docs/results/bench_classes.json.
+Features are Gaussian: 1,000 classes of 5 examples with 384 features by default. Each figure is the median of 200 calls
+in milliseconds; the two implementations take turns for ROUNDS (5). The peer of the method prototype is scikit-learn's
+NearestCentroid, that of nearest KNeighborsClassifier, that of linear LogisticRegression; adding and removing a class
+have none. Record: docs/results/bench_classes.json.
 """
 
 import statistics
@@ -55,10 +55,10 @@ def main(classes: int = 1000, shots: int = 5, features: int = 384, rounds: int =
         record["milliseconds of one item"][method] = alternate(ways, rounds)
     classifier = FewShotClassifier().fit(items, labels)
 
-    def come_and_go() -> None:
-        classifier.enrol(classes, items[:shots]).forget(classes)
+    def add_and_remove() -> None:
+        classifier.add_class(classes, items[:shots]).remove_class(classes)
 
-    record["milliseconds of a class that comes and goes"] = [milliseconds(come_and_go, 10) for _ in range(rounds)]
+    record["milliseconds of a class that comes and goes"] = [milliseconds(add_and_remove, 10) for _ in range(rounds)]
     write("bench_classes", record)
 
 

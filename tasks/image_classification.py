@@ -111,7 +111,7 @@ class ImageClassification(Classification):
         import numpy as np
 
         from toolkit.training.evaluation import batches_in_order
-        from toolkit.transfer.linear_probe import fit_head, head_inputs, normalise_by
+        from toolkit.transfer.linear_probe import estimate_batch_norm, fit_head, head_inputs
 
         collate = partial(self.collate, processor=processor, arguments=None)
 
@@ -119,7 +119,7 @@ class ImageClassification(Classification):
             return batches_in_order(rows, collate, FEATURE_BATCH_SIZE)
 
         if is_scratch:
-            normalise_by(model, batches(encoded["train"]))
+            estimate_batch_norm(model, batches(encoded["train"]))
         found = []
         for split in ("train", "validation"):
             rows = encoded[split]

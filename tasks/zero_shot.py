@@ -1,8 +1,8 @@
 """Zero-shot classification: classes that are known by their names or descriptions, some of them by examples too.
 
-Where every class is known by its description alone, the figure is accuracy. Where some, the seen ones, have labelled
-examples too, all classes are predicted, and the figures are the accuracy of items of seen and of unseen classes and
-their harmonic mean (Xian, Schiele & Akata 2017, https://arxiv.org/abs/1703.04394).
+If all classes are known by descriptions alone, the figure is accuracy. If some (the seen ones) have labelled examples
+too, all classes are predicted, and the figures are the accuracies on items of seen and of unseen classes and their
+harmonic mean (Xian, Schiele & Akata 2017, https://arxiv.org/abs/1703.04394).
 """
 
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tasks.few_shot import (
+from tasks.examples import (
     ExampleColumns,
     Examples,
     ExamplesArguments,
@@ -18,15 +18,15 @@ from tasks.few_shot import (
     OptionalExamples,
     OptionalOutput,
     describe_labels,
+    find_split,
     load_examples,
     load_unlabelled,
-    split_or,
-    write_evaluation,
+    write_record,
 )
 from toolkit.errors import InputError, check_not_negative, check_positive, check_share
 from toolkit.modalities import Modality
 from toolkit.runs.arguments import Arguments, defaults, without
-from toolkit.runs.output import check_output_dir
+from toolkit.runs.output import check_output_dir, create_output_dir
 from toolkit.runs.results import Stopwatch
 from toolkit.transfer.encoders import modality_of_encoder
 
@@ -53,7 +53,7 @@ class DescriptionArguments(Arguments):
 
 @dataclass(kw_only=True)
 class ZeroShotArguments(Arguments):
-    """By what classes are known."""
+    """The classes, and how items are assigned to them."""
 
     examples: ExamplesArguments
     classifier: DescriptionArguments = defaults(DescriptionArguments)
@@ -132,41 +132,44 @@ def evaluate(arguments: EvaluateZeroShotArguments) -> dict[str, Any]:
     Raises:
         InputError: The encoder or the data cannot be used.
     """
-    if arguments.output.folder is not None:
-        check_output_dir(arguments.output.folder)
+    has_output = arguments.output.output_dir is not None
+    if has_output:
+        check_output_dir(arguments.output)
     stopwatch = Stopwatch()
     modality, source = modality_of_encoder(arguments.examples.encoder), arguments.examples.data
-    split = split_or(arguments.examples.split, "test", modality, source)
+    split = find_split(arguments.examples.split, "test", modality, source)
     test = load_examples(modality, source, split, arguments.columns)
     names = sorted(set(test.labels))
     measure = _by_entailment if arguments.classifier.method == "entailment" else _by_nearness
-    predicted, found = measure(modality, arguments, test, names)
-    found |= {"split": split or "all", "n": len(test.items), "classes": len(names)}
-    return write_evaluation("zero-shot", f"{modality.name}s/s", arguments, stopwatch, found, test.lines(predicted))
+    predicted, fields = measure(arguments, test, names)
+    fields |= {"split": split or "all", "n": len(test.items), "classes": len(names)}
+    fields["throughput_unit"] = f"{modality.name}s/s"
+    folder = create_output_dir(arguments.output) if has_output else None
+    return write_record("zero-shot", arguments, stopwatch, folder, test.lines(predicted), **fields)
 
 
-def fitted(modality: Modality, arguments: PredictZeroShotArguments):
+def fit_classifier(modality: Modality, arguments: PredictZeroShotArguments):
     """A classifier of the classes that have names, descriptions or examples. Raises `InputError`."""
     from toolkit.transfer.zero_shot_classifier import EntailmentClassifier, ZeroShotClassifier
 
-    examples, given, flags = Examples([], []), arguments.examples, arguments.classifier
+    items, labels, given, flags = [], [], arguments.examples, arguments.classifier
     if given.data is not None:
-        split = split_or(given.split, "train", modality, given.data)
+        split = find_split(given.split, "train", modality, given.data)
         examples = load_examples(modality, given.data, split, arguments.columns)
-    described = describe_labels(sorted({*arguments.unseen.labels, *examples.labels}), flags.descriptions)
+        items, labels = examples.items, examples.labels
+    described = describe_labels(sorted({*arguments.unseen.labels, *labels}), flags.descriptions)
     if flags.method == "entailment":
         return EntailmentClassifier(given.encoder, flags.hypothesis).fit(described)
     classifier = ZeroShotClassifier(given.encoder, flags.label_encoder, flags.rounds, random_state=given.seed)
-    unlabelled = load_unlabelled(modality, given.unlabelled, arguments.columns)
-    return classifier.fit(described, examples.items, examples.labels, unlabelled)
+    return classifier.fit(described, items, labels, load_unlabelled(modality, given.unlabelled, arguments.columns))
 
 
-def _by_entailment(modality: Modality, arguments: EvaluateZeroShotArguments, test: Examples, names: list[str]):
-    """The predicted labels, of one run, and fields of the record."""
+def _by_entailment(arguments: EvaluateZeroShotArguments, test: Examples, names: list[str]):
+    """The predicted labels, in a list of one run, and fields of the record."""
     from toolkit.metrics.intervals import ratio_interval
     from toolkit.transfer.zero_shot_classifier import EntailmentClassifier
 
-    if modality.name != "text":
+    if not test.modality.items_are_texts:
         raise InputError("--method entailment: goes with texts")
     flags = arguments.classifier
     classifier = EntailmentClassifier(arguments.examples.encoder, flags.hypothesis)
@@ -177,54 +180,54 @@ def _by_entailment(modality: Modality, arguments: EvaluateZeroShotArguments, tes
     return [predicted], {"metrics": metrics, "parameters": classifier.num_parameters}
 
 
-def _by_nearness(modality: Modality, arguments: EvaluateZeroShotArguments, test: Examples, names: list[str]):
-    """The predicted labels, of each seed, and fields of the record."""
+def _by_nearness(arguments: EvaluateZeroShotArguments, test: Examples, names: list[str]):
+    """The predicted labels of each seed, and fields of the record."""
     from toolkit.transfer.features import load_featurizer
     from toolkit.transfer.zero_shot_classifier import ZeroShotClassifier, encoder_of_descriptions
 
     given, flags, seen = arguments.examples, arguments.classifier, arguments.seen
     featurizer = load_featurizer(given.encoder)
     describer = encoder_of_descriptions(featurizer, flags.label_encoder)
-    train = load_examples(modality, given.data, "train", arguments.columns) if seen.is_generalized else None
-    unlabelled = load_unlabelled(modality, given.unlabelled, arguments.columns)
+    train = load_examples(test.modality, given.data, "train", arguments.columns) if seen.is_generalized else None
+    unlabelled: Any = load_unlabelled(test.modality, given.unlabelled, arguments.columns)
     described = describer(list(describe_labels(names, flags.descriptions).values()))
-    unlabelled_features = None if unlabelled is None else featurizer(unlabelled)
+    unlabelled = None if unlabelled is None else featurizer(unlabelled)
     features, labels = featurizer(test.items), np.array(test.labels)
     classifier = ZeroShotClassifier(given.encoder, flags.label_encoder, flags.rounds)
-    found = []
+    predicted, of_seen = [], []
     for seed in range(given.seed, given.seed + (seen.seeds if train is not None else 1)):
         examples: tuple[Any, Any] = (None, ())
         if train is not None:
-            items, labels_of_items = train.of(_seen_labels(names, arguments, seed)).choose(seen.shots, seed)
-            examples = featurizer(items), labels_of_items
-        classifier.set_params(random_state=seed).fit_features(names, described, *examples, unlabelled_features)
-        predicted = classifier.classes_[classifier.logits_of(features).argmax(axis=1)]
-        found.append((predicted, np.isin(labels, classifier.classes_[classifier.is_seen_])))
-    metrics, by_seed = _accuracies(found, labels, train is not None)
-    fields: dict[str, Any] = {"parameters": featurizer.model.num_parameters()} | by_seed
-    return [predicted.tolist() for predicted, _ in found], {"metrics": metrics, **fields}
+            chosen = train.with_labels(_seen_labels(names, arguments, seed)).choose(seen.shots, seed)
+            examples = featurizer(chosen.items), chosen.labels
+        classifier.set_params(random_state=seed).fit_features(names, described, *examples, unlabelled)
+        predicted.append(classifier.classes_[classifier.logits_of(features).argmax(axis=1)])
+        of_seen.append(np.isin(labels, classifier.classes_[classifier.is_seen_]))
+    fields = _figures(np.stack(predicted) == labels, np.stack(of_seen), seen.is_generalized)
+    return [each.tolist() for each in predicted], {"parameters": featurizer.model.num_parameters(), **fields}
 
 
-def _accuracies(found: list[tuple[np.ndarray, np.ndarray]], labels: np.ndarray, is_generalized: bool):
-    """Figures of the predictions of each seed and of whether each item is of a seen class; and those by seed."""
-    from toolkit.metrics.intervals import bootstrap_harmonic_mean, bootstrap_ratio
+def _figures(hits: np.ndarray, of_seen: np.ndarray, is_generalized: bool) -> dict[str, Any]:
+    """Fields of the record.
 
-    hits, of_seen = np.stack([predicted == labels for predicted, _ in found]), np.stack([seen for _, seen in found])
-    figures = {"accuracy": bootstrap_ratio(hits.sum(axis=0), [len(hits)] * len(labels))}
-    by_seed = {}
-    if is_generalized:
-        seen, unseen = (
-            bootstrap_ratio((hits & group).sum(axis=0), group.sum(axis=0)) for group in (of_seen, ~of_seen)
-        )
-        figures |= {"seen": seen, "unseen": unseen, "harmonic_mean": bootstrap_harmonic_mean([seen, unseen])}
-        by_seed = {"by_seed": [_harmonic_mean(*of_run) for of_run in zip(hits, of_seen, strict=True)]}
-    return {name: figure.interval() for name, figure in figures.items()}, by_seed
-
-
-def _harmonic_mean(hits: np.ndarray, of_seen: np.ndarray) -> float:
+    Args:
+        hits: Whether a prediction is right, (seeds, items).
+        of_seen: Whether an item belongs to a seen class, (seeds, items).
+        is_generalized: Whether some classes are seen.
+    """
     from scipy.stats import hmean
 
-    return float(hmean([hits[of_seen].mean(), hits[~of_seen].mean()]))
+    from toolkit.metrics.intervals import bootstrap_harmonic_mean, bootstrap_ratio
+
+    figures = {"accuracy": bootstrap_ratio(hits.sum(axis=0), [len(hits)] * hits.shape[1])}
+    fields: dict[str, Any] = {}
+    if is_generalized:
+        groups = of_seen, ~of_seen
+        seen, unseen = (bootstrap_ratio((hits & group).sum(axis=0), group.sum(axis=0)) for group in groups)
+        figures |= {"seen": seen, "unseen": unseen, "harmonic_mean": bootstrap_harmonic_mean([seen, unseen])}
+        pairs = zip(hits, of_seen, strict=True)
+        fields["by_seed"] = [float(hmean([run[seen].mean(), run[~seen].mean()])) for run, seen in pairs]
+    return {"metrics": {name: figure.interval() for name, figure in figures.items()}, **fields}
 
 
 def _seen_labels(names: list[str], arguments: EvaluateZeroShotArguments, seed: int) -> set[str]:

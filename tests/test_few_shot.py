@@ -8,8 +8,9 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, run_toolkit
+from conftest import REPOSITORY
 from easyfsl.methods import PrototypicalNetworks
+from in_process import error_of, run_here
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
@@ -22,14 +23,15 @@ from transformers import (
     pipeline,
 )
 
+from toolkit.data.image_files import load_labelled_images, open_image
 from toolkit.data.labelled_text import load_labelled_text
 from toolkit.data.rows import take_subset
 from toolkit.errors import InputError
 from toolkit.transfer.episodes import draw_episodes
-from toolkit.transfer.features import load_featuriser
+from toolkit.transfer.features import load_featurizer
 from toolkit.transfer.few_shot_classifier import FewShotClassifier
 
-PLAIN = {"centre": False, "normalise": False}
+PLAIN = {"center": False, "normalize": False}
 
 
 @parametrize_with_checks([FewShotClassifier(method=method) for method in ("prototype", "nearest", "linear")])
@@ -50,22 +52,22 @@ def blobs():
     return features, labels, queries, others
 
 
-@pytest.mark.parametrize("centre", [False, True])
-@pytest.mark.parametrize("normalise", [False, True])
-def test_logits_are_those_of_easyfsl(blobs, centre, normalise):
+@pytest.mark.parametrize("center", [False, True])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_logits_are_those_of_easyfsl(blobs, center, normalize):
     features, labels, queries, _ = blobs
-    ours = FewShotClassifier(metric="euclidean", centre=centre, normalise=normalise).fit(features, labels)
+    ours = FewShotClassifier(metric="euclidean", center=center, normalize=normalize).fit(features, labels)
     theirs = PrototypicalNetworks(
         torch.nn.Identity(),
-        feature_centering=torch.from_numpy(features.mean(axis=0)) if centre else None,
-        feature_normalization=2 if normalise else None,
+        feature_centering=torch.from_numpy(features.mean(axis=0)) if center else None,
+        feature_normalization=2 if normalize else None,
     )
     ids = torch.from_numpy(np.unique(labels, return_inverse=True)[1])
     theirs.process_support_set(torch.from_numpy(features), ids)
     np.testing.assert_allclose(ours.logits(queries), theirs(torch.from_numpy(queries)).numpy(), atol=1e-6)
-    squares = FewShotClassifier(metric="sqeuclidean", centre=centre, normalise=normalise).fit(features, labels)
+    squares = FewShotClassifier(metric="sqeuclidean", center=center, normalize=normalize).fit(features, labels)
     np.testing.assert_allclose(squares.logits(queries), -(ours.logits(queries) ** 2), atol=1e-6)
-    cosines = FewShotClassifier(scale=1, centre=centre, normalise=normalise).fit(features, labels)
+    cosines = FewShotClassifier(scale=1, center=center, normalize=normalize).fit(features, labels)
     expected = theirs.cosine_distance_to_prototypes(theirs.compute_features(torch.from_numpy(queries)))
     np.testing.assert_allclose(cosines.logits(queries), expected.numpy(), atol=1e-6)
 
@@ -105,18 +107,19 @@ def test_several_labels_are_one_regression_each(blobs):
 @pytest.mark.parametrize("method", ["prototype", "nearest", "linear"])
 def test_a_class_comes_and_goes(blobs, method):
     features, labels, queries, _ = blobs
-    whole = FewShotClassifier(method=method, centre=False).fit(features, labels)
+    whole = FewShotClassifier(method=method, center=False).fit(features, labels)
     three = labels != "dog"
-    classifier = FewShotClassifier(method=method, centre=False).fit(features[three], labels[three])
-    before = classifier.logits(queries)
-    classifier.enrol("dog", features[~three])
+    classifier = FewShotClassifier(method=method, center=False).fit(features[three], labels[three])
+    before, points = classifier.logits(queries), classifier._points
+    classifier.add_class("dog", features[~three])
     assert classifier.classes_.tolist() == ["ant", "bee", "cat", "dog"]
     np.testing.assert_allclose(classifier.logits(queries), whole.logits(queries), atol=1e-6)
     if method != "linear":
-        assert (classifier.logits(queries)[:, :3] == before).all()
-    classifier.forget("dog")
+        assert (classifier._points[: len(points)] == points).all()
+        np.testing.assert_allclose(classifier.logits(queries)[:, :3], before, rtol=1e-12, atol=0)
+    classifier.remove_class("dog")
     np.testing.assert_allclose(classifier.logits(queries), before, atol=1e-6)
-    classifier.forget("bee")
+    classifier.remove_class("bee")
     assert set(classifier.predict(queries)) <= {"ant", "cat"}
 
 
@@ -147,7 +150,7 @@ def test_the_surest_of_the_unlabelled_items_become_examples(blobs, method, tmp_p
     classifier.save(tmp_path)
     again = FewShotClassifier.from_pretrained(tmp_path)
     assert (again.is_labelled_ == classifier.is_labelled_).all()
-    again.forget("bee").enrol("bee", features[labels == "bee"]).forget("ant")
+    again.remove_class("bee").add_class("bee", features[labels == "bee"]).remove_class("ant")
     assert set(again.predict(queries)) == {"bee", "cat", "dog"}
     again.calibrate(np.concatenate([features + 1, features - 1]), np.arange(40) % 4)  # of five labelled each
     assert (plain.predict(queries) == others).mean() > 0.6
@@ -159,7 +162,7 @@ def test_what_belongs_to_no_class_is_rejected():
     features = centres.repeat(12, axis=0) + 0.5 * rng.normal(size=(240, 20))
     labels = np.arange(20).repeat(12)
     known, held_out, strange = labels < 5, (labels >= 5) & (labels < 15), labels >= 15
-    classifier = FewShotClassifier(centre=False, reject=True).fit(features[known][::4], labels[known][::4])
+    classifier = FewShotClassifier(center=False, reject=True).fit(features[known][::4], labels[known][::4])
     with pytest.raises(InputError, match="no threshold"):
         classifier.predict(features[known])
     classifier.calibrate(features[held_out], labels[held_out])
@@ -180,10 +183,10 @@ def test_what_belongs_to_no_class_is_rejected():
         (lambda c, x, y: FewShotClassifier().fit(x, ["one"] * len(x)), "one class"),
         (lambda c, x, y: FewShotClassifier(rounds=1).fit(x, y), "rounds 1: need unlabelled"),
         (lambda c, x, y: FewShotClassifier(method="linear", rounds=1).fit(x, np.eye(20), x), "one label an example"),
-        (lambda c, x, y: c.enrol("ant", x[:2]), "there is a class of this name"),
-        (lambda c, x, y: c.enrol(3, x[:2]), "of the same type"),
-        (lambda c, x, y: c.forget("yak"), "yak: no such class"),
-        (lambda c, x, y: c.forget("ant").forget("bee").forget("cat"), "one of the last two"),
+        (lambda c, x, y: c.add_class("ant", x[:2]), "there is a class of this name"),
+        (lambda c, x, y: c.add_class(3, x[:2]), "of the same type"),
+        (lambda c, x, y: c.remove_class("yak"), "yak: no such class"),
+        (lambda c, x, y: c.remove_class("ant").remove_class("bee").remove_class("cat"), "one of the last two"),
         (lambda c, x, y: FewShotClassifier.from_pretrained("no/where"), "no/where"),
     ],
 )
@@ -242,7 +245,7 @@ def test_features_of_a_bert_are_the_mean_over_its_tokens(encoders):
     from transformers import AutoModel, AutoTokenizer
 
     texts = ["the old man", "a boat , and then a second and much longer one", "the"]
-    found = load_featuriser(str(encoders["bert"]))(texts)
+    found = load_featurizer(str(encoders["bert"]))(texts)
     model, tokenizer = (kind.from_pretrained(encoders["bert"]) for kind in (AutoModel, AutoTokenizer))
     for text, vector in zip(texts, found, strict=True):
         with torch.no_grad():
@@ -276,7 +279,7 @@ def test_features_of_words_are_the_mean_over_words(encoders, family):
         assert "unheard" not in vocabulary
         assert max(weights[0], weights[3]) < 0.1 < weights[4] < 1
     expected = (states[firsts] * weights[:, None]).sum(dim=0) / weights.sum()
-    np.testing.assert_allclose(load_featuriser(str(encoders[family]))([text])[0], expected.numpy(), atol=1e-5)
+    np.testing.assert_allclose(load_featurizer(str(encoders[family]))([text])[0], expected.numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["word2vec", "fasttext", "elmo", "bert"])
@@ -295,9 +298,9 @@ def test_a_text_alone_is_an_item(encoders, genres, family):
     ("family", "settings"),
     [
         ("word2vec", {}),
-        ("fasttext", {"metric": "sqeuclidean", "normalise": False}),
+        ("fasttext", {"metric": "sqeuclidean", "normalize": False}),
         ("elmo", {"method": "nearest", "metric": "euclidean"}),
-        ("bert", {"method": "linear", "centre": False}),
+        ("bert", {"method": "linear", "center": False}),
         ("fasttext", {"method": "nearest"}),
     ],
 )
@@ -317,8 +320,6 @@ def test_to_transformers_it_is_a_model_of_the_same_logits(encoders, genres, tmp_
 
 
 def test_to_transformers_one_of_images_is_a_model_too(digits_encoder, tmp_path):
-    from toolkit.data.image_files import load_labelled_images, open_image
-
     rows = load_labelled_images("sample", "test")
     images = [open_image(row["image"], row["name"]) for row in rows.select(range(40))]
     classifier = FewShotClassifier(str(digits_encoder)).fit(images, rows["label"][:40])
@@ -359,7 +360,8 @@ def test_saved_pushed_and_loaded_it_says_the_same(encoders, genres, hub, tmp_pat
     folders, expected = [], []
     for family, method in (("word2vec", "prototype"), ("bert", "linear")):
         classifier = FewShotClassifier(str(encoders[family]), method=method).fit(texts, labels)
-        classifier.enrol("gossip", ["A man was found by the river on Monday.", "Police say that rain is expected."])
+        gossip = ["A man was found by the river on Monday.", "Police say that rain is expected."]
+        classifier.add_class("gossip", gossip)
         expected.append([classifier.predict(texts).tolist(), classifier.predict_proba(texts).tolist()])
         folders.append(str(tmp_path / family))
         classifier.save(folders[-1])
@@ -399,7 +401,7 @@ def test_episodes_are_measured_from_the_command_line(digits_encoder, tmp_path):
     accuracies = {}
     for shots in ("1", "5"):
         flags = ["--encoder", digits_encoder, "--data", "sample", "--shots", shots, "--episodes", "100"]
-        done = run_toolkit("fewshot", "evaluate", *flags, "--output_dir", tmp_path / shots)
+        done = run_here("fewshot", "evaluate", *flags, "--output_dir", tmp_path / shots)
         assert done.returncode == 0, done.stderr
         assert f"5-way {shots}-shot" in done.stdout
         record = json.loads((tmp_path / shots / "results.json").read_text())
@@ -413,7 +415,7 @@ def test_episodes_are_measured_from_the_command_line(digits_encoder, tmp_path):
 
 def test_seeds_are_measured_from_the_command_line(encoders, tmp_path):
     flags = ["--encoder", encoders["word2vec"], "--data", "sample", "--shots", "4", "--seeds", "3"]
-    done = run_toolkit("fewshot", "evaluate", *flags, "--method", "linear", "--output_dir", tmp_path / "out")
+    done = run_here("fewshot", "evaluate", *flags, "--method", "linear", "--output_dir", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "out" / "results.json").read_text())
     lines = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
@@ -426,13 +428,25 @@ def test_seeds_are_measured_from_the_command_line(encoders, tmp_path):
     assert record["metrics"]["accuracy"]["value"] == pytest.approx(np.mean(record["by_seed"]))
 
 
+def test_predictions_for_images_are_written_with_their_names(digits_encoder, tmp_path):
+    flags = ["--encoder", digits_encoder, "--data", "sample", "--shots", "3", "--seeds", "2", "--labels", "1", "7"]
+    done = run_here("fewshot", "evaluate", *flags, "--output_dir", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
+    rows = load_labelled_images("sample", "test").filter(lambda row: row["label"] in ("1", "7"))
+    assert [(line["image"], line["label"]) for line in lines] == list(zip(rows["name"], rows["label"], strict=True))
+    accuracy = np.mean([line["predicted"][seed] == line["label"] for line in lines for seed in (0, 1)])
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["metrics"]["accuracy"]["value"] == accuracy
+    assert accuracy > 0.7
+
+
 def test_an_encoder_that_stays_as_it_is_runs_once_for_all_seeds(encoders, tmp_path):
     test = load_labelled_text("sample", "test")
     labels = ["reviews", "travel", "questions"]
     (tmp_path / "more.txt").write_text("\n".join(test["text"][:50]))
     flags = ["--encoder", encoders["bert"], "--data", "sample", "--shots", "3", "--seeds", "2", "--labels", *labels]
     flags += ["--unlabelled", tmp_path / "more.txt"]
-    done = run_toolkit("fewshot", "evaluate", *flags, "--output_dir", tmp_path / "out")
+    done = run_here("fewshot", "evaluate", *flags, "--output_dir", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
     assert {line["label"] for line in lines} == set(labels)
@@ -454,7 +468,7 @@ def test_a_description_is_one_more_example(encoders, tmp_path):
     for given, shown in (("names", "{}"), (tmp_path / "described.csv", "texts on {}")):
         flags = ["--encoder", encoders["word2vec"], "--data", "sample", "--shots", "2", "--seeds", "1", "--method"]
         output = tmp_path / shown.replace(" ", "-")
-        done = run_toolkit("fewshot", "evaluate", *flags, "linear", "--descriptions", given, "--output_dir", output)
+        done = run_here("fewshot", "evaluate", *flags, "linear", "--descriptions", given, "--output_dir", output)
         assert done.returncode == 0, done.stderr
         chosen = take_subset(train, 2, 0, train["label"][:])
         texts = [*chosen["text"], *(shown.format(name.replace("_", " ")) for name in names)]
@@ -466,21 +480,19 @@ def test_a_description_is_one_more_example(encoders, tmp_path):
 def test_a_classifier_is_fitted_and_predicts(encoders, tmp_path):
     folder = tmp_path / "genres"
     flags = ["--encoder", encoders["bert"], "--data", "sample", "--shots", "5", "--output_dir", folder]
-    done = run_toolkit("fewshot", "fit", *flags)
+    done = run_here("fewshot", "fit", *flags)
     assert done.returncode == 0, done.stderr
     texts = ["Rain is expected.", "I will be home late tonight."]
-    done = run_toolkit("fewshot", "predict", "--encoder", folder, *texts, "--output_format", "jsonl")
+    done = run_here("fewshot", "predict", "--encoder", folder, *texts, "--output_format", "jsonl")
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     classifier = FewShotClassifier.from_pretrained(folder)
     assert [line["predicted"] for line in lines] == classifier.predict(texts).tolist()
     assert [line["text"] for line in lines] == texts
-    from_stdin = run_toolkit("fewshot", "predict", "--encoder", folder, stdin="\n".join(texts))
+    from_stdin = run_here("fewshot", "predict", "--encoder", folder, stdin="\n".join(texts))
     assert [line.split("\t")[0] for line in from_stdin.stdout.splitlines()] == [line["predicted"] for line in lines]
-    assert run_toolkit("fewshot", "fit", *flags).returncode == 2, "what is there is not replaced"
-    other = run_toolkit("predict", folder, *texts)
-    assert (other.returncode, other.stderr.count("\n")) == (2, 1)
-    assert f"toolkit fewshot predict --encoder {folder}" in other.stderr
+    assert "holds an earlier run" in error_of(run_here("fewshot", "fit", *flags))
+    assert f"toolkit fewshot predict --encoder {folder}" in error_of(run_here("predict", folder, *texts))
 
 
 @pytest.mark.parametrize(
@@ -501,7 +513,5 @@ def test_a_classifier_is_fitted_and_predicts(encoders, tmp_path):
     ],
 )
 def test_bad_flags_end_with_one_line(encoders, flags, message):
-    done = run_toolkit("fewshot", "evaluate", "--encoder", encoders["word2vec"], "--data", "sample", *flags)
-    assert done.returncode == 2, done.stderr
-    assert message in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    words = ["fewshot", "evaluate", "--encoder", encoders["word2vec"], "--data", "sample", *flags]
+    assert message in error_of(run_here(*words))

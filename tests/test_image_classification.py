@@ -21,7 +21,7 @@ from toolkit.modalities import MODALITIES
 from toolkit.modalities.arguments import ImageEncoderArguments
 from toolkit.modalities.image_batches import set_loss, weights_of_classes
 from toolkit.transfer.encoders import layer_depths, load_encoder
-from toolkit.transfer.linear_probe import fit_head, head_of, normalise_by
+from toolkit.transfer.linear_probe import estimate_batch_norm, fit_head, head_of
 
 ENCODERS = {
     "resnet": ["scratch:resnet-tiny", "--learning_rate", "1e-2"],
@@ -149,8 +149,7 @@ def test_a_fitted_head_says_what_scikit_learn_says():
     rng = np.random.default_rng(0)
     inputs, labels = rng.normal(size=(90, 5)) * [1, 5, 1, 1, 1] + 3, rng.integers(0, 3, 90)
     inputs[:, 0] += 2 * labels
-    losses = fit_head(model, inputs[:60], labels[:60], inputs[60:], labels[60:])
-    best = min(losses, key=losses.__getitem__)
+    best = fit_head(model, inputs[:60], labels[:60], inputs[60:], labels[60:]).C
     deviation = inputs[:60].std(axis=0)
     probe = LogisticRegression(C=best, max_iter=1000).fit(inputs[:60] / deviation, labels[:60])
     found = head_of(model)(torch.tensor(inputs[60:], dtype=torch.float32)).softmax(-1).detach().numpy()
@@ -165,7 +164,7 @@ def test_a_frozen_network_with_new_weights_is_normalised_by_the_images():
     )
     before = {name: value.clone() for name, value in model.state_dict().items()}
     batches = [{"pixel_values": 5 + 3 * torch.randn(8, 3, 16, 16)} for _ in range(2)]
-    normalise_by(model, [*batches, {"pixel_values": torch.zeros(1, 3, 16, 16)}])
+    estimate_batch_norm(model, [*batches, {"pixel_values": torch.zeros(1, 3, 16, 16)}])
     first = model.resnet.embedder.embedder
     outputs = [first.convolution(batch["pixel_values"]) for batch in batches]
     means = torch.stack([output.mean(dim=(0, 2, 3)) for output in outputs]).mean(dim=0)

@@ -17,7 +17,7 @@ import toolkit.models
 from toolkit.models import bert, electra, elmo, fasttext, heads, layer_mix, word2vec
 from toolkit.models.contrastive import SimCLRForPreTraining
 from toolkit.models.families import PRESETS, get_preset
-from toolkit.models.few_shot import FewShotForImageClassification, FewShotForSequenceClassification
+from toolkit.models.few_shot_head import FewShotForImageClassification, FewShotForSequenceClassification
 from toolkit.models.prototypical import PrototypicalForPreTraining
 
 SMALL = {

@@ -8,16 +8,17 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from conftest import run_toolkit
+from in_process import error_of, run_here
 from PIL import Image
 
-from toolkit.runs import page as report
+from toolkit.cli.quickstart import _notes
+from toolkit.runs.tables import conclusions, is_significant
 
 
 @pytest.fixture(scope="module")
 def quickstart(tmp_path_factory):
     folder = tmp_path_factory.mktemp("quickstart") / "run"
-    done = run_toolkit("quickstart", "--output_dir", folder, "--budget", "0.005")
+    done = run_here("quickstart", "--output_dir", folder, "--budget", "0.005")
     assert done.returncode == 0, done.stderr
     return folder, done
 
@@ -71,7 +72,7 @@ def test_digits_are_told_apart_that_pretraining_never_saw(quickstart):
         "2 labels a class",
         "10 labels a class",
     ]
-    assert {example["label"] for example in record["examples"]} <= set("56789")
+    assert {label for example in record["examples"] for label in example["right"]} <= set("56789")
     shown = record["examples"][0]["picture"].removeprefix("data:image/png;base64,")
     assert Image.open(io.BytesIO(base64.b64decode(shown))).size == (8, 8)
 
@@ -99,19 +100,17 @@ def test_the_page_stands_alone_and_shows_table_plots_and_sentences(quickstart):
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("precious")
-    assert run_toolkit("quickstart", "--output_dir", tmp_path / "mine").returncode == 2
+    assert "holds something else" in error_of(run_here("quickstart", "--output_dir", tmp_path / "mine"))
     assert (tmp_path / "mine" / "notes.txt").read_text() == "precious"
 
 
 def test_a_bound_that_rounding_moved_off_zero_excludes_nothing():
-    assert not report.is_significant({"value": 0.06, "low": 3.7e-18, "high": 0.12})
-    assert report.is_significant({"value": 0.06, "low": 0.001, "high": 0.12})
-    assert report.is_significant({"value": -0.06, "low": -0.1, "high": -0.001})
+    assert not is_significant({"value": 0.06, "low": 3.7e-18, "high": 0.12})
+    assert is_significant({"value": 0.06, "low": 0.001, "high": 0.12})
+    assert is_significant({"value": -0.06, "low": -0.1, "high": -0.001})
 
 
 def test_an_encoder_that_gained_nothing_is_explained():
-    from toolkit.cli.quickstart import _notes
-
     def encoder(name: str, low: float, high: float) -> dict:
         gain = {"value": (low + high) / 2, "low": low, "high": high}
         budget = {"name": "50 labels", "gain": gain}
@@ -123,5 +122,5 @@ def test_an_encoder_that_gained_nothing_is_explained():
     (note,) = _notes(record)
     assert note.startswith("bert gained nothing certain with 50 labels")
     assert "from 20% of the tokens" in note
-    assert "no difference" in report.conclusions(record)[1]
-    assert "pretraining helped" in report.conclusions(record)[0]
+    assert "no difference" in conclusions(record)[1]
+    assert "pretraining helped" in conclusions(record)[0]

@@ -5,14 +5,14 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import run_toolkit
+from in_process import error_of, run_here
 from scipy.stats import hmean
 from sklearn.metrics import accuracy_score
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from toolkit.data.labelled_text import load_labelled_text
 from toolkit.errors import InputError
-from toolkit.transfer.features import load_featuriser
+from toolkit.transfer.features import load_featurizer
 from toolkit.transfer.zero_shot_classifier import EntailmentClassifier, ZeroShotClassifier
 
 TOPICS = {"cooking": "food and recipes", "space": "stars and planets", "sport": "a football match"}
@@ -27,7 +27,7 @@ def cosines(first, second):
 def test_the_nearest_description_by_hand(minilm):
     classifier = ZeroShotClassifier(minilm).fit(TOPICS, unlabelled=TEXTS)
     assert classifier.predict(TEXTS).tolist() == ["cooking", "space", "sport"]
-    encode = load_featuriser(minilm)
+    encode = load_featurizer(minilm)
     mean = encode(TEXTS).mean(axis=0)
     by_hand = 10 * cosines(encode(TEXTS) - mean, encode(list(TOPICS.values())) - mean)
     np.testing.assert_allclose(classifier.logits(TEXTS), by_hand, atol=1e-4)
@@ -39,7 +39,7 @@ def test_the_nearest_description_by_hand(minilm):
 def test_classes_move_to_the_items_that_are_like_them():
     described = np.array([[1.0, 0.2], [0.2, 1.0]])
     usual = np.array([[2.0, -1.0], [2.0, -2.0], [1.0, -0.5], [-1.0, 2.0], [0.0, 3.0]])
-    classifier = ZeroShotClassifier("", rounds=1).fit_features(["a", "b"], described, usual=usual)
+    classifier = ZeroShotClassifier("", rounds=1).fit_features(["a", "b"], described, unlabelled=usual)
     mean = usual.mean(axis=0)
     placed, points = (part / np.linalg.norm(part, axis=1, keepdims=True) for part in (usual - mean, described - mean))
     given = (placed @ points.T).argmax(axis=1)
@@ -151,7 +151,7 @@ def test_names_are_measured_from_the_command_line(minilm, tmp_path):
     (tmp_path / "descriptions.jsonl").write_text("\n".join(map(json.dumps, table)))
     flags = ["--encoder", minilm, "--data", tmp_path / "data.jsonl", "--descriptions", tmp_path / "descriptions.jsonl"]
     flags += ["--unlabelled", tmp_path / "unlabelled.txt", "--rounds", "1", "--output_dir", tmp_path / "out"]
-    done = run_toolkit("zeroshot", "evaluate", *flags)
+    done = run_here("zeroshot", "evaluate", *flags)
     assert done.returncode == 0, done.stderr
     assert "9 items of 3 classes" in done.stdout
     record = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -166,7 +166,7 @@ def test_names_are_measured_from_the_command_line(minilm, tmp_path):
 def test_some_labels_have_examples(encoders, tmp_path):
     unseen = ["reviews", "travel"]
     flags = ["--encoder", encoders["word2vec"], "--data", "sample", "--unseen", *unseen, "--shots", "5"]
-    done = run_toolkit("zeroshot", "evaluate", *flags, "--seeds", "2", "--output_dir", tmp_path / "out")
+    done = run_here("zeroshot", "evaluate", *flags, "--seeds", "2", "--output_dir", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "out" / "results.json").read_text())
     lines = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
@@ -184,23 +184,25 @@ def test_some_labels_have_examples(encoders, tmp_path):
 
 def test_a_share_of_the_labels_is_seen(encoders, tmp_path):
     flags = ["--encoder", encoders["word2vec"], "--data", "sample", "--seen_fraction", "0.5", "--seeds", "1"]
-    outputs = [run_toolkit("zeroshot", "evaluate", *flags).stdout for _ in range(2)]
-    assert outputs[0] == outputs[1]
-    assert "harmonic_mean" in outputs[0]
+    first, second = (run_here("zeroshot", "evaluate", *flags) for _ in range(2))
+    assert first.returncode == 0, first.stderr
+    assert first.stdout == second.stdout
+    figures = {words[0]: float(words[1]) for words in map(str.split, first.stdout.splitlines()[1:5])}
+    assert set(figures) == {"accuracy", "seen", "unseen", "harmonic_mean"}
+    assert figures["harmonic_mean"] == pytest.approx(hmean([figures["seen"], figures["unseen"]]), abs=1e-4)
+    assert f"by seed {figures['harmonic_mean']:.4f}" in first.stdout
 
 
 def test_images_are_classified_by_names(digits_encoder, minilm, tmp_path):
     names = "zero one two three four five six seven eight nine".split()
     (tmp_path / "names.csv").write_text("label,description\n" + "\n".join(f"{i},{n}" for i, n in enumerate(names)))
     flags = ["--encoder", digits_encoder, "--data", "sample", "--descriptions", tmp_path / "names.csv"]
-    done = run_toolkit("zeroshot", "evaluate", *flags, "--unseen", "3", "7")
-    assert done.returncode == 2
-    assert "an encoder of texts has to read the descriptions" in done.stderr
+    done = run_here("zeroshot", "evaluate", *flags, "--unseen", "3", "7")
+    assert "an encoder of texts has to read the descriptions" in error_of(done)
     flags += ["--label_encoder", minilm]
-    done = run_toolkit("zeroshot", "evaluate", *flags)
-    assert done.returncode == 2
-    assert "expected those of two classes or more" in done.stderr
-    done = run_toolkit("zeroshot", "evaluate", *flags, "--unseen", "3", "7", "--seeds", "1", "--shots", "20")
+    done = run_here("zeroshot", "evaluate", *flags)
+    assert "expected those of two classes or more" in error_of(done)
+    done = run_here("zeroshot", "evaluate", *flags, "--unseen", "3", "7", "--seeds", "1", "--shots", "20")
     assert done.returncode == 0, done.stderr
     seen = next(line for line in done.stdout.splitlines() if " seen " in line)
     assert float(seen.split()[1]) > 0.3
@@ -210,18 +212,18 @@ def test_predictions_know_examples_and_names(minilm, tmp_path):
     rows = [{"text": "Fry the onions.", "label": "cooking"}, {"text": "The team scored twice.", "label": "sport"}]
     (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
     flags = ["--encoder", minilm, "--data", tmp_path / "data.jsonl", "--labels", "outer_space"]
-    done = run_toolkit("zeroshot", "predict", *TEXTS, *flags, "--output_format", "jsonl")
+    done = run_here("zeroshot", "predict", *TEXTS, *flags, "--output_format", "jsonl")
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["predicted"] for line in lines] == ["cooking", "outer_space", "sport"]
     assert all(sum(line["probabilities"].values()) == pytest.approx(1, abs=1e-6) for line in lines)
-    done = run_toolkit("zeroshot", "predict", *flags, stdin="\n".join(TEXTS))
+    done = run_here("zeroshot", "predict", *flags, stdin="\n".join(TEXTS))
     assert [line.split("\t")[0] for line in done.stdout.splitlines()] == ["cooking", "outer_space", "sport"]
 
 
 def test_entailment_from_the_command_line(model_of_inference):
     flags = ["--encoder", model_of_inference, "--method", "entailment", "--labels", *TOPICS]
-    done = run_toolkit("zeroshot", "predict", *TEXTS, *flags)
+    done = run_here("zeroshot", "predict", *TEXTS, *flags)
     assert done.returncode == 0, done.stderr
     classifier = EntailmentClassifier(str(model_of_inference)).fit({name: name for name in TOPICS})
     assert [line.split("\t")[0] for line in done.stdout.splitlines()] == classifier.predict(TEXTS).tolist()
@@ -239,10 +241,8 @@ def test_entailment_from_the_command_line(model_of_inference):
     ],
 )
 def test_bad_flags_end_with_one_line(encoders, flags, message):
-    done = run_toolkit("zeroshot", "evaluate", "--encoder", encoders["word2vec"], "--data", "sample", *flags)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    words = ["zeroshot", "evaluate", "--encoder", encoders["word2vec"], "--data", "sample", *flags]
+    assert message in error_of(run_here(*words))
 
 
 def test_labels_of_the_sample_are_those_that_the_tests_name():

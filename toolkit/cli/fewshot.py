@@ -11,11 +11,15 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from tasks.few_shot import EvaluateArguments, FitArguments, PredictArguments
+from tasks.few_shot import EvaluateFewShotArguments, FitFewShotArguments, PredictFewShotArguments
 from toolkit.cli.flags import parse_kind
 from toolkit.cli.predict import read_inputs
 
-ACTIONS: dict[str, type] = {"evaluate": EvaluateArguments, "fit": FitArguments, "predict": PredictArguments}
+ACTIONS: dict[str, type] = {
+    "evaluate": EvaluateFewShotArguments,
+    "fit": FitFewShotArguments,
+    "predict": PredictFewShotArguments,
+}
 
 
 def parse(words: Sequence[str]) -> Any:
@@ -25,9 +29,9 @@ def parse(words: Sequence[str]) -> Any:
 def run(arguments: Any) -> None:
     from tasks import few_shot
 
-    if isinstance(arguments, PredictArguments):
+    if isinstance(arguments, PredictFewShotArguments):
         _predict(arguments)
-    elif isinstance(arguments, EvaluateArguments):
+    elif isinstance(arguments, EvaluateFewShotArguments):
         _show(few_shot.evaluate(arguments))
     else:
         record = few_shot.fit(arguments)
@@ -47,15 +51,15 @@ def _show(record: dict[str, Any]) -> None:
     print("" if record["deviation"] is None else f", deviation {record['deviation']:.4f}")
 
 
-def _predict(arguments: PredictArguments) -> None:
-    from tasks.few_shot import fitted
+def _predict(arguments: PredictFewShotArguments) -> None:
+    from tasks.few_shot import fit_classifier
     from toolkit.transfer.few_shot_classifier import FewShotClassifier
 
     inputs = read_inputs(arguments.input.inputs)
     if arguments.examples.data is None:
         classifier = FewShotClassifier.from_pretrained(arguments.examples.encoder)
     else:
-        classifier, _ = fitted(arguments)
+        classifier, _ = fit_classifier(arguments)
     rows = classifier.modality.read_inputs(inputs)
     predicted, probabilities = classifier.predict_with_proba(rows[classifier.modality.name][:])
     print_labels(rows, classifier, predicted, probabilities, arguments.input.output_format, classifier.modality)

@@ -37,14 +37,14 @@ def run(arguments: Any) -> None:
 
 
 def _predict(arguments: PredictZeroShotArguments) -> None:
-    from tasks.zero_shot import fitted
+    from tasks.zero_shot import fit_classifier
     from toolkit.cli.fewshot import print_labels
     from toolkit.cli.predict import read_inputs
     from toolkit.transfer.encoders import modality_of_encoder
 
     inputs = read_inputs(arguments.input.inputs)
     modality = modality_of_encoder(arguments.examples.encoder)
-    classifier = fitted(modality, arguments)
+    classifier = fit_classifier(modality, arguments)
     rows = modality.read_inputs(inputs)
     probabilities = classifier.predict_proba(rows[modality.name][:])
     predicted = classifier.classes_[probabilities.argmax(axis=1)].tolist()

@@ -19,10 +19,11 @@ class Modality(ABC):
         main_input_names: transformers' `main_input_name` of the models that read it.
         columns: Group of flags that say which columns of a table hold what.
         encoder_arguments: Group of flags that say how an encoder is loaded.
-        few_shot_head: Class of `toolkit.models.few_shot` that a few-shot classifier is saved as.
+        few_shot_head: Class of `toolkit.models.few_shot_head` that a few-shot classifier is saved as.
         sample_license: Licence of the data that `sample` stands for when pretraining.
         labelled_sample_license: Licence of the labelled data that `sample` stands for.
         has_thumbnails: Whether `thumbnail` returns pictures.
+        items_are_texts: Whether an item is a text, so that an encoder can read descriptions of classes too.
     """
 
     name: ClassVar[str]
@@ -33,6 +34,7 @@ class Modality(ABC):
     sample_license: ClassVar[str] = "not known"
     labelled_sample_license: ClassVar[str] = "not known"
     has_thumbnails: ClassVar[bool] = False
+    items_are_texts: ClassVar[bool] = False
 
     # Data
 

@@ -30,6 +30,7 @@ class TextModality(Modality):
     columns = TextColumn
     encoder_arguments = TextEncoderArguments
     few_shot_head = "FewShotForSequenceClassification"
+    items_are_texts = True
     sample_license = "parts of English Wikipedia, CC BY-SA, and the Lee news articles, as gensim installs them"
     labelled_sample_license = "Apache-2.0, as this toolkit"
 

@@ -352,7 +352,7 @@ WRAPPERS: tuple[Architecture, ...] = (
     Architecture("toolkit-layer-mix", "toolkit.models.layer_mix", "LayerMix", _TEXT_HEADS),
     Architecture(
         "toolkit-few-shot",
-        "toolkit.models.few_shot",
+        "toolkit.models.few_shot_head",
         "FewShot",
         ("ForSequenceClassification", "ForImageClassification"),
     ),

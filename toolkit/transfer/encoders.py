@@ -94,7 +94,7 @@ def load_encoder(
     else:
         config = _timm_config(source) if is_scratch and source.startswith(TIMM) else load_config(source)
         processor = modality.load_processor(source, config, options)
-    with _loading_explained(name, auto_class, config):
+    with _explain_loading_errors(name, auto_class, config):
         config, processor, is_wrapped = modality.apply_options(source, config, processor, options)
     for field, value in config_fields.items():
         setattr(config, field, value)
@@ -107,18 +107,18 @@ def load_encoder(
 
 
 def _timm_config(source: str):
-    from toolkit.modalities.pixels import timm_config
+    from toolkit.modalities.pixels import timm_config  # needs the extra `images`
 
     return timm_config(source)
 
 
 def _load_wrapped(name: str, source: str, auto_class: str, config):
-    """A model around an encoder, whose weights are loaded into it."""
+    """A model around an encoder, with the weights of the encoder loaded."""
     import importlib
 
     architecture = next(each for each in architectures() if each.model_type == config.model_type)
     model = getattr(importlib.import_module(architecture.module), architecture.classes()[auto_class])(config)
-    with _loading_explained(name, auto_class, config):
+    with _explain_loading_errors(name, auto_class, config):
         loading = model.load_encoder(local_copy(source))
     _check_nothing_missing(name, model, loading)
     return model
@@ -133,7 +133,7 @@ def _load_model(name: str, source: str, auto_class: str, config, has_new_head: b
         from toolkit.models.crf import with_crf
 
         loader = with_crf(transformers.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING[type(config)])
-    with _loading_explained(name, auto_class, config):
+    with _explain_loading_errors(name, auto_class, config):
         if name.startswith(SCRATCH):
             return getattr(loader, "from_config", loader)(config)
         model, loading = loader.from_pretrained(
@@ -149,8 +149,8 @@ def _load_model(name: str, source: str, auto_class: str, config, has_new_head: b
 
 
 @contextmanager
-def _loading_explained(name: str, auto_class: str, config) -> Iterator[None]:
-    """Turn what transformers raises into `InputError`."""
+def _explain_loading_errors(name: str, auto_class: str, config) -> Iterator[None]:
+    """Turn the exceptions of transformers into `InputError`."""
     from safetensors import SafetensorError
 
     try:
@@ -164,23 +164,20 @@ def _loading_explained(name: str, auto_class: str, config) -> Iterator[None]:
 
 
 def _check_nothing_missing(name: str, model, loading: dict[str, Any]) -> None:
-    """Raises `InputError` if weights are missing that are not those of the head."""
+    """Raises `InputError` if weights of the encoder are missing."""
     keys = [*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])]
     if missing := _of_encoder(model, keys):
         raise InputError(f"{name}: the weights of {missing[0]} and {len(missing) - 1} others are not in it")
 
 
 def _of_encoder(model, names: Iterable[str]) -> list[str]:
-    """The parameters that are not the head's. A pooler, which pretraining leaves untrained, belongs to the head."""
+    """The parameters of the encoder. A pooler counts as part of the head, because pretraining leaves it untrained."""
     if hasattr(model, "timm_model"):  # the head is one of its layers
         head = model.timm_model.get_classifier()
         (prefix,) = (f"{name}." for name, module in model.named_modules() if module is head)
         return [name for name in names if not name.startswith(prefix)]
-    return [
-        name
-        for name in names
-        if name.startswith(f"{model.base_model_prefix}.") and not any(p in name for p in _POOLERS)
-    ]
+    prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
+    return [name for name in names if name.startswith(prefix) and not any(p in name for p in _POOLERS)]
 
 
 def layer_depths(model) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Episodes: small classification problems drawn from labelled examples, by which few-shot learning is measured.
+"""Episodes: small classification problems sampled from labelled examples, the usual test of few-shot learning.
 
 Vinyals, Blundell, Lillicrap, Kavukcuoglu & Wierstra (2016), "Matching networks for one shot learning",
 https://arxiv.org/abs/1606.04080.
@@ -13,7 +13,7 @@ from toolkit.errors import InputError
 
 
 class Episode(NamedTuple):
-    """Places of examples, one row a class: those that are labelled, and those that are to be classified."""
+    """Indices of examples, one row per class."""
 
     support: np.ndarray  # (ways, shots)
     query: np.ndarray  # (ways, queries)
@@ -28,39 +28,47 @@ def draw_episodes(
     seed: int,
     groups: Sequence[Hashable] | np.ndarray | None = None,
 ) -> Iterator[Episode]:
-    """Episodes of `ways` classes, each with `shots` labelled examples and `queries` others.
+    """Sample episodes; the examples of an episode depend on its number and the seed alone.
 
-    `labels` has the class of each example; with `groups`, such as alphabets, the classes of an episode are all of one
-    group. Which examples an episode has follows from its number and the seed alone. Raises `InputError` where there
-    are too few classes, or examples of one.
+    Args:
+        labels: The class of each example.
+        ways: Classes per episode.
+        shots: Labelled examples per class (support set).
+        queries: Examples per class to classify (query set).
+        num_episodes: Number of episodes.
+        seed: Seed of the choice.
+        groups: The group of each example, such as its alphabet; the classes of an episode are of one group.
+
+    Raises:
+        InputError: There are too few classes, or a class has too few examples.
     """
     classes, ids = np.unique(np.asarray(labels), return_inverse=True)
-    places = np.split(np.argsort(ids, kind="stable"), np.cumsum(np.bincount(ids))[:-1])
+    indices = np.split(np.argsort(ids, kind="stable"), np.cumsum(np.bincount(ids))[:-1])
     of_group: dict[Hashable, list[int]] = {None: list(range(len(classes)))}
     if groups is not None:
         names = np.asarray(groups)
         of_group = {}
-        for index, members in enumerate(places):
-            of_group.setdefault(names[members[0]], []).append(index)
+        for class_id, members in enumerate(indices):
+            of_group.setdefault(names[members[0]], []).append(class_id)
     pools = [members for _, members in sorted(of_group.items(), key=str) if len(members) >= ways]
     if not pools:
         most = max(len(members) for members in of_group.values())
         where = " in a group" if groups is not None else ""
         raise InputError(f"there are {most} classes{where}, too few for {ways} ways; give fewer --ways")
-    smallest = min(range(len(classes)), key=lambda index: len(places[index]))
-    if len(places[smallest]) < shots + queries:
+    smallest = min(range(len(classes)), key=lambda class_id: len(indices[class_id]))
+    if len(indices[smallest]) < shots + queries:
         raise InputError(
-            f"the class {classes[smallest]} has {len(places[smallest])} examples, too few for {shots} labelled and "
+            f"the class {classes[smallest]} has {len(indices[smallest])} examples, too few for {shots} labelled and "
             f"{queries} others; give fewer --shots or --queries"
         )
     for number in range(num_episodes):
         rng = np.random.default_rng((seed, number))
         pool = pools[int(rng.random() * len(pools))]
-        chosen = [pool[place] for place in _some(rng, len(pool), ways)]
-        examples = np.stack([places[index][_some(rng, len(places[index]), shots + queries)] for index in chosen])
+        of_classes = [indices[pool[i]] for i in _sample(rng, len(pool), ways)]
+        examples = np.stack([members[_sample(rng, len(members), shots + queries)] for members in of_classes])
         yield Episode(examples[:, :shots], examples[:, shots:])
 
 
-def _some(rng: np.random.Generator, total: int, size: int) -> np.ndarray:
-    """`size` different numbers below `total`, in random order."""
+def _sample(rng: np.random.Generator, total: int, size: int) -> np.ndarray:
+    """`size` different indices below `total`, in random order."""
     return np.argsort(rng.random(total), kind="stable")[:size]

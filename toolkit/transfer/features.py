@@ -45,11 +45,11 @@ class Featurizer:
         return self.modality.encode(items, self.processor, self.model)
 
     def features(self, encoded: Sequence[dict[str, Any]]) -> torch.Tensor:
-        """(N, D) of one batch, with gradients if they are enabled."""
+        """Features (N, D) of a batch of encoded rows, with gradients if they are enabled."""
         return self.pool(send_to_device(self.modality.collate(encoded, self.processor), self.model.device))
 
     def __call__(self, items: Sequence[Any]) -> np.ndarray:
-        """(N, D) float32. Raises `InputError` like `encode`, and without any item."""
+        """Features (N, D) float32 of items. Raises `InputError` if there is none, or one cannot be read."""
         encoded = self.encode(items)
         if not encoded:
             raise InputError("there is no item, expected one or more")
@@ -71,21 +71,21 @@ def load_featurizer(encoder: str, batch_size: int = 64) -> Featurizer:
         InputError: The encoder cannot be loaded.
     """
     if (local_copy(encoder) / FEW_SHOT_FILE).is_file():
-        return _of_classifier(encoder, batch_size)
+        return _featurizer_of_classifier(encoder, batch_size)
     modality = modality_of_encoder(encoder)
     model, processor = load_encoder(encoder, "AutoModel", modality)
     return Featurizer(encoder, modality, model, processor, batch_size)
 
 
-def _of_classifier(name: str, batch_size: int) -> Featurizer:
+def _featurizer_of_classifier(name: str, batch_size: int) -> Featurizer:
     from transformers import AutoConfig
 
-    from toolkit.models import few_shot
+    from toolkit.models import few_shot_head
 
     folder = local_copy(name)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        model_class = getattr(few_shot, config.architectures[0])
+        model_class = getattr(few_shot_head, config.architectures[0])
         model = model_class.from_pretrained(folder, config=config, use_safetensors=True)
     except (OSError, ValueError, RuntimeError, AttributeError, TypeError) as error:
         raise InputError(f"{name}: holds no few-shot classifier with an encoder ({first_line(error)})") from None

@@ -1,21 +1,20 @@
-"""Fine-tune an encoder on a handful of labelled examples, before a linear head is fitted to its features.
+"""Fine-tune an encoder on a handful of labelled examples, before a linear probe is fitted to its features.
 
-`contrastive`: examples of one class are to lie nearer to each other than to others. Tunstall et al. (2022), "Efficient
-few-shot learning without prompts" (SetFit), https://arxiv.org/abs/2209.11055, do it with pairs; here each pair of one
-class is told from all pairs of a step, by the loss of Khosla et al. (2020), "Supervised contrastive learning",
-https://arxiv.org/abs/2004.11362. `lp-ft`: a linear head is fitted first and then learns on together with the encoder,
-Kumar, Raghunathan, Jones, Ma & Liang (2022), "Fine-tuning can distort pretrained features",
+`contrastive` pulls examples of one class together: Tunstall et al. (2022), "Efficient few-shot learning without
+prompts" (SetFit), https://arxiv.org/abs/2209.11055, with the supervised contrastive loss of Khosla et al. (2020),
+https://arxiv.org/abs/2004.11362, over all pairs of a batch. `lp-ft` fits a linear probe and trains it on together with
+the encoder: Kumar, Raghunathan, Jones, Ma & Liang (2022), "Fine-tuning can distort pretrained features",
 https://arxiv.org/abs/2202.10054.
 
-A step takes some classes and some examples of each, as Hermans, Beyer & Leibe (2017), "In defense of the triplet
-loss", https://arxiv.org/abs/1703.07737, do. Each example goes through the encoder once and meets every other one: of
-m examples m (m - 1) / 2 pairs, no pair twice, and never more of them in memory than those of a step.
+A batch holds some classes and some examples of each, as in Hermans, Beyer & Leibe (2017), "In defense of the triplet
+loss", https://arxiv.org/abs/1703.07737. Each example passes the encoder once per step and is compared with all others
+of the batch, so no list of pairs is ever in memory.
 
-Shape legend: M examples of a step, C classes, D features.
+Shape legend: M examples of a batch, C classes, D features.
 """
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,25 +31,37 @@ from toolkit.training.loop import train
 from toolkit.training.sampler import SampleKey
 from toolkit.transfer.features import Featurizer
 
-CLASSES_OF_A_STEP, FEWEST_EXAMPLES_OF_A_STEP = 24, 16
+MAX_CLASSES_PER_BATCH, MIN_EXAMPLES_PER_BATCH = 24, 16
 TEMPERATURE = 0.1
-RATE, RATE_OF_WORD_VECTORS = 5e-5, 2e-2
+LEARNING_RATE, LEARNING_RATE_OF_WORD_VECTORS = 5e-5, 2e-2
 
 
 def contrastive_loss(features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """`features` (M, D), `targets` (M, C), ones where an example is of a class: the mean over the pairs that share a
-    class of minus the log of the second one's share among all others, by the cosine to the first."""
-    alike = (targets @ targets.T > 0).fill_diagonal_(False)
-    return pair_loss(features, alike, TEMPERATURE) if alike.any() else features.sum() * 0
+    """The supervised contrastive loss: the mean over all pairs that share a class.
+
+    Args:
+        features: (M, D).
+        targets: (M, C), 1 where an example belongs to a class.
+    """
+    is_positive = (targets @ targets.T > 0).fill_diagonal_(False)
+    return pair_loss(features, is_positive, TEMPERATURE) if is_positive.any() else features.sum() * 0
 
 
 @dataclass(frozen=True)
 class CollateClasses:
-    """Rows with a `class` to a batch of some examples of each."""
+    """Collates classes to a batch of `per_class` random examples of each.
+
+    Args:
+        featurizer: The encoder.
+        rows: Encoded examples.
+        targets: (examples, C), True where an example belongs to a class.
+        per_class: Examples of each class.
+        seed: Seed of the choice.
+    """
 
     featurizer: Featurizer
-    rows: list[dict[str, Any]]  # of examples
-    targets: np.ndarray  # (examples, C)
+    rows: list[dict[str, Any]]
+    targets: np.ndarray
     per_class: int
     seed: int
 
@@ -68,15 +79,15 @@ class CollateClasses:
         return {**inputs, "targets": targets, "num_targets": len(examples), "num_items": len(examples)}
 
 
-class Tuned(PreTrainedModel):
-    """The encoder of a featurizer with a loss; with a `head`, (weights (C, D), biases (C,)), that of its logits."""
+class EncoderWithLoss(PreTrainedModel):
+    """The encoder of a featurizer, with the cross-entropy of a linear head or, without one, the contrastive loss."""
 
-    _supports_sdpa = _supports_attention_backend = True  # whatever its encoder was loaded with
+    _supports_sdpa = _supports_attention_backend = True  # whichever its encoder was loaded with
 
-    def __init__(self, featurizer: Featurizer, place, head: tuple[np.ndarray, np.ndarray] | None):
+    def __init__(self, featurizer: Featurizer, transform, head: tuple[np.ndarray, np.ndarray] | None):
         super().__init__(featurizer.model.config)
         self.encoder = featurizer.model
-        self.pool, self.place, self.head = featurizer.pool, place, None
+        self.pool, self.transform, self.head = featurizer.pool, transform, None
         if head is not None:
             self.head = nn.Linear(*head[0].T.shape)
             self.head.weight.data, self.head.bias.data = (torch.from_numpy(part).float() for part in head)
@@ -85,7 +96,7 @@ class Tuned(PreTrainedModel):
         features = self.pool(inputs)
         if self.head is None:
             return ModelOutput(loss=contrastive_loss(features, targets))
-        logits = self.head(self.place(features))
+        logits = self.head(self.transform(features))
         if (targets.sum(dim=1) > 1).any():
             return ModelOutput(loss=F.binary_cross_entropy_with_logits(logits, targets))
         return ModelOutput(loss=F.cross_entropy(logits, targets))
@@ -99,30 +110,39 @@ def tune(
     max_steps: int,
     learning_rate: float | None,
     seed: int,
-    place=None,
+    transform: Callable[[torch.Tensor], torch.Tensor] | None = None,
     head: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> None:
-    """Change the encoder of `featurizer` by the examples `items`, whose `targets` are (examples, C), 0 or 1.
+    """Fine-tune the encoder of a featurizer, in place.
 
-    Without a `head` by contrast, else by that linear head on what `place` makes of features.
+    Args:
+        featurizer: The encoder.
+        items: Examples.
+        targets: (examples, C), True where an example belongs to a class.
+        max_steps: Number of steps.
+        learning_rate: Peak learning rate (default: by the kind of encoder).
+        seed: Seed of the batches and of dropout.
+        transform: With `lp-ft`, from features to the inputs of the head.
+        head: With `lp-ft`, the initial weights (C, D) and biases (C,) of the head.
     """
     import datasets
 
     if learning_rate is None:
-        learning_rate = RATE_OF_WORD_VECTORS if featurizer.has_static_vectors else RATE
+        is_table = featurizer.has_static_vectors
+        learning_rate = LEARNING_RATE_OF_WORD_VECTORS if is_table else LEARNING_RATE
     num_classes = targets.shape[1]
-    per_class = max(2, -(-FEWEST_EXAMPLES_OF_A_STEP // num_classes))
+    per_class = max(2, -(-MIN_EXAMPLES_PER_BATCH // num_classes))
     collate = CollateClasses(featurizer, featurizer.encode(items), targets, per_class, seed)
     arguments = TrainingArguments(
         max_steps=max_steps,
-        batch_size=min(num_classes, CLASSES_OF_A_STEP),
+        batch_size=min(num_classes, MAX_CLASSES_PER_BATCH),
         learning_rate=learning_rate,
         seed=seed,
     )
     classes = datasets.Dataset.from_dict({"class": list(range(num_classes))})
     with tempfile.TemporaryDirectory() as folder:
         train(
-            Tuned(featurizer, place, head),
+            EncoderWithLoss(featurizer, transform, head),
             classes,
             collate,
             arguments,

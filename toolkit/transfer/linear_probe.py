@@ -1,20 +1,78 @@
-"""The head of an image classifier, fitted to an encoder that stays as it is by logistic regression.
+"""Linear probes: logistic regression on the features of an encoder that is not trained.
 
 Alain & Bengio (2016), "Understanding intermediate layers using linear classifier probes",
-https://arxiv.org/abs/1610.01644. The encoder runs once over each image.
+https://arxiv.org/abs/1610.01644.
+
+Shape legend: N items, D features, C classes.
 """
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate.utils import send_to_device
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.multiclass import OneVsRestClassifier
 from torch import nn
 
-from toolkit.errors import extra
+DEFAULT_C = 10.0  # of unit-length features, such as centered embeddings or TF-IDF
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # values of C to choose from with held-out data
+CERTAIN = 20.0  # logit of a label that all training items have
 
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # scikit-learn's C
+
+def fit_linear_probe(
+    features: Any, labels: Any, C: float | Sequence[float] = DEFAULT_C, held_out: tuple[Any, Any] | None = None
+) -> Any:
+    """Fit logistic regression.
+
+    Args:
+        features: (N, D), an array or a sparse matrix.
+        labels: (N,), or (N, C) zeros and ones if an item may have several labels; each label then has a logistic
+            regression of its own.
+        C: Inverse regularization strength. Of several values the one with the lowest loss on `held_out` is kept.
+        held_out: Held-out features and labels (N,); labels that the training data lacks are ignored.
+
+    Returns:
+        The fitted `LogisticRegression`, or `OneVsRestClassifier` for several labels per item.
+    """
+    if isinstance(C, Sequence):
+        assert held_out is not None
+        others, answers = held_out
+        known = np.isin(answers, labels)
+        probes = [fit_linear_probe(features, labels, strength) for strength in C]
+        return min(probes, key=lambda p: log_loss(answers[known], p.predict_proba(others[known]), labels=p.classes_))
+    probe = LogisticRegression(C=C, max_iter=1000)
+    if np.ndim(labels) == 1:
+        return probe.fit(features, labels)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Label .* is present in all training examples")
+        return OneVsRestClassifier(probe).fit(features, labels)
+
+
+def linear_layer(probe: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The weights (C, D) and biases (C,) of a probe, as those of a linear layer."""
+    if isinstance(probe, OneVsRestClassifier):
+        layers = [_layer_of_label(each, probe.n_features_in_) for each in probe.estimators_]
+        weights, biases = (np.stack(parts) for parts in zip(*layers, strict=True))
+        return weights, biases
+    if len(probe.classes_) > 2:
+        return probe.coef_, probe.intercept_
+    # Of two classes scikit-learn keeps the log-odds of the second.
+    weights, biases = (np.concatenate([-part, part]) / 2 for part in (probe.coef_, probe.intercept_))
+    return weights, biases
+
+
+def _layer_of_label(estimator: Any, num_features: int) -> tuple[np.ndarray, float]:
+    if hasattr(estimator, "coef_"):
+        return estimator.coef_[0], estimator.intercept_[0]
+    zeros = np.zeros(num_features)  # all training items have the label, or none has it
+    return zeros, CERTAIN if estimator.predict(zeros[None])[0] else -CERTAIN
+
+
+# The head of an image classifier
 
 
 def head_of(model) -> nn.Linear:
@@ -25,15 +83,18 @@ def head_of(model) -> nn.Linear:
 
 
 @torch.no_grad()
-def normalise_by(model, batches: Iterable[dict[str, Any]]) -> None:
-    """Let batch normalisation know the images, as training would: of a network with new weights it knows nothing."""
+def estimate_batch_norm(model, batches: Iterable[dict[str, Any]]) -> None:
+    """Set the running statistics of batch normalization to the means over all batches.
+
+    A network with random weights has none that fit the images, and a frozen one gets none in training.
+    """
     layers = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [layer.momentum for layer in layers]
     model.eval()
     for layer in layers:
         layer.reset_running_stats()
         layer.train()
-        layer.momentum = None  # the mean over all batches
+        layer.momentum = None  # cumulative average
     for batch in batches if layers else ():
         if len(batch["pixel_values"]) > 1:
             model(pixel_values=send_to_device(batch["pixel_values"], model.device))
@@ -44,7 +105,7 @@ def normalise_by(model, batches: Iterable[dict[str, Any]]) -> None:
 
 @torch.inference_mode()
 def head_inputs(model, batches: Iterable[dict[str, Any]]) -> np.ndarray:
-    """What the head reads of each image: (images, features)."""
+    """The inputs of the head (N, D), from one pass of the encoder over the images."""
     seen: list[np.ndarray] = []
     hook = head_of(model).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].float().cpu().numpy()))
     model.eval()
@@ -57,35 +118,30 @@ def head_inputs(model, batches: Iterable[dict[str, Any]]) -> np.ndarray:
 
 
 def fit_head(
-    model, inputs: np.ndarray, labels: np.ndarray, held_out_inputs: np.ndarray, held_out_labels: np.ndarray
-) -> dict[float, float]:
-    """Set the head's weights by the images; the strength is the one with the least loss on held-out images.
+    model, features: np.ndarray, labels: np.ndarray, held_out_features: np.ndarray, held_out_labels: np.ndarray
+) -> LogisticRegression:
+    """Set the head of a model to a linear probe of standardized features.
 
-    Features are scaled to a deviation of 1 first, which the weights then take over. `labels` are ids, (images,).
-    Returns the held-out loss of each strength.
+    Args:
+        model: An image classifier.
+        features: Inputs of the head, (N, D).
+        labels: Ids of labels, (N,).
+        held_out_features: (M, D), by which the regularization is chosen among `STRENGTHS`.
+        held_out_labels: (M,).
+
+    Returns:
+        The probe of standardized features.
     """
-    with extra("images"):
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.metrics import log_loss
-
-        from toolkit.transfer.few_shot_classifier import weights_and_biases
-
-    mean, deviation = inputs.mean(axis=0), inputs.std(axis=0) + 1e-6
-    scaled, held_out = (inputs - mean) / deviation, (held_out_inputs - mean) / deviation
-    fitted = {c: LogisticRegression(C=c, max_iter=1000).fit(scaled, labels) for c in STRENGTHS}
-    known = np.isin(held_out_labels, labels)
-    losses = {
-        c: float(log_loss(held_out_labels[known], probe.predict_proba(held_out[known]), labels=probe.classes_))
-        for c, probe in fitted.items()
-    }
-    best = fitted[min(losses, key=losses.__getitem__)]
-    coefficients, intercepts = weights_and_biases(best)
-    coefficients = coefficients / deviation
+    mean, deviation = features.mean(axis=0), features.std(axis=0) + 1e-6
+    held_out = (held_out_features - mean) / deviation, held_out_labels
+    probe = fit_linear_probe((features - mean) / deviation, labels, STRENGTHS, held_out)
+    weights, biases = linear_layer(probe)
+    weights = weights / deviation
     head = head_of(model)
     with torch.no_grad():
         head.weight.zero_()
-        head.bias.fill_(-1e4)  # a label without an image
-        classes = torch.from_numpy(best.classes_)
-        head.weight[classes] = torch.from_numpy(coefficients).to(head.weight)
-        head.bias[classes] = torch.from_numpy(intercepts - coefficients @ mean).to(head.bias)
-    return losses
+        head.bias.fill_(-1e4)  # logit of a label without a training image
+        classes = torch.from_numpy(probe.classes_)
+        head.weight[classes] = torch.from_numpy(weights).to(head.weight)
+        head.bias[classes] = torch.from_numpy(biases - weights @ mean).to(head.bias)
+    return probe

@@ -1,6 +1,6 @@
-"""How well an encoder's word vectors agree with people: word similarity and analogies.
+"""Intrinsic evaluation of word vectors: word similarity and analogies.
 
-gensim installs the word sets and computes their figures: WordSim-353 of Finkelstein et al. (2002),
+gensim installs the data sets and computes their figures: WordSim-353 of Finkelstein et al. (2002),
 https://doi.org/10.1145/503104.503110, SimLex-999 of Hill, Reichart & Korhonen (2015), https://aclanthology.org/J15-4004,
 and the analogies of Mikolov, Chen, Corrado & Dean (2013), https://arxiv.org/abs/1301.3781.
 """
@@ -24,17 +24,24 @@ from toolkit.training.distributed import make_accelerator
 from toolkit.transfer.encoders import load_encoder
 
 WORD_SETS = {"wordsim353": "wordsim353.tsv", "simlex999": "simlex999.txt", "analogies": "questions-words.txt"}
-WORDS_OF_A_BATCH = 256
-FEWEST_PAIRS = 10  # with fewer pairs a correlation says nothing
+WORDS_PER_BATCH = 256
+MIN_PAIRS = 10  # with fewer pairs a correlation means nothing
 TOP_LAYER = -1
 
 
 def score_words(folder: str, name: str, output_file: Path, layer: int | None = None) -> dict[str, Any]:
-    """What gensim says of an encoder's word vectors on the set `name`, one of `WORD_SETS`.
+    """Evaluate the word vectors of an encoder and write the record to `output_file`.
 
-    The record is also written to `output_file`. As in gensim upper and lower case are the same: of the spellings of a
-    word the vocabulary's first one counts. Raises `InputError` where the encoder knows too few of the words, or has no
-    such `layer`.
+    As in gensim, case is ignored: of the spellings of a word the first one in the vocabulary counts.
+
+    Args:
+        folder: Folder or Hub id of the encoder.
+        name: Data set, one of `WORD_SETS`.
+        output_file: Where the record is written to.
+        layer: Layer that gives the vectors (default: the top).
+
+    Raises:
+        InputError: The encoder knows too few of the words, or has no such layer.
     """
     from gensim.test.utils import datapath
 
@@ -69,10 +76,10 @@ def score_words(folder: str, name: str, output_file: Path, layer: int | None = N
 
 
 def whole_words(folder: str, tokenizer) -> list[str]:
-    """The words that the encoder's vocabulary has whole, in its order, usually the most frequent first.
+    """The whole words in the vocabulary, in its order, usually the most frequent first.
 
-    Of an ELMo those that it predicts, none where its folder lacks them; of others the entries that the tokenizer takes
-    for just that entry when it is given one alone. A fastText has the letters of one byte before its words.
+    For ELMo these are the words that it predicts (none if its folder lacks them). For other encoders they are the
+    vocabulary entries that the tokenizer does not split.
     """
     if is_byte_level(tokenizer):
         if not (local_copy(folder) / OUTPUT_WORDS).is_dir():
@@ -86,19 +93,29 @@ def whole_words(folder: str, tokenizer) -> list[str]:
 
 @torch.no_grad()
 def word_vectors(model, tokenizer, words: list[str], layer: int = TOP_LAYER):
-    """gensim `KeyedVectors` of `words`: the mean of a layer's states over the pieces of a word encoded alone.
+    """The vectors of words: the mean hidden state of a layer over the tokens of a word encoded alone.
 
-    `layer` counts from the embeddings, 0, or an ELMo's characters; negative ones from the top. Special tokens do not
-    count as pieces, and a word of which nothing else is left, such as one that word2vec lacks, is left out. The top
-    layer is the default, since no other is clearly better: those of all-MiniLM-L6-v2 reach 0.72 to 0.75 on WordSim-353
-    (top 0.75) and 0.47 to 0.50 on SimLex-999 (top 0.50). Raises `InputError` where there is no such layer.
+    The top layer is the default, since no other is clearly better: those of all-MiniLM-L6-v2 reach 0.72 to 0.75 on
+    WordSim-353 (top 0.75) and 0.47 to 0.50 on SimLex-999 (top 0.50).
+
+    Args:
+        model: The encoder, in evaluation mode.
+        tokenizer: Its tokenizer.
+        words: The words; those that have only special tokens, such as words that word2vec lacks, are left out.
+        layer: 0 for the embeddings (ELMo: characters); negative numbers count from the top.
+
+    Returns:
+        gensim `KeyedVectors`.
+
+    Raises:
+        InputError: There is no such layer.
     """
     from gensim.models import KeyedVectors
 
     special = torch.tensor(tokenizer.all_special_ids, device=model.device)
     known, vectors = [], []
-    for start in range(0, len(words), WORDS_OF_A_BATCH):
-        part = words[start : start + WORDS_OF_A_BATCH]
+    for start in range(0, len(words), WORDS_PER_BATCH):
+        part = words[start : start + WORDS_PER_BATCH]
         inputs = tokenizer(part, padding=True, return_tensors="pt").to(model.device)
         layers = model(**inputs, output_hidden_states=True).hidden_states
         if not -len(layers) <= layer < len(layers):
@@ -114,13 +131,13 @@ def word_vectors(model, tokenizer, words: list[str], layer: int = TOP_LAYER):
 
 
 def similarity(vectors, path: str) -> dict[str, Interval]:
-    """Spearman's rank correlation of cosines with what people said, and the share of pairs with both words known."""
+    """Spearman's rank correlation of cosines with human ratings, and the fraction of pairs with both words known."""
     from scipy.stats import spearmanr
 
     keys = {key.upper(): key for key in reversed(vectors.index_to_key)}
     pairs = [(keys.get(a.upper()), keys.get(b.upper()), float(score)) for _, (a, b, score) in _read_set(path)]
     known = [(vectors.similarity(a, b), score) for a, b, score in pairs if a and b]
-    if len(known) < FEWEST_PAIRS:
+    if len(known) < MIN_PAIRS:
         raise InputError(f"{Path(path).name}: the encoder knows {len(known)} of {len(pairs)} pairs of words, too few")
     cosines, scores = np.array(known).T
     spearman = bootstrap_statistic(lambda draw: spearmanr(scores[draw], cosines[draw])[0], len(known)).interval()
@@ -131,10 +148,10 @@ def similarity(vectors, path: str) -> dict[str, Interval]:
 
 
 def analogies(vectors, path: str) -> dict[str, Interval]:
-    """Share of right answers to "a is to b as c is to …", and the share of questions that have all words known.
+    """Accuracy on "a is to b as c is to …", and the fraction of questions with all words known, which are answered.
 
-    Only those are answered. Questions of one `a` and `b` depend on one another: the bootstrap draws them together. A
-    kind of analogies without any answer has no figure.
+    The bootstrap resamples questions that share `a` and `b` together. A kind of analogies without any answered
+    question has no figure.
     """
     questions = Counter((section, a.upper(), b.upper()) for section, (a, b, _, _) in _read_set(path))
     sections = vectors.evaluate_word_analogies(path)[1][:-1]  # the last one is their sum
@@ -159,7 +176,7 @@ def analogies(vectors, path: str) -> dict[str, Interval]:
 
 
 def _read_set(path: str) -> Iterator[tuple[str, list[str]]]:
-    """The fields of each line of a set of words, and the name of the section that it stands in."""
+    """The section and the fields of each line of a data set."""
     section = ""
     for line in Path(path).read_text(encoding="utf-8").splitlines():
         if line.startswith(":"):

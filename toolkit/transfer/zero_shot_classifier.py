@@ -1,18 +1,18 @@
-"""Classify by the names or descriptions of classes, of which some may have labelled examples too.
+"""Zero-shot classification: classes that are known by their names or descriptions; some may have examples too.
 
-A text belongs to the class whose description lies nearest in the encoder's space: Chang, Ratinov, Roth & Srikumar
-(2008), "Importance of semantic representation: dataless classification", https://aaai.org/Papers/AAAI/2008/AAAI08-132.pdf.
-Unlabelled texts then move the classes to where such texts are: Song & Roth (2014), "On dataless hierarchical text
-classification", https://ojs.aaai.org/index.php/AAAI/article/view/8938. Images are mapped to the space of the
-descriptions: Socher, Ganjoo, Manning & Ng (2013), "Zero-shot learning through cross-modal transfer",
-https://arxiv.org/abs/1301.3666. So that classes with examples do not swallow the others, their scores are lowered:
-Chao, Changpinyo, Gong & Sha (2016), "An empirical study and analysis of generalized zero-shot learning",
-https://arxiv.org/abs/1605.04253.
+A text belongs to the class with the nearest description: Chang, Ratinov, Roth & Srikumar (2008), "Importance of
+semantic representation: dataless classification", https://aaai.org/Papers/AAAI/2008/AAAI08-132.pdf. Bootstrapping on
+unlabelled texts: Song & Roth (2014), "On dataless hierarchical text classification",
+https://ojs.aaai.org/index.php/AAAI/article/view/8938. Images are mapped to the space of the descriptions: Socher,
+Ganjoo, Manning & Ng (2013), "Zero-shot learning through cross-modal transfer", https://arxiv.org/abs/1301.3666.
+Calibrated stacking lowers the logits of classes with examples: Chao, Changpinyo, Gong & Sha (2016), "An empirical
+study and analysis of generalized zero-shot learning", https://arxiv.org/abs/1605.04253.
 
 Shape legend: N items, C classes, D features, S examples.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from toolkit.errors import InputError
 from toolkit.modalities import MODALITIES
+from toolkit.transfer.encoders import load_encoder
 from toolkit.transfer.features import Featurizer, load_featurizer
 from toolkit.transfer.few_shot_classifier import FewShotClassifier
 
@@ -31,36 +32,31 @@ NUM_TRIALS = 5
 PENALTIES = np.linspace(-5, 10, 151)  # of logits
 
 
+@dataclass(eq=False, repr=False)
 class ZeroShotClassifier(ClassifierMixin, BaseEstimator):
-    """A classifier of texts, or of images where `label_encoder` reads the descriptions.
+    """Assigns each item to the class with the nearest description.
 
     Args:
-        encoder: a folder or Hub id.
-        label_encoder: of texts, a folder or Hub id; needed where `encoder` is of images, and then some classes need
-            examples, from which the map to the descriptions is learned.
-        rounds: how often unlabelled items move the classes.
-        alpha: how strongly the map from images to descriptions is held back.
-        random_state: the seed of the trials that choose the penalty.
+        encoder: Folder or Hub id of the encoder of the items.
+        label_encoder: Folder or Hub id of an encoder of texts for the descriptions (default: `encoder`). Ridge
+            regression, which needs examples of some classes, maps features of items to its space.
+        rounds: Rounds of bootstrapping, in which unlabelled items become examples of the class predicted for them.
+        alpha: Regularization strength of the ridge regression.
+        random_state: Seed of the trials that choose the penalty.
+        batch_size: Items per batch of the encoder.
 
-    After `fit`: `classes_` (C,), `is_seen_` (C,), true for classes with examples, and `penalty_`, by which their
-    logits are lowered.
+    Attributes:
+        classes_: The classes in sorted order, (C,).
+        is_seen_: Whether a class has examples, (C,).
+        penalty_: What is subtracted from the logits of classes with examples.
     """
 
-    def __init__(
-        self,
-        encoder: str,
-        label_encoder: str | None = None,
-        rounds: int = 0,
-        alpha: float = 1.0,
-        random_state: int = 0,
-        batch_size: int = 64,
-    ):
-        self.encoder = encoder
-        self.label_encoder = label_encoder
-        self.rounds = rounds
-        self.alpha = alpha
-        self.random_state = random_state
-        self.batch_size = batch_size
+    encoder: str
+    label_encoder: str | None = None
+    rounds: int = 0
+    alpha: float = 1.0
+    random_state: int = 0
+    batch_size: int = 64
 
     def fit(
         self,
@@ -69,8 +65,17 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):
         y: Sequence[str] = (),
         unlabelled: Sequence[Any] | None = None,
     ) -> "ZeroShotClassifier":
-        """`descriptions` has a text for each class; `X` (S,) are labelled examples of some of them, `y` (S,) their
-        classes. Features are centred on the `unlabelled` items, or else on what there is. Raises `InputError`."""
+        """Fit to descriptions, and to examples of some classes.
+
+        Args:
+            descriptions: A text for each class.
+            X: Labelled examples, (S,).
+            y: Their classes, (S,).
+            unlabelled: Further items, for centering and bootstrapping.
+
+        Raises:
+            InputError: There are too few classes or examples, or an encoder cannot be loaded.
+        """
         self._featurizer = load_featurizer(self.encoder, self.batch_size)
         self.fit_features(
             list(descriptions),
@@ -87,10 +92,20 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):
         described: np.ndarray,
         features: np.ndarray | None = None,
         y: Sequence[str] = (),
-        usual: np.ndarray | None = None,
+        unlabelled: np.ndarray | None = None,
     ) -> "ZeroShotClassifier":
-        """The same from features: `described` (C, D) of the classes `names`, `features` (S, D) of the examples,
-        `usual` (N, D) of the unlabelled items."""
+        """Fit like `fit`, to features.
+
+        Args:
+            names: The classes, (C,).
+            described: Features of their descriptions, (C, D).
+            features: Features of the examples, (S, D).
+            y: Their classes, (S,).
+            unlabelled: Features of unlabelled items, (N, D).
+
+        Raises:
+            InputError: There are too few classes or examples.
+        """
         if len(set(names)) < len(names):
             raise InputError(f"{len(names)} classes of {len(set(names))} names, expected one name each")
         if len(names) < 2:
@@ -102,35 +117,35 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):
         features = described[:0] if features is None else features
         ids = np.searchsorted(self.classes_, y) if len(y) else np.zeros(0, dtype=int)
         self.is_seen_ = np.isin(np.arange(len(names)), ids)
-        self.penalty_ = self._choose_penalty(features, ids, usual)
-        self._learn(features, ids, usual)
+        self.penalty_ = self._choose_penalty(features, ids, unlabelled)
+        self._learn(features, ids, unlabelled)
         for _ in range(self.rounds):
-            if usual is None:
+            if unlabelled is None:
                 raise InputError("rounds: need unlabelled items")
-            given = self.logits_of(usual).argmax(axis=1)
-            self._learn(np.concatenate([features, usual]), np.concatenate([ids, given]), usual)
+            predicted = self.logits_of(unlabelled).argmax(axis=1)
+            self._learn(np.concatenate([features, unlabelled]), np.concatenate([ids, predicted]), unlabelled)
         return self
 
     def predict(self, X) -> np.ndarray:
-        """(N,): the class of each item."""
+        """Predict the class of each item, (N,)."""
         return self.classes_[self.logits(X).argmax(axis=1)]
 
     def predict_proba(self, X) -> np.ndarray:
-        """(N, C), in the order of `classes_`; each row sums to 1."""
+        """Probabilities (N, C) in the order of `classes_`."""
         return softmax(self.logits(X), axis=1)
 
     def logits(self, X) -> np.ndarray:
-        """(N, C): ten times the cosine, less the penalty of classes with examples."""
+        """Logits (N, C): ten times the cosine, minus the penalty of classes with examples."""
         check_is_fitted(self)
         return self.logits_of(self._featurizer([X] if isinstance(X, str) else X))
 
     def logits_of(self, features: np.ndarray) -> np.ndarray:
-        """(N, C), of features (N, D)."""
+        """Logits (N, C) of features (N, D)."""
         mapped = features if self._map is None else self._map.predict(features)
-        return self._nearness.logits(mapped) - self.penalty_ * self.is_seen_
+        return self._prototypes.logits(mapped) - self.penalty_ * self.is_seen_
 
-    def _learn(self, features: np.ndarray, ids: np.ndarray, usual: np.ndarray | None) -> None:
-        """From the descriptions and from features (S, D) of classes `ids` (S,)."""
+    def _learn(self, features: np.ndarray, ids: np.ndarray, unlabelled: np.ndarray | None) -> None:
+        """Compute prototypes from the descriptions and from features (S, D) of examples of the classes `ids` (S,)."""
         points, of_points = self._described, np.arange(len(self.classes_))
         if self.label_encoder is None:
             self._map = None
@@ -140,12 +155,14 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):
                 raise InputError(
                     "descriptions of images are learned from examples: expected those of two classes or more"
                 )
-            self._map, usual = Ridge(alpha=self.alpha).fit(features, self._described[ids]), None
-        self._nearness = FewShotClassifier().fit(points, self.classes_[of_points], usual)
+            self._map, unlabelled = Ridge(alpha=self.alpha).fit(features, self._described[ids]), None
+        self._prototypes = FewShotClassifier().fit(points, self.classes_[of_points], unlabelled)
 
-    def _choose_penalty(self, features: np.ndarray, ids: np.ndarray, usual: np.ndarray | None) -> float:
-        """The one that is best for the harmonic mean of the accuracies of seen and unseen classes, where half of the
-        classes with examples are taken for unseen, and of the others half of the examples are learned from."""
+    def _choose_penalty(self, features: np.ndarray, ids: np.ndarray, unlabelled: np.ndarray | None) -> float:
+        """The penalty with the best harmonic mean of the accuracies on seen and unseen classes.
+
+        In each trial half of the seen classes count as unseen; half of the examples of the others are held out.
+        """
         seen = np.flatnonzero(self.is_seen_)
         if self.is_seen_.all() or len(seen) < 4 or np.bincount(ids)[seen].min() < 2:
             return 0.0
@@ -154,29 +171,43 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):
         for _ in range(NUM_TRIALS):
             known = rng.permutation(seen)[: len(seen) // 2]
             of_known = np.isin(ids, known)
-            learned = of_known.copy()
+            is_trained = of_known.copy()
             for label in known:
                 places = rng.permutation(np.flatnonzero(ids == label))
-                learned[places[: len(places) // 2]] = False
-            self._learn(features[learned], ids[learned], usual)
+                is_trained[places[: len(places) // 2]] = False
+            self._learn(features[is_trained], ids[is_trained], unlabelled)
             self.penalty_ = 0.0
-            logits = self.logits_of(features[~learned])[:, seen]
-            rates.append(_rates(logits, np.isin(seen, known), ids[~learned][:, None] == seen, of_known[~learned]))
+            held_out = ~is_trained
+            logits = self.logits_of(features[held_out])[:, seen]
+            is_right = ids[held_out][:, None] == seen
+            rates.append(_accuracies(logits, np.isin(seen, known), is_right, of_known[held_out]))
         means = hmean(np.mean(rates, axis=0) + 1e-9, axis=1)
         return float(np.median(PENALTIES[means >= means.max() - 1e-9]))
 
 
 def encoder_of_descriptions(featurizer: Featurizer, label_encoder: str | None) -> Featurizer:
-    """That of the items, or another one. Raises `InputError` where it reads images."""
+    """The encoder of the descriptions: `label_encoder`, or the one of the items.
+
+    Raises:
+        InputError: It cannot be loaded, or does not read texts.
+    """
     found = featurizer if label_encoder is None else load_featurizer(label_encoder, featurizer.batch_size)
-    if found.modality.name != "text":
-        raise InputError(f"{found.name}: reads images; an encoder of texts has to read the descriptions")
+    if not found.modality.items_are_texts:
+        raise InputError(
+            f"{found.name}: reads {found.modality.name}s; an encoder of texts has to read the descriptions"
+        )
     return found
 
 
-def _rates(logits: np.ndarray, is_known: np.ndarray, is_right: np.ndarray, of_known: np.ndarray) -> np.ndarray:
-    """(penalties, 2): how many of the items of known and of other classes are right. `logits` and `is_right` (N, C),
-    `is_known` (C,), `of_known` (N,)."""
+def _accuracies(logits: np.ndarray, is_known: np.ndarray, is_right: np.ndarray, of_known: np.ndarray) -> np.ndarray:
+    """Accuracies on items of known and of other classes with each penalty, (penalties, 2).
+
+    Args:
+        logits: (N, C).
+        is_known: Whether a class is known, (C,).
+        is_right: Whether a class is the right one, (N, C).
+        of_known: Whether an item belongs to a known class, (N,).
+    """
     found = []
     for penalty in PENALTIES:
         predicted = (logits - penalty * is_known).argmax(axis=1)
@@ -185,25 +216,26 @@ def _rates(logits: np.ndarray, is_known: np.ndarray, is_right: np.ndarray, of_kn
     return np.array(found)
 
 
+@dataclass(eq=False, repr=False)
 class EntailmentClassifier(ClassifierMixin, BaseEstimator):
-    """The class whose hypothesis follows most surely from the text, by a model of natural language inference.
+    """Assigns each text to the class whose hypothesis it entails with the highest probability.
 
-    Yin, Hay & Roth (2019), "Benchmarking zero-shot text classification", https://arxiv.org/abs/1909.00161. `model` is
-    a folder or Hub id of a classifier of pairs with a label `entailment`, `hypothesis` a sentence with braces where a
-    description goes.
+    Yin, Hay & Roth (2019), "Benchmarking zero-shot text classification", https://arxiv.org/abs/1909.00161.
+
+    Args:
+        model: Folder or Hub id of a model of natural language inference, with a label `entailment`.
+        hypothesis: A sentence with braces in place of the description.
+        batch_size: Pairs per batch.
     """
 
-    def __init__(self, model: str, hypothesis: str = "This example is about {}.", batch_size: int = 64):
-        self.model = model
-        self.hypothesis = hypothesis
-        self.batch_size = batch_size
+    model: str
+    hypothesis: str = "This example is about {}."
+    batch_size: int = 64
 
     def fit(self, descriptions: Mapping[str, str]) -> "EntailmentClassifier":
-        """Only remembers them. Raises `InputError` where the model knows no entailment."""
+        """Load the model and store the descriptions. Raises `InputError` if the model has no label `entailment`."""
         from transformers import pipeline
         from transformers.pipelines import ZeroShotClassificationPipeline
-
-        from toolkit.transfer.encoders import load_encoder
 
         if "{}" not in self.hypothesis:
             raise InputError(f"hypothesis {self.hypothesis!r}: expected {{}} where the description goes")
@@ -221,15 +253,15 @@ class EntailmentClassifier(ClassifierMixin, BaseEstimator):
 
     @property
     def num_parameters(self) -> int:
-        """Of the model."""
+        """Number of parameters of the model."""
         return self._pipeline.model.num_parameters()
 
     def predict(self, X: Sequence[str]) -> np.ndarray:
-        """(N,): the class of each text."""
+        """Predict the class of each text, (N,)."""
         return self.classes_[self.predict_proba(X).argmax(axis=1)]
 
     def predict_proba(self, X: Sequence[str]) -> np.ndarray:
-        """(N, C), in the order of `classes_`; each row sums to 1."""
+        """Probabilities (N, C) in the order of `classes_`."""
         check_is_fitted(self)
         found = self._pipeline(
             list(X), candidate_labels=self._texts, hypothesis_template=self.hypothesis, batch_size=self.batch_size

@@ -1,7 +1,7 @@
-"""A few-shot classifier as a model: an encoder, and how its features are compared with those of labelled examples.
+"""A few-shot classifier as a `PreTrainedModel`: an encoder, and labelled points that its features are compared with.
 
-Features are the mean of the encoder's last states over tokens or space. Prototypes: Snell, Swersky & Zemel (2017),
-https://arxiv.org/abs/1703.05175. `toolkit.transfer.few_shot_classifier` learns and writes it.
+`toolkit.transfer.few_shot_classifier` fits and saves it. Features are the mean of the encoder's last hidden states
+over tokens or spatial positions.
 
 Shape legend: B batch, T tokens, D features, P points, C classes.
 """
@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention, SequenceClassifierOutput
 
+from .class_logits import center_and_normalize, class_logits
 from .elmo import ElmoConfig, ElmoModel
 from .fasttext import FastTextConfig, FastTextModel
 from .heads import new_encoder, pooled, take_over
@@ -23,7 +23,7 @@ from .pooling import OWN as OF_POOLING
 from .pooling import PooledConfig, PooledModel
 from .word2vec import Word2VecConfig, Word2VecModel
 
-OWN = (  # a copy of this file finds them beside it
+OWN = (  # a copy of this file on a Hub finds them beside it
     *OF_POOLING,
     (ElmoConfig, ElmoModel),
     (FastTextConfig, FastTextModel),
@@ -34,15 +34,24 @@ OWN = (  # a copy of this file finds them beside it
 
 
 class FewShotConfig(PreTrainedConfig):
-    """`encoder` is the configuration of the encoder, as a dictionary; of one that reads texts, `num_tokens` is the
-    number of entries of its tokenizer. `metric` is cosine, euclidean, sqeuclidean or linear."""
+    """Configuration of a few-shot classifier.
+
+    Args:
+        encoder: Configuration of the encoder, as a dictionary.
+        hidden_size: Number of features.
+        metric: `cosine`, `euclidean`, `sqeuclidean` or `linear`.
+        normalize: Whether centered features are scaled to unit length.
+        scale: Factor of cosines.
+        num_points: Number of labelled points.
+        num_tokens: Vocabulary size of the tokenizer; None for images.
+    """
 
     model_type = "toolkit-few-shot"
 
     encoder: dict[str, Any] | None = None
     hidden_size: int | None = None
     metric: str = "cosine"
-    normalise: bool = True
+    normalize: bool = True
     scale: float = 10.0
     num_points: int | None = None
     num_tokens: int | None = None
@@ -53,7 +62,7 @@ class FewShotConfig(PreTrainedConfig):
 
 
 class FewShotPreTrainedModel(PreTrainedModel):
-    """The logit of a class is the largest of those of its points, which of a linear layer are the rows."""
+    """An encoder with points; `class_logits` says how features are compared with them."""
 
     config_class = FewShotConfig
     base_model_prefix = "encoder"
@@ -66,27 +75,18 @@ class FewShotPreTrainedModel(PreTrainedModel):
         self.encoder = encoder or new_encoder(config.encoder, OWN)
         self.mean = nn.Parameter(torch.zeros(config.hidden_size))
         self.points = nn.Parameter(torch.zeros(config.num_points, config.hidden_size))
-        self.biases = nn.Parameter(torch.zeros(config.num_points))  # of distances zero
+        self.biases = nn.Parameter(torch.zeros(config.num_points))  # zero unless the metric is `linear`
         self.register_buffer("classes", torch.arange(config.num_points) % self.num_labels)
-        if config.num_tokens is not None:  # how much each counts in the mean, and whether it continues a word
+        if config.num_tokens is not None:  # the weight of each token in the mean, and whether it continues a word
             self.register_buffer("token_weights", torch.ones(config.num_tokens))
             self.register_buffer("continues", torch.zeros(config.num_tokens, dtype=torch.bool))
         self.post_init()
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
         """(B, D) -> (B, C)"""
-        placed = features - self.mean
-        if self.config.normalise:
-            placed = F.normalize(placed)
-        if self.config.metric == "linear":
-            alike = placed @ self.points.T
-        elif self.config.metric == "cosine":
-            alike = self.config.scale * F.normalize(placed) @ F.normalize(self.points).T
-        else:
-            distances = torch.cdist(placed, self.points, compute_mode="donot_use_mm_for_euclid_dist")
-            alike = -distances if self.config.metric == "euclidean" else -distances.square()
-        nothing = alike.new_full((len(alike), self.num_labels), float("-inf"))
-        return nothing.scatter_reduce(1, self.classes.expand(alike.shape), alike + self.biases, "amax")
+        features = center_and_normalize(features, self.mean, self.config.normalize)
+        compared = self.points, self.classes, self.num_labels, self.config.metric, self.config.scale, self.biases
+        return class_logits(features, *compared)
 
 
 class FewShotForSequenceClassification(FewShotPreTrainedModel):

@@ -31,9 +31,15 @@ def test_the_loss_is_that_of_all_pairs_by_hand():
 
 
 class Counted:
-    """In the place of a featuriser: keeps which rows it was given."""
+    """Stands in for a featurizer and its modality: a batch holds the numbers of its rows."""
 
-    def collate(self, rows):
+    processor = None
+
+    @property
+    def modality(self):
+        return self
+
+    def collate(self, rows, processor):
         return {"input_ids": torch.tensor([row["number"] for row in rows])}
 
 
@@ -71,7 +77,7 @@ def test_classes_move_apart_and_the_same_seed_repeats(encoders, genres, family, 
 
     def nearness(classifier) -> float:
         """How much more alike examples of one class are than others, before they are centred."""
-        features = classifier._featuriser(texts)
+        features = classifier._featurizer(texts)
         features /= np.linalg.norm(features, axis=1, keepdims=True)
         cosines, alike = features @ features.T, labels[:, None] == labels
         return cosines[alike].mean() - cosines[~alike].mean()

@@ -1,0 +1,173 @@
+"""What few-shot and zero-shot classification share: labelled examples, their flags, descriptions and records."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from toolkit.data.columns import LabelColumn
+from toolkit.errors import InputError, check_not_negative
+from toolkit.modalities import MODALITIES, Modality
+from toolkit.runs.arguments import Arguments, to_flags
+from toolkit.runs.output import OutputArguments
+from toolkit.runs.results import PREDICTIONS_FILE, RESULTS_FILE, Stopwatch, write_results
+
+# Which columns of a table hold what, for every modality.
+ExampleColumns: Any = dataclass(kw_only=True)(
+    type("ExampleColumns", (LabelColumn, *(each.columns for each in MODALITIES.values())), {"__doc__": "columns"})
+)
+
+
+@dataclass(kw_only=True)
+class ExamplesArguments(Arguments):
+    """data"""
+
+    encoder: str
+    """A checkpoint folder or a Hub id."""
+    data: str
+    """Labelled data: a file, a folder with one file per split or one folder per class, a Hub id, or 'sample'."""
+    split: str | None = None
+    """Split of a folder or Hub data set (default: test to evaluate, train to learn from)."""
+    unlabelled: str | None = None
+    """Unlabelled data, on whose mean features are centered (default: the labelled examples)."""
+    seed: int = 0
+    """Seed of the choice of examples, and of fine-tuning."""
+
+    def check(self) -> None:
+        check_not_negative(self, "seed")
+
+
+@dataclass(kw_only=True)
+class OptionalExamples(ExamplesArguments):
+    data: str | None = None  # type: ignore[assignment]
+    """Labelled data to learn from on the spot; then --encoder is an encoder and no classifier of fewshot fit."""
+
+
+@dataclass(kw_only=True)
+class InputArguments(Arguments):
+    """input and output"""
+
+    inputs: list[str] = field(default_factory=list)
+    """Texts, or files of texts or images, or folders of images; without any, texts from standard input, one a line."""
+    output_format: Literal["tsv", "jsonl"] = "tsv"
+    """tsv: label, probability and item; jsonl: one item per line, with the probability of every label."""
+
+
+@dataclass(kw_only=True)
+class OptionalOutput(OutputArguments):
+    output_dir: str | None = None  # type: ignore[assignment]
+    """Folder for results.json and predictions.jsonl (default: results are only printed)."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Labelled examples: rows of a modality with `label`, and `group` if episodes stay within a group."""
+
+    modality: Modality
+    rows: Any
+
+    @cached_property
+    def items(self) -> list[Any]:
+        return self.rows[self.modality.name][:]
+
+    @cached_property
+    def labels(self) -> list[str]:
+        return self.rows["label"][:]
+
+    @property
+    def groups(self) -> list[str] | None:
+        return self.rows["group"][:] if "group" in self.rows.column_names else None
+
+    def with_labels(self, labels: Iterable[str]) -> "Examples":
+        """The examples of these labels."""
+        kept = set(labels)
+        return Examples(self.modality, self.rows.select([i for i, label in enumerate(self.labels) if label in kept]))
+
+    def choose(self, shots: int | None, seed: int) -> "Examples":
+        """`shots` examples per label, or all examples. Raises `InputError` if a label has fewer."""
+        from toolkit.data.rows import take_subset
+
+        if shots is None:
+            return self
+        label, count = min(Counter(self.labels).items(), key=lambda pair: pair[1])
+        if count < shots:
+            raise InputError(f"--shots {shots}: the label {label} has {count} examples only")
+        return Examples(self.modality, take_subset(self.rows, shots, seed, self.labels))
+
+    def lines(self, predicted: Sequence[list[str]]) -> list[dict[str, Any]]:
+        """Lines of `predictions.jsonl`: each item, its label, and the prediction of each run."""
+        return [
+            {**self.modality.describe(row), "label": row["label"], "predicted": list(of_item)}
+            for row, of_item in zip(self.rows, zip(*predicted, strict=True), strict=True)
+        ]
+
+
+def load_examples(
+    modality: Modality, source: str, split: str | None, columns: Any, within: str | None = None
+) -> Examples:
+    """Labelled examples of a source. Raises `InputError`."""
+    return Examples(modality, modality.load_labelled(source, split, columns, columns.label_column, within))
+
+
+def load_unlabelled(modality: Modality, source: str | None, columns: Any) -> list[Any] | None:
+    """Unlabelled items; None if no source is named."""
+    return None if source is None else modality.load_unlabelled(source, None, columns)[modality.name][:]
+
+
+def find_split(named: str | None, default: str, modality: Modality, source: str) -> str | None:
+    """The split that the user names, or the default one if the source has it."""
+    return named or (default if default in modality.splits(source) else None)
+
+
+def describe_labels(names: Sequence[str], table: str | None) -> dict[str, str]:
+    """A text for each label: from a table, or the label itself with underscores read as spaces.
+
+    Args:
+        names: The labels; without any, all labels of the table.
+        table: A table with the columns label and description.
+
+    Raises:
+        InputError: The table lacks a label, or two labels have the same description.
+    """
+    from toolkit.data.sources import TABLE_BUILDERS, find_files, full_column, load_table
+
+    if table is None:
+        return {name: name.replace("_", " ") for name in names}
+    rows = load_table(table, find_files(table, set(TABLE_BUILDERS), None), None)
+    if missing := {"label", "description"} - set(rows.column_names):
+        raise InputError(f"{table}: has no column {min(missing)}, but {', '.join(rows.column_names)}")
+    labels, texts = (full_column(table, rows, name) for name in ("label", "description"))
+    of_label = dict(zip(map(str, labels), texts, strict=True))
+    for name in names or of_label:
+        if name not in of_label:
+            raise InputError(f"{table}: has no description of the label {name}")
+    if len(set(of_label.values())) < len(of_label):
+        raise InputError(f"{table}: two labels have the same description")
+    return {name: of_label[name] for name in names or of_label}
+
+
+def write_record(
+    task: str, arguments: Any, stopwatch: Stopwatch, folder: Path | None, lines: Iterable[dict] = (), **fields: Any
+) -> dict[str, Any]:
+    """The record of a run, written with the lines of `predictions.jsonl` to the output folder, if there is one."""
+    record = {
+        "task": task,
+        "dataset": arguments.examples.data,
+        "encoder": arguments.examples.encoder,
+        "seed": arguments.examples.seed,
+        "num_steps": 0,
+        "throughput": fields["n"] / stopwatch.seconds,
+        "throughput_unit": "items/s",
+        "deterministic": True,
+        "arguments": to_flags(arguments),
+        **fields,
+    }
+    if folder is None:
+        return record
+    if lines:
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        (folder / PREDICTIONS_FILE).write_text(text, encoding="utf-8")
+    return write_results(folder / RESULTS_FILE, stopwatch, **record)
