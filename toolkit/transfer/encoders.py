@@ -177,7 +177,7 @@ def _of_encoder(model, names: Iterable[str]) -> list[str]:
         (prefix,) = (f"{name}." for name, module in model.named_modules() if module is head)
         return [name for name in names if not name.startswith(prefix)]
     prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
-    return [name for name in names if name.startswith(prefix) and not any(p in name for p in _POOLERS)]
+    return [name for name in names if name.startswith(prefix) and not any(p in f".{name}" for p in _POOLERS)]
 
 
 def layer_depths(model) -> dict[str, int]:
