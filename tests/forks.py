@@ -17,12 +17,12 @@ LOADED = (
     "evaluate",
     "gensim.models",
     "sklearn.metrics",
-    "tasks.base",
+    "tasks.finetuning",
     "tasks.comparison",
-    "toolkit.transfer.intrinsic",
     "toolkit.models",
     "toolkit.pretraining",
     "toolkit.training.loop",
+    "toolkit.transfer.word_vectors",
 )
 TIMEOUT = 500
 _context = multiprocessing.get_context("forkserver")

@@ -312,7 +312,7 @@ def test_a_signal_to_the_whole_job_still_saves(corpus, encoders, tmp_path):
 
 SLOW_DISK = """
 import sys, time
-from toolkit.training.loop import checkpoints as checkpoint
+from toolkit.training import checkpoints as checkpoint
 from toolkit.cli.dispatch import main
 
 original = checkpoint._sha256

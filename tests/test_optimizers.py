@@ -10,20 +10,20 @@ from test_processes import FSDP2
 
 from toolkit.errors import InputError
 from toolkit.models.bert import BertForMaskedLM
-from toolkit.models.families import PRESETS
-from toolkit.training.loop import Pace, _parameter_groups
-from toolkit.training.optimizers import Muon, MuonWithAdamW, matrices_of_layers
+from toolkit.models.families import presets
+from toolkit.training.loop import _parameter_groups
+from toolkit.training.optimizers import Muon, MuonWithAdamW, ParameterOptions, matrices_of_layers
 
 
 def make_model() -> BertForMaskedLM:
     torch.manual_seed(0)
-    model = BertForMaskedLM(PRESETS["bert-tiny"].config(600))
+    model = BertForMaskedLM(presets()["bert-tiny"].config(600))
     model.set_dropout(0.0)
     return model
 
 
 def optimizer_of(model) -> MuonWithAdamW:
-    groups = _parameter_groups(model, 0.01, lambda name: Pace(), matrices_of_layers(model))
+    groups = _parameter_groups(model, 0.01, lambda name: ParameterOptions(), matrices_of_layers(model))
     return MuonWithAdamW(groups, lr=1e-2)
 
 

@@ -19,21 +19,22 @@ NO_DROPOUT = {
 }
 SLOW = [pytest.param(method, marks=pytest.mark.slow) for method in ("elmo", "electra")]
 SCRIPT = """
-import dataclasses, json, os, sys
-from toolkit.training.loop import batches, evaluation
-from toolkit.models import families as presets
+import json, os, sys
+from toolkit.training import evaluation, loader
+from toolkit.models.families import family_of_preset
 from toolkit.cli.dispatch import main
 
 name, without_dropout, seen_folder = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3]
-old = presets.PRESETS[name]
+presets = family_of_preset(name).presets
+old = presets[name]
 
 def make(vocab_size, *sizes):
     made = old.make(vocab_size, *sizes)
     made.update(without_dropout)
     return made
 
-presets.PRESETS[name] = dataclasses.replace(old, make=make)
-original = batches.collate_pairs
+presets[name] = old._replace(make=make)
+original = loader.collate_pairs
 
 def collate(function, pairs):
     with open(f"{seen_folder}/{os.getpid()}", "a") as file:
@@ -42,7 +43,7 @@ def collate(function, pairs):
                 print(key.epoch, key.index, key.step, file=file)
     return original(function, pairs)
 
-batches.collate_pairs = collate
+loader.collate_pairs = collate
 sys.exit(main(sys.argv[4:]))
 """
 

@@ -1,6 +1,5 @@
 """The training loop: which examples it takes, how it weights them, how it ends, stops and goes on."""
 
-import dataclasses
 import json
 import signal
 import subprocess
@@ -369,10 +368,10 @@ def test_the_flags_of_a_bert_on_the_command_line(corpus, tmp_path):
 
 @pytest.mark.parametrize(("flag", "value"), [("dropout", 1.0), ("mlm_probability", 0.0), ("mlm_probability_end", 1.5)])
 def test_impossible_settings_of_a_bert_are_named(flag, value):
-    from toolkit.pretraining.arguments import BertArguments
+    from toolkit.pretraining import pretrain
 
-    with pytest.raises(InputError, match=f"--{flag} {value}: expected a share"):
-        BertArguments(corpus="sample", output_dir="out", **{flag: value})
+    with pytest.raises(InputError, match=f"--{flag} {value}: expected a fraction"):
+        pretrain("bert", corpus="sample", output_dir="out", **{flag: value})
 
 
 def test_every_pretraining_leaves_a_log(encoders):
@@ -459,9 +458,9 @@ def test_minutes_end_the_run_and_are_recorded(corpus, tmp_path):
 @pytest.mark.parametrize("limit", [{"max_steps": 8}, {"max_minutes": 0.05}])
 def test_draws_know_how_far_the_run_is(limit, workers, corpus, tmp_path, monkeypatch):
     """By steps exactly, also for batches that workers prepare ahead; by minutes as far as the clock has come."""
-    from toolkit.pretraining import masked_lm, pretrain
+    from toolkit.pretraining import bert, pretrain
 
-    original = masked_lm.MaskTokens.__call__
+    original = bert.MaskTokens.__call__
 
     def collate(self, rows, keys):
         if keys[0].epoch < EVALUATION_EPOCH:
@@ -474,7 +473,7 @@ def test_draws_know_how_far_the_run_is(limit, workers, corpus, tmp_path, monkeyp
                 )
         return original(self, rows, keys)
 
-    monkeypatch.setattr(masked_lm.MaskTokens, "__call__", collate)
+    monkeypatch.setattr(bert.MaskTokens, "__call__", collate)
     flags = {"preset": "bert-tiny", "vocab_size": 500, "max_length": 24, "batch_size": 8, "eval_steps": 10**6}
     pretrain(
         "bert",
@@ -546,7 +545,7 @@ def test_freezing_trains_the_head_alone(task, head, encoders, tmp_path):
 
 def test_a_late_start_leaves_the_encoder_as_it_was_until_then(encoders, tmp_path):
     flags = ["--encoder", encoders["bert"], "--data", "sample", "--output_dir", tmp_path / "out", "--max_steps", "10"]
-    done = run_toolkit("finetune", "pos", *flags, "--probe_ratio", "0.99", "--train_size", "20")
+    done = run_toolkit("finetune", "pos", *flags, "--head_warmup_ratio", "0.99", "--train_size", "20")
     assert done.returncode == 0, done.stderr
     before, after = (load_file(folder / "model.safetensors") for folder in (encoders["bert"], tmp_path / "out"))
     shared = [name for name in after if name in before]
@@ -563,11 +562,14 @@ def test_the_schedule_of_a_late_start_is_the_usual_one_in_what_is_left():
 
 
 def test_lower_layers_learn_slower(encoders):
-    from tasks.base import FinetuneArguments, _pace
-
+    from tasks.finetuning import _parameter_options
+    from tasks.task import FinetuneArguments
+    from toolkit.modalities import MODALITIES
+    from toolkit.runs.arguments import from_flags, with_flags
     from toolkit.transfer.encoders import load_encoder
 
-    arguments = FinetuneArguments(encoder="", data="", output_dir="", bottom_rate=0.25, probe_ratio=0.2)
+    flags = {"encoder": "", "data": "", "output_dir": "", "layerwise_lr_decay": 0.25, "head_warmup_ratio": 0.2}
+    arguments = from_flags(FinetuneArguments, **flags)
     expected = {
         "bert": {
             "classifier.weight": (1.0, 0.0),
@@ -586,22 +588,23 @@ def test_lower_layers_learn_slower(encoders):
         "word2vec": {"window.window.weight": (1.0, 0.0), "word2vec.embeddings.weight": (1.0, 0.2)},
     }
     for family, names in expected.items():
-        model, _ = load_encoder(str(encoders[family]), "AutoModelForTokenClassification", num_labels=3)
-        pace = _pace(model, arguments)
-        assert {name: tuple(pace(name)) for name in names} == names
-        of_scratch = _pace(model, dataclasses.replace(arguments, encoder=f"scratch:{encoders[family]}"))
-        assert {tuple(of_scratch(name)) for name in names} == {(1.0, 0.0)}
+        auto_class = "AutoModelForTokenClassification"
+        model, _ = load_encoder(str(encoders[family]), auto_class, MODALITIES["text"], num_labels=3)
+        options = _parameter_options(model, arguments)
+        assert {name: tuple(options(name)) for name in names} == names
+        options = _parameter_options(model, with_flags(arguments, encoder=f"scratch:{encoders[family]}"))
+        assert {tuple(options(name)) for name in names} == {(1.0, 0.0)}
 
 
 def test_word_dropout_replaces_whole_words_and_only_the_share_asked_for():
-    from tasks.words import NO_WORD, WordDropout, first_pieces
+    from tasks.words import NO_WORD, drop_words, first_tokens
 
     words = [NO_WORD, *(word for word in range(2000) for _ in range(1 + word % 3)), NO_WORD]
     row = {"input_ids": [2, *range(10, 10 + len(words) - 2), 3], "words": words, "labels": list(range(2000))}
-    dropped = WordDropout(0.2, unk_token_id=1, seed=0)(row, SampleKey(0, 0, 7))
-    assert dropped == WordDropout(0.2, 1, 0)(row, SampleKey(3, 0, 7)), "the same in the same epoch"
-    assert dropped != WordDropout(0.2, 1, 0)(row, SampleKey(0, 1, 7)), "another in another"
-    assert len(first_pieces(dropped["words"])) == 2000
+    dropped = drop_words(row, 0.2, 1, SampleKey(0, 0, 7).seed(0))
+    assert dropped == drop_words(row, 0.2, 1, SampleKey(3, 0, 7).seed(0)), "the same in the same epoch"
+    assert dropped != drop_words(row, 0.2, 1, SampleKey(0, 1, 7).seed(0)), "another in another"
+    assert len(first_tokens(dropped["words"])) == 2000
     unknown = [word for piece, word in zip(dropped["input_ids"], dropped["words"], strict=True) if piece == 1]
     assert len(unknown) == len(set(unknown))
     assert 0.17 < len(unknown) / 2000 < 0.23
