@@ -29,7 +29,6 @@ from typing import Any
 
 import torch
 from alternation import KNOWS_BFLOAT16, alternate_processes, in_a_process, peaks, share_of_peak, write
-from toolkit.pretraining.two_way_lm import PredictNeighbours
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -40,7 +39,8 @@ from toolkit.corpora.tokenization import train_tokenizer
 from toolkit.corpora.windows import WordWindows
 from toolkit.data.rows import spread
 from toolkit.models.elmo import ElmoConfig, ElmoForPreTraining
-from toolkit.models.families import get_preset
+from toolkit.pretraining.elmo import PredictBothDirections
+from toolkit.pretraining.text_corpus import find_preset
 from toolkit.runs.results import Stopwatch
 from toolkit.training.arguments import TrainingArguments
 from toolkit.training.distributed import make_accelerator
@@ -99,7 +99,7 @@ class Job:
 
     def __init__(self, corpus, held_out_corpus, steps: int):
         self.tokenizer, self.steps, self.seed = train_tokenizer((), "bytes"), steps, 0
-        self.words = train_tokenizer(corpus.texts(), "word", get_preset("elmo-mini").vocab_size)
+        self.words = train_tokenizer(corpus.texts(), "word", find_preset("elmo-mini").default_size)
         self.rows, held_out = (
             rows_made_of(part, WordWindows(self.tokenizer, self.words, WORDS)).filter(
                 lambda row: len(row["labels"]) == WORDS
@@ -107,12 +107,12 @@ class Job:
             for part in (corpus, held_out_corpus)
         )
         self.held_out = spread(held_out, 2_048)
-        self.config = get_preset("elmo-mini").config(len(self.words))
+        self.config = find_preset("elmo-mini").config(len(self.words))
         self.accelerator = make_accelerator()
 
-    def collate(self, num_negatives: int | None = None) -> PredictNeighbours:
+    def collate(self, num_negatives: int | None = None) -> PredictBothDirections:
         ids = self.tokenizer.pad_token_id, self.words.sep_token_id
-        return PredictNeighbours(*ids, len(self.words), self.seed, num_negatives=num_negatives)
+        return PredictBothDirections(*ids, len(self.words), self.seed, num_negatives=num_negatives)
 
     def ours(self, bf16: bool) -> tuple[ElmoForPreTraining, list[float]]:
         torch.manual_seed(self.seed)

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import torch
 from alternation import alternate, write
-from toolkit.pretraining.masked_lm import MaskTokens
 from torch.utils.data import DataLoader
 
 from toolkit.corpora.corpus import open_corpus
@@ -24,15 +23,16 @@ from toolkit.corpora.prepared import rows_made_of
 from toolkit.corpora.tokenization import train_tokenizer
 from toolkit.corpora.windows import PieceWindows
 from toolkit.models.bert import BertForMaskedLM
-from toolkit.models.families import get_preset
+from toolkit.pretraining.bert import MaskTokens
+from toolkit.pretraining.text_corpus import find_preset
 from toolkit.training.arguments import TrainingArguments
 from toolkit.training.loop import train
 from toolkit.training.sampler import BatchSampler
 
-STEPS, BATCH_SIZE, PRESET = 180, 8, get_preset("bert-mini")
+STEPS, BATCH_SIZE, PRESET = 180, 8, find_preset("bert-mini")
 
 corpus = open_corpus("sample")
-tokenizer = train_tokenizer(corpus.texts(), "wordpiece", PRESET.vocab_size)
+tokenizer = train_tokenizer(corpus.texts(), "wordpiece", PRESET.default_size)
 rows = rows_made_of(corpus, PieceWindows(tokenizer, 128))
 collate = MaskTokens(
     tokenizer.pad_token_id, tokenizer.mask_token_id, tokenizer.all_special_ids, len(tokenizer), seed=0

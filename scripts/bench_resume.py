@@ -20,7 +20,6 @@ from pathlib import Path
 
 import torch
 from alternation import alternate, write
-from toolkit.pretraining.masked_lm import MaskTokens
 from transformers import DataCollatorForLanguageModeling, Trainer
 from transformers import TrainingArguments as TrainerArguments
 
@@ -29,14 +28,15 @@ from toolkit.corpora.prepared import rows_made_of
 from toolkit.corpora.tokenization import train_tokenizer
 from toolkit.corpora.windows import PieceWindows
 from toolkit.models.bert import BertForMaskedLM
-from toolkit.models.families import get_preset
+from toolkit.pretraining.bert import MaskTokens
+from toolkit.pretraining.text_corpus import find_preset
 from toolkit.training.arguments import TrainingArguments
 from toolkit.training.loop import train
 
-BATCH_SIZE, PRESET = 8, get_preset("bert-tiny")
+BATCH_SIZE, PRESET = 8, find_preset("bert-tiny")
 
 corpus = open_corpus("sample")
-tokenizer = train_tokenizer(corpus.texts(), "wordpiece", PRESET.vocab_size)
+tokenizer = train_tokenizer(corpus.texts(), "wordpiece", PRESET.default_size)
 rows = rows_made_of(corpus, PieceWindows(tokenizer, 16))
 steps = round(0.9 * len(rows) / BATCH_SIZE)
 
