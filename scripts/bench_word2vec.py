@@ -68,7 +68,7 @@ def once(method: str, file: str, epochs: int) -> dict[str, float]:
     settings |= {"alpha": flags.learning_rate, "epochs": epochs, "workers": WORKERS, "sg": 1, "seed": 0}
     settings |= {"vector_size": preset.sizes[0], "max_final_vocab": preset.default_size}
     if method == "fasttext":
-        settings |= {"bucket": preset.sizes[1], "min_n": flags.min_n, "max_n": flags.max_n}
+        settings |= {"bucket": preset.sizes[1], "min_n": arguments.ngrams.min_n, "max_n": arguments.ngrams.max_n}
     model = (FastText if method == "fasttext" else Word2Vec)(**settings)
     stopwatch = Stopwatch()
     model.build_vocab(corpus_file=file)
