@@ -45,8 +45,10 @@ from toolkit.runs.results import Stopwatch
 from toolkit.training.arguments import TrainingArguments
 from toolkit.training.distributed import make_accelerator
 from toolkit.training.evaluation import held_out_loss
-from toolkit.training.loop import learning_rate_factor, train
+from toolkit.training.inputs import TrainingData, TrainingOutput
+from toolkit.training.loop import train
 from toolkit.training.sampler import BatchSampler
+from toolkit.training.schedule import learning_rate_factor
 
 BATCH_SIZE, WORDS, NUM_NEGATIVES, RATE, STEPS = 64, 32, 2_048, 3e-3, 12
 
@@ -126,7 +128,8 @@ class Job:
             bf16=bf16,
         )
         with tempfile.TemporaryDirectory() as folder:
-            train(model, self.rows, self.collate(NUM_NEGATIVES), arguments, folder, item="word")
+            data = TrainingData(self.rows, self.collate(NUM_NEGATIVES), item="word")
+            train(model, data, arguments, TrainingOutput(Path(folder)))
             log = (Path(folder) / "train_log.jsonl").read_text().splitlines()
         return model, [json.loads(line)["seconds"] for line in log]
 

@@ -26,6 +26,7 @@ from toolkit.models.bert import BertForMaskedLM
 from toolkit.pretraining.bert import MaskTokens
 from toolkit.pretraining.text_corpus import find_preset
 from toolkit.training.arguments import TrainingArguments
+from toolkit.training.inputs import TrainingData, TrainingOutput
 from toolkit.training.loop import train
 from toolkit.training.sampler import BatchSampler
 
@@ -49,7 +50,7 @@ def ours() -> float:
     arguments = TrainingArguments(max_steps=STEPS, batch_size=BATCH_SIZE, save_steps=STEPS // 3)
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        train(model, rows, collate, arguments, Path(folder), processor=tokenizer)
+        train(model, TrainingData(rows, collate), arguments, TrainingOutput(Path(folder), tokenizer))
         return STEPS / (time.perf_counter() - start)
 
 

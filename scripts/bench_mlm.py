@@ -47,6 +47,7 @@ from toolkit.runs.results import LOG_FILE, Stopwatch
 from toolkit.training.arguments import TrainingArguments
 from toolkit.training.distributed import make_accelerator
 from toolkit.training.evaluation import held_out_loss
+from toolkit.training.inputs import TrainingData, TrainingOutput
 from toolkit.training.loop import train
 
 LAYERS, WIDTH, LENGTH, BATCH_SIZE, STEPS = 4, 256, 128, 32, 10
@@ -131,7 +132,7 @@ def once(way: str, vocab_size: int) -> dict[str, float]:
             )
             model = new_model(vocab_size)
             model.set_dropout(0.0)  # the toolkit's default
-            train(model, rows, collate, arguments, folder)
+            train(model, TrainingData(rows, collate), arguments, TrainingOutput(Path(folder)))
             log = (Path(folder) / "train_log.jsonl").read_text().splitlines()
             times = [json.loads(line)["seconds"] for line in log]
     return {"seconds": (times[-1] - times[1]) / (STEPS - 2), "peak_memory_mb": Stopwatch().peak_memory_mb}

@@ -31,6 +31,7 @@ from toolkit.models.bert import BertForMaskedLM
 from toolkit.pretraining.bert import MaskTokens
 from toolkit.pretraining.text_corpus import find_preset
 from toolkit.training.arguments import TrainingArguments
+from toolkit.training.inputs import TrainingData, TrainingOutput
 from toolkit.training.loop import train
 
 BATCH_SIZE, PRESET = 8, find_preset("bert-tiny")
@@ -53,7 +54,7 @@ def ours(folder: Path, max_steps: int, resume: bool) -> float:
     )
     arguments = TrainingArguments(max_steps=max_steps, batch_size=BATCH_SIZE, save_steps=steps, resume=resume)
     start = time.perf_counter()
-    train(model, rows, collate, arguments, folder, processor=tokenizer)
+    train(model, TrainingData(rows, collate), arguments, TrainingOutput(folder, tokenizer))
     return time.perf_counter() - start
 
 

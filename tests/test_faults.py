@@ -122,7 +122,7 @@ def test_patience_is_counted_on_after_a_kill(corpus, encoders, tmp_path):
 @pytest.mark.parametrize(
     ("task", "flags", "message"),
     [
-        ("pos", ["--freeze"], "other parameters learn"),
+        ("pos", ["--freeze"], "with other trainable parameters"),
         ("elmo", ["--vocab_size", "400"], "holds another network"),
         ("bert", ["--optim", "muon"], "was made with --optim adamw"),
     ],

@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from toolkit.errors import InputError
 from toolkit.training.arguments import TrainingArguments
 from toolkit.training.evaluation import EVALUATION_EPOCH
-from toolkit.training.loop import Budget, learning_rate_factor
 from toolkit.training.sampler import BatchSampler, SampleKey, split_batch
+from toolkit.training.schedule import Budget, learning_rate_factor
 
 
 @pytest.mark.parametrize("lengths", [None, list(range(23))])
@@ -219,7 +219,7 @@ def test_activations_can_be_computed_twice_instead_of_kept(corpus, tmp_path):
     assert losses(tmp_path / "bert") == pytest.approx(GOLDEN["bert"], rel=1e-5)
     done = run_toolkit("pretrain", "elmo", "--corpus", corpus, "--output_dir", tmp_path / "elmo", *flags)
     assert done.returncode == 2
-    assert "--gradient_checkpointing: ElmoForPreTraining cannot do it" in done.stderr
+    assert "--gradient_checkpointing: ElmoForPreTraining does not support it" in done.stderr
 
 
 def test_a_tracker_gets_what_the_log_has(corpus, tmp_path):

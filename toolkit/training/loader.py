@@ -20,7 +20,7 @@ from toolkit.training.sampler import SampleKey
 from toolkit.training.signals import SIGNALS
 
 Batch = dict[str, Any]
-Collate = Callable[[list[dict], list[SampleKey]], Batch]
+CollateFn = Callable[[list[dict], list[SampleKey]], Batch]
 WORKER_GRACE_SECONDS = 600  # after SIGTERM to the whole job, the training process may still finish a step and save
 
 
@@ -49,8 +49,8 @@ class KeyedDataset:
         return list(zip(samples, keys, strict=True))
 
 
-def collate_pairs(collate: Collate, pairs: list[tuple[dict, SampleKey]]) -> Batch:
-    """Collate `(sample, key)` pairs. A batch of filler samples has no targets and no items."""
+def collate_pairs(collate: CollateFn, pairs: list[tuple[dict, SampleKey]]) -> Batch:
+    """CollateFn `(sample, key)` pairs. A batch of filler samples has no targets and no items."""
     keys = [key for _, key in pairs]
     batch = collate([sample for sample, _ in pairs], keys)
     if not keys[0].counts:
@@ -59,7 +59,7 @@ def collate_pairs(collate: Collate, pairs: list[tuple[dict, SampleKey]]) -> Batc
 
 
 def load_batches(
-    dataset, batches: Iterable[list[SampleKey]], collate: Collate, num_workers: int = 0
+    dataset, batches: Iterable[list[SampleKey]], collate: CollateFn, num_workers: int = 0
 ) -> Iterator[Batch]:
     """Load and collate the samples of each list of keys.
 

@@ -14,7 +14,6 @@ m examples m (m - 1) / 2 pairs, no pair twice, and never more of them in memory 
 Shape legend: M examples of a step, C classes, D features.
 """
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +27,7 @@ from transformers.utils import ModelOutput
 
 from toolkit.models.contrastive import pair_loss
 from toolkit.training.arguments import TrainingArguments
+from toolkit.training.inputs import TrainingData
 from toolkit.training.loop import train
 from toolkit.training.sampler import SampleKey
 from toolkit.transfer.features import Featurizer
@@ -120,13 +120,5 @@ def tune(
         seed=seed,
     )
     classes = datasets.Dataset.from_dict({"class": list(range(num_classes))})
-    with tempfile.TemporaryDirectory() as folder:
-        train(
-            Tuned(featurizer, place, head),
-            classes,
-            collate,
-            arguments,
-            folder,
-            item=featurizer.modality.name,
-        )
+    train(Tuned(featurizer, place, head), TrainingData(classes, collate, item=featurizer.modality.name), arguments)
     featurizer.model.eval()
