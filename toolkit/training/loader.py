@@ -1,4 +1,4 @@
-"""Loads the samples of each step and collates them into batches, in worker processes if asked for.
+"""Load the samples of each step and collate them into batches, in worker processes if asked for.
 
 A batch is the keyword arguments of the model's `forward`, plus two numbers that the loop removes first: `num_targets`,
 the number of targets that the loss is the mean over, and `num_items`, the tokens, words or images by which throughput
@@ -28,7 +28,8 @@ class StreamedDataset(ABC):
     """A data set that is read in an order of its own: `SampleKey.index` is the position in the epoch's order."""
 
     @abstractmethod
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """Number of samples."""
 
     @abstractmethod
     def read(self, keys: list[SampleKey]) -> list[dict]:
