@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Steps a second of the toolkit's training loop, beside a bare PyTorch loop on the same model and batches.
+"""Steps per second of the toolkit's training loop, compared with a bare PyTorch loop on the same model and batches.
 
     python scripts/bench_loop.py [ROUNDS]
 
 A bert-mini on the sample text, windows of 128 tokens, batch 8. The toolkit's loop logs every ten steps and saves three
-checkpoints a run, which lasts half a minute (by default it saves every ten minutes); the bare loop does neither. Both
-read the same windows through the same collator and a DataLoader, clip the gradient and step a fused AdamW. Record:
+checkpoints per run of half a minute (by default it saves every ten minutes); the bare loop does neither. Both read the
+same windows through the same collator and a DataLoader, clip the gradient and use a fused AdamW. Record:
 docs/results/bench_loop.json.
 """
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""Seconds to the end of one step, of a new run and of one that goes on at 90% of a long epoch.
+"""Seconds until one step is done, in a new run and in one that resumes at 90% of a long epoch.
 
     python scripts/bench_resume.py [ROUNDS]
 
 A bert-tiny on the sample text, windows of 16 tokens, batch 8, some 5,000 steps an epoch; the toolkit's `train` and
 `transformers.Trainer` on the same windows. Both first train up to 90% of the epoch and save there; then, in turns and
-in processes of their own, one step from nothing and one step from that checkpoint, each until the weights are saved.
-Counted is the whole process, with libraries, tokenizer and windows, and training alone. Record:
+in processes of their own, one step from the start and one step from that checkpoint, each until the weights are
+saved. The time is measured of the whole process, with libraries, tokenizer and windows, and of training alone. Record:
 docs/results/bench_resume.json.
 """
 
@@ -78,7 +78,7 @@ def trainer(folder: Path, max_steps: int, resume: bool) -> float:
 
 
 def in_a_process(name: str, folder: Path, max_steps: int, resume: bool) -> float:
-    """Seconds of a whole process, from its start to its end; what `train` took of them is noted in `TRAINING`."""
+    """Seconds of a whole process; the seconds of `train` in it are added to `TRAINING`."""
     arguments = [name, str(folder), str(max_steps), "resumed" if resume else "started"]
     start = time.perf_counter()
     done = subprocess.run([sys.executable, __file__, "once", *arguments], capture_output=True, text=True, check=True)
