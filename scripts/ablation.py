@@ -20,17 +20,17 @@ from pathlib import Path
 
 from alternation import KNOWS_BFLOAT16, write
 from bench_mlm import OURS, HeldOut
-from toolkit.pretraining.text import OUTPUT_WORDS
-from toolkit.pretraining.two_way_lm import PredictNeighbours
 from transformers import AutoModelForPreTraining
 
 import toolkit.training.loop
-from toolkit.cli.dispatch import dispatch as cli
+from toolkit.cli.dispatch import main as toolkit_main
 from toolkit.corpora.corpus import open_corpus
 from toolkit.corpora.prepared import rows_made_of
 from toolkit.corpora.tokenization import load_tokenizer, train_tokenizer
 from toolkit.corpora.windows import WordWindows
 from toolkit.data.rows import spread
+from toolkit.models.families import OUTPUT_WORDS
+from toolkit.pretraining.elmo import PredictBothDirections
 from toolkit.runs.results import RESULTS_FILE, read_results
 from toolkit.training.distributed import make_accelerator
 from toolkit.training.evaluation import held_out_loss
@@ -92,7 +92,7 @@ class HeldOutWords:
     def loss_of_folder(self, folder: Path) -> float:
         words = load_tokenizer(folder / OUTPUT_WORDS)  # the same for all, of the same corpus
         rows = spread(rows_made_of(self.corpus, WordWindows(self.tokenizer, words, 32)), 2_048)
-        collate = PredictNeighbours(self.tokenizer.pad_token_id, words.sep_token_id, len(words), seed=0)
+        collate = PredictBothDirections(self.tokenizer.pad_token_id, words.sep_token_id, len(words), seed=0)
         model = AutoModelForPreTraining.from_pretrained(folder).eval()
         return held_out_loss(model, rows, collate, 16, self.accelerator)
 
@@ -100,12 +100,12 @@ class HeldOutWords:
 class GrowingBatches(BatchSampler):
     """`BATCHES_A_SIZE` batches of 4 examples, as many of 8, then of `batch_size`; the toolkit has no flag for it."""
 
-    def batch(self, step: int) -> list[SampleKey]:
+    def batch(self, step: int, progress: float = 0.0) -> list[SampleKey]:
         sizes = [4] * BATCHES_A_SIZE + [8] * BATCHES_A_SIZE
         start = sum(sizes[:step]) + max(0, step - len(sizes)) * self.batch_size
         size = sizes[step] if step < len(sizes) else self.batch_size
-        places = [divmod(position, self.num_examples) for position in range(start, start + size)]
-        return [SampleKey(step, epoch, int(self._order(epoch)[place])) for epoch, place in places]
+        places = [divmod(position, self.num_samples) for position in range(start, start + size)]
+        return [SampleKey(step, epoch, int(self._order(epoch)[place]), progress) for epoch, place in places]
 
 
 def main(method: str, corpus: str, validation_corpus: str, runs: str, minutes: float = 10.0) -> None:
@@ -159,5 +159,5 @@ def main(method: str, corpus: str, validation_corpus: str, runs: str, minutes: f
 if __name__ == "__main__":
     if sys.argv[1:2] == ["growing"]:
         toolkit.training.loop.BatchSampler = GrowingBatches  # type: ignore[misc]
-        sys.exit(cli.main(sys.argv[2:]))
+        sys.exit(toolkit_main(sys.argv[2:]))
     main(*sys.argv[1:5], *map(float, sys.argv[5:6]))

@@ -1,5 +1,4 @@
-"""What the benchmarks share: ways of doing the same, run in turns on the same machine, as medians and ratios; what its
-processor knows and how fast it multiplies."""
+"""Shared by the benchmarks: run alternatives in turns on one machine, compare medians, measure the peak speed."""
 
 import contextlib
 import json
@@ -26,7 +25,15 @@ KNOWS_BFLOAT16 = knows_bfloat16(torch.device("cpu"))
 
 
 def alternate(ways: dict[str, Callable[[], float]], rounds: int) -> dict[str, Any]:
-    """Call every way once a round; each gives its own figure. Medians, the figures, and ratios to the last way."""
+    """Call every alternative once per round, so that other work on the machine affects all of them alike.
+
+    Args:
+        ways: Functions by name, each returning its figure. The last one is what the others are compared with.
+        rounds: Number of rounds.
+
+    Returns:
+        The figures, their medians, and ratios to the last alternative.
+    """
     figures: dict[str, list[float]] = {name: [] for name in ways}
     for round_number in range(rounds):
         for name, way in ways.items():
@@ -47,15 +54,18 @@ def alternate(ways: dict[str, Callable[[], float]], rounds: int) -> dict[str, An
 
 
 def in_a_process(script: str, *arguments: str) -> dict[str, Any]:
-    """What `script once …` prints last, as JSON, in a process of its own."""
+    """Run `script once …` in a new process and parse the last line that it prints as JSON."""
     command = [sys.executable, script, "once", *arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def watched(command: list[str], **environment: str) -> tuple[float, str]:
-    """Run a command: the peak of the resident memory of all its processes together, in MB, looked at ten times a
-    second, and what it printed."""
+    """Run a command and sample the resident memory of all its processes ten times a second.
+
+    Returns:
+        The peak in MB and what the command printed.
+    """
     peak = 0
     with tempfile.TemporaryFile("w+") as output:
         process = subprocess.Popen(command, stdout=output, env={**os.environ, **environment})
@@ -75,8 +85,17 @@ def watched(command: list[str], **environment: str) -> tuple[float, str]:
 
 
 def alternate_processes(script: str, ways: dict[str, list[str]], rounds: int, items_a_step: int) -> dict[str, Any]:
-    """Items a second of `script once …` with the arguments of each way, in turns, from the `seconds` a step that it
-    says; and medians of the peak memory of these processes."""
+    """Like `alternate`, for `script once …`, which prints `seconds` per step and `peak_memory_mb`.
+
+    Args:
+        script: The benchmark.
+        ways: Arguments of each alternative, by name.
+        rounds: Number of rounds.
+        items_a_step: Number of items per step.
+
+    Returns:
+        Items per second as from `alternate`, and medians of the peak memory.
+    """
     memory: dict[str, list[float]] = {name: [] for name in ways}
 
     def items_per_second(name: str) -> float:
@@ -89,7 +108,7 @@ def alternate_processes(script: str, ways: dict[str, list[str]], rounds: int, it
 
 
 def peak(dtype: torch.dtype) -> float:
-    """Operations a second of a product of matrices of 1024 x 1024, the best of twenty."""
+    """Floating-point operations per second of a product of two 1024 x 1024 matrices, the best of twenty."""
     a, b = (torch.randn(1024, 1024, dtype=dtype) for _ in range(2))
     times = []
     for _ in range(20):
@@ -100,18 +119,18 @@ def peak(dtype: torch.dtype) -> float:
 
 
 def peaks() -> dict[str, float]:
-    """That of float32, and of bfloat16 where the processor knows it, in GFLOP/s."""
+    """The peak in GFLOP/s for float32, and for bfloat16 if the processor supports it."""
     dtypes = {"bf16": torch.bfloat16} if KNOWS_BFLOAT16 else {}
     return {name: peak(dtype) / 1e9 for name, dtype in ({"float32": torch.float32} | dtypes).items()}
 
 
 def share_of_peak(way: str, flops: float, peaks: dict[str, float]) -> float:
-    """Of a way that carries out so many operations a second; with bfloat16 its name ends in bf16."""
+    """The fraction of the peak that `flops` per second reach. Names of bfloat16 alternatives end in bf16."""
     return flops / (1e9 * peaks["bf16" if way.endswith("bf16") else "float32"])
 
 
 def write(name: str, record: dict[str, Any]) -> None:
-    """Print a record and leave it in docs/results, with versions and machine."""
+    """Print a record and save it in docs/results, with versions and machine."""
     record |= made_with()
     write_json(RESULTS / f"{name}.json", record)
     print(json.dumps(record, indent=2))

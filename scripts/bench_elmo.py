@@ -29,7 +29,6 @@ from typing import Any
 
 import torch
 from alternation import KNOWS_BFLOAT16, alternate_processes, in_a_process, peaks, share_of_peak, write
-from toolkit.pretraining.two_way_lm import PredictNeighbours
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -40,13 +39,16 @@ from toolkit.corpora.tokenization import train_tokenizer
 from toolkit.corpora.windows import WordWindows
 from toolkit.data.rows import spread
 from toolkit.models.elmo import ElmoConfig, ElmoForPreTraining
-from toolkit.models.families import get_preset
+from toolkit.pretraining.elmo import PredictBothDirections
+from toolkit.pretraining.text_corpus import find_preset
 from toolkit.runs.results import Stopwatch
 from toolkit.training.arguments import TrainingArguments
 from toolkit.training.distributed import make_accelerator
 from toolkit.training.evaluation import held_out_loss
-from toolkit.training.loop import learning_rate_factor, train
+from toolkit.training.inputs import TrainingData, TrainingOutput
+from toolkit.training.loop import train
 from toolkit.training.sampler import BatchSampler
+from toolkit.training.schedule import learning_rate_factor
 
 BATCH_SIZE, WORDS, NUM_NEGATIVES, RATE, STEPS = 64, 32, 2_048, 3e-3, 12
 
@@ -99,7 +101,7 @@ class Job:
 
     def __init__(self, corpus, held_out_corpus, steps: int):
         self.tokenizer, self.steps, self.seed = train_tokenizer((), "bytes"), steps, 0
-        self.words = train_tokenizer(corpus.texts(), "word", get_preset("elmo-mini").vocab_size)
+        self.words = train_tokenizer(corpus.texts(), "word", find_preset("elmo-mini").default_size)
         self.rows, held_out = (
             rows_made_of(part, WordWindows(self.tokenizer, self.words, WORDS)).filter(
                 lambda row: len(row["labels"]) == WORDS
@@ -107,12 +109,12 @@ class Job:
             for part in (corpus, held_out_corpus)
         )
         self.held_out = spread(held_out, 2_048)
-        self.config = get_preset("elmo-mini").config(len(self.words))
+        self.config = find_preset("elmo-mini").config(len(self.words))
         self.accelerator = make_accelerator()
 
-    def collate(self, num_negatives: int | None = None) -> PredictNeighbours:
+    def collate(self, num_negatives: int | None = None) -> PredictBothDirections:
         ids = self.tokenizer.pad_token_id, self.words.sep_token_id
-        return PredictNeighbours(*ids, len(self.words), self.seed, num_negatives=num_negatives)
+        return PredictBothDirections(*ids, len(self.words), self.seed, num_negatives=num_negatives)
 
     def ours(self, bf16: bool) -> tuple[ElmoForPreTraining, list[float]]:
         torch.manual_seed(self.seed)
@@ -126,7 +128,8 @@ class Job:
             bf16=bf16,
         )
         with tempfile.TemporaryDirectory() as folder:
-            train(model, self.rows, self.collate(NUM_NEGATIVES), arguments, folder, item="word")
+            data = TrainingData(self.rows, self.collate(NUM_NEGATIVES), item="word")
+            train(model, data, arguments, TrainingOutput(Path(folder)))
             log = (Path(folder) / "train_log.jsonl").read_text().splitlines()
         return model, [json.loads(line)["seconds"] for line in log]
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Steps a second of the toolkit's training loop, beside a bare PyTorch loop on the same model and batches.
+"""Steps per second of the toolkit's training loop, compared with a bare PyTorch loop on the same model and batches.
 
     python scripts/bench_loop.py [ROUNDS]
 
 A bert-mini on the sample text, windows of 128 tokens, batch 8. The toolkit's loop logs every ten steps and saves three
-checkpoints a run, which lasts half a minute (by default it saves every ten minutes); the bare loop does neither. Both
-read the same windows through the same collator and a DataLoader, clip the gradient and step a fused AdamW. Record:
+checkpoints per run of half a minute (by default it saves every ten minutes); the bare loop does neither. Both read the
+same windows through the same collator and a DataLoader, clip the gradient and use a fused AdamW. Record:
 docs/results/bench_loop.json.
 """
 
@@ -16,7 +16,6 @@ from pathlib import Path
 
 import torch
 from alternation import alternate, write
-from toolkit.pretraining.masked_lm import MaskTokens
 from torch.utils.data import DataLoader
 
 from toolkit.corpora.corpus import open_corpus
@@ -24,15 +23,17 @@ from toolkit.corpora.prepared import rows_made_of
 from toolkit.corpora.tokenization import train_tokenizer
 from toolkit.corpora.windows import PieceWindows
 from toolkit.models.bert import BertForMaskedLM
-from toolkit.models.families import get_preset
+from toolkit.pretraining.bert import MaskTokens
+from toolkit.pretraining.text_corpus import find_preset
 from toolkit.training.arguments import TrainingArguments
+from toolkit.training.inputs import TrainingData, TrainingOutput
 from toolkit.training.loop import train
 from toolkit.training.sampler import BatchSampler
 
-STEPS, BATCH_SIZE, PRESET = 180, 8, get_preset("bert-mini")
+STEPS, BATCH_SIZE, PRESET = 180, 8, find_preset("bert-mini")
 
 corpus = open_corpus("sample")
-tokenizer = train_tokenizer(corpus.texts(), "wordpiece", PRESET.vocab_size)
+tokenizer = train_tokenizer(corpus.texts(), "wordpiece", PRESET.default_size)
 rows = rows_made_of(corpus, PieceWindows(tokenizer, 128))
 collate = MaskTokens(
     tokenizer.pad_token_id, tokenizer.mask_token_id, tokenizer.all_special_ids, len(tokenizer), seed=0
@@ -49,7 +50,7 @@ def ours() -> float:
     arguments = TrainingArguments(max_steps=STEPS, batch_size=BATCH_SIZE, save_steps=STEPS // 3)
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        train(model, rows, collate, arguments, Path(folder), processor=tokenizer)
+        train(model, TrainingData(rows, collate), arguments, TrainingOutput(Path(folder), tokenizer))
         return STEPS / (time.perf_counter() - start)
 
 

@@ -30,7 +30,6 @@ import torch
 import transformers
 from alternation import KNOWS_BFLOAT16, alternate_processes, peaks, share_of_peak, write
 from datasets import Dataset
-from toolkit.pretraining.masked_lm import MASKED_SHARE, MaskTokens, count_tokens
 from transformers import DataCollatorForLanguageModeling, Trainer, TrainerCallback
 from transformers import TrainingArguments as TrainerArguments
 
@@ -40,13 +39,15 @@ from toolkit.corpora.tokenization import bert_normalizer, load_tokenizer, train_
 from toolkit.corpora.windows import PieceWindows
 from toolkit.data.rows import spread
 from toolkit.models.bert import BertForMaskedLM
-from toolkit.models.families import get_preset
 from toolkit.pretraining import pretrain
+from toolkit.pretraining.bert import EVAL_MASKED_SHARE, MaskTokens, count_tokens
+from toolkit.pretraining.text_corpus import find_preset
 from toolkit.runs.output import write_json
 from toolkit.runs.results import LOG_FILE, Stopwatch
 from toolkit.training.arguments import TrainingArguments
 from toolkit.training.distributed import make_accelerator
 from toolkit.training.evaluation import held_out_loss
+from toolkit.training.inputs import TrainingData, TrainingOutput
 from toolkit.training.loop import train
 
 LAYERS, WIDTH, LENGTH, BATCH_SIZE, STEPS = 4, 256, 128, 32, 10
@@ -69,7 +70,7 @@ def flops(vocab_size: int, masked_only: bool) -> float:
     """Floating-point operations of matrix products in one step, forwards and twice that backwards: two for each weight
     that a token meets, and for each number of a token's states beside each other token, in scores and in their sums.
     Where only masked positions go on, the last layer's queries, its output and its feed-forward are of those alone."""
-    masked = MASKED_SHARE if masked_only else 1.0
+    masked = EVAL_MASKED_SHARE if masked_only else 1.0
     a_matrix, scores = 2 * WIDTH * WIDTH, 2 * 2 * LENGTH * WIDTH
     a_layer = 12 * a_matrix + scores  # queries, keys, values, output; feed-forward of four times the width
     last_layer = 2 * a_matrix + masked * (10 * a_matrix + scores)
@@ -79,7 +80,7 @@ def flops(vocab_size: int, masked_only: bool) -> float:
 
 def new_model(vocab_size: int) -> BertForMaskedLM:
     torch.manual_seed(0)
-    return BertForMaskedLM(get_preset("bert-mini").config(vocab_size))
+    return BertForMaskedLM(find_preset("bert-mini").config(vocab_size))
 
 
 class Clock(TrainerCallback):
@@ -92,7 +93,7 @@ class Clock(TrainerCallback):
 
 def peer_trainer(rows, tokenizer, folder: Path, rate: float, callbacks=(), **limits: Any) -> Trainer:
     torch.manual_seed(0)
-    model = transformers.BertForMaskedLM(get_preset("bert-mini").config(len(tokenizer)))
+    model = transformers.BertForMaskedLM(find_preset("bert-mini").config(len(tokenizer)))
     arguments = TrainerArguments(
         str(folder),
         per_device_train_batch_size=BATCH_SIZE,
@@ -131,7 +132,7 @@ def once(way: str, vocab_size: int) -> dict[str, float]:
             )
             model = new_model(vocab_size)
             model.set_dropout(0.0)  # the toolkit's default
-            train(model, rows, collate, arguments, folder)
+            train(model, TrainingData(rows, collate), arguments, TrainingOutput(Path(folder)))
             log = (Path(folder) / "train_log.jsonl").read_text().splitlines()
             times = [json.loads(line)["seconds"] for line in log]
     return {"seconds": (times[-1] - times[1]) / (STEPS - 2), "peak_memory_mb": Stopwatch().peak_memory_mb}

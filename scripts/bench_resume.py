@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""Seconds to the end of one step, of a new run and of one that goes on at 90% of a long epoch.
+"""Seconds until one step is done, in a new run and in one that resumes at 90% of a long epoch.
 
     python scripts/bench_resume.py [ROUNDS]
 
 A bert-tiny on the sample text, windows of 16 tokens, batch 8, some 5,000 steps an epoch; the toolkit's `train` and
 `transformers.Trainer` on the same windows. Both first train up to 90% of the epoch and save there; then, in turns and
-in processes of their own, one step from nothing and one step from that checkpoint, each until the weights are saved.
-Counted is the whole process, with libraries, tokenizer and windows, and training alone. Record:
+in processes of their own, one step from the start and one step from that checkpoint, each until the weights are
+saved. The time is measured of the whole process, with libraries, tokenizer and windows, and of training alone. Record:
 docs/results/bench_resume.json.
 """
 
@@ -20,7 +20,6 @@ from pathlib import Path
 
 import torch
 from alternation import alternate, write
-from toolkit.pretraining.masked_lm import MaskTokens
 from transformers import DataCollatorForLanguageModeling, Trainer
 from transformers import TrainingArguments as TrainerArguments
 
@@ -29,14 +28,16 @@ from toolkit.corpora.prepared import rows_made_of
 from toolkit.corpora.tokenization import train_tokenizer
 from toolkit.corpora.windows import PieceWindows
 from toolkit.models.bert import BertForMaskedLM
-from toolkit.models.families import get_preset
+from toolkit.pretraining.bert import MaskTokens
+from toolkit.pretraining.text_corpus import find_preset
 from toolkit.training.arguments import TrainingArguments
+from toolkit.training.inputs import TrainingData, TrainingOutput
 from toolkit.training.loop import train
 
-BATCH_SIZE, PRESET = 8, get_preset("bert-tiny")
+BATCH_SIZE, PRESET = 8, find_preset("bert-tiny")
 
 corpus = open_corpus("sample")
-tokenizer = train_tokenizer(corpus.texts(), "wordpiece", PRESET.vocab_size)
+tokenizer = train_tokenizer(corpus.texts(), "wordpiece", PRESET.default_size)
 rows = rows_made_of(corpus, PieceWindows(tokenizer, 16))
 steps = round(0.9 * len(rows) / BATCH_SIZE)
 
@@ -53,7 +54,7 @@ def ours(folder: Path, max_steps: int, resume: bool) -> float:
     )
     arguments = TrainingArguments(max_steps=max_steps, batch_size=BATCH_SIZE, save_steps=steps, resume=resume)
     start = time.perf_counter()
-    train(model, rows, collate, arguments, folder, processor=tokenizer)
+    train(model, TrainingData(rows, collate), arguments, TrainingOutput(folder, tokenizer))
     return time.perf_counter() - start
 
 
@@ -77,7 +78,7 @@ def trainer(folder: Path, max_steps: int, resume: bool) -> float:
 
 
 def in_a_process(name: str, folder: Path, max_steps: int, resume: bool) -> float:
-    """Seconds of a whole process, from its start to its end; what `train` took of them is noted in `TRAINING`."""
+    """Seconds of a whole process; the seconds of `train` in it are added to `TRAINING`."""
     arguments = [name, str(folder), str(max_steps), "resumed" if resume else "started"]
     start = time.perf_counter()
     done = subprocess.run([sys.executable, __file__, "once", *arguments], capture_output=True, text=True, check=True)

@@ -85,14 +85,14 @@ def bytes_sent() -> dict[str, dict[str, int]]:
 
     from toolkit.models.bert import BertForMaskedLM
     from toolkit.models.elmo import ElmoForPreTraining
-    from toolkit.models.families import PRESETS
+    from toolkit.models.families import presets
 
     sizes = {}
     for family, model_class in (("elmo", ElmoForPreTraining), ("bert", BertForMaskedLM)):
         for size in SIZES:
-            preset = PRESETS[f"{family}-{size}"]
+            preset = presets()[f"{family}-{size}"]
             with torch.device("meta"):
-                parameters = sum(p.numel() for p in model_class(preset.config(preset.vocab_size)).parameters())
+                parameters = sum(p.numel() for p in model_class(preset.config(preset.default_size)).parameters())
             sizes[f"{family}-{size}"] = {"parameters": parameters, "gradient_bytes": 4 * parameters}
     return sizes
 
@@ -100,13 +100,12 @@ def bytes_sent() -> dict[str, dict[str, int]]:
 def feeding() -> dict[str, float]:
     """What one process prepares in a second, tokenizing on all cores and masking on one; and what it takes to keep the
     order of the data."""
-    from toolkit.pretraining.masked_lm import MaskTokens
-
     from toolkit.corpora.corpus import open_corpus
     from toolkit.corpora.prepared import open_prepared, prepare
     from toolkit.corpora.tokenization import train_tokenizer
     from toolkit.corpora.windows import PieceWindows
     from toolkit.corpora.workers import available_cores
+    from toolkit.pretraining.bert import MaskTokens
     from toolkit.training.sampler import BatchSampler, SampleKey
 
     corpus = open_corpus("sample").divided(available_cores())

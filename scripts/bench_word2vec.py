@@ -24,14 +24,15 @@ from pathlib import Path
 from typing import Any
 
 from alternation import alternate, in_a_process, write
-from toolkit.transfer.intrinsic import WORD_SETS, score_words
 
 from toolkit.corpora.corpus import open_corpus
 from toolkit.corpora.tokenization import bert_normalizer, word_spacer
-from toolkit.models.families import get_preset
-from toolkit.pretraining import PRETRAINING
+from toolkit.pretraining import get_method
 from toolkit.pretraining.skip_gram import Sentences, write_sentences
+from toolkit.pretraining.text_corpus import find_preset
+from toolkit.runs.arguments import flags_of, from_flags
 from toolkit.runs.results import Stopwatch, read_results
+from toolkit.transfer.word_vectors import WORD_SETS, score_words
 
 EPOCHS, WORKERS = 5, 2
 
@@ -61,13 +62,13 @@ def once(method: str, file: str, epochs: int) -> dict[str, float]:
     from gensim.models import FastText, Word2Vec
     from gensim.test.utils import datapath
 
-    arguments = PRETRAINING[method][0](corpus="", output_dir="")
-    preset = get_preset(arguments.preset)
-    settings = {"window": arguments.window, "negative": arguments.negative, "min_count": arguments.min_count}
-    settings |= {"alpha": arguments.learning_rate, "epochs": epochs, "workers": WORKERS, "sg": 1, "seed": 0}
-    settings |= {"vector_size": preset.sizes[0], "max_final_vocab": preset.vocab_size}
+    arguments: Any = from_flags(get_method(method).arguments, corpus="", output_dir="")
+    preset, flags = find_preset(arguments.encoder.preset, method), arguments.training
+    settings = {"window": flags.window, "negative": flags.negative, "min_count": flags.min_count}
+    settings |= {"alpha": flags.learning_rate, "epochs": epochs, "workers": WORKERS, "sg": 1, "seed": 0}
+    settings |= {"vector_size": preset.sizes[0], "max_final_vocab": preset.default_size}
     if method == "fasttext":
-        settings |= {"bucket": preset.sizes[1], "min_n": arguments.min_n, "max_n": arguments.max_n}
+        settings |= {"bucket": preset.sizes[1], "min_n": arguments.ngrams.min_n, "max_n": arguments.ngrams.max_n}
     model = (FastText if method == "fasttext" else Word2Vec)(**settings)
     stopwatch = Stopwatch()
     model.build_vocab(corpus_file=file)
@@ -86,7 +87,7 @@ def once(method: str, file: str, epochs: int) -> dict[str, float]:
 
 def main(rounds: int = 3, corpus: str = "sample", method: str = "word2vec") -> None:
     space = word_spacer(bert_normalizer(do_lower_case=True))
-    texts, _ = open_corpus(corpus).hold_out(PRETRAINING[method][0].validation_fraction)
+    texts, _ = open_corpus(corpus).hold_out(flags_of(get_method(method).arguments)["validation_fraction"].default)
     notes: dict[str, list[dict[str, float]]] = {"toolkit": [], "gensim": []}
     with tempfile.TemporaryDirectory() as root:
         sentences = write_sentences(map(space, texts), Path(root) / "sentences.txt")

@@ -28,6 +28,7 @@ from toolkit.runs.results import (
     read_results,
     write_results,
 )
+from toolkit.training.inputs import Evaluation, TrainingData, TrainingOutput
 
 SEEN_FILE = "seen_in_training.txt"
 CONFUSION_FILE = "confusion_matrix.png"
@@ -180,19 +181,14 @@ def _train(task: Task, model, processor, encoded: dict[str, Any], arguments: Fin
 
     if arguments.encoder.freeze and (result := _fit_head(task, model, processor, encoded, arguments, accelerator)):
         return result
+    rows, collate = encoded["train"], Collate(task, processor, arguments)
     return train(
         model,
-        encoded["train"],
-        Collate(task, processor, arguments),
-        _with_default_budget(arguments, len(encoded["train"])),
-        Path(arguments.output.output_dir),
-        processor=processor,
-        lengths=task.lengths(encoded["train"]),
-        evaluate=evaluate,
-        better=arguments.metric,
-        item=task.item,
-        num_evaluations=NUM_EVALUATIONS,
-        options=_parameter_options(model, arguments),
+        TrainingData(rows, collate, task.lengths(rows), item=task.item),
+        _with_default_budget(arguments, len(rows)),
+        TrainingOutput(Path(arguments.output.output_dir), processor),
+        Evaluation(evaluate, arguments.metric, NUM_EVALUATIONS),
+        _parameter_options(model, arguments),
     )
 
 

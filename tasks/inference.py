@@ -37,7 +37,7 @@ def predict(task: Task, model, processor, encoded, accelerator, batch_size: int 
 
     mine = []
     with torch.inference_mode():
-        for batch in evaluation_batches(encoded, collate_with_rows, batch_size, accelerator, in_step=True):
+        for batch in evaluation_batches(encoded, collate_with_rows, batch_size, accelerator, lockstep=True):
             rows = batch.pop("rows")
             inputs = {name: batch[name] for name in batch if name not in ("labels", "num_targets", "num_items")}
             outputs = task.forward(model, inputs)

@@ -1,9 +1,12 @@
-"""The command line in processes forked from one that has loaded the libraries: seconds less than a new interpreter.
+"""The command line in this process, or in processes forked from one that has loaded the libraries.
 
-Several are to one another what torchrun makes of them, by the same variables.
+A fork saves the seconds in which a new interpreter imports them. Several forks get the variables that torchrun sets,
+and form one run.
 """
 
 import atexit
+import contextlib
+import io
 import multiprocessing
 import os
 import runpy
@@ -23,47 +26,90 @@ LOADED = (
     "toolkit.models",
     "toolkit.pretraining",
     "toolkit.training.loop",
+    "toolkit.transfer.word_vectors",
 )
 TIMEOUT = 500
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(list(LOADED))
 
 
-def run_forked(
-    arguments: list[str],
-    cwd: Path,
-    stdin: str = "",
-    num_processes: int = 1,
-    script: Path | None = None,
-    environment: dict[str, str] | None = None,
-) -> subprocess.CompletedProcess:
-    """`toolkit` with these arguments, or `script`. The exit code is of the first process that failed, the output that
-    of all. Raises `subprocess.TimeoutExpired` as `subprocess.run` does."""
-    with tempfile.TemporaryDirectory() as folder:
-        processes, outputs = [], []
+def run_here(*arguments) -> subprocess.CompletedProcess:
+    """`toolkit` with these arguments, in this process."""
+    from toolkit.cli.dispatch import main
+
+    words = list(map(str, arguments))
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+        code = main(words)
+    return subprocess.CompletedProcess(words, code, stdout.getvalue(), stderr.getvalue())
+
+
+class ForkedRun:
+    """`toolkit` with these arguments, or a script, in one or more processes that are running.
+
+    Args:
+        arguments: The words after `toolkit` or the script.
+        cwd: Working directory.
+        stdin: Text on standard input.
+        num_processes: Number of processes.
+        script: Script to run instead of `toolkit`.
+        environment: Variables to set.
+    """
+
+    def __init__(
+        self,
+        arguments: list[str],
+        cwd: Path,
+        stdin: str = "",
+        num_processes: int = 1,
+        script: Path | None = None,
+        environment: dict[str, str] | None = None,
+    ):
+        self.arguments = arguments
+        self._folder = tempfile.TemporaryDirectory()
+        self._processes, self._outputs = [], []
         for rank, variables in enumerate(_variables(num_processes)):
-            files = [Path(folder) / f"{name}{rank}" for name in ("stdin", "stdout", "stderr")]
+            files = [Path(self._folder.name) / f"{name}{rank}" for name in ("stdin", "stdout", "stderr")]
             files[0].write_text(stdin, encoding="utf-8")
             variables |= environment or {}
             process = _context.Process(target=_run, args=(arguments, cwd, files, script, variables))
             process.start()
-            processes.append(process)
-            outputs.append(files[1:])
-        for process in processes:
-            process.join(TIMEOUT)
-        if any(process.exitcode is None for process in processes):
-            for process in processes:
-                process.kill()
-            raise subprocess.TimeoutExpired(arguments, TIMEOUT)
-        code = next((process.exitcode for process in processes if process.exitcode), 0)
-        stdout, stderr = (
-            "".join(file.read_text(encoding="utf-8") for file in files) for files in zip(*outputs, strict=True)
-        )
-        return subprocess.CompletedProcess(arguments, code, stdout, stderr)
+            self._processes.append(process)
+            self._outputs.append(files[1:])
+        self.pids = [process.pid for process in self._processes]
+
+    @property
+    def is_running(self) -> bool:
+        return all(process.is_alive() for process in self._processes)
+
+    def wait(self, timeout: float = TIMEOUT) -> subprocess.CompletedProcess:
+        """The exit code is that of the first process that failed, the output that of all.
+
+        Raises:
+            subprocess.TimeoutExpired: The processes took too long and were killed.
+        """
+        with self._folder:
+            for process in self._processes:
+                process.join(timeout)
+            if any(process.exitcode is None for process in self._processes):
+                for process in self._processes:
+                    process.kill()
+                raise subprocess.TimeoutExpired(self.arguments, timeout)
+            code = next((process.exitcode for process in self._processes if process.exitcode), 0)
+            stdout, stderr = (
+                "".join(file.read_text(encoding="utf-8") for file in files)
+                for files in zip(*self._outputs, strict=True)
+            )
+            return subprocess.CompletedProcess(self.arguments, code, stdout, stderr)
+
+
+def run_forked(arguments: list[str], cwd: Path, *others, **options) -> subprocess.CompletedProcess:
+    """A `ForkedRun` that has ended."""
+    return ForkedRun(arguments, cwd, *others, **options).wait()
 
 
 def _variables(num_processes: int) -> list[dict[str, str]]:
-    """Those by which torchrun tells each process who it is; none where it is alone."""
+    """The variables by which torchrun tells each process who it is; none for a single process."""
     if num_processes == 1:
         return [{}]
     with socket.socket() as free:
@@ -84,9 +130,9 @@ def _run(arguments: list[str], cwd: Path, files: list[Path], script: Path | None
 
     os.chdir(cwd)
     os.environ.update(variables)
-    if "OMP_NUM_THREADS" in variables:  # torch, which is loaded, does not look any more
+    if "OMP_NUM_THREADS" in variables:  # torch read it when it was loaded
         torch.set_num_threads(int(variables["OMP_NUM_THREADS"]))
-    if variables.get("HF_HUB_OFFLINE") == "0":  # nor do these
+    if variables.get("HF_HUB_OFFLINE") == "0":  # and so did these
         import datasets
         from huggingface_hub import constants
 

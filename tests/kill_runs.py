@@ -21,7 +21,7 @@ import torch
 import toolkit.pretraining
 import toolkit.training.checkpoints
 import toolkit.training.loader
-import toolkit.training.loop
+import toolkit.training.log
 from toolkit.cli.dispatch import main
 
 
@@ -42,8 +42,8 @@ POINTS = {
     "after optimizer step": _after(torch.optim.AdamW, "step"),
     "before checkpoint rename": _before(os, "replace", _is_checkpoint),
     "after checkpoint rename": _after(os, "replace", _is_checkpoint),
-    "before log write": _before(toolkit.training.loop._Window, "mean_loss"),
-    "after log write": _after(toolkit.training.loop.Progress, "show"),
+    "before log write": _before(toolkit.training.log.TrainingLog, "mean_loss"),
+    "after log write": _after(toolkit.training.log.TrainingLog, "write"),
     "before best weights": _before(os, "replace", lambda source, target: str(target).endswith("model.safetensors")),
     "before the record": _before(os, "replace", lambda source, target: str(target).endswith("results.json")),
     "while a checkpoint is written": _before(toolkit.training.checkpoints, "save_file"),

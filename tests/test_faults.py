@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, TORCHRUN, run_toolkit
+from conftest import REPOSITORY, TORCHRUN
+from forks import ForkedRun, run_forked, run_here
 from safetensors.torch import load_file
 
 from toolkit.training.checkpoints import STATE_FILE, find_fault, list_checkpoints
@@ -43,10 +45,8 @@ def command_of(task: str, corpus: Path, encoders: dict[str, Path]) -> list[str]:
 
 def kill(plan: list, *command) -> subprocess.CompletedProcess:
     """Run a command with --resume until it ends by itself, after it was killed as `plan` says."""
-    script = [sys.executable, str(REPOSITORY / "tests" / "kill_runs.py"), json.dumps(plan)]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    command = [*map(str, command), "--resume"]
-    done = subprocess.run([*script, *command], capture_output=True, text=True, env=environment, timeout=500)
+    arguments = [json.dumps(plan), *map(str, command), "--resume"]
+    done = run_forked(arguments, REPOSITORY, script=REPOSITORY / "tests" / "kill_runs.py")
     assert done.returncode == 0, done.stderr
     return done
 
@@ -82,7 +82,7 @@ PLANS = {
 )
 def test_a_run_that_is_killed_again_and_again_ends_as_if_it_never_had(task, num_workers, corpus, encoders, tmp_path):
     command = command_of(task, corpus, encoders)
-    done = run_toolkit(*command, "--output_dir", tmp_path / "whole")
+    done = run_here(*command, "--output_dir", tmp_path / "whole")
     assert done.returncode == 0, done.stderr
     killed = [*command, "--output_dir", tmp_path / "killed", "--dataloader_num_workers", num_workers]
     done = kill(PLANS[num_workers], *killed)
@@ -96,7 +96,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_it_never_had(task, num_
 @pytest.mark.slow
 def test_a_choice_of_learning_rates_that_is_killed_goes_on(corpus, encoders, tmp_path):
     command = [*command_of("pos", corpus, encoders), "--learning_rates", "1e-3", "3e-3"]
-    done = run_toolkit(*command, "--output_dir", tmp_path / "whole")
+    done = run_here(*command, "--output_dir", tmp_path / "whole")
     assert done.returncode == 0, done.stderr
     plan = [["before optimizer step", 14], ["while the best run is copied", 2], ["while the best run is copied", 5]]
     done = kill(plan, *command, "--output_dir", str(tmp_path / "killed"))
@@ -122,18 +122,18 @@ def test_patience_is_counted_on_after_a_kill(corpus, encoders, tmp_path):
 @pytest.mark.parametrize(
     ("task", "flags", "message"),
     [
-        ("pos", ["--freeze"], "other parameters learn"),
+        ("pos", ["--freeze"], "with other trainable parameters"),
         ("elmo", ["--vocab_size", "400"], "holds another network"),
         ("bert", ["--optim", "muon"], "was made with --optim adamw"),
     ],
 )
 def test_what_a_checkpoint_does_not_fit_is_named(task, flags, message, corpus, encoders, tmp_path):
-    command = [*command_of(task, corpus, encoders), "--output_dir", tmp_path / "run"]
-    done = run_toolkit(*command)
+    command = [*command_of(task, corpus, encoders), "--max_steps", "3", "--output_dir", tmp_path / "run"]
+    done = run_here(*command)
     assert done.returncode == 0, done.stderr
     (tmp_path / "run" / "results.json").unlink()
     log = (tmp_path / "run" / "train_log.jsonl").read_bytes()
-    done = run_toolkit(*command, *flags, "--resume")
+    done = run_here(*command, *flags, "--resume")
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert (tmp_path / "run" / "train_log.jsonl").read_bytes() == log
@@ -169,7 +169,7 @@ def finished(corpus, encoders, tmp_path_factory) -> tuple[list[str], Path]:
     """A run with checkpoints after steps 9 and 12, and the command that made it."""
     folder = tmp_path_factory.mktemp("finished") / "run"
     command = command_of("bert", corpus, encoders)
-    done = run_toolkit(*command, "--output_dir", folder)
+    done = run_here(*command, "--output_dir", folder)
     assert done.returncode == 0, done.stderr
     return command, folder
 
@@ -185,7 +185,7 @@ def stopped_copy(finished, tmp_path) -> Path:
 def test_a_damaged_checkpoint_is_named_and_the_one_before_used(damage, finished, tmp_path):
     folder = stopped_copy(finished, tmp_path)
     fault = damage(folder / "checkpoint-00000012")
-    done = run_toolkit(*finished[0], "--output_dir", folder, "--resume")
+    done = run_here(*finished[0], "--output_dir", folder, "--resume")
     assert done.returncode == 0, done.stderr
     assert f"checkpoint-00000012 is damaged: {fault}" in done.stdout
     assert f"resuming from {folder / 'checkpoint-00000009'}" in done.stdout
@@ -198,7 +198,7 @@ def test_a_run_without_a_whole_checkpoint_is_not_started_anew_unasked(finished, 
     for checkpoint in list_checkpoints(folder):
         cut_short(checkpoint)
     log = (folder / "train_log.jsonl").read_bytes()
-    done = run_toolkit(*finished[0], "--output_dir", folder, "--resume")
+    done = run_here(*finished[0], "--output_dir", folder, "--resume")
     assert done.returncode == 2
     assert "no checkpoint in it is whole" in done.stderr
     assert (folder / "train_log.jsonl").read_bytes() == log
@@ -206,20 +206,36 @@ def test_a_run_without_a_whole_checkpoint_is_not_started_anew_unasked(finished, 
 
 def test_data_that_would_come_in_another_order_are_noticed(finished, tmp_path):
     folder = stopped_copy(finished, tmp_path)
-    done = run_toolkit(*finished[0], "--output_dir", folder, "--resume", "--batch_size", "16")
+    done = run_here(*finished[0], "--output_dir", folder, "--resume", "--batch_size", "16")
     assert done.returncode == 2
     assert "was made with batch_size 8, not 16" in done.stderr
 
 
 def test_checkpoints_are_as_many_as_asked_for(finished, corpus, encoders, tmp_path):
-    done = run_toolkit(
-        *command_of("pos", corpus, encoders), "--output_dir", tmp_path / "run", "--save_total_limit", "3"
-    )
+    done = run_here(*command_of("pos", corpus, encoders), "--output_dir", tmp_path / "run", "--save_total_limit", "3")
     assert done.returncode == 0, done.stderr
     assert [path.name for path in list_checkpoints(tmp_path / "run")] == [f"checkpoint-0000000{n}" for n in "69"] + [
         "checkpoint-00000012"
     ]
     assert [path.name for path in list_checkpoints(finished[1])] == ["checkpoint-00000009", "checkpoint-00000012"]
+
+
+SMALL_DISK = """
+import os, shutil, subprocess, sys
+from kill_runs import run
+
+def mount(options):
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", "disk"], check=True)
+
+os.mkdir("disk")
+mount("size=11m")
+print("ended with", run(sys.argv[1:], None, 0), *os.listdir("disk/run"), flush=True)
+mount("remount,ro")
+print("read-only:", run([*sys.argv[1:], "--resume"], None, 0), flush=True)
+mount("remount,rw,size=100m")
+print("ended with", run([*sys.argv[1:], "--resume"], None, 0), flush=True)
+shutil.copytree("disk/run", "run")
+"""
 
 
 @pytest.mark.skipif(
@@ -229,17 +245,10 @@ def test_checkpoints_are_as_many_as_asked_for(finished, corpus, encoders, tmp_pa
     reason="a small disk of its own needs `unshare -rm`, which this system does not allow",
 )
 def test_a_full_disk_costs_nothing_that_was_saved(finished, tmp_path):
-    command = " ".join([sys.executable, "-m", "toolkit", *finished[0], "--output_dir", "disk/run"])
-    script = f"""
-        cd {tmp_path}; mkdir disk; mount -t tmpfs -o size=11m tmpfs disk
-        {command}; echo "ended with $?"; ls disk/run
-        mount -o remount,ro disk
-        {command} --resume; echo "read-only: $?"
-        mount -o remount,rw,size=100m disk
-        {command} --resume; echo "ended with $?"; cp -r disk/run run
-    """
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(["unshare", "-rm", "bash", "-c", script], capture_output=True, text=True, env=environment)
+    command = [*finished[0], "--output_dir", "disk/run"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])}
+    python = ["unshare", "-rm", sys.executable, "-c", SMALL_DISK, *command]
+    done = subprocess.run(python, capture_output=True, text=True, env=environment, cwd=tmp_path)
     second = done.stdout.partition("ended with 1")[2]
     assert second, done.stderr
     assert "toolkit: error: cannot save" in done.stderr
@@ -253,19 +262,26 @@ def test_a_full_disk_costs_nothing_that_was_saved(finished, tmp_path):
     assert same_run(tmp_path / "run", finished[1])
 
 
-def started(command: list[str], folder: Path, lines: int = 4, launcher=("-m",)) -> subprocess.Popen:
-    """A run without end, whose log has some lines."""
-    command = [*command, "--output_dir", str(folder), "--max_steps", "100000"]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [sys.executable, *launcher, "toolkit", *command], stderr=subprocess.PIPE, text=True, env=environment
-    )
+def endless(command: list[str], folder: Path) -> list[str]:
+    return [*command, "--output_dir", str(folder), "--max_steps", "100000"]
+
+
+def log_grows(folder: Path, is_running: Callable[[], bool]) -> bool:
+    """Wait until the log of a run has some lines; False if the run ends before."""
     log, deadline = folder / "train_log.jsonl", time.monotonic() + 200
-    while not (log.is_file() and log.read_text().count("\n") > lines):
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
+    while not (log.is_file() and log.read_text().count("\n") > 4):
+        if not is_running() or time.monotonic() > deadline:
+            return False
         time.sleep(0.1)
-    return process
+    return True
+
+
+def started(command: list[str], folder: Path, **options) -> ForkedRun:
+    """A run without end, whose log has some lines."""
+    run = ForkedRun(endless(command, folder), REPOSITORY, environment={"OMP_NUM_THREADS": "1"}, **options)
+    if not log_grows(folder, lambda: run.is_running):
+        pytest.fail(run.wait(1).stderr)
+    return run
 
 
 def children(pid: int) -> list[int]:
@@ -276,61 +292,59 @@ def children(pid: int) -> list[int]:
 
 def test_a_folder_that_vanishes_ends_the_run(corpus, encoders, tmp_path):
     keep_all = ["--save_total_limit", "100000"]  # what fails is then a save, not the end of an old checkpoint
-    process = started([*command_of("bert", corpus, encoders), *keep_all], tmp_path / "run")
+    run = started([*command_of("bert", corpus, encoders), *keep_all], tmp_path / "run")
     (tmp_path / "run").rename(tmp_path / "elsewhere")  # at once, where deleting file by file would race with the run
-    _, messages = process.communicate(timeout=100)
-    assert process.returncode == 1, messages
-    assert "cannot save" in messages
-    assert "Traceback" not in messages
+    done = run.wait(100)
+    assert done.returncode == 1, done.stderr
+    assert "cannot save" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the workers of a process in /proc")
 def test_a_loader_worker_that_dies_ends_the_run_with_what_to_do(corpus, encoders, tmp_path):
     command = [*command_of("bert", corpus, encoders), "--dataloader_num_workers", "2"]
-    process = started(command, tmp_path / "run")
-    os.kill(children(process.pid)[0], signal.SIGKILL)
-    _, messages = process.communicate(timeout=100)
-    assert process.returncode == 1, messages
-    assert "toolkit: error: a process that prepares batches died" in messages
-    assert "--resume goes on from" in messages
-    assert "Traceback" not in messages
+    run = started(command, tmp_path / "run")
+    os.kill(children(run.pids[0])[0], signal.SIGKILL)
+    done = run.wait(100)
+    assert done.returncode == 1, done.stderr
+    assert "toolkit: error: a process that prepares batches died" in done.stderr
+    assert "--resume goes on from" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_signal_to_the_whole_job_still_saves(corpus, encoders, tmp_path):
     """As Ctrl-C in a terminal and a scheduler do it: the workers get it as well."""
     command = [*command_of("bert", corpus, encoders), "--dataloader_num_workers", "2", "--save_steps", "90000"]
     for number in (signal.SIGUSR1, signal.SIGTERM):
-        process = started(command, tmp_path / number.name)
-        for pid in [*children(process.pid), process.pid]:
+        run = started(command, tmp_path / number.name)
+        for pid in [*children(run.pids[0]), *run.pids]:
             os.kill(pid, number)
-        _, messages = process.communicate(timeout=100)
-        assert process.returncode == 128 + number, messages
-        assert f"stopped by {number.name}" in messages
+        done = run.wait(100)
+        assert done.returncode == 128 + number, done.stderr
+        assert f"stopped by {number.name}" in done.stderr
         assert len(list_checkpoints(tmp_path / number.name)) == 1
 
 
 SLOW_DISK = """
 import sys, time
-from toolkit.training.loop import checkpoints as checkpoint
+from toolkit.training import checkpoints as checkpoint
 from toolkit.cli.dispatch import main
 
 original = checkpoint._sha256
 checkpoint._sha256 = lambda path: time.sleep(0.5) or original(path)
-sys.exit(main(sys.argv[2:]))
+sys.exit(main(sys.argv[1:]))
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the processes of a run in /proc")
 def test_a_signal_to_all_processes_waits_for_the_one_that_writes(corpus, encoders, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SLOW_DISK)
     command = [*command_of("bert", corpus, encoders), "--save_steps", "90000"]
-    process = started(command, tmp_path / "run", launcher=(*TORCHRUN, str(script)))
-    for pid in children(process.pid):
+    run = started(command, tmp_path / "run", script=script, num_processes=2)
+    for pid in run.pids:
         os.kill(pid, signal.SIGTERM)
-    _, messages = process.communicate(timeout=100)
-    assert "stopped by SIGTERM" in messages
+    assert "stopped by SIGTERM" in run.wait(100).stderr
     (checkpoint,) = list_checkpoints(tmp_path / "run")
     assert find_fault(checkpoint) is None
     assert not list((tmp_path / "run").glob(".*partial"))
@@ -338,26 +352,30 @@ def test_a_signal_to_all_processes_waits_for_the_one_that_writes(corpus, encoder
 
 @pytest.mark.parametrize("in_background", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_second_signal_is_obeyed_at_once(in_background, corpus, encoders, tmp_path):
-    script, run = tmp_path / "script.py", tmp_path / "run"
+    script, folder = tmp_path / "script.py", tmp_path / "run"
     handler = "SIG_IGN" if in_background else "default_int_handler"  # as shells start what runs in the background
     start = f"import signal\nsignal.signal(signal.SIGINT, signal.{handler})\n"
     script.write_text(start + SLOW_DISK.replace("0.5", "300"))
-    process = started([*command_of("bert", corpus, encoders), "--save_steps", "90000"], run, launcher=(str(script),))
-    process.send_signal(signal.SIGINT)
+    run = started([*command_of("bert", corpus, encoders), "--save_steps", "90000"], folder, script=script)
+    os.kill(run.pids[0], signal.SIGINT)
     deadline = time.monotonic() + 60
-    while not list(run.glob(f".*partial/{STATE_FILE}")):  # written before what takes minutes on this disk
+    while not list(folder.glob(f".*partial/{STATE_FILE}")):  # written before what takes minutes on this disk
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, messages = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "stopped by" not in messages, "it did not wait for the save"
-    assert list_checkpoints(run) == []
+    os.kill(run.pids[0], signal.SIGINT)
+    done = run.wait(60)
+    assert done.returncode == 130
+    assert "stopped by" not in done.stderr, "it did not wait for the save"
+    assert list_checkpoints(folder) == []
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the processes of a run in /proc")
 def test_a_rank_that_is_killed_does_not_leave_the_other_hanging(corpus, encoders, tmp_path):
-    process = started(command_of("bert", corpus, encoders), tmp_path / "run", launcher=(*TORCHRUN, "-m"))
+    command = endless(command_of("bert", corpus, encoders), tmp_path / "run")
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    torchrun = [sys.executable, *TORCHRUN, "-m", "toolkit", *command]
+    process = subprocess.Popen(torchrun, stderr=subprocess.PIPE, text=True, env=environment)
+    assert log_grows(tmp_path / "run", lambda: process.poll() is None)
     os.kill(children(process.pid)[-1], signal.SIGKILL)
     _, messages = process.communicate(timeout=100)
     assert process.returncode != 0

@@ -5,25 +5,26 @@ import copy
 import pytest
 import torch
 from conftest import TORCHRUN, run_toolkit
-from test_models import ATTENTION_MASK, INPUT_IDS
 from test_processes import FSDP2
 
 from toolkit.errors import InputError
 from toolkit.models.bert import BertForMaskedLM
-from toolkit.models.families import PRESETS
-from toolkit.training.loop import Pace, _parameter_groups
-from toolkit.training.optimizers import Muon, MuonWithAdamW, matrices_of_layers
+from toolkit.models.families import presets
+from toolkit.training.optimizers import Muon, MuonWithAdamW, muon_parameters, parameter_groups
+
+INPUT_IDS = torch.tensor([[2, 70, 330, 331, 71, 332, 40, 3], [2, 71, 332, 3, 0, 0, 0, 0]])
+ATTENTION_MASK = (INPUT_IDS != 0).long()
 
 
 def make_model() -> BertForMaskedLM:
     torch.manual_seed(0)
-    model = BertForMaskedLM(PRESETS["bert-tiny"].config(600))
+    model = BertForMaskedLM(presets()["bert-tiny"].config(600))
     model.set_dropout(0.0)
     return model
 
 
 def optimizer_of(model) -> MuonWithAdamW:
-    groups = _parameter_groups(model, 0.01, lambda name: Pace(), matrices_of_layers(model))
+    groups = parameter_groups(model, 0.01, with_muon=muon_parameters(model))
     return MuonWithAdamW(groups, lr=1e-2)
 
 
@@ -33,21 +34,23 @@ def add_gradients(model) -> None:
 
 def test_the_matrices_are_those_of_the_layers():
     model = make_model()
-    matrices = matrices_of_layers(model)
+    matrices = muon_parameters(model)
     names = {name for name, parameter in model.named_parameters() if parameter in matrices}
     parts = ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense")
     parts += ("intermediate.dense", "output.dense")
     assert names == {f"bert.encoder.layer.{layer}.{part}.weight" for layer in (0, 1) for part in parts}
     model.bert.requires_grad_(False)
-    with pytest.raises(InputError, match="--optim muon: BertForMaskedLM has no layers that it is for"):
-        matrices_of_layers(model)
+    with pytest.raises(
+        InputError, match="--optim muon: BertForMaskedLM has no transformer layers or convolutions to train"
+    ):
+        muon_parameters(model)
 
 
 def test_steps_are_those_of_muon_and_adamw_apart():
     model = make_model()
     twin = copy.deepcopy(model)
     optimizer = optimizer_of(model)
-    matrices = matrices_of_layers(twin)
+    matrices = muon_parameters(twin)
     others = [parameter for parameter in twin.parameters() if parameter not in matrices]
     vectors, embeddings = ([p for p in others if (p.ndim > 1) == is_matrix] for is_matrix in (False, True))
     groups = [{"params": vectors, "weight_decay": 0.0}, {"params": embeddings, "weight_decay": 0.01}]
@@ -111,7 +114,7 @@ def test_what_muon_cannot_train_is_said(corpus, tmp_path):
     flags = ["--corpus", corpus, "--output_dir", tmp_path / "out", "--max_steps", "2", "--vocab_size", "500"]
     done = run_toolkit("pretrain", "elmo", *flags, "--preset", "elmo-tiny", "--optim", "muon")
     assert done.returncode == 2
-    assert "--optim muon: ElmoForPreTraining has no layers that it is for" in done.stderr
+    assert "--optim muon: ElmoForPreTraining has no transformer layers or convolutions to train" in done.stderr
 
 
 @pytest.mark.slow
@@ -121,4 +124,4 @@ def test_muon_refuses_matrices_that_are_cut_up(corpus, tmp_path):
         "pretrain", "bert", *flags, "--preset", "bert-tiny", "--optim", "muon", launcher=[*TORCHRUN, "-m"], **FSDP2
     )
     assert done.returncode != 0
-    assert "--optim muon: needs whole matrices, which FSDP2 and DeepSpeed cut up" in done.stderr
+    assert "--optim muon: needs whole matrices, which FSDP2 and DeepSpeed shard" in done.stderr

@@ -1,4 +1,4 @@
-"""Several processes are one run: the same batches, losses, figures and checkpoints as one process."""
+"""Several processes form one run: the same batches, losses, metrics and checkpoints as one process."""
 
 import json
 from collections import Counter
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TORCHRUN, run_toolkit
-from forks import run_forked
+from forks import run_forked, run_here
 from safetensors.torch import load_file
 from test_training import losses
 
@@ -19,21 +19,22 @@ NO_DROPOUT = {
 }
 SLOW = [pytest.param(method, marks=pytest.mark.slow) for method in ("elmo", "electra")]
 SCRIPT = """
-import dataclasses, json, os, sys
-from toolkit.training.loop import batches, evaluation
-from toolkit.models import families as presets
+import json, os, sys
+from toolkit.training import evaluation, loader
+from toolkit.models.families import family_of_preset
 from toolkit.cli.dispatch import main
 
 name, without_dropout, seen_folder = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3]
-old = presets.PRESETS[name]
+presets = family_of_preset(name).presets
+old = presets[name]
 
 def make(vocab_size, *sizes):
     made = old.make(vocab_size, *sizes)
     made.update(without_dropout)
     return made
 
-presets.PRESETS[name] = dataclasses.replace(old, make=make)
-original = batches.collate_pairs
+presets[name] = old._replace(make=make)
+original = loader.collate_pairs
 
 def collate(function, pairs):
     with open(f"{seen_folder}/{os.getpid()}", "a") as file:
@@ -42,13 +43,13 @@ def collate(function, pairs):
                 print(key.epoch, key.index, key.step, file=file)
     return original(function, pairs)
 
-batches.collate_pairs = collate
+loader.collate_pairs = collate
 sys.exit(main(sys.argv[4:]))
 """
 
 
 class Runs:
-    """Pretraining without dropout, in ways that should not matter; notes which examples were taken."""
+    """Pretraining without dropout, with settings that should not change it; records which samples were taken."""
 
     def __init__(self, method: str, corpus: Path, root: Path):
         self.method, self.root = method, root
@@ -73,7 +74,7 @@ class Runs:
         return self.root / name
 
     def seen(self, name: str) -> Counter:
-        """How often each example of each epoch was taken, in the steps that were made."""
+        """How often each sample of each epoch was taken, in the steps of the run."""
         num_steps = json.loads((self.root / name / "results.json").read_text())["num_steps"]
         files = (self.root / f"{name}-seen").iterdir()
         lines = [tuple(map(int, line.split())) for file in files for line in file.read_text().splitlines()]
@@ -102,7 +103,7 @@ def test_processes_and_accumulation_share_one_global_batch(method, corpus, tmp_p
     num_examples = len({example for epoch, example in seen if epoch == 0})
     assert all((epoch, example) in seen for epoch in range(num_whole_epochs) for example in range(num_examples))
 
-    # What two processes saved, one goes on from, and the other way round.
+    # One process resumes from what two saved, and the other way round.
     for folder, num_processes in ((two, 1), (one, 2)):
         (folder / "results.json").unlink()
         runs.run(folder.name, *steps, "--resume", num_processes=num_processes)
@@ -112,7 +113,7 @@ def test_processes_and_accumulation_share_one_global_batch(method, corpus, tmp_p
     assert len(again) == 5 * 32
 
 
-def test_states_are_carried_on_through_a_checkpoint_and_by_any_number_of_processes(corpus, tmp_path):
+def test_recurrent_states_continue_through_a_checkpoint_and_in_any_number_of_processes(corpus, tmp_path):
     runs = Runs("elmo", corpus, tmp_path)
     steps = ("--max_steps", "12", "--save_steps", "10", "--consecutive_windows", "4")
     one = runs.run("one", *steps)
@@ -126,8 +127,8 @@ def test_states_are_carried_on_through_a_checkpoint_and_by_any_number_of_process
 
 
 @pytest.mark.parametrize("method", ["bert", *SLOW])
-def test_sharing_parameters_out_equals_copying_them(method, corpus, tmp_path):
-    """FSDP2 over two gloo processes, beside DDP; one process loads what FSDP2 saved and goes on from it."""
+def test_sharded_parameters_train_like_copied_ones(method, corpus, tmp_path):
+    """FSDP2 over two gloo processes, compared with DDP; one process resumes from what FSDP2 saved."""
     runs = Runs(method, corpus, tmp_path)
     steps = ("--max_steps", "20", "--save_steps", "8", "--eval_steps", "10")
     copied = runs.run("copied", *steps, num_processes=2)
@@ -154,8 +155,8 @@ def test_a_compiled_model_trains_the_same(method, corpus, tmp_path):
 
 
 @pytest.mark.parametrize("family", ["elmo", pytest.param("bert", marks=pytest.mark.slow)])
-def test_fine_tuning_shares_parameters_out_too(family, encoders, tmp_path):
-    """Among three processes, of which one has no row of a head for two labels; it also goes on from its checkpoint."""
+def test_fine_tuning_with_sharded_parameters(family, encoders, tmp_path):
+    """Over three processes, one of which has no row of a head for two labels; it also resumes from its checkpoint."""
     rows = [
         {"text": f"a {'good' if i % 2 else 'bad'} film, the {i}th", "label": ["no", "yes"][i % 2]} for i in range(60)
     ]
@@ -185,29 +186,14 @@ def test_a_figure_of_1001_rows_is_the_same_however_many_processes(encoders, tmp_
         for i in range(1001)
     ]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    flags = [
-        "--encoder",
-        encoders["elmo"],
-        "--data",
-        tmp_path / "rows.jsonl",
-        "--train_size",
-        "40",
-        "--max_steps",
-        "8",
-    ]
-    done = run_toolkit("finetune", "text", *flags, "--output_dir", tmp_path / "model")
+    data = ["--data", tmp_path / "rows.jsonl"]
+    flags = ["--encoder", encoders["elmo"], *data, "--train_size", "40", "--max_steps", "8"]
+    done = run_here("finetune", "text", *flags, "--output_dir", tmp_path / "model")
     assert done.returncode == 0, done.stderr
     scores = {}
     for name, num_processes in (("one", 1), ("two", 2)):
-        flags = [
-            "score",
-            tmp_path / "model",
-            "--data",
-            tmp_path / "rows.jsonl",
-            "--output_file",
-            tmp_path / f"{name}.json",
-        ]
-        done = run_toolkit(*flags, num_processes=num_processes)
+        output = ["--output_file", tmp_path / f"{name}.json"]
+        done = run_toolkit("score", tmp_path / "model", *data, *output, num_processes=num_processes)
         assert done.returncode == 0, done.stderr
         record = json.loads((tmp_path / f"{name}.json").read_text())
         assert record["n"] == 1001
@@ -218,16 +204,8 @@ def test_a_figure_of_1001_rows_is_the_same_however_many_processes(encoders, tmp_
 
 @pytest.mark.slow
 def test_word2vec_says_that_one_process_trains(corpus, tmp_path):
-    flags = [
-        "--corpus",
-        corpus,
-        "--output_dir",
-        tmp_path / "out",
-        "--preset",
-        "word2vec-tiny",
-        "--num_train_epochs",
-        "1",
-    ]
+    flags = ["--corpus", corpus, "--output_dir", tmp_path / "out", "--preset", "word2vec-tiny"]
+    flags += ["--num_train_epochs", "1"]
     done = run_toolkit("pretrain", "word2vec", *flags, launcher=(*TORCHRUN, "-m"), OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
     assert "main process" in done.stderr

@@ -1,10 +1,9 @@
-"""The training loop: which examples it takes, how it weights them, how it ends, stops and goes on."""
+"""The training loop: which samples it takes, how it weights them, how it ends, stops and resumes."""
 
-import dataclasses
 import json
+import os
+import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from itertools import pairwise
@@ -14,18 +13,19 @@ import numpy as np
 import pytest
 import torch
 from conftest import REPOSITORY, run_toolkit
+from forks import ForkedRun, run_here
 from safetensors.torch import load_file
 
 from toolkit.errors import InputError
 from toolkit.training.arguments import TrainingArguments
 from toolkit.training.evaluation import EVALUATION_EPOCH
-from toolkit.training.loop import Budget, learning_rate_factor
 from toolkit.training.sampler import BatchSampler, SampleKey, split_batch
+from toolkit.training.schedule import Budget, learning_rate_factor
 
 
 @pytest.mark.parametrize("lengths", [None, list(range(23))])
 @pytest.mark.parametrize("batch_size", [1, 4, 23, 50])
-def test_every_example_comes_once_an_epoch(lengths, batch_size):
+def test_every_sample_comes_once_per_epoch(lengths, batch_size):
     sampler = BatchSampler(23, batch_size, seed=5, lengths=lengths)
     keys = [key for step in range(-(-69 // batch_size)) for key in sampler.batch(step)][:69]
     for epoch in range(3):
@@ -36,7 +36,7 @@ def test_every_example_comes_once_an_epoch(lengths, batch_size):
         assert [d.index for d in keys[:23]] != [d.index for d in keys[23:46]]
 
 
-def test_neighbours_follow_each_other_at_the_same_place_of_the_batch():
+def test_neighbours_follow_each_other_at_the_same_position_of_the_batch():
     sampler = BatchSampler(23, batch_size=4, seed=0, consecutive=3)
     batches = [sampler.batch(step) for step in range(12)]
     for before, after in pairwise(batches):
@@ -68,9 +68,9 @@ def test_batches_of_similar_length():
     assert spread["bucketed"] < spread["plain"] / 10
 
 
-@pytest.mark.parametrize(("num_draws", "num_parts"), [(32, 4), (7, 4), (2, 4), (1, 3)])
-def test_parts_of_a_batch_count_each_example_once(num_draws, num_parts):
-    keys = BatchSampler(100, num_draws, seed=0).batch(0)
+@pytest.mark.parametrize(("num_samples", "num_parts"), [(32, 4), (7, 4), (2, 4), (1, 3)])
+def test_parts_of_a_batch_count_each_sample_once(num_samples, num_parts):
+    keys = BatchSampler(100, num_samples, seed=0).batch(0)
     parts = split_batch(keys, num_parts)
     assert len(parts) == num_parts
     assert all(parts)
@@ -112,30 +112,54 @@ def test_impossible_settings_are_named(flag, value):
 
 # Runs, through the command line
 
+TINY = {
+    "bert": ["--preset", "bert-tiny", "--vocab_size", "500", "--embeddings", "random"],
+    "elmo": ["--preset", "elmo-tiny", "--vocab_size", "500", "--num_negatives", "64"],
+}
+SIX_STEPS = ["--max_steps", "6", "--batch_size", "8", "--logging_steps", "1"]
 
-def pretrain(method: str, corpus: Path, output_dir: Path, *flags: str, **options):
-    presets = {
-        "bert": ["--vocab_size", "500", "--embeddings", "random"],
-        "elmo": ["--vocab_size", "500", "--num_negatives", "64"],
-    }
-    common = [
-        "--corpus",
-        str(corpus),
-        "--output_dir",
-        str(output_dir),
-        "--preset",
-        f"{method}-tiny",
-        "--max_length",
-        "24",
-    ]
-    done = run_toolkit("pretrain", method, *common, *presets[method], *flags, **options)
+
+def command_of(method: str, corpus: Path, output_dir: Path, *flags: str) -> list[str]:
+    common = ["--corpus", str(corpus), "--output_dir", str(output_dir), "--max_length", "24"]
+    return ["pretrain", method, *common, *TINY[method], *flags]
+
+
+def pretrain(method: str, corpus: Path, output_dir: Path, *flags: str):
+    done = run_here(*command_of(method, corpus, output_dir, *flags))
     assert done.returncode == 0, done.stderr
     return done
+
+
+def finetune(task: str, encoder: Path, output_dir: Path, *flags: str) -> None:
+    flags = ("--encoder", encoder, "--data", "sample", "--output_dir", output_dir, *flags)
+    done = run_here("finetune", task, *flags)
+    assert done.returncode == 0, done.stderr
 
 
 def losses(folder: Path, figure: str = "loss") -> list[float]:
     lines = [json.loads(line) for line in (folder / "train_log.jsonl").read_text().splitlines()]
     return [line[figure] for line in lines if figure in line]
+
+
+def weights_of(folder: Path) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
+
+
+def interrupted_copy(run: Path, folder: Path) -> Path:
+    """The run as if it had been killed at its end, before it wrote its record."""
+    shutil.copytree(run, folder)
+    (folder / "results.json").unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def six_steps(corpus, tmp_path_factory) -> dict[str, Path]:
+    """Runs of six steps, each in a process of its own."""
+    root = tmp_path_factory.mktemp("six-steps")
+    for method in TINY:
+        done = run_toolkit(*command_of(method, corpus, root / method, *SIX_STEPS))
+        assert done.returncode == 0, done.stderr
+    return {method: root / method for method in TINY}
 
 
 # Losses of the first steps, at full precision; a change in any part of the way to them shows here.
@@ -159,28 +183,25 @@ GOLDEN = {
 }
 
 
-@pytest.mark.parametrize("method", ["bert", "elmo"])
-def test_the_same_command_and_seed_give_the_same_bytes(method, corpus, tmp_path):
-    flags = ["--max_steps", "6", "--batch_size", "8", "--logging_steps", "1"]
-    for name in ("first", "second"):
-        pretrain(method, corpus, tmp_path / name, *flags)
-    pretrain(method, corpus, tmp_path / "other_seed", *flags, "--seed", "1")
-    first, second, other = (
-        (tmp_path / n / "model.safetensors").read_bytes() for n in ("first", "second", "other_seed")
-    )
-    assert first == second
-    assert first != other
-    modes = {path.stat().st_mode for path in (tmp_path / "first").iterdir() if path.is_file()}
-    assert len(modes) == 1  # weights are readable to whoever may read the rest
-    assert losses(tmp_path / "first") == losses(tmp_path / "second")
-    assert losses(tmp_path / "first") == pytest.approx(GOLDEN[method], rel=1e-5)
+@pytest.mark.parametrize("method", TINY)
+def test_the_same_command_and_seed_give_the_same_bytes(method, six_steps, corpus, tmp_path):
+    """In another process, where other runs came before."""
+    torch.rand(17)
+    pretrain(method, corpus, tmp_path / "second", *SIX_STEPS)
+    pretrain(method, corpus, tmp_path / "third", *SIX_STEPS)
+    pretrain(method, corpus, tmp_path / "other_seed", *SIX_STEPS, "--seed", "1")
+    first = six_steps[method]
+    assert weights_of(first) == weights_of(tmp_path / "second") == weights_of(tmp_path / "third")
+    assert weights_of(first) != weights_of(tmp_path / "other_seed")
+    modes = {path.stat().st_mode for path in first.iterdir() if path.is_file()}
+    assert len(modes) == 1  # whoever may read the other files may read the weights
+    assert losses(first) == losses(tmp_path / "second")
+    assert losses(first) == pytest.approx(GOLDEN[method], rel=1e-5)
 
 
-@pytest.mark.parametrize("method", ["bert", "elmo"])
+@pytest.mark.parametrize("method", TINY)
 def test_bfloat16_trains_nearly_the_same_and_keeps_float32_weights(method, corpus, tmp_path):
-    pretrain(
-        method, corpus, tmp_path / "out", "--max_steps", "6", "--batch_size", "8", "--logging_steps", "1", "--bf16"
-    )
+    pretrain(method, corpus, tmp_path / "out", *SIX_STEPS, "--bf16")
     found = losses(tmp_path / "out")
     assert found == pytest.approx(GOLDEN[method], rel=0.01)
     assert found != pytest.approx(GOLDEN[method], rel=1e-5), "products were rounded"
@@ -196,31 +217,28 @@ def test_dropout_of_pretraining_is_not_that_of_the_checkpoint(corpus, tmp_path):
     assert config["hidden_dropout_prob"] == config["attention_probs_dropout_prob"] == 0.1
 
 
-def test_float16_trains_nearly_the_same_and_resumes_with_its_loss_scale(corpus, tmp_path):
-    flags = ["--max_steps", "6", "--batch_size", "8", "--logging_steps", "1", "--save_steps", "4", "--fp16"]
-    pretrain("bert", corpus, tmp_path / "out", *flags)
-    found = losses(tmp_path / "out")
+def test_float16_trains_nearly_the_same_and_resumes_with_its_loss_scale(six_steps, corpus, tmp_path):
+    flags = [*SIX_STEPS, "--save_steps", "4", "--fp16"]
+    pretrain("bert", corpus, tmp_path / "whole", *flags)
+    found = losses(tmp_path / "whole")
     assert found == pytest.approx(GOLDEN["bert"], rel=0.01)
     assert found != pytest.approx(GOLDEN["bert"], rel=1e-6), "products were rounded"
-    pretrain("bert", corpus, tmp_path / "float32", *[flag for flag in flags if flag != "--fp16"])
-    norms = losses(tmp_path / "out", "grad_norm")
-    assert norms == pytest.approx(losses(tmp_path / "float32", "grad_norm"), rel=0.05), "clipped as scaled"
-    state = json.loads((tmp_path / "out" / "checkpoint-00000004" / "training_state.json").read_text())
+    norms = losses(tmp_path / "whole", "grad_norm")
+    assert norms == pytest.approx(losses(six_steps["bert"], "grad_norm"), rel=0.05), "clipped as scaled"
+    state = json.loads((tmp_path / "whole" / "checkpoint-00000004" / "training_state.json").read_text())
     assert state["loss_scale"]["_growth_tracker"] == 4
-    whole = (tmp_path / "out" / "model.safetensors").read_bytes()
-    (tmp_path / "out" / "results.json").unlink()
-    pretrain("bert", corpus, tmp_path / "out", *flags, "--resume")
-    assert (tmp_path / "out" / "model.safetensors").read_bytes() == whole
-    assert losses(tmp_path / "out") == found
+    resumed = interrupted_copy(tmp_path / "whole", tmp_path / "resumed")
+    pretrain("bert", corpus, resumed, *flags, "--resume")
+    assert weights_of(resumed) == weights_of(tmp_path / "whole")
+    assert losses(resumed) == found
 
 
-def test_activations_can_be_computed_twice_instead_of_kept(corpus, tmp_path):
-    flags = ["--max_steps", "6", "--batch_size", "8", "--logging_steps", "1", "--gradient_checkpointing"]
-    pretrain("bert", corpus, tmp_path / "bert", *flags)
+def test_activations_can_be_recomputed_instead_of_kept(corpus, tmp_path):
+    pretrain("bert", corpus, tmp_path / "bert", *SIX_STEPS, "--gradient_checkpointing")
     assert losses(tmp_path / "bert") == pytest.approx(GOLDEN["bert"], rel=1e-5)
-    done = run_toolkit("pretrain", "elmo", "--corpus", corpus, "--output_dir", tmp_path / "elmo", *flags)
+    done = run_here(*command_of("elmo", corpus, tmp_path / "elmo", *SIX_STEPS, "--gradient_checkpointing"))
     assert done.returncode == 2
-    assert "--gradient_checkpointing: ElmoForPreTraining cannot do it" in done.stderr
+    assert "--gradient_checkpointing: ElmoForPreTraining does not support it" in done.stderr
 
 
 def test_a_tracker_gets_what_the_log_has(corpus, tmp_path):
@@ -236,21 +254,9 @@ def test_a_tracker_gets_what_the_log_has(corpus, tmp_path):
 
 
 def test_a_tracker_that_is_not_installed_is_named(corpus, tmp_path):
-    flags = ["--corpus", corpus, "--output_dir", tmp_path / "out", "--report_to", "wandb"]
-    done = run_toolkit("pretrain", "bert", *flags)
+    done = run_here(*command_of("bert", corpus, tmp_path / "out", "--report_to", "wandb"))
     assert done.returncode == 2
     assert "--report_to wandb: not installed, try: pip install wandb" in done.stderr
-
-
-def test_a_run_in_the_same_process_after_another_gives_the_same_bytes(corpus, tmp_path):
-    from toolkit.pretraining import pretrain
-
-    flags = {"corpus": str(corpus), "preset": "bert-tiny", "vocab_size": 500, "max_steps": 4, "batch_size": 8}
-    for name in ("first", "second"):
-        pretrain("bert", output_dir=str(tmp_path / name), **flags)
-        torch.rand(17)  # whatever another run leaves of random state
-    first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("first", "second"))
-    assert first == second
 
 
 def test_resuming_equals_never_having_stopped(corpus, tmp_path):
@@ -267,15 +273,15 @@ def test_resuming_equals_never_having_stopped(corpus, tmp_path):
         "4",
     ]
     pretrain("bert", corpus, tmp_path / "whole", *flags)
-    pretrain("bert", corpus, tmp_path / "stopped", *flags)
-    # As if killed after step 11: the last checkpoint is that of step 10, and what came after it is gone.
-    (tmp_path / "stopped" / "results.json").unlink()
-    done = pretrain("bert", corpus, tmp_path / "stopped", *flags, "--resume")
+    # The last checkpoint is that of step 10; what came after it is done again.
+    stopped = interrupted_copy(tmp_path / "whole", tmp_path / "stopped")
+    done = pretrain("bert", corpus, stopped, *flags, "--resume")
     assert "resuming from" in done.stdout
     assert "checkpoint-00000010" in done.stdout
     whole, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "stopped"))
+    assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    assert losses(tmp_path / "whole") == losses(tmp_path / "stopped")
+    assert losses(tmp_path / "whole") == losses(stopped)
     kept = sorted(path.name for path in (tmp_path / "whole").glob("checkpoint-*"))
     assert kept == ["checkpoint-00000005", "checkpoint-00000010"]
 
@@ -283,47 +289,55 @@ def test_resuming_equals_never_having_stopped(corpus, tmp_path):
 @pytest.mark.parametrize(
     "flags",
     [
-        {"output_bias": "frequencies"},
-        {"embeddings": "word2vec"},
-        {"attention": "random"},
-        {"optim": "muon"},
-        {"whole_word_mask": True},
-        {"mlm_probability": 0.4, "mlm_probability_end": 0.1},
-        {"packing": "lines"},
-        {"packing": "lines", "mlm_probability_end": 0.3, "whole_word_mask": True, "optim": "muon", "dropout": 0.1},
+        ["--output_bias", "frequencies"],
+        ["--embeddings", "word2vec"],
+        ["--attention", "random"],
+        ["--optim", "muon"],
+        ["--whole_word_mask"],
+        ["--mlm_probability", "0.4", "--mlm_probability_end", "0.1"],
+        ["--packing", "lines"],
+        "--packing lines --mlm_probability_end 0.3 --whole_word_mask --optim muon --dropout 0.1".split(),
     ],
+    ids=" ".join,
 )
-def test_each_way_to_pretrain_a_bert_differs_repeats_and_resumes(flags, corpus, tmp_path):
-    from toolkit.pretraining import pretrain
+def test_each_way_to_pretrain_a_bert_differs_and_resumes(flags, corpus, tmp_path):
+    flags = [*SIX_STEPS, "--save_steps", "4", *flags]
+    pretrain("bert", corpus, tmp_path / "whole", *flags)
+    stopped = interrupted_copy(tmp_path / "whole", tmp_path / "stopped")
+    pretrain("bert", corpus, stopped, *flags, "--resume")
+    assert weights_of(stopped) == weights_of(tmp_path / "whole")
+    assert losses(stopped) == losses(tmp_path / "whole")
+    assert losses(stopped) != pytest.approx(GOLDEN["bert"], rel=1e-5)
 
-    same = {"corpus": str(corpus), "preset": "bert-tiny", "vocab_size": 500, "max_length": 24, "batch_size": 8}
-    same |= {"max_steps": 6, "logging_steps": 1, "save_steps": 4, "embeddings": "random"}
-    same |= flags
-    for name in ("whole", "stopped"):
-        pretrain("bert", output_dir=str(tmp_path / name), **same)
-    (tmp_path / "stopped" / "results.json").unlink()
-    pretrain("bert", output_dir=str(tmp_path / "stopped"), **same, resume=True)
-    whole, stopped = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "stopped"))
-    assert whole == stopped
-    assert losses(tmp_path / "whole") == losses(tmp_path / "stopped")
-    assert losses(tmp_path / "whole") != pytest.approx(GOLDEN["bert"], rel=1e-5)
+
+def test_the_flags_of_a_bert_are_recorded_and_repeat(corpus, tmp_path):
+    flags = "--max_steps 2 --batch_size 8 --logging_steps 1 --packing lines --mlm_probability 0.4 --dropout 0.1"
+    flags += " --mlm_probability_end 0.2 --whole_word_mask --embeddings word2vec --output_bias frequencies"
+    flags += " --attention random --optim muon --learning_rate 2e-3"
+    for name in ("first", "second"):
+        pretrain("bert", corpus, tmp_path / name, *flags.split())
+    record = json.loads((tmp_path / "first" / "results.json").read_text())
+    expected = {"packing": "lines", "mlm_probability_end": 0.2, "embeddings": "word2vec", "attention": "random"}
+    assert {name: record["arguments"][name] for name in expected} == expected
+    assert weights_of(tmp_path / "first") == weights_of(tmp_path / "second")
+    assert losses(tmp_path / "first") == losses(tmp_path / "second")
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"consecutive_windows": 0}, "--consecutive_windows 0: expected"),
-        ({"consecutive_windows": 10**6}, "--consecutive_windows 1000000: the text to train on fills only"),
-        ({"consecutive_windows": 2, "batch_size": 7, "gradient_accumulation_steps": 2}, "--batch_size 7: expected"),
+        (["--consecutive_windows", "0"], "--consecutive_windows 0: expected"),
+        (["--consecutive_windows", "1000000"], "--consecutive_windows 1000000: the text to train on fills only"),
+        (
+            ["--consecutive_windows", "2", "--batch_size", "7", "--gradient_accumulation_steps", "2"],
+            "--batch_size 7: expected",
+        ),
     ],
 )
-def test_states_that_cannot_be_carried_on_are_refused_before_anything_is_written(flags, message, corpus, tmp_path):
-    from toolkit.pretraining import pretrain
-
-    with pytest.raises(InputError, match=message):
-        pretrain(
-            "elmo", corpus=str(corpus), output_dir=str(tmp_path / "run"), preset="elmo-tiny", max_steps=2, **flags
-        )
+def test_recurrent_states_that_do_not_fit_are_refused_before_anything_is_written(flags, message, corpus, tmp_path):
+    done = run_here(*command_of("elmo", corpus, tmp_path / "run", "--max_steps", "2", *flags))
+    assert done.returncode == 2
+    assert message in done.stderr
     assert not (tmp_path / "run").exists()
 
 
@@ -337,42 +351,31 @@ def test_an_electra_repeats_resumes_and_leaves_the_last_weights_of_its_encoder(f
 
     same = {"corpus": str(corpus), "preset": "electra-tiny", "vocab_size": 500, "max_length": 24, "batch_size": 8}
     same |= {"max_steps": 6, "logging_steps": 1, "eval_steps": 3, "save_steps": 4, "learning_rate": 1e-2}
-    for name in ("whole", "stopped"):
-        record = pretrain("electra", output_dir=str(tmp_path / name), **same, **flags)
-    (tmp_path / "stopped" / "results.json").unlink()
-    pretrain("electra", output_dir=str(tmp_path / "stopped"), **same, **flags, resume=True)
-    whole, stopped = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "stopped"))
-    assert whole == stopped
-    assert losses(tmp_path / "whole") == losses(tmp_path / "stopped")
-    model, loading = ElectraForPreTraining.from_pretrained(tmp_path / "whole", output_loading_info=True)
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    for folder in (whole, stopped):
+        record = pretrain("electra", output_dir=str(folder), **same, **flags)
+    assert weights_of(whole) == weights_of(stopped)
+    (stopped / "results.json").unlink()
+    pretrain("electra", output_dir=str(stopped), **same, **flags, resume=True)
+    assert weights_of(whole) == weights_of(stopped)
+    assert losses(whole) == losses(stopped)
+    model, loading = ElectraForPreTraining.from_pretrained(whole, output_loading_info=True)
     assert not any(loading[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert record["parameters"] == model.num_parameters()
     widths = {
         value.shape[0]
-        for name, value in load_file(tmp_path / "whole/checkpoint-00000004/model.safetensors").items()
+        for name, value in load_file(whole / "checkpoint-00000004" / "model.safetensors").items()
         if name.startswith("generator.encoder.layer.0.attention.self.query")
     }
     assert widths == {128 if flags else 64}
 
 
-def test_the_flags_of_a_bert_on_the_command_line(corpus, tmp_path):
-    flags = (
-        "--max_steps 2 --batch_size 8 --packing lines --mlm_probability 0.4 --mlm_probability_end 0.2 --dropout 0.1"
-    )
-    flags += " --whole_word_mask --embeddings word2vec --output_bias frequencies --attention random"
-    flags += " --optim muon --learning_rate 2e-3"
-    pretrain("bert", corpus, tmp_path / "out", *flags.split())
-    record = json.loads((tmp_path / "out" / "results.json").read_text())
-    expected = {"packing": "lines", "mlm_probability_end": 0.2, "embeddings": "word2vec", "attention": "random"}
-    assert {name: record["arguments"][name] for name in expected} == expected
-
-
 @pytest.mark.parametrize(("flag", "value"), [("dropout", 1.0), ("mlm_probability", 0.0), ("mlm_probability_end", 1.5)])
 def test_impossible_settings_of_a_bert_are_named(flag, value):
-    from toolkit.pretraining.arguments import BertArguments
+    from toolkit.pretraining import pretrain
 
-    with pytest.raises(InputError, match=f"--{flag} {value}: expected a share"):
-        BertArguments(corpus="sample", output_dir="out", **{flag: value})
+    with pytest.raises(InputError, match=f"--{flag} {value}: expected a fraction"):
+        pretrain("bert", corpus="sample", output_dir="out", **{flag: value})
 
 
 def test_every_pretraining_leaves_a_log(encoders):
@@ -384,17 +387,15 @@ def test_every_pretraining_leaves_a_log(encoders):
         assert any(line.get("words_per_second", line.get("tokens_per_second", 0)) > 0 for line in lines)
 
 
-def test_a_finished_run_is_not_touched_by_resuming_it(corpus, tmp_path):
-    flags = ["--max_steps", "3", "--batch_size", "8", "--logging_steps", "1"]
-    pretrain("bert", corpus, tmp_path / "out", *flags)
-    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}
-    pretrain("bert", corpus, tmp_path / "out", *flags, "--resume")
-    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()} == before
-    same = ["--preset", "bert-tiny", "--max_length", "24", "--vocab_size", "500", "--batch_size", "8"]
-    longer = ["--max_steps", "9", "--logging_steps", "1", "--resume", "--output_dir", tmp_path / "out"]
-    done = run_toolkit("pretrain", "bert", "--corpus", corpus, *same, *longer)
+def test_a_finished_run_is_not_touched_by_resuming_it(six_steps, corpus):
+    folder = six_steps["bert"]
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    pretrain("bert", corpus, folder, *SIX_STEPS, "--resume")
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+    done = run_here(*command_of("bert", corpus, folder, *SIX_STEPS, "--max_steps", "9", "--resume"))
     assert done.returncode == 2
-    assert "is finished and was made with --max_steps 3, not 9" in done.stderr
+    assert "is finished and was made with --max_steps 6, not 9" in done.stderr
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
 
 
 def test_nothing_to_resume_is_said(corpus, tmp_path):
@@ -410,38 +411,58 @@ def test_nothing_to_resume_is_said(corpus, tmp_path):
         pytest.param(signal.SIGUSR1, 138, marks=pytest.mark.slow),
     ],
 )
-def test_a_signal_saves_a_checkpoint_and_says_how_to_go_on(number, exit_code, corpus, tmp_path):
+def test_a_signal_saves_a_checkpoint_and_says_how_to_continue(number, exit_code, corpus, tmp_path):
     folder = tmp_path / "run"
-    command = [
-        sys.executable,
-        "-m",
-        "toolkit",
-        "pretrain",
-        "bert",
-        "--corpus",
-        str(corpus),
-        "--output_dir",
-        str(folder),
-    ]
-    command += ["--preset", "bert-tiny", "--vocab_size", "500", "--max_steps", "100000", "--logging_steps", "1"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY)
+    run = ForkedRun(command_of("bert", corpus, folder, "--max_steps", "100000", "--logging_steps", "1"), REPOSITORY)
     deadline = time.monotonic() + 120
     log = folder / "train_log.jsonl"
     while not (log.is_file() and log.read_text().count("\n") > 3) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    process.send_signal(number)
-    _, messages = process.communicate(timeout=60)
-    assert process.returncode == exit_code
-    assert "--resume" in messages
-    assert "Traceback" not in messages
+        time.sleep(0.1)
+    os.kill(run.pids[0], number)
+    done = run.wait(timeout=60)
+    assert done.returncode == exit_code
+    assert "--resume" in done.stderr
+    assert "Traceback" not in done.stderr
     (checkpoint,) = folder.glob("checkpoint-*")
     step = int(checkpoint.name.split("-")[1])
     assert step == len(losses(folder))
-    assert {file.name for file in checkpoint.iterdir()} >= {
-        "model.safetensors",
-        "optimizer.safetensors",
-        "config.json",
-    }
+    files = {file.name for file in checkpoint.iterdir()}
+    assert files >= {"model.safetensors", "optimizer.safetensors", "config.json"}
+
+
+def test_training_without_an_output_writes_nothing_and_gives_the_same_weights(tmp_path, monkeypatch):
+    from datasets import Dataset
+
+    from toolkit.models.families import presets
+    from toolkit.pretraining.bert import MaskTokens
+    from toolkit.training.inputs import TrainingData, TrainingOutput
+    from toolkit.training.loop import train
+
+    monkeypatch.chdir(tmp_path)
+    rows = Dataset.from_dict({"input_ids": torch.randint(5, 60, (20, 12)).tolist()})
+    data = TrainingData(rows, MaskTokens(0, 4, [0, 1, 2, 3, 4], 60, seed=0))
+    arguments = TrainingArguments(max_steps=4, batch_size=4, logging_steps=1)
+    found = []
+    for output in (None, TrainingOutput(tmp_path / "out")):
+        torch.manual_seed(0)
+        from toolkit.models.bert import BertForMaskedLM
+
+        model = BertForMaskedLM(presets()["bert-tiny"].config(60))
+        result = train(model, data, arguments, output)
+        assert result.num_steps == 4
+        found.append(model.state_dict())
+        assert {path.name for path in tmp_path.iterdir()} == (set() if output is None else {"out"})
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[1])
+    assert len(losses(tmp_path / "out")) == 4
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(corpus, tmp_path):
+    flags = [*SIX_STEPS, "--learning_rate", "1e38", "--warmup_ratio", "0", "--optim", "sgd"]
+    done = run_here(*command_of("bert", corpus, tmp_path / "out", *flags))
+    assert done.returncode == 2
+    assert "try a lower --learning_rate" in done.stderr
+    assert load_file(tmp_path / "out" / "model.safetensors"), "the weights saved before are still there"
 
 
 def test_minutes_end_the_run_and_are_recorded(corpus, tmp_path):
@@ -457,97 +478,79 @@ def test_minutes_end_the_run_and_are_recorded(corpus, tmp_path):
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("limit", [{"max_steps": 8}, {"max_minutes": 0.05}])
-def test_draws_know_how_far_the_run_is(limit, workers, corpus, tmp_path, monkeypatch):
-    """By steps exactly, also for batches that workers prepare ahead; by minutes as far as the clock has come."""
-    from toolkit.pretraining import masked_lm, pretrain
+def test_sample_keys_hold_the_progress_of_the_run(limit, workers, corpus, tmp_path, monkeypatch):
+    """Exact with a limit of steps, also for batches that workers prepare ahead; by the clock with one of minutes."""
+    from toolkit.pretraining import bert, pretrain
 
-    original = masked_lm.MaskTokens.__call__
+    original = bert.MaskTokens.__call__
 
     def collate(self, rows, keys):
         if keys[0].epoch < EVALUATION_EPOCH:
             with open(tmp_path / "seen", "a") as file:
-                print(
-                    keys[0].step,
-                    keys[0].progress,
-                    {key.progress for key in keys} == {keys[0].progress},
-                    file=file,
-                )
+                print(keys[0].step, keys[0].progress, {key.progress for key in keys} == {keys[0].progress}, file=file)
         return original(self, rows, keys)
 
-    monkeypatch.setattr(masked_lm.MaskTokens, "__call__", collate)
+    monkeypatch.setattr(bert.MaskTokens, "__call__", collate)
     flags = {"preset": "bert-tiny", "vocab_size": 500, "max_length": 24, "batch_size": 8, "eval_steps": 10**6}
-    pretrain(
-        "bert",
-        corpus=str(corpus),
-        output_dir=str(tmp_path / "out"),
-        dataloader_num_workers=workers,
-        **limit,
-        **flags,
-    )
+    flags |= {"corpus": str(corpus), "output_dir": str(tmp_path / "out"), "embeddings": "random"}
+    pretrain("bert", dataloader_num_workers=workers, **limit, **flags)
     lines = [line.split() for line in (tmp_path / "seen").read_text().splitlines()]
     assert {same for _, _, same in lines} == {"True"}
-    seen = sorted((int(step), float(share)) for step, share, _ in lines)
+    seen = sorted((int(step), float(progress)) for step, progress, _ in lines)
     if "max_steps" in limit:
         assert seen == [(step, step / 8) for step in range(8)]
     else:
-        shares = [share for _, share in seen]
-        assert shares == sorted(shares)
-        assert shares[0] == 0
-        assert 0 < shares[-1] <= 1
+        fractions = [progress for _, progress in seen]
+        assert fractions == sorted(fractions)
+        assert fractions[0] == 0
+        assert 0 < fractions[-1] <= 1
 
 
 def test_a_launcher_that_started_too_few_processes_is_refused(corpus, tmp_path):
-    flags = ["--corpus", str(corpus), "--output_dir", str(tmp_path / "x"), "--max_steps", "1"]
+    command = command_of("bert", corpus, tmp_path / "x", "--max_steps", "1")
     launcher = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--mixed_precision", "no", "-m")
-    done = run_toolkit("pretrain", "bert", *flags, launcher=launcher)
+    done = run_toolkit(*command, launcher=launcher)
     assert done.returncode != 0
     assert "toolkit: error: the launcher asked for more processes than the 1 that it started" in done.stderr
     assert "torchrun --nproc_per_node" in done.stderr
     assert not (tmp_path / "x").exists()
-    done = run_toolkit("pretrain", "bert", *flags, launcher=[*launcher[:4], "1", *launcher[5:]])
+    done = run_toolkit(*command, launcher=[*launcher[:4], "1", *launcher[5:]])
     assert done.returncode == 0, done.stderr
 
 
 def test_fine_tuning_twice_gives_the_same_bytes(encoders, tmp_path):
-    flags = ["--encoder", encoders["elmo"], "--data", "sample", "--max_steps", "6", "--train_size", "20"]
-    flags += ["--word_dropout", "0.1", "--seed", "3"]
+    flags = ["--max_steps", "6", "--train_size", "20", "--word_dropout", "0.1", "--seed", "3"]
     for name in ("first", "second"):
-        done = run_toolkit("finetune", "pos", *flags, "--output_dir", tmp_path / name)
-        assert done.returncode == 0, done.stderr
-    first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("first", "second"))
-    assert first == second
+        finetune("pos", encoders["elmo"], tmp_path / name, *flags)
+    assert weights_of(tmp_path / "first") == weights_of(tmp_path / "second")
 
 
 @pytest.mark.parametrize("task", ["pos", "text"])
 def test_a_head_on_a_mix_of_layers_is_saved_with_the_encoder_that_it_reads(task, encoders, tmp_path):
-    flags = ["--encoder", encoders["bert"], "--data", "sample", "--freeze", "--max_steps", "6"]
-    done = run_toolkit("finetune", task, *flags, "--output_dir", tmp_path / "out", "--learning_rate", "1e-2")
-    assert done.returncode == 0, done.stderr
+    finetune(task, encoders["bert"], tmp_path / "out", "--freeze", "--max_steps", "6", "--learning_rate", "1e-2")
     before, after = (load_file(folder / "model.safetensors") for folder in (encoders["bert"], tmp_path / "out"))
     kept = {name: value for name, value in after.items() if name.startswith("encoder.")}
     assert all(torch.equal(value, before[name.replace("encoder.", "bert.", 1)]) for name, value in kept.items())
     assert set(after) - set(kept) == {"scalar_mix.weights", "scalar_mix.scale", "classifier.weight", "classifier.bias"}
     assert after["scalar_mix.weights"].abs().min() > 0
     record = json.loads((tmp_path / "out" / "results.json").read_text())
-    done = run_toolkit("score", tmp_path / "out", "--data", "sample", "--output_file", tmp_path / "score.json")
+    done = run_here("score", tmp_path / "out", "--data", "sample", "--output_file", tmp_path / "score.json")
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "score.json").read_text())["metrics"] == record["metrics"]
 
 
 @pytest.mark.parametrize(("task", "head"), [("pos", {"classifier"}), ("text", {"classifier", "bert.pooler.dense"})])
 def test_freezing_trains_the_head_alone(task, head, encoders, tmp_path):
-    flags = ["--encoder", encoders["bert"], "--data", "sample", "--output_dir", tmp_path / "out", "--max_steps", "4"]
-    done = run_toolkit("finetune", task, *flags, "--freeze", "--layers", "top", "--train_size", "40")
-    assert done.returncode == 0, done.stderr
+    flags = ["--max_steps", "4", "--freeze", "--layers", "top", "--train_size", "40"]
+    finetune(task, encoders["bert"], tmp_path / "out", *flags)
     before, after = (load_file(folder / "model.safetensors") for folder in (encoders["bert"], tmp_path / "out"))
     moved = {name for name in after if name not in before or not torch.equal(before[name], after[name])}
     assert {name.rpartition(".")[0] for name in moved} == head
 
 
-def test_a_late_start_leaves_the_encoder_as_it_was_until_then(encoders, tmp_path):
-    flags = ["--encoder", encoders["bert"], "--data", "sample", "--output_dir", tmp_path / "out", "--max_steps", "10"]
-    done = run_toolkit("finetune", "pos", *flags, "--probe_ratio", "0.99", "--train_size", "20")
-    assert done.returncode == 0, done.stderr
+def test_a_head_warmup_leaves_the_encoder_as_it_was(encoders, tmp_path):
+    flags = ["--max_steps", "10", "--head_warmup_ratio", "0.99", "--train_size", "20"]
+    finetune("pos", encoders["bert"], tmp_path / "out", *flags)
     before, after = (load_file(folder / "model.safetensors") for folder in (encoders["bert"], tmp_path / "out"))
     shared = [name for name in after if name in before]
     assert len(shared) > 20
@@ -555,7 +558,7 @@ def test_a_late_start_leaves_the_encoder_as_it_was_until_then(encoders, tmp_path
     assert after["classifier.weight"].abs().max() > 0
 
 
-def test_the_schedule_of_a_late_start_is_the_usual_one_in_what_is_left():
+def test_the_schedule_after_a_head_warmup_takes_the_rest_of_the_run():
     assert learning_rate_factor(0.5, 0.1, start=0.5) == 0
     assert learning_rate_factor(0.49, 0.1, start=0.5) == 0
     assert learning_rate_factor(0.55, 0.1, start=0.5) == pytest.approx(1.0)
@@ -563,11 +566,14 @@ def test_the_schedule_of_a_late_start_is_the_usual_one_in_what_is_left():
 
 
 def test_lower_layers_learn_slower(encoders):
-    from tasks.base import FinetuneArguments, _pace
-
+    from tasks.finetuning import _parameter_options
+    from tasks.task import FinetuneArguments
+    from toolkit.modalities import MODALITIES
+    from toolkit.runs.arguments import from_flags, with_flags
     from toolkit.transfer.encoders import load_encoder
 
-    arguments = FinetuneArguments(encoder="", data="", output_dir="", bottom_rate=0.25, probe_ratio=0.2)
+    flags = {"encoder": "", "data": "", "output_dir": "", "layerwise_lr_decay": 0.25, "head_warmup_ratio": 0.2}
+    arguments = from_flags(FinetuneArguments, **flags)
     expected = {
         "bert": {
             "classifier.weight": (1.0, 0.0),
@@ -586,22 +592,23 @@ def test_lower_layers_learn_slower(encoders):
         "word2vec": {"window.window.weight": (1.0, 0.0), "word2vec.embeddings.weight": (1.0, 0.2)},
     }
     for family, names in expected.items():
-        model, _ = load_encoder(str(encoders[family]), "AutoModelForTokenClassification", num_labels=3)
-        pace = _pace(model, arguments)
-        assert {name: tuple(pace(name)) for name in names} == names
-        of_scratch = _pace(model, dataclasses.replace(arguments, encoder=f"scratch:{encoders[family]}"))
-        assert {tuple(of_scratch(name)) for name in names} == {(1.0, 0.0)}
+        auto_class = "AutoModelForTokenClassification"
+        model, _ = load_encoder(str(encoders[family]), auto_class, MODALITIES["text"], num_labels=3)
+        options = _parameter_options(model, arguments)
+        assert {name: tuple(options(name)) for name in names} == names
+        options = _parameter_options(model, with_flags(arguments, encoder=f"scratch:{encoders[family]}"))
+        assert {tuple(options(name)) for name in names} == {(1.0, 0.0)}
 
 
 def test_word_dropout_replaces_whole_words_and_only_the_share_asked_for():
-    from tasks.words import NO_WORD, WordDropout, first_pieces
+    from tasks.words import NO_WORD, drop_words, first_tokens
 
     words = [NO_WORD, *(word for word in range(2000) for _ in range(1 + word % 3)), NO_WORD]
     row = {"input_ids": [2, *range(10, 10 + len(words) - 2), 3], "words": words, "labels": list(range(2000))}
-    dropped = WordDropout(0.2, unk_token_id=1, seed=0)(row, SampleKey(0, 0, 7))
-    assert dropped == WordDropout(0.2, 1, 0)(row, SampleKey(3, 0, 7)), "the same in the same epoch"
-    assert dropped != WordDropout(0.2, 1, 0)(row, SampleKey(0, 1, 7)), "another in another"
-    assert len(first_pieces(dropped["words"])) == 2000
+    dropped = drop_words(row, 0.2, 1, SampleKey(0, 0, 7).seed(0))
+    assert dropped == drop_words(row, 0.2, 1, SampleKey(3, 0, 7).seed(0)), "the same in the same epoch"
+    assert dropped != drop_words(row, 0.2, 1, SampleKey(0, 1, 7).seed(0)), "another in another"
+    assert len(first_tokens(dropped["words"])) == 2000
     unknown = [word for piece, word in zip(dropped["input_ids"], dropped["words"], strict=True) if piece == 1]
     assert len(unknown) == len(set(unknown))
     assert 0.17 < len(unknown) / 2000 < 0.23

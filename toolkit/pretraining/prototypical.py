@@ -196,7 +196,7 @@ def episodic_accuracy(model, rows, collate: CollateEpisodes, ways: int, accelera
 
     hits: list[tuple[int, int]] = []
     with torch.no_grad():
-        for batch in evaluation_batches(rows, collate, ways, accelerator, in_step=True):
+        for batch in evaluation_batches(rows, collate, ways, accelerator, lockstep=True):
             logits = model(pixel_values=batch["pixel_values"]).logits
             labels = torch.arange(logits.shape[1], device=logits.device)
             right = logits.argmax(dim=1) == labels.repeat_interleave(len(logits) // len(labels))

@@ -15,6 +15,7 @@ from toolkit.modalities import MODALITIES
 from toolkit.runs.arguments import to_flags
 from toolkit.runs.output import check_output_dir, create_output_dir
 from toolkit.runs.results import RESULTS_FILE, Stopwatch, write_results
+from toolkit.training.inputs import Evaluation, TrainingData, TrainingOutput
 
 # A launcher (torchrun, accelerate, MPI) sets one of these variables in every process that it starts.
 LAUNCHER_VARIABLES = {"WORLD_SIZE", "MASTER_ADDR", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"}
@@ -96,7 +97,7 @@ def train_and_record(
         modality: Name of the modality, for the record.
         item: What throughput counts.
         better: Metric by which the best weights are kept; None keeps the last weights.
-        consecutive: As for `toolkit.training.loop.train`.
+        consecutive: As for `toolkit.training.inputs.TrainingData`.
         export: From the trained model to the encoder that is kept (default: the whole model).
         measure: Further metrics on held-out data.
     """
@@ -111,23 +112,13 @@ def train_and_record(
         some = spread(validation_rows, VALIDATION_ROWS)
         return {"loss": held_out_loss(model, some, eval_collate, VALIDATION_BATCH_SIZE, accelerator)}
 
-    best_dir = run.output_dir if export is None else run.output_dir / "whole"  # until the record is written
+    weights = "" if export is None else "whole"  # a folder that is deleted once the record is written
+    output = TrainingOutput(run.output_dir, processor, weights)
     num_parameters, what = model.num_parameters(), "images" if modality == "image" else "windows"
     run.say(f"training {run.arguments.encoder.preset}, {num_parameters:,} parameters, {len(train_rows):,} {what}")
-    result = train(
-        model,
-        train_rows,
-        collate,
-        run.arguments.training,
-        run.output_dir,
-        best_dir=best_dir,
-        processor=processor,
-        evaluate=evaluate,
-        better=better,
-        item=item,
-        consecutive=consecutive,
-    )
-    model = type(model).from_pretrained(best_dir).to(run.accelerator.device).eval()
+    data = TrainingData(train_rows, collate, consecutive=consecutive, item=item)
+    result = train(model, data, run.arguments.training, output, Evaluation(evaluate, better))
+    model = type(model).from_pretrained(output.weights_dir).to(run.accelerator.device).eval()
     sums, counts = held_out_losses(model, validation_rows, eval_collate, VALIDATION_BATCH_SIZE, run.accelerator)
     metrics = {"loss": ratio_interval(sums, counts)} | (measure(model) if measure else {})
     if export is not None:
@@ -148,7 +139,7 @@ def train_and_record(
         deterministic=result.deterministic,
     )
     if export is not None and run.is_main:
-        shutil.rmtree(best_dir)
+        shutil.rmtree(output.weights_dir)
     return record
 
 

@@ -131,7 +131,7 @@ def held_out_accuracy(model, rows, collate, batch_size: int, accelerator) -> dic
 
     hits: list[bool] = []
     with torch.no_grad():
-        for batch in evaluation_batches(rows, collate, batch_size, accelerator, in_step=True):
+        for batch in evaluation_batches(rows, collate, batch_size, accelerator, lockstep=True):
             right = model(pixel_values=batch["pixel_values"]).logits.argmax(dim=-1) == batch["labels"]
             hits += right.tolist() if batch["num_items"] else []
     hits = gather_objects(accelerator, hits)

@@ -1,7 +1,4 @@
-"""How long, how fast and on what to train: the flags of everything that is trained. Imports no torch.
-
-Names are those of `transformers.TrainingArguments` where it has the setting.
-"""
+"""Flags of training, named as in `transformers.TrainingArguments` where it has the setting. Imports no torch."""
 
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -21,15 +18,16 @@ class DurationArguments(Arguments):
     """Stop after this many passes over the data (default without any limit: 1 for text and 10 for images when
     pretraining; 10, and at least 400 steps, when fine-tuning)."""
     max_minutes: float | None = None
-    """Stop after this many minutes; the learning rate reaches zero then."""
+    """Stop after this many minutes, when the learning rate has decayed to zero."""
     early_stopping_patience: int | None = None
-    """Stop when this many evaluations in a row brought no improvement."""
+    """Stop after this many evaluations in a row without improvement."""
 
     def check(self) -> None:
         check_positive(self, "max_steps num_train_epochs max_minutes early_stopping_patience")
 
     @property
     def has_limit(self) -> bool:
+        """Whether any flag limits the run."""
         return any(limit is not None for limit in (self.max_steps, self.num_train_epochs, self.max_minutes))
 
 
@@ -38,22 +36,22 @@ class OptimizerArguments(Arguments):
     """optimizer"""
 
     batch_size: int = 32
-    """Examples per optimizer step, summed over all processes and accumulation steps."""
+    """Examples per optimizer step, over all processes and accumulation steps."""
     learning_rate: float = 1e-3
     """Peak learning rate."""
     warmup_ratio: float = 0.1
-    """Fraction of the run in which the learning rate rises linearly from zero; then it falls linearly to zero."""
+    """Fraction of the run with linear warm-up of the learning rate; linear decay to zero follows."""
     optim: Literal["adamw", "muon", "sgd"] = "adamw"
-    """Optimizer: muon trains the matrices in transformer layers and convolutions and leaves the rest to adamw; sgd,
-    with Nesterov momentum 0.9, needs much higher learning rates."""
+    """Optimizer. muon trains the matrices of transformer layers and convolutions with Muon and the rest with AdamW;
+    sgd has Nesterov momentum 0.9 and needs much higher learning rates."""
     weight_decay: float = 0.01
-    """Weight decay, applied to matrices only."""
+    """Weight decay of matrices; biases and norms do not decay."""
     max_grad_norm: float = 1.0
-    """Clip the gradient to this norm."""
+    """Clip the gradient norm to this value."""
     gradient_accumulation_steps: int = 1
-    """Number of parts that each process splits its share of the batch into, to save memory."""
+    """Split the batch of each process into this many parts, to save memory."""
     seed: int = 0
-    """Seed of initial weights, data order, masks and dropout."""
+    """Seed of the initial weights, the data order, masks and dropout."""
 
     def check(self) -> None:
         check_positive(self, "batch_size learning_rate max_grad_norm gradient_accumulation_steps")
@@ -68,13 +66,13 @@ class PrecisionArguments(Arguments):
     bf16: bool = False
     """Autocast to bfloat16 (GPUs, and CPUs that support it); weights stay float32."""
     fp16: bool = False
-    """Autocast to float16 with loss scaling, for GPUs without bfloat16."""
+    """Autocast to float16 with loss scaling (GPUs without bfloat16); weights stay float32."""
     gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass instead of keeping them, to save memory (BERT)."""
+    """Recompute activations in the backward pass, to save memory (transformer encoders only)."""
     torch_compile: bool = False
-    """Compile the model with torch.compile: slow to start, then faster, mostly on GPUs."""
+    """Compile the model with torch.compile, which starts slowly and then trains faster, mostly on GPUs."""
     dataloader_num_workers: int = 0
-    """Worker processes that prepare batches; 0 prepares them in the training process."""
+    """Number of worker processes that prepare batches; 0 prepares them in the training process."""
 
     def check(self) -> None:
         check_not_negative(self, "dataloader_num_workers")
@@ -87,11 +85,11 @@ class CheckpointArguments(Arguments):
     """evaluation and checkpoints"""
 
     eval_steps: int | None = None
-    """Evaluate every this many steps (default: ten times per run when pretraining, five times when fine-tuning)."""
+    """Evaluate after every N steps (default: ten times per run when pretraining, five times when fine-tuning)."""
     save_steps: int | None = None
-    """Save a checkpoint to resume from every this many steps (default: every ten minutes)."""
+    """Save a checkpoint after every N steps (default: every ten minutes)."""
     save_total_limit: int = 2
-    """Keep this many checkpoints, the newest ones; the best weights are in the output folder itself."""
+    """Keep the newest N checkpoints; the best weights are saved in the output folder itself."""
     resume: bool = False
     """Continue from the newest complete checkpoint in the output folder."""
 
@@ -104,9 +102,9 @@ class LoggingArguments(Arguments):
     """logging"""
 
     logging_steps: int = 10
-    """Write a line to train_log.jsonl every this many steps."""
+    """Write a line to train_log.jsonl after every N steps."""
     report_to: Literal["trackio", "tensorboard", "wandb"] | None = None
-    """Also log to this tracker, which must be installed; nothing is uploaded unless you log in to it."""
+    """Also log to this tracker, which must be installed. Nothing is uploaded unless you log in to it."""
 
     def check(self) -> None:
         check_positive(self, "logging_steps")
@@ -121,5 +119,5 @@ class TrainingArguments(
     """training"""
 
     def with_default_epochs(self, num_epochs: float) -> "TrainingArguments":
-        """The same with that many epochs, unless another limit is given."""
+        """A copy that lasts `num_epochs`, unless a flag limits the run."""
         return self if self.has_limit else replace(self, num_train_epochs=num_epochs)

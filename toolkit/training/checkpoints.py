@@ -1,4 +1,7 @@
-"""Folders with weights: written aside, synced, then renamed, so that what is there is whole. No pickle anywhere."""
+"""Model folders and checkpoints, written to a temporary folder, synced and then renamed, so that each is complete.
+
+Weights and optimizer states are safetensors; no pickle is written or read.
+"""
 
 import contextlib
 import hashlib
@@ -19,7 +22,7 @@ from toolkit.errors import InputError, RunFailed
 
 STATE_FILE = "training_state.json"
 OPTIMIZER_FILE = "optimizer.safetensors"
-CARRIED_FILE = "carried.safetensors"  # what the model hands on to the next step, if it does
+RECURRENT_STATE_FILE = "recurrent_state.safetensors"  # of a model that reads on where the last step ended
 MANIFEST_FILE = "manifest.json"  # size and SHA-256 of every other file of a checkpoint
 REPEAT_OR_START_ANEW = "repeat the command that made it, or start anew with --overwrite_output_dir"
 
@@ -28,50 +31,78 @@ _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 @dataclass
 class TrainingState:
-    """What, besides weights and optimiser, a run needs to go on. Order of data, masks, dropout and learning rate
-    follow from seed and step, so that no random state is kept."""
+    """How far a run is: what it needs to continue, besides the weights and the optimizer.
+
+    The order of the data, masks, dropout and the learning rate follow from seed and step, so no random state is saved.
+
+    Attributes:
+        step: Number of optimizer steps taken.
+        seconds: Time taken so far.
+        log_bytes: Size of the log.
+        best: All metrics of the best evaluation.
+        num_evaluations: Number of evaluations so far.
+        num_without_improvement: Number of evaluations since the last improvement.
+        window_loss: Loss since the last line of the log, summed over targets.
+        window_targets: Number of these targets.
+        loss_scale: State of the float16 loss scaler.
+        data_order: What the order of the data depends on.
+        trained_parameters: Names of the trainable parameters.
+        optim: The optimizer.
+    """
 
     step: int = 0
     seconds: float = 0.0
     log_bytes: int = 0
-    best: dict[str, float] | None = None  # all figures of the best evaluation
+    best: dict[str, float] | None = None
     num_evaluations: int = 0
-    num_without_gain: int = 0
-    window_loss: float = 0.0  # since the last line of the log, summed over targets
+    num_without_improvement: int = 0
+    window_loss: float = 0.0
     window_targets: float = 0.0
-    loss_scale: dict[str, float] = field(default_factory=dict)  # of float16
-    order: dict[str, int] = field(default_factory=dict)  # what the order of the data follows from
-    trained: list[str] = field(default_factory=list)  # the names of the parameters that learn
+    loss_scale: dict[str, float] = field(default_factory=dict)
+    data_order: dict[str, int] = field(default_factory=dict)
+    trained_parameters: list[str] = field(default_factory=list)
     optim: str = "adamw"
 
-    def note_evaluation(self, figures: dict[str, float], better: str | None) -> bool:
-        """Whether nothing so far was better by the figure `better`, of which more is better unless it is a loss; with
-        None later is better.
+    def note_evaluation(self, metrics: dict[str, float], metric: str | None) -> bool:
+        """Count an evaluation. Returns whether the weights are the best so far, or as good as the best.
 
-        Of equals the later weights are kept, which have learned longer; with little validation data many are equal.
+        Weights that tie with the best replace them: they were trained longer, and ties are frequent with little
+        validation data.
+
+        Args:
+            metrics: The metrics of the evaluation.
+            metric: Name of the one to compare, where more is better unless it is `loss`. With None the latest
+                weights are the best.
         """
-        sign = -1 if better == "loss" else 1
-        gain = math.inf if self.best is None or better is None else sign * (figures[better] - self.best[better])
+        sign = -1 if metric == "loss" else 1
+        gain = math.inf if self.best is None or metric is None else sign * (metrics[metric] - self.best[metric])
         self.num_evaluations += 1
-        self.num_without_gain = 0 if gain > 0 else self.num_without_gain + 1
+        self.num_without_improvement = 0 if gain > 0 else self.num_without_improvement + 1
         if gain >= 0:
-            self.best = figures
+            self.best = metrics
         return gain >= 0
 
 
 def save_model(folder: Path, model, processor=None, *, writes: bool = True) -> None:
-    """Write `model` and `processor` in Hugging Face format. Files that were there are replaced, weights last.
+    """Write a model and its processor in Hugging Face format. Existing files are replaced, the weights last.
 
-    Where processes share the parameters of a model out among them, all of them must call this, one of them writing.
+    Args:
+        folder: An existing folder.
+        model: The model.
+        processor: Its tokenizer or image processor, if any.
+        writes: Whether this process writes. If processes share a sharded model, all of them must call this.
+
+    Raises:
+        RunFailed: The files cannot be written.
     """
-    weights = _whole(model.state_dict())
+    weights = _unsharded(model.state_dict())
     if not writes:
         return
-    with _aside(folder, folder / ".partial") as aside:
-        _write(aside, model, processor, weights)
-        for file in sorted(aside.iterdir(), key=lambda file: file.suffix == ".safetensors"):
+    with _temporary_folder(folder / ".partial", folder) as temporary:
+        _write(temporary, model, processor, weights)
+        for file in sorted(temporary.iterdir(), key=lambda file: file.suffix == ".safetensors"):
             os.replace(file, folder / file.name)
-        aside.rmdir()
+        temporary.rmdir()
 
 
 def save_checkpoint(
@@ -80,19 +111,29 @@ def save_checkpoint(
     processor,
     optimizer,
     state: TrainingState,
-    carried: torch.Tensor | None = None,
+    recurrent_state: torch.Tensor | None = None,
     num_kept: int = 2,
     *,
     writes: bool = True,
 ) -> None:
-    """Write `checkpoint-STEP`, complete enough to go on from, and delete all but the newest `num_kept` before it.
+    """Write the folder `checkpoint-STEP`, from which a run can continue, then delete the oldest checkpoints.
 
-    `carried` is what the model has given for the step that follows.
-    Raises `RunFailed` where it cannot be written; what was there before then stays. `writes` as in `save_model`.
+    Args:
+        output_dir: Folder of the run.
+        model: The model.
+        processor: Its tokenizer or image processor, if any.
+        optimizer: The optimizer.
+        state: How far the run is.
+        recurrent_state: State that a recurrent model starts the next step with.
+        num_kept: Number of checkpoints to keep.
+        writes: As for `save_model`.
+
+    Raises:
+        RunFailed: The checkpoint cannot be written; earlier ones are left as they were.
     """
-    weights = _whole(model.state_dict())
+    weights = _unsharded(model.state_dict())
     names = {parameter: name for name, parameter in model.named_parameters()}
-    moments = _whole(
+    moments = _unsharded(
         {
             f"{names[parameter]}.{moment}": value
             for parameter, values in optimizer.state.items()
@@ -102,22 +143,23 @@ def save_checkpoint(
     if not writes:
         return
     folder = output_dir / f"checkpoint-{state.step:08d}"
-    with _aside(folder, output_dir / f".{folder.name}.partial") as aside:
-        _write(aside, model, processor, weights)
-        save_file(moments, aside / OPTIMIZER_FILE)
-        if carried is not None:
-            save_file({"state": carried}, aside / CARRIED_FILE)
-        (aside / STATE_FILE).write_text(json.dumps(asdict(state), indent=2))
-        files = {path.name: {"size": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(aside.iterdir())}
-        (aside / MANIFEST_FILE).write_text(json.dumps(files, indent=2))
-        _sync(aside)
-        if folder.exists():  # a damaged one, gone back behind
+    with _temporary_folder(output_dir / f".{folder.name}.partial", folder) as temporary:
+        _write(temporary, model, processor, weights)
+        save_file(moments, temporary / OPTIMIZER_FILE)
+        if recurrent_state is not None:
+            save_file({"state": recurrent_state}, temporary / RECURRENT_STATE_FILE)
+        (temporary / STATE_FILE).write_text(json.dumps(asdict(state), indent=2))
+        files = sorted(temporary.iterdir())
+        manifest = {file.name: {"size": file.stat().st_size, "sha256": _sha256(file)} for file in files}
+        (temporary / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2))
+        _sync(temporary)
+        if folder.exists():  # a damaged one, which the run did not continue from
             shutil.rmtree(folder)
-        os.replace(aside, folder)
+        os.replace(temporary, folder)
         _sync(output_dir)
     older = [path for path in list_checkpoints(output_dir) if path.name <= folder.name]
     for old in older[:-num_kept]:
-        shutil.rmtree(old, ignore_errors=True)  # of what stays the next save tries again
+        shutil.rmtree(old, ignore_errors=True)  # the next save tries again to delete what is left
 
 
 def list_checkpoints(output_dir: Path) -> list[Path]:
@@ -126,9 +168,14 @@ def list_checkpoints(output_dir: Path) -> list[Path]:
 
 
 def newest_checkpoint(output_dir: Path, say: Callable[[str], None]) -> Path | None:
-    """The newest checkpoint that is whole; `say` is told of damaged ones. None where there is none at all.
+    """The newest complete checkpoint; None if there are no checkpoints.
 
-    Raises `InputError` where every one is damaged.
+    Args:
+        output_dir: Folder of the run.
+        say: Called with a message about each damaged checkpoint.
+
+    Raises:
+        InputError: All checkpoints are damaged.
     """
     checkpoints = list_checkpoints(output_dir)
     for folder in reversed(checkpoints):
@@ -141,14 +188,14 @@ def newest_checkpoint(output_dir: Path, say: Callable[[str], None]) -> Path | No
     return None
 
 
-def way_on(output_dir: Path) -> str:
-    """Half a sentence on where a run that failed can go on."""
+def how_to_continue(output_dir: Path) -> str:
+    """A clause for error messages: the checkpoint that a failed run can continue from."""
     checkpoints = list_checkpoints(output_dir)
     return f"--resume goes on from {checkpoints[-1]}" if checkpoints else "there is no checkpoint to go on from"
 
 
 def find_fault(folder: Path) -> str | None:
-    """In what the files of a checkpoint differ from its manifest."""
+    """How a checkpoint differs from its manifest; None if it is complete."""
     try:
         files = json.loads((folder / MANIFEST_FILE).read_text())
         for name, expected in files.items():
@@ -165,30 +212,33 @@ def find_fault(folder: Path) -> str | None:
 
 
 def load_state(folder: Path) -> TrainingState:
+    """How far the run was at a checkpoint."""
     return TrainingState(**json.loads((folder / STATE_FILE).read_text()))
 
 
-def load_carried(folder: Path, device: torch.device) -> torch.Tensor | None:
-    file = folder / CARRIED_FILE
+def load_recurrent_state(folder: Path, device: torch.device) -> torch.Tensor | None:
+    """The state that a recurrent model continues with, if the checkpoint has one."""
+    file = folder / RECURRENT_STATE_FILE
     return load_file(file)["state"].to(device) if file.exists() else None
 
 
 def load_weights(folder: Path, model) -> None:
-    """Put the weights back to where they were; before they are shared out to processes.
+    """Load the weights of a checkpoint, before the model is sharded.
 
-    Raises `InputError` where they are those of another network.
+    Raises:
+        InputError: They are the weights of another network.
     """
     try:
         found, report = type(model).from_pretrained(folder, local_files_only=True, output_loading_info=True)
         if report["missing_keys"] or report["unexpected_keys"]:
             raise RuntimeError("other names")
         model.load_state_dict(found.state_dict())
-    except RuntimeError as error:  # transformers and torch say by it that names or shapes differ
+    except RuntimeError as error:  # what transformers and torch raise for other names or shapes
         raise InputError(f"--resume: {folder} holds another network; {REPEAT_OR_START_ANEW}") from error
 
 
 def load_optimizer(folder: Path, model, optimizer) -> None:
-    """Put the optimiser back to where it was; after the parameters were shared out, if they are."""
+    """Load the optimizer state of a checkpoint, after the model was sharded, if it is."""
     names = {parameter: name for name, parameter in model.named_parameters()}
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     indices = {names[parameter]: index for index, parameter in enumerate(parameters)}
@@ -196,12 +246,12 @@ def load_optimizer(folder: Path, model, optimizer) -> None:
     for key, value in load_file(folder / OPTIMIZER_FILE).items():
         name, _, moment = key.rpartition(".")
         index = indices[name]
-        restored.setdefault(index, {})[moment] = value if moment == "step" else _like(parameters[index], value)
+        restored.setdefault(index, {})[moment] = value if moment == "step" else _sharded_like(parameters[index], value)
     optimizer.load_state_dict({"state": restored, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def _whole(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tensors that processes share out among them, as every one of them has them when put together."""
+def _unsharded(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Gather the tensors that are sharded over processes; tied tensors stay tied."""
     if not torch.distributed.is_initialized():
         return tensors
     from torch.distributed.tensor import DTensor
@@ -211,12 +261,12 @@ def _whole(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     for name, value in tensors.items():
         whole[name] = value.full_tensor() if isinstance(value, DTensor) else value
         if isinstance(value, DTensor) and (part := value.to_local()).numel() > 0:
-            whole[name] = tied.setdefault((part.data_ptr(), value.shape), whole[name])  # tied ones stay one
+            whole[name] = tied.setdefault((part.data_ptr(), value.shape), whole[name])
     return whole
 
 
-def _like(parameter: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """`value` shared out among processes as `parameter` is."""
+def _sharded_like(parameter: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Shard `value` over the processes as `parameter` is."""
     if not torch.distributed.is_initialized():
         return value
     from torch.distributed.tensor import DTensor, distribute_tensor
@@ -227,29 +277,32 @@ def _like(parameter: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
 
 
 @contextlib.contextmanager
-def _aside(target: Path, aside: Path) -> Iterator[Path]:
-    """A new folder for what becomes `target`. Where that fails nothing of it stays, and what went wrong is said.
+def _temporary_folder(folder: Path, target: Path) -> Iterator[Path]:
+    """Create a folder to write `target` in. It is deleted if that fails.
 
-    The folder of the run is not made again: one that vanished is a disk that went away, or somebody's wish.
+    The parent folder is not created: if it is gone, a disk was unmounted or somebody deleted the run.
+
+    Raises:
+        RunFailed: A file cannot be written.
     """
-    for left_by_a_kill in filter(Path.is_dir, aside.parent.glob(".*partial")):
+    for left_by_a_kill in filter(Path.is_dir, folder.parent.glob(".*partial")):
         shutil.rmtree(left_by_a_kill, ignore_errors=True)
     try:
-        aside.mkdir()
-        yield aside
+        folder.mkdir()
+        yield folder
     except BaseException as error:
-        shutil.rmtree(aside, ignore_errors=True)
-        # safetensors and tokenizers hide the system's errors in their own
+        shutil.rmtree(folder, ignore_errors=True)
+        # safetensors and tokenizers wrap the errors of the system in their own.
         if not isinstance(error, OSError | SafetensorError) and "os error" not in str(error):
             raise
-        raise RunFailed(f"cannot save {target}: {error}; {way_on(aside.parent)}") from error
+        raise RunFailed(f"cannot save {target}: {error}; {how_to_continue(folder.parent)}") from error
 
 
 def _write(folder: Path, model, processor, weights: dict[str, torch.Tensor]) -> None:
     model.save_pretrained(folder, state_dict=weights)
     if processor is not None:
         processor.save_pretrained(folder)
-    for file in folder.glob("*.safetensors"):  # safetensors lets the owner alone read them
+    for file in folder.glob("*.safetensors"):  # safetensors makes files that only the owner can read
         shutil.copymode(folder / "config.json", file)
     _sync(folder)
 

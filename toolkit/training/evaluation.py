@@ -1,4 +1,4 @@
-"""Every row once, in order, shared among processes: how a model is scored."""
+"""Evaluate a model: each sample once, in order, divided among the processes."""
 
 from collections.abc import Iterator
 
@@ -8,48 +8,55 @@ from accelerate import Accelerator
 from accelerate.utils import send_to_device
 
 from toolkit.training.distributed import gather_objects
-from toolkit.training.loader import Batch, Collate, load_batches
+from toolkit.training.loader import Batch, CollateFn, load_batches
 from toolkit.training.sampler import SampleKey
 
-EVALUATION_EPOCH = 2**31  # masks of held-out text are seeded as of an epoch that training never reaches
+EVALUATION_EPOCH = 2**31  # held-out text is masked with the seeds of an epoch that training never reaches
 
 
 def evaluation_batches(
-    rows, collate: Collate, batch_size: int, accelerator: Accelerator, in_step: bool = False
+    dataset, collate: CollateFn, batch_size: int, accelerator: Accelerator, lockstep: bool = False
 ) -> Iterator[Batch]:
-    """This process's batches of every row once, in order; processes take turns by batch. What in a batch is no tensor
-    stays as it is.
+    """This process's batches of the data set; processes take turns. Values that are no tensors stay as they are.
 
-    With `in_step` all processes get equally many batches, of which the last may not count: its `num_items` is 0.
-    Processes that share the parameters of a model out among them can only compute together.
+    Args:
+        dataset: A `datasets.Dataset` or a `StreamedDataset`.
+        collate: Makes a batch of samples and their keys.
+        batch_size: Samples per batch.
+        accelerator: Devices and processes.
+        lockstep: Give all processes the same number of batches, because processes with a sharded model can only
+            compute together. The last batch may be a filler, with `num_items` 0.
     """
 
     def keys() -> Iterator[list[SampleKey]]:
-        for start in range(0, len(rows), accelerator.num_processes * batch_size):
+        for start in range(0, len(dataset), accelerator.num_processes * batch_size):
             start += accelerator.process_index * batch_size
-            if start < len(rows):
-                yield [
-                    SampleKey(0, EVALUATION_EPOCH, index) for index in range(start, min(start + batch_size, len(rows)))
-                ]
-            elif in_step:
+            if start < len(dataset):
+                stop = min(start + batch_size, len(dataset))
+                yield [SampleKey(0, EVALUATION_EPOCH, index) for index in range(start, stop)]
+            elif lockstep:
                 yield [SampleKey(0, EVALUATION_EPOCH, 0, counts=False)]
 
-    for batch in load_batches(rows, keys(), collate):
+    for batch in load_batches(dataset, keys(), collate):
         yield send_to_device(batch, accelerator.device)
 
 
-def batches_in_order(rows, collate: Collate, batch_size: int) -> Iterator[Batch]:
-    """Batches of all rows, in order, in this process."""
-    starts = range(0, len(rows), batch_size)
-    keys = ([SampleKey(0, 0, i) for i in range(start, min(start + batch_size, len(rows)))] for start in starts)
-    return load_batches(rows, keys, collate)
+def batches_in_order(dataset, collate: CollateFn, batch_size: int) -> Iterator[Batch]:
+    """Batches of the whole data set, in this process, on the CPU."""
+    starts = range(0, len(dataset), batch_size)
+    keys = ([SampleKey(0, 0, i) for i in range(start, min(start + batch_size, len(dataset)))] for start in starts)
+    return load_batches(dataset, keys, collate)
 
 
 @torch.no_grad()
-def held_out_losses(model, rows, collate: Collate, batch_size: int, accelerator: Accelerator) -> np.ndarray:
-    """(2, batches): of each batch the sum of the loss over its targets, and their number; all processes get all."""
+def held_out_losses(model, dataset, collate: CollateFn, batch_size: int, accelerator: Accelerator) -> np.ndarray:
+    """The loss of each batch summed over its targets, and its number of targets.
+
+    Returns:
+        (2, batches), the same on all processes.
+    """
     sums = []
-    for batch in evaluation_batches(rows, collate, batch_size, accelerator, in_step=True):
+    for batch in evaluation_batches(dataset, collate, batch_size, accelerator, lockstep=True):
         num_targets, num_items = batch.pop("num_targets"), batch.pop("num_items")
         loss = float(model(**batch).loss)
         if num_items:
@@ -57,7 +64,7 @@ def held_out_losses(model, rows, collate: Collate, batch_size: int, accelerator:
     return np.array(gather_objects(accelerator, sums), dtype=np.float64).T
 
 
-def held_out_loss(model, rows, collate: Collate, batch_size: int, accelerator: Accelerator) -> float:
-    """The mean over all targets."""
-    sums, counts = held_out_losses(model, rows, collate, batch_size, accelerator)
+def held_out_loss(model, dataset, collate: CollateFn, batch_size: int, accelerator: Accelerator) -> float:
+    """The mean loss per target over the data set."""
+    sums, counts = held_out_losses(model, dataset, collate, batch_size, accelerator)
     return float(sums.sum() / counts.sum())

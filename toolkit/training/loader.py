@@ -1,4 +1,4 @@
-"""Loads the samples of each step and collates them into batches, in worker processes if asked for.
+"""Load the samples of each step and collate them into batches, in worker processes if asked for.
 
 A batch is the keyword arguments of the model's `forward`, plus two numbers that the loop removes first: `num_targets`,
 the number of targets that the loss is the mean over, and `num_items`, the tokens, words or images by which throughput
@@ -20,7 +20,7 @@ from toolkit.training.sampler import SampleKey
 from toolkit.training.signals import SIGNALS
 
 Batch = dict[str, Any]
-Collate = Callable[[list[dict], list[SampleKey]], Batch]
+CollateFn = Callable[[list[dict], list[SampleKey]], Batch]
 WORKER_GRACE_SECONDS = 600  # after SIGTERM to the whole job, the training process may still finish a step and save
 
 
@@ -28,7 +28,8 @@ class StreamedDataset(ABC):
     """A data set that is read in an order of its own: `SampleKey.index` is the position in the epoch's order."""
 
     @abstractmethod
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """Number of samples."""
 
     @abstractmethod
     def read(self, keys: list[SampleKey]) -> list[dict]:
@@ -49,8 +50,8 @@ class KeyedDataset:
         return list(zip(samples, keys, strict=True))
 
 
-def collate_pairs(collate: Collate, pairs: list[tuple[dict, SampleKey]]) -> Batch:
-    """Collate `(sample, key)` pairs. A batch of filler samples has no targets and no items."""
+def collate_pairs(collate: CollateFn, pairs: list[tuple[dict, SampleKey]]) -> Batch:
+    """CollateFn `(sample, key)` pairs. A batch of filler samples has no targets and no items."""
     keys = [key for _, key in pairs]
     batch = collate([sample for sample, _ in pairs], keys)
     if not keys[0].counts:
@@ -59,7 +60,7 @@ def collate_pairs(collate: Collate, pairs: list[tuple[dict, SampleKey]]) -> Batc
 
 
 def load_batches(
-    dataset, batches: Iterable[list[SampleKey]], collate: Collate, num_workers: int = 0
+    dataset, batches: Iterable[list[SampleKey]], collate: CollateFn, num_workers: int = 0
 ) -> Iterator[Batch]:
     """Load and collate the samples of each list of keys.
 

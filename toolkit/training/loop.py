@@ -1,472 +1,333 @@
-"""The training loop, on Accelerate: everything that is trained goes through `train`.
+"""The training loop, on Accelerate: everything that torch trains goes through `train`.
 
-Which examples a step takes, how they are masked and where dropout falls follows from the seed and the number of the
-step alone, and for dropout also from the process. That is what makes a run repeatable, resumable in seconds and, but
-for dropout, the same however many processes share it.
+The samples of a step, their masks and dropout depend only on the seed and the number of the step (dropout also on the
+process). Therefore a run can be repeated, resumed within seconds and, apart from dropout, divided among any number of
+processes with the same result.
 """
 
 import contextlib
-import dataclasses
-import json
 import math
-import os
 import signal
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from accelerate.utils import DistributedType, send_to_device
 
 from toolkit.errors import InputError, Interrupted
-from toolkit.runs.progress import Progress
-from toolkit.runs.results import LOG_FILE
 from toolkit.training.arguments import TrainingArguments
-from toolkit.training.checkpoints import (
-    REPEAT_OR_START_ANEW,
-    TrainingState,
-    load_carried,
-    load_optimizer,
-    load_state,
-    load_weights,
-    newest_checkpoint,
-    save_checkpoint,
-    save_model,
-)
-from toolkit.training.distributed import (
-    adapt_to_deepspeed,
-    agree,
-    join_over_processes,
-    keep_freed_memory,
-    knows_bfloat16,
-    make_accelerator,
-    norm_before_clipping,
-    on_main_process,
-    share_out,
-    sum_over_processes,
-)
-from toolkit.training.loader import Batch, Collate, StreamedDataset, load_batches
-from toolkit.training.optimizers import MuonWithAdamW, ParameterOptions, matrices_of_layers
+from toolkit.training.checkpoints import TrainingState, load_recurrent_state, save_checkpoint, save_model
+from toolkit.training.distributed import agree, as_float, gather_tensors, make_accelerator, sum_over_processes
+from toolkit.training.inputs import Evaluation, TrainingData, TrainingOutput
+from toolkit.training.loader import StreamedDataset, load_batches
+from toolkit.training.log import TrainingLog
+from toolkit.training.optimizers import ParameterOptions, same_options
 from toolkit.training.sampler import BatchSampler, SampleKey, seed_torch, split_batch
+from toolkit.training.schedule import Budget, learning_rate_factor
+from toolkit.training.setup import configure_model, find_checkpoint, prepare
 from toolkit.training.signals import Signals, failures_explained
 
-SAVE_SECONDS = 600  # between checkpoints, where no flag says how many steps
-
-
-@dataclass(frozen=True)
-class Budget:
-    """When a run ends, and how far it is: whichever limit comes first."""
-
-    max_steps: int | None = None
-    max_minutes: float | None = None
-    max_samples: int | None = None  # the last step of an epoch budget may hold fewer examples than the others
-
-    @classmethod
-    def of(cls, arguments: TrainingArguments, num_samples: int) -> "Budget":
-        limits = (arguments.max_steps, arguments.num_train_epochs, arguments.max_minutes)
-        if all(limit is None for limit in limits):
-            raise InputError("how long to train? give --max_steps, --num_train_epochs or --max_minutes")
-        if arguments.num_train_epochs is None:
-            return cls(arguments.max_steps, arguments.max_minutes)
-        max_samples = max(1, round(arguments.num_train_epochs * num_samples))
-        steps = math.ceil(max_samples / arguments.batch_size)
-        return cls(min(steps, arguments.max_steps or steps), arguments.max_minutes, max_samples)
-
-    def progress(self, step: int, seconds: float) -> float:
-        """From 0 at the start to 1 at the end."""
-        shares = [0.0]
-        if self.max_steps is not None:
-            shares.append(step / self.max_steps)
-        if self.max_minutes is not None:
-            shares.append(seconds / (60 * self.max_minutes))
-        return min(1.0, max(shares))
-
-
-def learning_rate_factor(progress: float, warmup_ratio: float, start: float = 0.0) -> float:
-    """0 until `start`, linear from 0 to 1 within the warm-up of what is left, then linear to 0 at the end."""
-    progress = max(0.0, progress - start) / (1 - start)
-    if progress < warmup_ratio:
-        return progress / warmup_ratio
-    return (1 - progress) / (1 - warmup_ratio)
+SAVE_SECONDS = 600  # between checkpoints, without `--save_steps`
 
 
 @dataclass(frozen=True)
 class TrainingResult:
+    """What a run took.
+
+    Attributes:
+        num_steps: Number of optimizer steps.
+        seconds: Time of the whole run, also before it was resumed.
+        throughput: Items per second, including evaluations and checkpoints.
+        deterministic: Whether the same command gives the same weights.
+    """
+
     num_steps: int
     seconds: float
-    throughput: float  # items a second; the time includes evaluation and saving
+    throughput: float
     deterministic: bool
 
 
 def train(
     model,
-    rows,
-    collate: Collate,
+    data: TrainingData,
     arguments: TrainingArguments,
-    output_dir: str | Path,
-    *,
-    best_dir: Path | None = None,
-    processor=None,
-    lengths: Sequence[int] | None = None,
-    evaluate: Callable[[Accelerator], dict[str, float]] | None = None,
-    better: str | None = "loss",
-    item: str = "token",
-    num_evaluations: int = 10,
-    consecutive: int = 1,
-    options: Callable[[str], ParameterOptions] = lambda name: ParameterOptions(),
+    output: TrainingOutput | None = None,
+    evaluation: Evaluation | None = None,
+    options: Callable[[str], ParameterOptions] = same_options,
 ) -> TrainingResult:
-    """Train `model` and leave it, with its processor, in `output_dir`.
+    """Train a model.
 
     Args:
-        model: a `PreTrainedModel` whose output has a `loss`, the mean over the batch's `num_targets`.
-        rows: a `datasets.Dataset`, or a `StreamedDataset`.
-        collate: from rows and their keys to a batch.
-        best_dir: where to leave it instead.
-        lengths: of the rows, to batch similar ones together.
-        evaluate: gives figures; the weights that do best by the figure `better` are kept. A figure called `loss` is
-            better when lower, any other when higher. Without the one or the other the last weights are kept.
-        item: what throughput counts, for the log.
-        num_evaluations: in the run, where `arguments.eval_steps` does not say.
-        consecutive: so many neighbouring rows follow each other in as many steps, each with the `state` (examples, …)
-            of the output for the one before. Batches have to divide evenly among processes and accumulation steps.
-        options: the options of the parameter of a name.
+        model: A `PreTrainedModel` that returns a `loss`, the mean over the `num_targets` of the batch.
+        data: What it is trained on.
+        arguments: The flags of training.
+        output: Where to save it; None writes no files.
+        evaluation: What to measure, to save the best weights; None saves the last ones.
+        options: The options of a parameter, by its name.
 
-    Raises `InputError` where there is nothing to train on or the loss is no number, `Interrupted` after a signal.
+    Raises:
+        InputError: There is no data, a flag does not fit the model, or the loss is not finite.
+        Interrupted: A signal arrived; a checkpoint was saved.
+        RunFailed: The disk, the memory or another process failed.
     """
-    if len(rows) == 0:
-        raise InputError("there is no example to train on")
-    output_dir = Path(output_dir)
-    best_dir = best_dir or output_dir
-    accelerator = make_accelerator(arguments.report_to, output_dir)
-    is_main = accelerator.is_main_process
-    budget = Budget.of(arguments, len(rows))
-    num_parts = arguments.gradient_accumulation_steps
-    num_shares = accelerator.num_processes * num_parts
-    mine = slice(accelerator.process_index * num_parts, (accelerator.process_index + 1) * num_parts)
-    sampler = BatchSampler(
-        len(rows),
-        arguments.batch_size,
-        arguments.seed,
-        lengths,
-        budget.max_samples,
-        consecutive,
-        shuffles=not isinstance(rows, StreamedDataset),
-    )
-    order = {
-        "num_examples": len(rows),
-        "batch_size": arguments.batch_size,
-        "seed": arguments.seed,
-        "consecutive": consecutive,
-    }
-    if accelerator.device.type == "cpu":
-        keep_freed_memory()
-    wrapped, optimizer, state, carried = _prepare(model, arguments, output_dir, order, options, accelerator)
-    log_path = output_dir / LOG_FILE if is_main else Path(os.devnull)
-    if is_main:
-        best_dir.mkdir(parents=True, exist_ok=True)
-        _truncate(log_path, state.log_bytes)
-    if state.step == 0:
-        save_model(best_dir, model, processor, writes=is_main)  # killed at any moment it leaves a loadable folder
+    run = TrainingRun(model, data, arguments, output, evaluation, options)
+    with failures_explained(None if output is None else output.folder), Signals() as signals, run.log:
+        run.wrapped.train()
+        while run.progress < 1:
+            run.set_learning_rates()
+            seed_torch(arguments.seed, run.state.step, run.accelerator.process_index)  # of dropout
+            batch = run.next_batch()
+            run.add_gradients(batch)
+            run.update_parameters()
+            run.state.step += 1
+            signal_number = run.synchronize(signals)
 
-    dtype = torch.bfloat16 if arguments.bf16 else torch.float16
-    precision = torch.autocast(accelerator.device.type, dtype, enabled=arguments.bf16 or arguments.fp16)
-    can_resume = accelerator.distributed_type != DistributedType.DEEPSPEED
-    states: list[torch.Tensor | None] = [None] * num_parts
-    if carried is not None:
-        states = list(carried.chunk(num_shares)[mine])
-
-    resumed_at = seconds = saved_at = state.seconds
-
-    def my_batches(step: int) -> Iterator[list[SampleKey]]:
-        while budget.max_steps is None or step < budget.max_steps:
-            keys = sampler.batch(step, budget.progress(step, seconds))
-            yield from split_batch(keys, accelerator.num_processes * num_parts)[mine]
-            step += 1
-
-    batches = load_batches(rows, my_batches(state.step), collate, arguments.dataloader_num_workers)
-    start = time.monotonic() - resumed_at
-    progress = budget.progress(state.step, seconds)
-    num_items = 0
-    window = _Window(state.window_loss if is_main else 0.0, state.window_targets)
-    with (
-        failures_explained(output_dir),
-        Signals() as signals,
-        open(log_path, "a", encoding="utf-8") as log,
-        Progress(budget.max_steps, budget.max_minutes, enabled=is_main) as progress_bar,
-        _tracking(accelerator, arguments, output_dir),
-    ):
-
-        def report(**figures) -> None:
-            print(json.dumps({"step": state.step, **figures}), file=log, flush=True)
-            accelerator.log(figures, step=state.step)
-            progress_bar.show(state.step, figures)
-
-        wrapped.train()
-        while progress < 1:
-            for group in optimizer.param_groups:
-                factor = learning_rate_factor(progress, arguments.warmup_ratio, group["start"])
-                group["lr"] = arguments.learning_rate * group["scale"] * factor
-            seed_torch(arguments.seed, state.step, accelerator.process_index)  # of dropout
-
-            loss_sum, num_targets, step_items = _add_gradients(
-                wrapped, list(islice(batches, num_parts)), states, precision, accelerator
-            )
-            if arguments.fp16:  # accelerate unscales only what its own flag has scaled
-                accelerator.scaler.unscale_(optimizer.optimizer)
-            norm = accelerator.clip_grad_norm_(wrapped.parameters(), arguments.max_grad_norm)
-            optimizer.step()
-            optimizer.zero_grad()
-
-            state.step += 1
-            num_items += int(step_items)
-            window.add(loss_sum, num_targets, step_items)
-            seconds, signal_number = agree(accelerator, time.monotonic() - start, signals.number)
-            progress = budget.progress(state.step, seconds)
-            progress_bar.advance(state.step, seconds)
-
-            if state.step % arguments.logging_steps == 0 or progress >= 1:
-                mean_loss = window.mean_loss(accelerator)
-                if not math.isfinite(mean_loss):
-                    raise InputError(f"the loss is {mean_loss} at step {state.step}; try a lower --learning_rate")
-                epoch = state.step * arguments.batch_size / len(rows)
-                rates = {
-                    "learning_rate": max(group["lr"] for group in optimizer.param_groups),
-                    "grad_norm": norm_before_clipping(norm),
-                    f"{item}s_per_second": window.items / (time.monotonic() - window.start),
-                }
-                report(loss=mean_loss, epoch=epoch, seconds=seconds, **rates)
-                window = _Window()
-            if evaluate is not None and _evaluation_is_due(arguments, state, progress, num_evaluations):
-                with precision:
-                    figures = _evaluate(evaluate, model, accelerator)
-                report(seconds=seconds, **{f"validation_{name}": value for name, value in figures.items()})
-                if state.note_evaluation(figures, better):
-                    save_model(best_dir, model, processor, writes=is_main)
-                patience = arguments.early_stopping_patience
-                if patience is not None and state.num_without_gain >= patience:
+            if run.state.step % arguments.logging_steps == 0 or run.progress >= 1:
+                run.log_training()
+            if run.evaluation_is_due():
+                run.evaluate()
+                if run.is_out_of_patience():
                     break
-            if _save_is_due(arguments, state, seconds - saved_at, signal_number) and can_resume:
-                if is_main:
-                    os.fsync(log.fileno())  # before a checkpoint that counts on it
-                state.seconds, state.log_bytes, saved_at = seconds, log.tell(), seconds
-                state.window_loss, state.window_targets = window.loss_sum(accelerator), window.targets
-                state.loss_scale = {} if accelerator.scaler is None else accelerator.scaler.state_dict()
-                carried, num_kept = join_over_processes(accelerator, states), arguments.save_total_limit
-                save_checkpoint(output_dir, model, processor, optimizer, state, carried, num_kept, writes=is_main)
+            if run.checkpoint_is_due(signal_number):
+                run.save_checkpoint()
             if signal_number:
-                accelerator.wait_for_everyone()  # a process that ends early takes down the one that still writes
-                name = signal.Signals(signal_number).name
-                how = "go on with the same command and --resume" if can_resume else "DeepSpeed cannot go on"
-                message = f"stopped by {name} after step {state.step}, saved in {output_dir}; {how}"
-                raise Interrupted(message, signal_number)
-    if evaluate is None:
-        save_model(best_dir, model, processor, writes=is_main)
-    accelerator.wait_for_everyone()
-    return TrainingResult(
-        num_steps=state.step,
-        seconds=seconds,
-        throughput=num_items / max(seconds - resumed_at, 1e-9),
-        deterministic=arguments.max_minutes is None and accelerator.device.type == "cpu",
-    )
+                run.stop(signal_number)
+    return run.finish()
 
 
-def _prepare(
-    model, arguments: TrainingArguments, output_dir: Path, order: dict[str, int], options, accelerator: Accelerator
-) -> tuple[Any, Any, TrainingState, torch.Tensor | None]:
-    """Model, optimiser, state and what the model carries on, as in the checkpoint if there is one to go on from."""
-    model.to(accelerator.device)
-    if arguments.bf16 and accelerator.device.type == "cpu":
-        if not knows_bfloat16(accelerator.device):
-            accelerator.print("--bf16: this processor does not know bfloat16, far slower there than to leave it out")
-        if model.config._attn_implementation == "sdpa":
-            model.set_attn_implementation("eager")  # sdpa is slower there, mostly backwards
-    if arguments.gradient_checkpointing:
-        if not model.supports_gradient_checkpointing:
-            raise InputError(f"--gradient_checkpointing: {type(model).__name__} cannot do it")
-        model.gradient_checkpointing_enable()
-    if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        adapt_to_deepspeed(accelerator, arguments)
-    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    start = TrainingState(order=order, trained=trained, optim=arguments.optim)
-    state, checkpoint = _find_checkpoint(arguments, output_dir, start, accelerator)
-    if checkpoint is not None:
-        load_weights(checkpoint, model)
-    is_shared_out = accelerator.is_fsdp2  # on CPUs accelerate forgets it at `prepare`
-    if is_shared_out:
-        share_out(model, accelerator.state.fsdp_plugin)
-    optimizer = _make_optimizer(model, arguments, options, accelerator)
-    if arguments.fp16:
-        accelerator.scaler = torch.amp.GradScaler(accelerator.device.type)
-    groups = [list(group["params"]) for group in optimizer.param_groups]
-    wrapped, optimizer = accelerator.prepare(model, optimizer)
-    if is_shared_out:  # accelerate finds them again by address, and all parts without a row have one
-        for group, parameters in zip(optimizer.param_groups, groups, strict=True):
-            group["params"] = parameters
-    if checkpoint is not None:
-        load_optimizer(checkpoint, model, optimizer)
-    if accelerator.scaler is not None and state.loss_scale:
-        accelerator.scaler.load_state_dict(state.loss_scale)
-    if arguments.torch_compile:
-        model.compile()
-    return wrapped, optimizer, state, None if checkpoint is None else load_carried(checkpoint, accelerator.device)
+class TrainingRun:
+    """The state of one run, and the steps that `train` is made of.
 
-
-def _add_gradients(
-    wrapped, parts: list[Batch], states: list, precision: torch.autocast, accelerator: Accelerator
-) -> tuple[torch.Tensor, float, float]:
-    """The gradient of the mean loss over the targets of a whole batch, of which `parts` are this process's share.
-
-    `states` are what the model gave for the parts of the step before, and become what it gives for these. Returns the
-    sum of this process's losses, and the targets and items of all processes.
+    Attributes:
+        model: The model itself.
+        wrapped: The model as Accelerate wraps it for several processes.
+        state: How far the run is, as it is saved in checkpoints.
+        recurrent_states: For each accumulation step the state that a recurrent model starts with, if it has one.
     """
-    # Count the targets of the whole batch first, then weight each part's mean by its share of them.
-    counts = [(part.pop("num_targets"), part.pop("num_items")) for part in parts]
-    num_targets, num_items = sum_over_processes(accelerator, *map(sum, zip(*counts, strict=True)))
-    loss_sum = torch.zeros((), device=accelerator.device)
-    for i, (part, (part_targets, _)) in enumerate(zip(parts, counts, strict=True)):
-        with contextlib.nullcontext() if i == len(parts) - 1 else accelerator.no_sync(wrapped):
-            if part.pop("continues", False):
-                part["state"] = states[i]
-            with precision:
-                output = wrapped(**send_to_device(part, accelerator.device))
-            loss, states[i] = output.loss, output.get("state")
-            # Processes average their gradients, hence their number.
-            accelerator.backward(loss * (part_targets * accelerator.num_processes / num_targets))
-        loss_sum += loss.detach().float() * part_targets
-    return loss_sum, num_targets, num_items
 
+    def __init__(
+        self,
+        model,
+        data: TrainingData,
+        arguments: TrainingArguments,
+        output: TrainingOutput | None,
+        evaluation: Evaluation | None,
+        options: Callable[[str], ParameterOptions],
+    ):
+        if len(data.dataset) == 0:
+            raise InputError("there is no example to train on")
+        self.model, self.data, self.arguments, self.output = model, data, arguments, output
+        self.evaluation = evaluation
+        folder = None if output is None else output.folder
+        self.accelerator = accelerator = make_accelerator(arguments.report_to, folder)
+        self.is_main = accelerator.is_main_process
+        self.budget = Budget.of(arguments, len(data.dataset))
+        self.num_parts = arguments.gradient_accumulation_steps
+        self.saves_checkpoints = output is not None and accelerator.distributed_type != DistributedType.DEEPSPEED
 
-@torch.no_grad()
-def _evaluate(evaluate, model, accelerator: Accelerator) -> dict[str, float]:
-    model.eval()
-    figures = evaluate(accelerator)
-    model.train()
-    return figures
+        configure_model(model, arguments, accelerator)
+        self.state, checkpoint = self._new_state(), None
+        if arguments.resume and folder is not None:
+            self.state, checkpoint = find_checkpoint(folder, self.state, accelerator)
+        self.wrapped, self.optimizer = prepare(model, arguments, options, accelerator, checkpoint)
+        if accelerator.scaler is not None and self.state.loss_scale:
+            accelerator.scaler.load_state_dict(self.state.loss_scale)
+        self.recurrent_states: list[torch.Tensor | None] = [None] * self.num_parts
+        if checkpoint is not None and (saved := load_recurrent_state(checkpoint, accelerator.device)) is not None:
+            self.recurrent_states = list(saved.chunk(accelerator.num_processes * self.num_parts)[self._own_parts()])
+        if output is not None and self.is_main:
+            output.weights_dir.mkdir(parents=True, exist_ok=True)
+        if self.state.step == 0:
+            self._save_weights()  # a run that is killed at any moment leaves a loadable folder
 
+        dtype = torch.bfloat16 if arguments.bf16 else torch.float16
+        is_mixed = arguments.bf16 or arguments.fp16
+        self.precision = torch.autocast(accelerator.device.type, dtype, enabled=is_mixed)
+        self.gradient_norm: Any = None
+        self.resumed_at = self.saved_at = self.state.seconds
+        self.batches = load_batches(data.dataset, self._own_keys(), data.collate, arguments.dataloader_num_workers)
+        self.start = time.monotonic() - self.resumed_at
+        self.log = TrainingLog(accelerator, arguments, self.budget, folder, self.state)
 
-@dataclass
-class _Window:
-    """What has been seen since the last line of the log."""
+    @property
+    def progress(self) -> float:
+        """Fraction of the run that is complete."""
+        return self.budget.progress(self.state.step, self.state.seconds)
 
-    loss: torch.Tensor | float = 0.0
-    targets: float = 0.0
-    items: float = 0.0
-    start: float = field(default_factory=time.monotonic)
+    def set_learning_rates(self) -> None:
+        """Set the learning rate of every parameter group for the next step."""
+        for group in self.optimizer.param_groups:
+            factor = learning_rate_factor(self.progress, self.arguments.warmup_ratio, group["start"])
+            group["lr"] = self.arguments.learning_rate * group["scale"] * factor
 
-    def add(self, loss: torch.Tensor, num_targets: float, num_items: float) -> None:
-        self.loss, self.targets, self.items = self.loss + loss, self.targets + num_targets, self.items + num_items
+    def next_batch(self) -> list[dict[str, Any]]:
+        """This process's part of the next batch, for each accumulation step."""
+        return list(islice(self.batches, self.num_parts))
 
-    def loss_sum(self, accelerator: Accelerator) -> float:
-        return sum_over_processes(accelerator, float(self.loss))[0]
+    def add_gradients(self, parts: list[dict[str, Any]]) -> None:
+        """Add the gradients of the mean loss over the targets of a whole batch, of all processes."""
+        # Count the targets of the whole batch first, then weight the mean loss of each part by its targets.
+        counts = [(part.pop("num_targets"), part.pop("num_items")) for part in parts]
+        num_targets, num_items = sum_over_processes(self.accelerator, *map(sum, zip(*counts, strict=True)))
+        loss_sum = torch.zeros((), device=self.accelerator.device)
+        for i, (part, (part_targets, _)) in enumerate(zip(parts, counts, strict=True)):
+            is_last = i == len(parts) - 1
+            with contextlib.nullcontext() if is_last else self.accelerator.no_sync(self.wrapped):
+                if part.pop("continues", False):
+                    part["state"] = self.recurrent_states[i]
+                with self.precision:
+                    output = self.wrapped(**send_to_device(part, self.accelerator.device))
+                loss, self.recurrent_states[i] = output.loss, output.get("state")
+                # Gradients are averaged over processes, hence the number of processes.
+                self.accelerator.backward(loss * (part_targets * self.accelerator.num_processes / num_targets))
+            loss_sum += loss.detach().float() * part_targets
+        self.log.add(loss_sum, num_targets, num_items)
 
-    def mean_loss(self, accelerator: Accelerator) -> float:
-        return self.loss_sum(accelerator) / self.targets
+    def update_parameters(self) -> None:
+        """Clip the gradients and take an optimizer step."""
+        if self.arguments.fp16:  # Accelerate unscales gradients only if its own flag turned scaling on
+            self.accelerator.scaler.unscale_(self.optimizer.optimizer)
+        parameters = self.wrapped.parameters()
+        self.gradient_norm = self.accelerator.clip_grad_norm_(parameters, self.arguments.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
 
+    def synchronize(self, signals: Signals) -> int:
+        """Agree on the time with all processes. Returns the signal that one of them received, or 0."""
+        seconds = time.monotonic() - self.start
+        self.state.seconds, signal_number = agree(self.accelerator, seconds, signals.number)
+        self.log.progress_bar.advance(self.state.step, self.state.seconds)
+        return signal_number
 
-def _find_checkpoint(
-    arguments: TrainingArguments, output_dir: Path, start: TrainingState, accelerator: Accelerator
-) -> tuple[TrainingState, Path | None]:
-    """Where to go on, and the checkpoint with the weights; at the `start`, and none, where nothing was saved.
+    def log_training(self) -> None:
+        """Log the mean loss since the last line. Raises `InputError` if it is not finite."""
+        step, loss = self.state.step, self.log.mean_loss()
+        if not math.isfinite(loss):
+            raise InputError(f"the loss is {loss} at step {step}; try a lower --learning_rate")
+        self.log.write(
+            loss=loss,
+            epoch=step * self.arguments.batch_size / len(self.data.dataset),
+            seconds=self.state.seconds,
+            learning_rate=max(group["lr"] for group in self.optimizer.param_groups),
+            grad_norm=as_float(self.gradient_norm),
+            **{f"{self.data.item}s_per_second": self.log.items_per_second()},
+        )
+        self.log.start_window()
 
-    Raises `InputError` where no checkpoint is whole, the data would come in another order, other parameters learn or
-    another optimiser trains them.
-    """
-    if not arguments.resume:
-        return start, None
-    checkpoint = on_main_process(accelerator, lambda: newest_checkpoint(output_dir, print))
-    if checkpoint is None:
-        accelerator.print(f"nothing to resume in {output_dir}, starting")
-        return start, None
-    state = load_state(checkpoint)
-    for name, value in start.order.items():
-        if (found := state.order.get(name, 1)) != value:
-            raise InputError(
-                f"--resume: {checkpoint} was made with {name} {found:,}, not {value:,}, by which the data "
-                f"would come in another order; {REPEAT_OR_START_ANEW}"
+    def evaluation_is_due(self) -> bool:
+        """Whether to evaluate after this step: at regular intervals and at the end."""
+        if self.evaluation is None or self.progress >= 1:
+            return self.evaluation is not None
+        if self.arguments.eval_steps is not None:
+            return self.state.step % self.arguments.eval_steps == 0
+        return self.progress * self.evaluation.num_evaluations >= self.state.num_evaluations + 1
+
+    @torch.no_grad()
+    def evaluate(self) -> None:
+        """Compute and log the metrics; save the weights if they are the best so far."""
+        assert self.evaluation is not None
+        self.model.eval()
+        with self.precision:
+            metrics = self.evaluation.measure(self.accelerator)
+        self.model.train()
+        named = {f"validation_{name}": value for name, value in metrics.items()}
+        self.log.write(seconds=self.state.seconds, **named)
+        if self.state.note_evaluation(metrics, self.evaluation.metric):
+            self._save_weights()
+
+    def is_out_of_patience(self) -> bool:
+        """Whether too many evaluations in a row brought no improvement."""
+        patience = self.arguments.early_stopping_patience
+        return patience is not None and self.state.num_without_improvement >= patience
+
+    def checkpoint_is_due(self, signal_number: int) -> bool:
+        """Whether to save a checkpoint after this step: at regular intervals and after a signal."""
+        if not self.saves_checkpoints or signal_number:
+            return self.saves_checkpoints
+        if self.arguments.save_steps is not None:
+            return self.state.step % self.arguments.save_steps == 0
+        return self.state.seconds - self.saved_at >= SAVE_SECONDS
+
+    def save_checkpoint(self) -> None:
+        """Save everything that the run needs to continue."""
+        assert self.output is not None
+        self.state.log_bytes = self.log.sync()  # the log first: the checkpoint relies on it
+        self.state.window_loss, self.state.window_targets = self.log.loss_sum()
+        scaler = self.accelerator.scaler
+        self.state.loss_scale = {} if scaler is None else scaler.state_dict()
+        self.saved_at = self.state.seconds
+        save_checkpoint(
+            self.output.folder,
+            self.model,
+            self.output.processor,
+            self.optimizer,
+            self.state,
+            gather_tensors(self.accelerator, self.recurrent_states),
+            self.arguments.save_total_limit,
+            writes=self.is_main,
+        )
+
+    def stop(self, signal_number: int) -> None:
+        """Raise `Interrupted`, when all processes have saved."""
+        self.accelerator.wait_for_everyone()  # a process that ends early takes down the one that still writes
+        message = f"stopped by {signal.Signals(signal_number).name} after step {self.state.step}"
+        if self.output is not None:
+            advice = "go on with the same command and --resume"
+            message += f", saved in {self.output.folder}; " + (
+                advice if self.saves_checkpoints else "DeepSpeed cannot go on"
             )
-    if state.trained != start.trained:
-        raise InputError(f"--resume: in {checkpoint} other parameters learn; {REPEAT_OR_START_ANEW}")
-    if state.optim != start.optim:
-        raise InputError(f"--resume: {checkpoint} was made with --optim {state.optim}; {REPEAT_OR_START_ANEW}")
-    accelerator.print(f"resuming from {checkpoint}")
-    return state, checkpoint
+        raise Interrupted(message, signal_number)
 
+    def finish(self) -> TrainingResult:
+        """Save the last weights, unless the best ones are kept."""
+        if self.evaluation is None:
+            self._save_weights()
+        self.accelerator.wait_for_everyone()
+        seconds = self.state.seconds
+        return TrainingResult(
+            num_steps=self.state.step,
+            seconds=seconds,
+            throughput=self.log.num_items / max(seconds - self.resumed_at, 1e-9),
+            deterministic=self.arguments.max_minutes is None and self.accelerator.device.type == "cpu",
+        )
 
-@contextlib.contextmanager
-def _tracking(accelerator: Accelerator, arguments: TrainingArguments, output_dir: Path) -> Iterator[None]:
-    """What is logged goes to the tracker that `arguments` name, if they do, under the name of the folder."""
-    if arguments.report_to is not None:
-        os.environ.setdefault("WANDB_MODE", "offline")
-        flags = {
-            name: value
-            for name, value in dataclasses.asdict(arguments).items()
-            if isinstance(value, int | float | str)
-        }
-        name = output_dir.absolute().name
-        project = "tensorboard" if arguments.report_to == "tensorboard" else "toolkit"  # there it is a folder
-        kwargs = {"trackio": {"name": name}, "wandb": {"name": name, "dir": str(output_dir)}}
-        accelerator.init_trackers(project, config=flags, init_kwargs=kwargs)
-    try:
-        yield
-    finally:
-        for tracker in accelerator.trackers:  # accelerate's end_training would end the processes' group as well
-            tracker.finish()
+    def _save_weights(self) -> None:
+        if self.output is not None:
+            save_model(self.output.weights_dir, self.model, self.output.processor, writes=self.is_main)
 
+    def _new_state(self) -> TrainingState:
+        return TrainingState(
+            data_order={
+                "num_samples": len(self.data.dataset),
+                "batch_size": self.arguments.batch_size,
+                "seed": self.arguments.seed,
+                "consecutive": self.data.consecutive,
+            },
+            trained_parameters=[name for name, p in self.model.named_parameters() if p.requires_grad],
+            optim=self.arguments.optim,
+        )
 
-def _make_optimizer(model, arguments: TrainingArguments, options, accelerator: Accelerator) -> torch.optim.Optimizer:
-    if arguments.optim != "muon":
-        groups = _parameter_groups(model, arguments.weight_decay, options)
-        if arguments.optim == "sgd":
-            return torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True)
-        return torch.optim.AdamW(groups, lr=0.0, fused=True)
-    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
-        raise InputError("--optim muon: needs whole matrices, which FSDP2 and DeepSpeed cut up; use adamw")
-    groups = _parameter_groups(model, arguments.weight_decay, options, matrices_of_layers(model))
-    in_float32 = accelerator.device.type == "cpu" and not arguments.bf16
-    return MuonWithAdamW(groups, lr=0.0, dtype=torch.float32 if in_float32 else torch.bfloat16)
+    def _own_parts(self) -> slice:
+        """The parts of a batch, divided among processes and accumulation steps, that this process computes."""
+        first = self.accelerator.process_index * self.num_parts
+        return slice(first, first + self.num_parts)
 
-
-def _parameter_groups(
-    model,
-    weight_decay: float,
-    options: Callable[[str], ParameterOptions],
-    of_muon: Collection[torch.nn.Parameter] = (),
-) -> list[dict]:
-    """Parameters of one pace and optimiser; weight decay for matrices, none for biases, norms and other vectors."""
-    groups: dict[tuple, list] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            key = (*options(name), weight_decay if parameter.ndim >= 2 else 0.0, parameter in of_muon)
-            groups.setdefault(key, []).append(parameter)
-    return [
-        {"params": parameters, "scale": scale, "start": start, "weight_decay": decay, "muon": muon}
-        for (scale, start, decay, muon), parameters in groups.items()
-    ]
-
-
-def _evaluation_is_due(
-    arguments: TrainingArguments, state: TrainingState, progress: float, num_evaluations: int
-) -> bool:
-    if progress >= 1:
-        return True
-    if arguments.eval_steps is not None:
-        return state.step % arguments.eval_steps == 0
-    return progress * num_evaluations >= state.num_evaluations + 1
-
-
-def _save_is_due(arguments: TrainingArguments, state: TrainingState, seconds: float, signal_number: int) -> bool:
-    """`seconds` since the last checkpoint."""
-    if signal_number:
-        return True
-    if arguments.save_steps is None:
-        return seconds >= SAVE_SECONDS
-    return state.step % arguments.save_steps == 0
-
-
-def _truncate(path: Path, size: int) -> None:
-    with open(path, "ab") as file:
-        file.truncate(min(size, file.tell()))
+    def _own_keys(self) -> Iterator[list[SampleKey]]:
+        """The keys of this process's part of each batch, for each accumulation step, from the current step on."""
+        dataset, step = self.data.dataset, self.state.step
+        sampler = BatchSampler(
+            len(dataset),
+            self.arguments.batch_size,
+            self.arguments.seed,
+            self.data.lengths,
+            self.budget.max_samples,
+            self.data.consecutive,
+            shuffles=not isinstance(dataset, StreamedDataset),
+        )
+        while self.budget.max_steps is None or step < self.budget.max_steps:
+            keys = sampler.batch(step, self.budget.progress(step, self.state.seconds))
+            yield from split_batch(keys, self.accelerator.num_processes * self.num_parts)[self._own_parts()]
+            step += 1

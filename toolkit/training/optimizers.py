@@ -1,18 +1,21 @@
-"""Muon, whose steps are orthogonal matrices, for the layers of transformers and convolutional networks; AdamW for all
-that is around them.
+"""AdamW, SGD, and Muon with AdamW for the parameters that Muon does not suit.
 
-Jordan et al. (2024), "Muon: an optimizer for hidden layers in neural networks",
-https://kellerjordan.github.io/posts/muon/. That its steps are as long as AdamW's, so that both take one learning rate,
-is of Liu et al. (2025), "Muon is scalable for LLM training", https://arxiv.org/abs/2502.16982.
+Muon, which orthogonalizes the momentum of each matrix, is of Jordan et al. (2024), "Muon: an optimizer for hidden
+layers in neural networks", https://kellerjordan.github.io/posts/muon/. Updates of the same length as AdamW's, so that
+both share one learning rate, are of Liu et al. (2025), "Muon is scalable for LLM training",
+https://arxiv.org/abs/2502.16982.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from toolkit.errors import InputError
+from toolkit.training.arguments import TrainingArguments
 
 NEWTON_SCHULZ, NUM_ITERATIONS = (3.4445, -4.7750, 2.0315), 5  # coefficients of x, x³ and x⁵, of Jordan et al.
 
@@ -29,8 +32,78 @@ class ParameterOptions(NamedTuple):
     start: float = 0.0
 
 
+def same_options(name: str) -> ParameterOptions:
+    """The same options for every parameter."""
+    return ParameterOptions()
+
+
+def make_optimizer(
+    model, arguments: TrainingArguments, options: Callable[[str], ParameterOptions], accelerator: Accelerator
+) -> torch.optim.Optimizer:
+    """The optimizer that `--optim` names. Its learning rate is zero until the loop sets it.
+
+    Args:
+        model: The model.
+        arguments: The flags.
+        options: The options of a parameter, by its name.
+        accelerator: Devices and processes.
+
+    Raises:
+        InputError: Muon cannot train the model, or parameters are sharded.
+    """
+    if arguments.optim != "muon":
+        groups = parameter_groups(model, arguments.weight_decay, options)
+        if arguments.optim == "sgd":
+            return torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True)
+        return torch.optim.AdamW(groups, lr=0.0, fused=True)
+    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        raise InputError("--optim muon: needs whole matrices, which FSDP2 and DeepSpeed shard; use adamw")
+    groups = parameter_groups(model, arguments.weight_decay, options, muon_parameters(model))
+    in_float32 = accelerator.device.type == "cpu" and not arguments.bf16
+    return MuonWithAdamW(groups, lr=0.0, dtype=torch.float32 if in_float32 else torch.bfloat16)
+
+
+def parameter_groups(
+    model,
+    weight_decay: float,
+    options: Callable[[str], ParameterOptions] = same_options,
+    with_muon: Collection[torch.nn.Parameter] = (),
+) -> list[dict]:
+    """Group the trainable parameters by their options and optimizer. Biases, norms and other vectors do not decay."""
+    groups: dict[tuple, list] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            key = (*options(name), weight_decay if parameter.ndim >= 2 else 0.0, parameter in with_muon)
+            groups.setdefault(key, []).append(parameter)
+    return [
+        {"params": parameters, "scale": scale, "start": start, "weight_decay": decay, "muon": muon}
+        for (scale, start, decay, muon), parameters in groups.items()
+    ]
+
+
+def muon_parameters(model) -> set[torch.nn.Parameter]:
+    """The trainable matrices of transformer layers, and the kernels of all convolutions but the first.
+
+    Muon does not suit embeddings, heads and the layer that reads pixels.
+
+    Raises:
+        InputError: There are none.
+    """
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    convolutions = [m for m in model.modules() if isinstance(m, torch.nn.Conv2d) and m.groups == 1]
+    matrices = {parameter for layer in layers for parameter in layer.parameters() if parameter.ndim == 2}
+    matrices |= {p for layer in convolutions[1:] for p in layer.parameters() if p.ndim == 4}
+    matrices = {parameter for parameter in matrices if parameter.requires_grad}
+    if not matrices:
+        raise InputError(
+            f"--optim muon: {type(model).__name__} has no transformer layers or convolutions to train; "
+            "use adamw or sgd"
+        )
+    return matrices
+
+
 class MuonWithAdamW(torch.optim.Optimizer):
-    """Muon for the groups of parameters whose `muon` is true, and torch's AdamW for the others."""
+    """Muon for the parameter groups with a true `muon`, and torch's AdamW for the others."""
 
     def __init__(self, groups: list[dict], lr: float, dtype: torch.dtype = torch.bfloat16):
         self.muon = Muon([g for g in groups if g["muon"]], lr, dtype)
@@ -39,17 +112,18 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
     def step(self, closure=None) -> None:  # type: ignore[override]
         for optimizer in (self.muon, self.adamw):
-            # Groups and states are kept here, where loading replaces them.
+            # This object holds groups and states, because `load_state_dict` replaces them here only.
             optimizer.param_groups = [g for g in self.param_groups if g["muon"] == (optimizer is self.muon)]
             optimizer.state = self.state
             optimizer.step()
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon with Nesterov's momentum and steps as long as AdamW's, for all matrices of a shape at once.
+    """Muon with Nesterov momentum; orthogonalizes all matrices of one shape at once.
 
-    `torch.optim.Muon` takes the same steps. It multiplies in bfloat16 alone, which a CPU that does not know it does
-    hundreds of times slower than float32, and takes no convolutions; here a kernel is a matrix with a row an output.
+    `torch.optim.Muon` makes the same updates, but always multiplies in bfloat16, which takes hundreds of times longer
+    than float32 on CPUs without bfloat16, and refuses convolutions. Here a kernel is a matrix with one row per output
+    channel.
     """
 
     def __init__(self, params: Iterable, lr: float, dtype: torch.dtype = torch.bfloat16):
@@ -64,9 +138,9 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     shapes.setdefault(parameter.shape, []).append(parameter)
             for shape, parameters in shapes.items():
-                steps = torch.stack([self._momentum(parameter, group).flatten(1) for parameter in parameters])
-                directions = orthogonalised(steps.to(self.dtype)).to(steps.dtype)
-                length = 0.2 * max(steps.shape[1:]) ** 0.5
+                momenta = torch.stack([self._momentum(parameter, group).flatten(1) for parameter in parameters])
+                directions = orthogonalize(momenta.to(self.dtype)).to(momenta.dtype)
+                length = 0.2 * max(momenta.shape[1:]) ** 0.5
                 for parameter, direction in zip(parameters, directions, strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
                     parameter.add_(direction.view(shape), alpha=-group["lr"] * length)
@@ -80,8 +154,12 @@ class Muon(torch.optim.Optimizer):
         return gradient.lerp(average, group["momentum"])
 
 
-def orthogonalised(matrices: torch.Tensor) -> torch.Tensor:
-    """(number, rows, columns): about the nearest matrices of orthonormal rows or columns, by Newton and Schulz."""
+def orthogonalize(matrices: torch.Tensor) -> torch.Tensor:
+    """Approximate the nearest matrices with orthonormal rows or columns by a Newton-Schulz iteration.
+
+    Args:
+        matrices: (number, rows, columns)
+    """
     is_tall = matrices.size(1) > matrices.size(2)
     wide = matrices.mT if is_tall else matrices
     wide = wide / wide.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
@@ -90,17 +168,3 @@ def orthogonalised(matrices: torch.Tensor) -> torch.Tensor:
         gram = wide @ wide.mT
         wide = torch.baddbmm(wide, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
     return wide.mT if is_tall else wide
-
-
-def matrices_of_layers(model) -> set[torch.nn.Parameter]:
-    """The trained matrices in the layers of a transformer, and the kernels of convolutions but for the first: not
-    embeddings and heads, which Muon does not suit. Raises `InputError` where there are none.
-    """
-    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
-    convolutions = [m for m in model.modules() if isinstance(m, torch.nn.Conv2d) and m.groups == 1]
-    matrices = {parameter for layer in layers for parameter in layer.parameters() if parameter.ndim == 2}
-    matrices |= {p for layer in convolutions[1:] for p in layer.parameters() if p.ndim == 4}  # the first reads pixels
-    matrices = {parameter for parameter in matrices if parameter.requires_grad}
-    if not matrices:
-        raise InputError(f"--optim muon: {type(model).__name__} has no layers that it is for, use adamw or sgd")
-    return matrices

@@ -1,4 +1,4 @@
-"""What ends a run from outside: signals, full disks, processes that are gone."""
+"""What ends a run from outside: signals, full disks, lost processes."""
 
 import contextlib
 import signal
@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import DISK_ERRORS, RunFailed, what_failed
-from toolkit.training.checkpoints import way_on
+from toolkit.training.checkpoints import how_to_continue
 
-SIGNALS = [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)]  # the last is SLURM's warning
+SIGNALS = [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)]  # SIGUSR1 is SLURM's warning
 
 
 class Signals:
-    """Notes the first of `SIGNALS`, so that the step can be finished. A Ctrl-C after it is obeyed at once."""
+    """Records the first of `SIGNALS`, so that the loop can finish its step. A later Ctrl-C ends the process at once.
+
+    Attributes:
+        number: Number of the signal; 0 if there was none.
+    """
 
     def __init__(self):
         self.number = 0
@@ -27,7 +31,7 @@ class Signals:
 
     def _note(self, number: int, frame) -> None:
         self.number = self.number or number
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell had it ignored
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # also if a shell had it ignored
 
     def __exit__(self, *exception) -> None:
         for number, handler in self._previous.items():
@@ -35,14 +39,21 @@ class Signals:
 
 
 @contextlib.contextmanager
-def failures_explained(output_dir: Path) -> Iterator[None]:
-    """Turns the end of a disk, of memory, or of a process that this one cannot go on without, into a `RunFailed`."""
+def failures_explained(output_dir: Path | None) -> Iterator[None]:
+    """Turn a failed disk, a lack of memory or a lost process into a `RunFailed` that says how to continue.
+
+    Args:
+        output_dir: Folder of the run; None if it writes none.
+    """
     try:
         yield
     except (RuntimeError, OSError, MemoryError) as error:
-        is_disk = isinstance(error, OSError) and (error.errno in DISK_ERRORS or not output_dir.is_dir())
-        what = "the disk failed" if is_disk else what_failed(error)
-        if what is None:
+        is_disk = isinstance(error, OSError) and (
+            error.errno in DISK_ERRORS or not (output_dir is None or output_dir.is_dir())
+        )
+        message = "the disk failed" if is_disk else what_failed(error)
+        if message is None:
             raise
+        advice = "" if output_dir is None else f"; {how_to_continue(output_dir)}"
         details = f" ({str(error).splitlines()[0]})" if str(error) else ""
-        raise RunFailed(f"{what}; {way_on(output_dir)}{details}") from error
+        raise RunFailed(f"{message}{advice}{details}") from error

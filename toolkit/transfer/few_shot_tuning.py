@@ -13,7 +13,6 @@ of the batch, so no list of pairs is ever in memory.
 Shape legend: M examples of a batch, C classes, D features.
 """
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +26,7 @@ from transformers.utils import ModelOutput
 
 from toolkit.models.contrastive import pair_loss
 from toolkit.training.arguments import TrainingArguments
+from toolkit.training.inputs import TrainingData
 from toolkit.training.loop import train
 from toolkit.training.sampler import SampleKey
 from toolkit.transfer.features import Featurizer
@@ -140,13 +140,6 @@ def tune(
         seed=seed,
     )
     classes = datasets.Dataset.from_dict({"class": list(range(num_classes))})
-    with tempfile.TemporaryDirectory() as folder:
-        train(
-            EncoderWithLoss(featurizer, transform, head),
-            classes,
-            collate,
-            arguments,
-            folder,
-            item=featurizer.modality.name,
-        )
+    model = EncoderWithLoss(featurizer, transform, head)
+    train(model, TrainingData(classes, collate, item=featurizer.modality.name), arguments)
     featurizer.model.eval()

@@ -1,0 +1,60 @@
+"""How far a run is: its limits, and the learning rate that follows from them."""
+
+import math
+from dataclasses import dataclass
+
+from toolkit.errors import InputError
+from toolkit.training.arguments import TrainingArguments
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The limits of a run; it ends at whichever comes first.
+
+    Attributes:
+        max_steps: Number of optimizer steps.
+        max_minutes: Minutes of training, including evaluations and checkpoints.
+        max_samples: Number of samples; the last step of an epoch budget may hold fewer than the others.
+    """
+
+    max_steps: int | None = None
+    max_minutes: float | None = None
+    max_samples: int | None = None
+
+    @classmethod
+    def of(cls, arguments: TrainingArguments, num_samples: int) -> "Budget":
+        """The budget that the flags give for a data set of `num_samples`.
+
+        Raises:
+            InputError: The flags set no limit.
+        """
+        if not arguments.has_limit:
+            raise InputError("how long to train? give --max_steps, --num_train_epochs or --max_minutes")
+        if arguments.num_train_epochs is None:
+            return cls(arguments.max_steps, arguments.max_minutes)
+        max_samples = max(1, round(arguments.num_train_epochs * num_samples))
+        steps = math.ceil(max_samples / arguments.batch_size)
+        return cls(min(steps, arguments.max_steps or steps), arguments.max_minutes, max_samples)
+
+    def progress(self, step: int, seconds: float) -> float:
+        """Fraction of the run that is complete, from 0 to 1."""
+        fractions = [0.0]
+        if self.max_steps is not None:
+            fractions.append(step / self.max_steps)
+        if self.max_minutes is not None:
+            fractions.append(seconds / (60 * self.max_minutes))
+        return min(1.0, max(fractions))
+
+
+def learning_rate_factor(progress: float, warmup_ratio: float, start: float = 0.0) -> float:
+    """Linear warm-up from 0 to 1, then linear decay to 0.
+
+    Args:
+        progress: Fraction of the run that is complete.
+        warmup_ratio: Fraction of the schedule taken by the warm-up.
+        start: Fraction of the run after which the schedule begins; the factor is 0 before.
+    """
+    progress = max(0.0, progress - start) / (1 - start)
+    if progress < warmup_ratio:
+        return progress / warmup_ratio
+    return (1 - progress) / (1 - warmup_ratio)
