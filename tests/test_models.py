@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification,
 import toolkit.models
 from toolkit.models import bert, electra, elmo, fasttext, heads, layer_mix, word2vec
 from toolkit.models.contrastive import SimCLRForPreTraining
-from toolkit.models.families import PRESETS, get_preset
+from toolkit.models.families import presets
 from toolkit.models.few_shot import FewShotForImageClassification, FewShotForSequenceClassification
 from toolkit.models.prototypical import PrototypicalForPreTraining
 
@@ -30,8 +30,8 @@ SMALL = {
     "toolkit-elmo": elmo.ElmoConfig(
         hidden_size=12, char_embedding_size=6, char_filters=[[1, 6], [3, 8]], output_vocab_size=50, num_labels=4
     ),
-    "bert": PRESETS["bert-tiny"].config(600),
-    "electra": PRESETS["electra-tiny"].config(600),
+    "bert": presets()["bert-tiny"].config(600),
+    "electra": presets()["electra-tiny"].config(600),
 }
 SMALL["bert"].num_labels = SMALL["electra"].num_labels = 4
 SMALL["toolkit-layer-mix"] = layer_mix.LayerMixConfig(encoder=SMALL["bert"].to_dict(), num_labels=4)
@@ -139,10 +139,10 @@ def test_elmo_tells_padding_from_the_ids_where_no_mask_is_given():
     assert all(torch.equal(a, b) for a, b in zip(with_mask, without, strict=True))
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", presets("text"))
 def test_every_preset_keeps_the_contract(preset, tmp_path):
     """One step of training lowers the loss, save and load change no bit, padding does not leak."""
-    config = PRESETS[preset].config(700)  # a small vocabulary, and as few n-grams; the rest as it is
+    config = presets()[preset].config(700)  # a small vocabulary, and as few n-grams; the rest as it is
     config.update({"num_labels": 4, "num_buckets": 700})
     torch.manual_seed(0)
     model = AutoModelForTokenClassification.from_config(config).eval()
@@ -393,7 +393,7 @@ def test_a_packed_sequence_is_read_as_if_it_stood_alone(attention):
 
 def test_dropout_is_of_the_modules_and_not_of_the_configuration():
     torch.manual_seed(0)
-    model = bert.BertForMaskedLM(PRESETS["bert-tiny"].config(600)).train()
+    model = bert.BertForMaskedLM(presets()["bert-tiny"].config(600)).train()
     labels = torch.where(ATTENTION_MASK.bool(), INPUT_IDS, -100)
 
     def loss() -> float:
@@ -442,7 +442,7 @@ def attentions_of_stacks(model, ids: torch.Tensor) -> list[list[torch.Tensor]]:
 )
 def test_heads_begin_by_looking_at_neighbours(model_class, preset):
     torch.manual_seed(0)
-    config = get_preset(preset).config(600)
+    config = presets()[preset].config(600)
     config._attn_implementation = "eager"
     model = model_class(config).eval()
     ids = torch.randint(5, 600, (4, 40))
