@@ -21,7 +21,11 @@ from transformers import (
 
 from toolkit.data.image_files import load_images, load_labelled_images, open_image, splits_of_labelled_images
 from toolkit.errors import InputError
-from toolkit.modalities.pixels import Changes, Pixels
+from toolkit.modalities import MODALITIES
+from toolkit.modalities.arguments import ImageEncoderArguments
+from toolkit.modalities.augmentation import Augmentation
+from toolkit.modalities.image_batches import CollateImages, weights_of_classes
+from toolkit.modalities.pixels import PixelProcessor
 from toolkit.models.fast_resnet import FastResNetConfig, FastResNetForImageClassification, FastResNetModel
 from toolkit.models.googlenet import GoogLeNetConfig, GoogLeNetForImageClassification, GoogLeNetModel
 from toolkit.models.lenet import LeNetConfig, LeNetForImageClassification, LeNetModel
@@ -32,9 +36,8 @@ from toolkit.models.resnet import (
     SmallImageResNetForImageClassification,
     SmallImageResNetModel,
 )
-from toolkit.pretraining.supervised import CollateImages, weights_of
 from toolkit.training.sampler import SampleKey
-from toolkit.transfer.encoders import load_image_encoder
+from toolkit.transfer.encoders import load_encoder
 
 SMALL_RESNET = SmallImageResNetConfig(embedding_size=4, hidden_sizes=[4, 8], depths=[1, 2], num_labels=3)
 SMALL_FAST_RESNET = FastResNetConfig(hidden_sizes=[4, 8], num_labels=3)
@@ -168,6 +171,13 @@ def test_a_label_without_images_and_a_path_that_leads_nowhere_are_named(tmp_path
         open_image(row["image"], row["name"])
 
 
+def load_image_encoder(
+    name: str, auto_class: str, image_size: int | None = None, rows=None, pooling: str | None = None
+):
+    options = ImageEncoderArguments(image_size=image_size, pooling=pooling)
+    return load_encoder(name, auto_class, MODALITIES["image"], options, rows)
+
+
 def processor_of(name: str, image_size: int = 32):
     rows = datasets.Dataset.from_list([{"image": encoded(picture(seed=i)), "name": str(i)} for i in range(3)])
     return load_image_encoder(name, "AutoModelForImageClassification", image_size, rows)[1]
@@ -176,12 +186,12 @@ def processor_of(name: str, image_size: int = 32):
 @pytest.mark.parametrize("name", ["scratch:resnet-tiny", "scratch:timm/test_resnet"])
 def test_the_halves_of_a_processor_make_the_whole(name):
     processor = processor_of(name)
-    halves = Pixels(processor)
-    pixels = torch.from_numpy(halves.fit(picture()))
+    halves = PixelProcessor(processor)
+    pixels = torch.from_numpy(halves.resize(picture()))
     assert pixels.shape == (3, 32, 32)
     assert pixels.dtype == torch.uint8
     whole = processor(picture(), return_tensors="pt")["pixel_values"]
-    torch.testing.assert_close(halves.normalise(pixels[None]), whole, rtol=0, atol=1e-5)
+    torch.testing.assert_close(halves.normalize(pixels[None]), whole, rtol=0, atol=1e-5)
 
 
 def test_a_new_processor_normalises_what_it_saw(tmp_path):
@@ -196,7 +206,7 @@ def test_a_new_processor_normalises_what_it_saw(tmp_path):
 
 def test_what_changes_at_random_follows_from_the_draw_alone():
     pixels = torch.stack([torch.from_numpy(np.array(picture(32, 32, seed=i))).permute(2, 0, 1) for i in range(4)])
-    changes = Changes(("flip", "shift", "rotate", "color", "zoom", "trivial", "erase"), seed=5)
+    changes = Augmentation(("flip", "shift", "rotate", "color", "zoom", "trivial", "erase"), seed=5)
     keys = [SampleKey(7, 1, example) for example in range(4)]
     torch.manual_seed(0)
     before = torch.get_rng_state()
@@ -205,14 +215,14 @@ def test_what_changes_at_random_follows_from_the_draw_alone():
     assert changed.dtype == torch.uint8
     assert torch.equal(changed[2:], changes(pixels[2:], keys[2:]))
     assert not torch.equal(changed, changes(pixels, [replace(key, epoch=2) for key in keys]))
-    assert torch.equal(Changes((), 0)(pixels, keys), pixels)
+    assert torch.equal(Augmentation((), 0)(pixels, keys), pixels)
 
 
 def test_an_image_is_flipped_in_every_second_epoch():
     pixels = torch.stack([torch.from_numpy(np.array(picture(32, 32))).permute(2, 0, 1)] * 64)
     flipped = []
     for epoch in (0, 1, 2):
-        changed = Changes(("flip",), seed=5)(pixels, [SampleKey(0, epoch, example) for example in range(64)])
+        changed = Augmentation(("flip",), seed=5)(pixels, [SampleKey(0, epoch, example) for example in range(64)])
         is_flipped = (changed == pixels.flip(-1)).flatten(1).all(dim=1)
         assert torch.equal(~is_flipped, (changed == pixels).flatten(1).all(dim=1))
         flipped.append(is_flipped)
@@ -224,7 +234,7 @@ def test_an_image_is_flipped_in_every_second_epoch():
 @pytest.mark.parametrize(("max_shift", "most"), [(1 / 8, 4), (1 / 16, 2), (0.01, 1)])
 def test_an_image_is_shifted_into_its_own_reflection(max_shift, most):
     pixels = torch.stack([torch.from_numpy(np.array(picture(24, 32))).permute(2, 0, 1)] * 200)
-    changed = Changes(("shift",), 5, max_shift)(pixels, [SampleKey(0, 1, example) for example in range(200)])
+    changed = Augmentation(("shift",), 5, max_shift)(pixels, [SampleKey(0, 1, example) for example in range(200)])
     padded = v2.functional.pad(pixels[0], [most, most], padding_mode="reflect")
     height, width = pixels.shape[2:]
     places = [(top, left) for top in range(2 * most + 1) for left in range(2 * most + 1)]
@@ -245,7 +255,7 @@ def test_images_grow_while_training_goes_on():
 
 
 def test_weights_let_labels_count_alike():
-    assert weights_of(collections.Counter("aaab"), ["a", "b"]) == pytest.approx([4 / 6, 2])
+    assert weights_of_classes(collections.Counter("aaab"), ["a", "b"]) == pytest.approx([4 / 6, 2])
 
 
 @pytest.mark.parametrize("model_class", IMAGE_MODELS, ids=lambda model_class: model_class.__name__)
@@ -275,8 +285,8 @@ def test_the_stem_of_the_fast_resnet_whitens_the_training_images():
     torch.manual_seed(0)
     rows = load_labelled_images("sample", "train")
     model, processor = load_image_encoder("scratch:resnet-fast", "AutoModelForImageClassification", 16, rows)
-    pixels = [Pixels(processor).fit(open_image(row["image"], row["name"])) for row in rows]
-    images = Pixels(processor).normalise(torch.tensor(np.stack(pixels)))
+    pixels = [PixelProcessor(processor).resize(open_image(row["image"], row["name"])) for row in rows]
+    images = PixelProcessor(processor).normalize(torch.tensor(np.stack(pixels)))
     half = model.fast_resnet.embedder.out_channels // 2
     with torch.no_grad():
         first, second = model.fast_resnet.embedder(images).split(half, dim=1)
