@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
-from toolkit.models.contrastive import pair_loss
+from toolkit.models.simclr import info_nce_loss
 from toolkit.training.arguments import TrainingArguments
 from toolkit.training.loop import train
 from toolkit.training.sampler import SampleKey
@@ -41,7 +41,7 @@ def contrastive_loss(features: torch.Tensor, targets: torch.Tensor) -> torch.Ten
     """`features` (M, D), `targets` (M, C), ones where an example is of a class: the mean over the pairs that share a
     class of minus the log of the second one's share among all others, by the cosine to the first."""
     alike = (targets @ targets.T > 0).fill_diagonal_(False)
-    return pair_loss(features, alike, TEMPERATURE) if alike.any() else features.sum() * 0
+    return info_nce_loss(features, alike, TEMPERATURE) if alike.any() else features.sum() * 0
 
 
 @dataclass(frozen=True)
