@@ -1,8 +1,7 @@
-"""A few-shot classifier as one model: an encoder, and points in its feature space that represent the classes.
+"""A few-shot classifier as a model: an encoder, and how its features are compared with those of labelled examples.
 
-Features are the mean of the encoder's last hidden states over tokens or space. Prototypes are due to Snell, Swersky &
-Zemel (2017), "Prototypical networks for few-shot learning", https://arxiv.org/abs/1703.05175.
-`toolkit.transfer.few_shot_classifier` fits and saves such models.
+Features are the mean of the encoder's last states over tokens or space. Prototypes: Snell, Swersky & Zemel (2017),
+https://arxiv.org/abs/1703.05175. `toolkit.transfer.few_shot_classifier` learns and writes it.
 
 Shape legend: B batch, T tokens, D features, P points, C classes.
 """
@@ -35,24 +34,15 @@ KNOWN_ENCODERS = (  # found here without the Auto classes, for a copy of this fi
 
 
 class FewShotConfig(PreTrainedConfig):
-    """Configuration of a few-shot classifier.
-
-    Args:
-        encoder: Configuration of the encoder, as a dictionary.
-        hidden_size: Number of features.
-        metric: cosine, euclidean, sqeuclidean or linear.
-        normalize: Whether features are scaled to unit length after their mean is subtracted.
-        scale: Multiplies cosine similarities.
-        num_points: Number of points.
-        num_tokens: Vocabulary size of the tokenizer, for an encoder that reads text.
-    """
+    """`encoder` is the configuration of the encoder, as a dictionary; of one that reads texts, `num_tokens` is the
+    number of entries of its tokenizer. `metric` is cosine, euclidean, sqeuclidean or linear."""
 
     model_type = "toolkit-few-shot"
 
     encoder: dict[str, Any] | None = None
     hidden_size: int | None = None
     metric: str = "cosine"
-    normalize: bool = True
+    normalise: bool = True
     scale: float = 10.0
     num_points: int | None = None
     num_tokens: int | None = None
@@ -63,10 +53,7 @@ class FewShotConfig(PreTrainedConfig):
 
 
 class FewShotPreTrainedModel(PreTrainedModel):
-    """The encoder and the points; the logit of a class is the largest one of its points.
-
-    With the metric `linear` the points are the rows of a linear layer.
-    """
+    """The logit of a class is the largest of those of its points, which of a linear layer are the rows."""
 
     config_class = FewShotConfig
     base_model_prefix = "encoder"
@@ -79,32 +66,30 @@ class FewShotPreTrainedModel(PreTrainedModel):
         self.encoder = encoder or encoder_from_config(config.encoder, KNOWN_ENCODERS)
         self.mean = nn.Parameter(torch.zeros(config.hidden_size))
         self.points = nn.Parameter(torch.zeros(config.num_points, config.hidden_size))
-        self.biases = nn.Parameter(torch.zeros(config.num_points))  # zero for all metrics but linear
+        self.biases = nn.Parameter(torch.zeros(config.num_points))  # of distances zero
         self.register_buffer("classes", torch.arange(config.num_points) % self.num_labels)
-        if config.num_tokens is not None:  # the arguments of `mean_of_tokens`
+        if config.num_tokens is not None:  # how much each counts in the mean, and whether it continues a word
             self.register_buffer("token_weights", torch.ones(config.num_tokens))
             self.register_buffer("continues", torch.zeros(config.num_tokens, dtype=torch.bool))
         self.post_init()
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
-        """`features` (B, D) -> logits (B, C)."""
+        """(B, D) -> (B, C)"""
         placed = features - self.mean
-        if self.config.normalize:
+        if self.config.normalise:
             placed = F.normalize(placed)
         if self.config.metric == "linear":
-            scores = placed @ self.points.T
+            alike = placed @ self.points.T
         elif self.config.metric == "cosine":
-            scores = self.config.scale * F.normalize(placed) @ F.normalize(self.points).T
+            alike = self.config.scale * F.normalize(placed) @ F.normalize(self.points).T
         else:
             distances = torch.cdist(placed, self.points, compute_mode="donot_use_mm_for_euclid_dist")
-            scores = -distances if self.config.metric == "euclidean" else -distances.square()
-        lowest = scores.new_full((len(scores), self.num_labels), float("-inf"))
-        return lowest.scatter_reduce(1, self.classes.expand(scores.shape), scores + self.biases, "amax")
+            alike = -distances if self.config.metric == "euclidean" else -distances.square()
+        nothing = alike.new_full((len(alike), self.num_labels), float("-inf"))
+        return nothing.scatter_reduce(1, self.classes.expand(alike.shape), alike + self.biases, "amax")
 
 
 class FewShotForSequenceClassification(FewShotPreTrainedModel):
-    """A few-shot classifier of texts."""
-
     def forward(
         self,
         input_ids: torch.Tensor,
@@ -112,7 +97,7 @@ class FewShotForSequenceClassification(FewShotPreTrainedModel):
         labels: torch.Tensor | None = None,
         **kwargs,
     ) -> SequenceClassifierOutput:
-        """`input_ids` and `attention_mask` (B, T), `labels` (B,) -> `logits` (B, C), and `loss` with labels."""
+        """`input_ids` (B, T), `labels` (B,) -> `logits` (B, C), and `loss` with labels."""
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
@@ -122,8 +107,6 @@ class FewShotForSequenceClassification(FewShotPreTrainedModel):
 
 
 class FewShotForImageClassification(FewShotPreTrainedModel):
-    """A few-shot classifier of images."""
-
     main_input_name = "pixel_values"
     input_modalities = ("image",)
 

@@ -305,7 +305,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             encoder=encoder.config.to_dict(),
             hidden_size=points.shape[1],
             metric="linear" if is_linear else self.metric,
-            normalize=self.normalise,
+            normalise=self.normalise,
             scale=self.scale,
             num_points=len(points),
             num_tokens=len(processor) if hasattr(pool, "weights") else None,
