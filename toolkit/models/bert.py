@@ -44,8 +44,7 @@ class BertForMaskedLM(MaskedLanguageModelMixin, transformers.BertForMaskedLM):
         """Predict masked tokens.
 
         Args:
-            input_ids: (batch, time).
-            attention_mask: (batch, time).
+            input_ids, attention_mask: (batch, time).
             labels: (batch, time), -100 where nothing is masked.
             sequence_ids: (batch, time), instead of `attention_mask`: the number of the sequence that each token
                 belongs to, for several sequences in one row, each of which is read as if it were alone. Padding is one

@@ -55,15 +55,8 @@ class CrfMixin:
         return output
 
     def decode(self, emissions: torch.Tensor, mask: torch.Tensor) -> tuple[list[list[int]], torch.Tensor]:
-        """Find the best sequence of tags.
-
-        Args:
-            emissions: (B, W, L), the logits of words, not of pieces.
-            mask: (B, W) bool, False for padding.
-
-        Returns:
-            The tags of each sentence, and the marginal probability of each of these tags, (B, W).
-        """
+        """Find the best tags of each sentence, and the marginal probability of each of these tags, (B, W), from the
+        `emissions` (B, W, L) of words, not of pieces, and their `mask` (B, W)."""
         emissions = emissions.float()
         best = self.crf.decode(emissions, mask)
         with torch.inference_mode(False), torch.enable_grad():

@@ -43,17 +43,7 @@ class ElectraGenerator(nn.Module):
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
 
     def forward(self, embedded, attention_mask, masked, output_weight) -> torch.Tensor:
-        """Predict masked tokens.
-
-        Args:
-            embedded: (batch, time, E), the embeddings of the tokens.
-            attention_mask: (batch, time) or (batch, 1, time, time).
-            masked: (batch, time) bool.
-            output_weight: (V, E), the table of embeddings.
-
-        Returns:
-            Logits (masked, V).
-        """
+        """`embedded` (batch, time, E), `masked` (batch, time), `output_weight` (V, E) -> logits (masked, V)."""
         mask = create_bidirectional_mask(self.config, embedded, attention_mask)
         states = self.encoder(self.embeddings_project(embedded), mask, selected=masked).last_hidden_state
         return F.linear(self.predictions(states), output_weight, self.bias)
@@ -108,8 +98,7 @@ class ElectraForPreTraining(MaskedLanguageModelMixin, transformers.ElectraForPre
         """Replace masked tokens by the generator's and predict which tokens were replaced.
 
         Args:
-            input_ids: (batch, time).
-            attention_mask: (batch, time).
+            input_ids, attention_mask: (batch, time).
             labels: (batch, time), the original token of each masked one, else -100.
             uniforms: (batch, time), random numbers from 0 to 1 that determine the generator's tokens; drawn here by
                 default.
@@ -144,14 +133,6 @@ class ElectraForPreTraining(MaskedLanguageModelMixin, transformers.ElectraForPre
 
 
 def sample_tokens(logits: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
-    """Sample one token per row by inverting the cumulative distribution.
-
-    Args:
-        logits: (n, V).
-        uniforms: (n,), random numbers from 0 to 1.
-
-    Returns:
-        (n,) token ids.
-    """
+    """Sample one token (n,) per row of `logits` (n, V): where the cumulative distribution reaches `uniforms` (n,)."""
     sums = logits.float().softmax(dim=-1).cumsum(dim=-1)
     return torch.searchsorted(sums, uniforms.unsqueeze(-1) * sums[:, -1:]).squeeze(-1).clamp(max=logits.shape[-1] - 1)

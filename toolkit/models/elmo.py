@@ -22,7 +22,7 @@ from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOut
 from transformers.utils import ModelOutput
 
 from .elmo_characters import ElmoCharacterEncoder, WordCache
-from .heads import ScalarMix, classification_output, mean_and_maximum
+from .heads import ScalarMix, TextClassifierMixin, mean_and_maximum
 from .pieces import find_words, gather_rows
 from .sampled_softmax import SampledSoftmax
 
@@ -57,38 +57,23 @@ class ElmoConfig(PreTrainedConfig):
 
 @dataclass
 class ElmoOutput(BaseModelOutput):
-    """Output of the encoder.
+    """Output of the encoder: `last_hidden_state` and each of `hidden_states`, from the character encoder up, are
+    (B, P, 2H) if asked for."""
 
-    Attributes:
-        last_hidden_state: (B, P, 2H), the top layer, one row per piece; None if it was not asked for.
-        hidden_states: One (B, P, 2H) per layer, the character encoder's first, if asked for.
-        word_states: The same, one (B, W, 2H) per layer.
-        word_index: (B, P), the word that each piece belongs to.
-        word_mask: (B, W), False for padding.
-        state: (B, 2 * layers, H), hidden and cell states of the recurrent direction after its last word.
-    """
-
-    word_states: tuple[torch.Tensor, ...] | None = None
-    word_index: torch.Tensor | None = None
-    word_mask: torch.Tensor | None = None
-    state: torch.Tensor | None = None
+    word_states: tuple[torch.Tensor, ...] | None = None  # one (B, W, 2H) per layer
+    word_index: torch.Tensor | None = None  # (B, P), the word that each piece belongs to
+    word_mask: torch.Tensor | None = None  # (B, W), False for padding
+    state: torch.Tensor | None = None  # (B, 2 * layers, H), final hidden and cell states of the recurrent direction
 
 
 @dataclass
 class ElmoForPreTrainingOutput(ModelOutput):
-    """Output of the language model.
+    """Output of the language model: `loss` with labels, logits without."""
 
-    Attributes:
-        loss: Mean negative log-likelihood of both directions, in nats per predicted word.
-        forward_logits: (B, W - 1, V), predictions of words 2 to W, without labels only.
-        backward_logits: (B, W - 1, V), predictions of words 1 to W - 1, without labels only.
-        state: As in `ElmoOutput`.
-    """
-
-    loss: torch.Tensor | None = None
-    forward_logits: torch.Tensor | None = None
-    backward_logits: torch.Tensor | None = None
-    state: torch.Tensor | None = None
+    loss: torch.Tensor | None = None  # mean negative log-likelihood of both directions, in nats per predicted word
+    forward_logits: torch.Tensor | None = None  # (B, W - 1, V), of words 2 to W
+    backward_logits: torch.Tensor | None = None  # (B, W - 1, V), of words 1 to W - 1
+    state: torch.Tensor | None = None  # as in `ElmoOutput`
 
 
 class ElmoPreTrainedModel(PreTrainedModel):
@@ -156,10 +141,7 @@ class ElmoModel(ElmoPreTrainedModel):
         """Encode a batch.
 
         Args:
-            input_ids: (B, P), padded on the right.
-            attention_mask: (B, P).
-            output_hidden_states: Whether to return the states of all layers.
-            return_dict: False for a tuple.
+            input_ids, attention_mask: (B, P), padded on the right.
             output_pieces: Whether to return `last_hidden_state`.
             recurrent_direction: forwards or backwards, the direction that starts with `state` and returns its state,
                 for texts that are longer than a window.
@@ -180,11 +162,7 @@ class ElmoModel(ElmoPreTrainedModel):
         return output if return_dict is not False else output.to_tuple()
 
     def _encode_words(self, input_ids: torch.Tensor, mask: torch.Tensor):
-        """Find words, and compute a vector for each distinct one.
-
-        Returns:
-            The word of each piece, (B, P); the mask of words, (B, W); and their vectors, (B, W, H).
-        """
+        """The word of each piece, (B, P), the mask of words, (B, W), and their vectors, (B, W, H)."""
         starts, word_index, word_mask = find_words(input_ids >= self.config.first_continuation_id, mask)
         batch_size, width = word_mask.shape
 
@@ -278,13 +256,11 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
         """Predict the words of a batch from both sides.
 
         Args:
-            input_ids: (B, P).
-            attention_mask: (B, P).
+            input_ids, attention_mask: (B, P), padded on the right.
             labels: (B, W), the output word of each word, -100 where none is predicted.
             negatives: (K,), output words of a sampled softmax; without them the softmax is over all output words.
             negative_log_counts: (V,), the log of the expected number of times that each word is among the negatives.
-            recurrent_direction: As for `ElmoModel`.
-            state: As for `ElmoModel`.
+            recurrent_direction, state: As for `ElmoModel`.
         """
         outputs = self.elmo(
             input_ids, attention_mask, output_pieces=False, recurrent_direction=recurrent_direction, state=state
@@ -325,8 +301,10 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
         )
 
 
-class ElmoForTokenClassification(ElmoPreTrainedModel):
+class ElmoForTokenClassification(TextClassifierMixin, ElmoPreTrainedModel):
     """A linear layer on the scalar mix of the layers; one row of logits per piece."""
+
+    output_class = TokenClassifierOutput
 
     def __init__(self, config: ElmoConfig):
         super().__init__(config)
@@ -337,24 +315,15 @@ class ElmoForTokenClassification(ElmoPreTrainedModel):
         self.classifier = nn.Linear(2 * config.hidden_size, config.num_labels)
         self.post_init()
 
-    def forward(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        **kwargs,
-    ) -> TokenClassifierOutput:
-        """`labels` (B, P), -100 where a piece has none; logits (B, P, num_labels)."""
-        outputs = self.elmo(input_ids, attention_mask, output_hidden_states, output_pieces=False)
+    def logits(self, outputs: ElmoOutput) -> torch.Tensor:
         word_logits = self.classifier(self.dropout(self.scalar_mix(outputs.word_states)))  # (B, W, num_labels)
-        logits = gather_rows(word_logits, outputs.word_index)
-        return classification_output(TokenClassifierOutput, logits, labels, outputs.hidden_states, return_dict)
+        return gather_rows(word_logits, outputs.word_index)
 
 
-class ElmoForSequenceClassification(ElmoPreTrainedModel):
+class ElmoForSequenceClassification(TextClassifierMixin, ElmoPreTrainedModel):
     """A linear layer on the mean and the maximum over words of the scalar mix of the layers."""
+
+    output_class = SequenceClassifierOutput
 
     def __init__(self, config: ElmoConfig):
         super().__init__(config)
@@ -365,20 +334,9 @@ class ElmoForSequenceClassification(ElmoPreTrainedModel):
         self.classifier = nn.Linear(4 * config.hidden_size, config.num_labels)
         self.post_init()
 
-    def forward(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        **kwargs,
-    ) -> SequenceClassifierOutput:
-        """`labels` (B,); logits (B, num_labels)."""
-        outputs = self.elmo(input_ids, attention_mask, output_hidden_states, output_pieces=False)
+    def logits(self, outputs: ElmoOutput) -> torch.Tensor:
         states = mean_and_maximum(self.scalar_mix(outputs.word_states), outputs.word_mask)  # (B, 4H)
-        logits = self.classifier(self.dropout(states))  # (B, num_labels)
-        return classification_output(SequenceClassifierOutput, logits, labels, outputs.hidden_states, return_dict)
+        return self.classifier(self.dropout(states))
 
 
 def _states_of_layers(state: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:

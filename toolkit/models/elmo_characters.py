@@ -14,11 +14,7 @@ from transformers import initialization as init
 
 
 class ElmoCharacterEncoder(nn.Module):
-    """Convolutions of several widths, the maximum over positions, highway layers and a projection.
-
-    Args:
-        config: An `ElmoConfig`.
-    """
+    """Convolutions of several widths, the maximum over positions, highway layers and a projection."""
 
     def __init__(self, config: PreTrainedConfig):
         super().__init__()
@@ -82,15 +78,9 @@ class WordCache:
         self.keys = self.vectors = torch.empty(0)
 
     def look_up(self, keys: torch.Tensor, spellings: torch.Tensor, encoder: ElmoCharacterEncoder) -> torch.Tensor:
-        """The vectors of words, computed only for new ones.
+        """The vectors (D, H) of the words `spellings` (D, L), computed for new words only.
 
-        Args:
-            keys: (D,), sorted numbers that identify the words.
-            spellings: (D, L), the words.
-            encoder: The character encoder.
-
-        Returns:
-            (D, H).
+        The sorted numbers `keys` (D,) identify the words.
         """
         device = spellings.device.type
         precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None

@@ -11,16 +11,19 @@ offsets have one row per piece.
 Shape legend: B batch, P pieces, W words, N words of the whole batch, H `hidden_size`.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import nn
 from transformers import initialization as init
-from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput, TokenClassifierOutput
 
-from .heads import classification_output
 from .pieces import find_words, gather_rows
-from .word2vec import Word2VecConfig, Word2VecPreTrainedModel, Word2VecWindow, copy_word_vectors
+from .word2vec import (
+    WindowSequenceClassifierMixin,
+    WindowTokenClassifierMixin,
+    Word2VecConfig,
+    Word2VecPreTrainedModel,
+    WordVectorOutput,
+    copy_word_vectors,
+)
 
 # The bytes in the order of their pieces, which is the order of the characters that byte-level tokenizers write for
 # them: printable bytes stand for themselves, the others are written as the characters from 256 on.
@@ -38,22 +41,6 @@ class FastTextConfig(Word2VecConfig):
     num_buckets: int = 200_000  # rows of the table of n-grams; an n-gram's row is determined by its hash
     min_n: int = 3  # characters of the shortest n-gram, the brackets around a word included
     max_n: int = 6
-
-
-@dataclass
-class FastTextOutput(BaseModelOutput):
-    """Output of the encoder.
-
-    Attributes:
-        last_hidden_state: (B, P, H), the vector of the word of each piece.
-        word_states: (B, W, H), the vector of each word.
-        word_index: (B, P), the word that each piece belongs to.
-        word_mask: (B, W), False for padding.
-    """
-
-    word_states: torch.Tensor | None = None
-    word_index: torch.Tensor | None = None
-    word_mask: torch.Tensor | None = None
 
 
 class FastTextPreTrainedModel(Word2VecPreTrainedModel):
@@ -82,12 +69,8 @@ class FastTextModel(FastTextPreTrainedModel):
     def from_word_vectors(cls, config: FastTextConfig, word_vectors, vocabulary: dict[str, int]) -> "FastTextModel":
         """Build a model from gensim `FastTextKeyedVectors`; it gives `word_vectors[word]` for any word.
 
-        A word of one byte is one piece whether it is known or not. If it is not, the table gets its composed vector.
-
-        Args:
-            config: Sizes of the model.
-            word_vectors: The vectors, sorted by frequency.
-            vocabulary: The id of the piece of each known word.
+        `vocabulary` gives the id of the piece of each known word; the vectors are sorted by frequency. A word of one
+        byte is one piece whether it is known or not. If it is not, the table gets its composed vector.
         """
         model = cls(config)
         copy_word_vectors(model.embeddings, word_vectors, vocabulary)
@@ -110,7 +93,7 @@ class FastTextModel(FastTextPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         **kwargs,
-    ) -> FastTextOutput:
+    ) -> WordVectorOutput:
         """`input_ids` (B, P), padded on the right -> `last_hidden_state` (B, P, H), zero where `attention_mask` (B, P)
         is zero."""
         if attention_mask is None:
@@ -132,7 +115,7 @@ class FastTextModel(FastTextPreTrainedModel):
         word_states = vectors.new_zeros(*word_mask.shape, vectors.shape[-1])
         word_states[word_mask] = vectors
         states = gather_rows(word_states, word_index) * attention_mask.unsqueeze(-1)
-        output = FastTextOutput(
+        output = WordVectorOutput(
             last_hidden_state=states,
             hidden_states=(states,) if output_hidden_states else None,
             word_states=word_states,
@@ -198,55 +181,15 @@ def ngram_hashes(
     return torch.stack(hashes, dim=1)[fits], counts
 
 
-class FastTextForTokenClassification(FastTextPreTrainedModel):
-    """Classifies each word by the window around it; one row of logits per piece."""
-
+class FastTextForTokenClassification(WindowTokenClassifierMixin, FastTextPreTrainedModel):
     def __init__(self, config: FastTextConfig):
         super().__init__(config)
-        self.num_labels = config.num_labels
         self.fasttext = FastTextModel(config)
-        self.window = Word2VecWindow(config)
-        self.classifier = nn.Linear(config.classifier_hidden_size, config.num_labels)
-        self.post_init()
-
-    def forward(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        **kwargs,
-    ) -> TokenClassifierOutput:
-        """`labels` (B, P), -100 where a piece has none; logits (B, P, num_labels)."""
-        outputs = self.fasttext(input_ids, attention_mask, output_hidden_states=output_hidden_states)
-        word_logits = self.classifier(self.window(outputs.word_states))  # (B, W, num_labels)
-        logits = gather_rows(word_logits, outputs.word_index)
-        return classification_output(TokenClassifierOutput, logits, labels, outputs.hidden_states, return_dict)
+        self.add_classifier(config)
 
 
-class FastTextForSequenceClassification(FastTextPreTrainedModel):
-    """Classifies a text by the maximum of each feature over all windows."""
-
+class FastTextForSequenceClassification(WindowSequenceClassifierMixin, FastTextPreTrainedModel):
     def __init__(self, config: FastTextConfig):
         super().__init__(config)
-        self.num_labels = config.num_labels
         self.fasttext = FastTextModel(config)
-        self.window = Word2VecWindow(config)
-        self.classifier = nn.Linear(config.classifier_hidden_size, config.num_labels)
-        self.post_init()
-
-    def forward(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        **kwargs,
-    ) -> SequenceClassifierOutput:
-        """`labels` (B,); logits (B, num_labels)."""
-        outputs = self.fasttext(input_ids, attention_mask, output_hidden_states=output_hidden_states)
-        features = self.window(outputs.word_states) * outputs.word_mask.unsqueeze(-1)  # (B, W, classifier_hidden_size)
-        logits = self.classifier(features.amax(dim=1))  # features are non-negative: padding is never the maximum
-        return classification_output(SequenceClassifierOutput, logits, labels, outputs.hidden_states, return_dict)
+        self.add_classifier(config)

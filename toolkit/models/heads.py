@@ -29,17 +29,10 @@ class ScalarMix(nn.Module):
 
 
 def mean_and_maximum(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Concatenate the mean and the maximum over positions, of which `mask` must keep at least one per row.
+    """The mean and the maximum over N positions: `states` (B, N, H), `mask` (B, N) -> (B, 2H).
 
     Howard & Ruder (2018), "Universal language model fine-tuning for text classification",
-    https://arxiv.org/abs/1801.06146.
-
-    Args:
-        states: (batch, positions, H).
-        mask: (batch, positions), 0 for padding.
-
-    Returns:
-        (batch, 2H).
+    https://arxiv.org/abs/1801.06146. Each row of the mask must keep at least one position.
     """
     inside = mask.bool().unsqueeze(-1)
     mean = (states * inside).sum(dim=1) / inside.sum(dim=1)
@@ -48,11 +41,8 @@ def mean_and_maximum(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def pool_image_features(output: ModelOutput) -> torch.Tensor:
-    """Pool the output of an image encoder to (batch, H).
-
-    A transformer gives the mean over its patches, since pretraining leaves its pooler untrained; a convolutional
-    network gives its `pooler_output`.
-    """
+    """Pool the output of an image encoder to (B, H): the mean over the patches of a transformer, whose pooler is not
+    pretrained, or the `pooler_output` of a convolutional network."""
     if output.last_hidden_state.dim() == 3:
         return output.last_hidden_state.mean(dim=1)
     return output.pooler_output.flatten(1)
@@ -65,15 +55,8 @@ def classification_output(
     hidden_states: tuple[torch.Tensor, ...] | None,
     return_dict: bool | None,
 ) -> ModelOutput | tuple:
-    """The output of a classification head, with the mean cross-entropy if there are labels.
-
-    Args:
-        output_class: Class of the output.
-        logits: (…, num_labels).
-        labels: (…), -100 where there is no label.
-        hidden_states: Passed on.
-        return_dict: False for a tuple.
-    """
+    """The output of a head with `logits` (…, num_labels), and with the mean cross-entropy if there are `labels` (…),
+    -100 for none; a tuple if `return_dict` is False."""
     loss = None if labels is None else F.cross_entropy(logits.flatten(0, -2), labels.flatten())
     output = output_class(loss=loss, logits=logits, hidden_states=hidden_states)
     return output if return_dict is not False else output.to_tuple()
@@ -82,11 +65,9 @@ def classification_output(
 def encoder_from_config(
     config: dict[str, Any], known: Iterable[tuple[type[PreTrainedConfig], type[PreTrainedModel]]] = ()
 ) -> PreTrainedModel:
-    """Build an encoder with random weights. Code that the configuration refers to is not run.
+    """Build an encoder with random weights from its configuration as a dictionary.
 
-    Args:
-        config: The configuration as a dictionary.
-        known: Classes of configurations and models that need not be registered with the Auto classes.
+    Classes in `known` need not be registered with the Auto classes. Code that a configuration refers to is not run.
     """
     for config_class, model_class in known:
         if config["model_type"] == config_class.model_type:
@@ -110,6 +91,39 @@ def with_prefix(prefix: str, loading_info: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+class TextClassifierMixin:
+    """The forward pass of a text classifier, whose `logits` method reads the output of its `base_model`."""
+
+    output_class: type[ModelOutput]
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        **kwargs,
+    ) -> ModelOutput | tuple:
+        """Classify the tokens of `input_ids` (B, T), or texts.
+
+        Args:
+            input_ids: (B, T).
+            attention_mask: (B, T).
+            labels: (B, T), -100 where a token has none, or (B,).
+            output_hidden_states: Whether to return the hidden states of all layers.
+            return_dict: False for a tuple.
+
+        Returns:
+            `logits` (B, T, num_labels) or (B, num_labels), and with labels `loss`, the mean cross-entropy.
+        """
+        outputs = self.base_model(
+            input_ids, attention_mask, output_hidden_states=output_hidden_states, output_pieces=False
+        )
+        logits = self.logits(outputs)
+        return classification_output(self.output_class, logits, labels, outputs.hidden_states, return_dict)
+
+
 class ImagePreTrainedModel(PreTrainedModel):
     """Base class of models that read images."""
 
@@ -127,13 +141,7 @@ class ImageClassifierMixin:
         output_hidden_states: bool = False,
         **kwargs,
     ) -> ImageClassifierOutputWithNoAttention:
-        """Compute `logits` (B, num_labels), and with labels `loss`, the mean cross-entropy.
-
-        Args:
-            pixel_values: (B, C, S, S).
-            labels: (B,).
-            output_hidden_states: Whether to return the feature maps of all layers.
-        """
+        """`pixel_values` (B, C, S, S), `labels` (B,) -> `logits` (B, num_labels), and `loss` with labels."""
         outputs = self.base_model(pixel_values, output_hidden_states=output_hidden_states)
         logits = self.classifier(outputs.pooler_output)
         loss = None if labels is None else self.loss_function(labels, logits, self.config)

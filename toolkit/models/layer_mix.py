@@ -42,19 +42,14 @@ class LayerMixConfig(PreTrainedConfig):
 
 
 class LayerMixPreTrainedModel(PreTrainedModel):
-    """An encoder, the mix of its layers, and a linear layer on features that a subclass computes from the mix.
-
-    Attributes:
-        output_class: Class of the output.
-        width_factor: Size of the features as a multiple of the encoder's width.
-    """
+    """An encoder, the mix of its layers, and a linear layer on features that a subclass computes from the mix."""
 
     config_class = LayerMixConfig
     base_model_prefix = "encoder"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     output_class: type[ModelOutput]
-    width_factor = 1
+    width_factor = 1  # size of the features as a multiple of the encoder's width
 
     def __init__(self, config: LayerMixConfig):
         super().__init__(config)

@@ -28,9 +28,7 @@ CONNECTED_MAPS = (  # the maps, of six, that each of sixteen maps reads: 3 or 4 
 
 
 class LeNetConfig(PreTrainedConfig):
-    """Configuration of a LeNet-5.
-
-    The network reads 32 × 32 grey pixels; of larger images it takes the mean over all positions.
+    """Configuration of a LeNet-5, which reads 32 × 32 grey pixels, and of larger images the mean over all positions.
 
     Raises:
         ValueError: `image_size` is less than 32.

@@ -28,15 +28,10 @@ class MaskedLastLayer:
         selected: torch.Tensor | None = None,
         **kwargs,
     ) -> torch.Tensor:
-        """Compute the new states of all positions, or of the selected ones, which attend to all positions.
+        """Compute the new states of all positions, or of those in `selected` (batch, time), which attend to all.
 
-        Args:
-            hidden_states: (batch, time, H).
-            attention_mask: (batch, 1, time, time).
-            selected: (batch, time) bool.
-
-        Returns:
-            (batch, time, H), or with `selected` (number of selected, H) in reading order.
+        `hidden_states` and the result are (batch, time, H); with `selected` the result is (selected, H), in reading
+        order.
         """
         if selected is None:
             return super().forward(hidden_states, attention_mask, *args, **kwargs)
@@ -97,15 +92,10 @@ class LayerStack(NamedTuple):
 
 
 class MaskedLanguageModelMixin:
-    """Initial weights and packed inputs of a model that predicts masked tokens.
+    """Initial weights and packed inputs of a model that predicts masked tokens."""
 
-    Attributes:
-        output_bias: (vocab_size,), the bias of the predictions.
-        stacks: All stacks of layers on the embeddings.
-    """
-
-    output_bias: nn.Parameter
-    stacks: list[LayerStack]
+    output_bias: nn.Parameter  # (vocab_size,), of the predictions
+    stacks: list[LayerStack]  # all layers on the embeddings
 
     def set_dropout(self, probability: float) -> None:
         """Set the dropout of all modules; the configuration, which fine-tuning starts from, does not change."""
@@ -168,12 +158,8 @@ class MaskedLanguageModelMixin:
     ) -> dict[str, torch.Tensor | None]:
         """The inputs with which the encoder reads each sequence of a packed row as if it were alone.
 
-        Args:
-            attention_mask: (batch, time), returned as it is if there are no `sequence_ids`.
-            sequence_ids: (batch, time), the number of the sequence that each token belongs to.
-
-        Returns:
-            `attention_mask` (batch, 1, time, time), and `position_ids` (batch, time) that start anew in each sequence.
+        `sequence_ids` (batch, time) number the sequences; without them `attention_mask` is returned as it is. With
+        them it is (batch, 1, time, time), and `position_ids` (batch, time) start anew in each sequence.
         """
         if sequence_ids is None:
             return {"attention_mask": attention_mask}
@@ -186,14 +172,8 @@ class MaskedLanguageModelMixin:
 
 
 def _preserve_directions(projection: nn.Linear, directions: torch.Tensor) -> torch.Tensor:
-    """Initialize a projection from E to H to preserve lengths and angles, but for a factor of √H / √E.
-
-    Args:
-        projection: The layer to initialize.
-        directions: (E, n), orthonormal; these and as many others as possible are preserved.
-
-    Returns:
-        The projected directions, (H, n), orthonormal.
+    """Initialize a projection from E to H to preserve lengths (but for a factor √H / √E) and angles of the orthonormal
+    `directions` (E, n) and of as many others as possible; returns the images of these directions, (H, n), orthonormal.
     """
     wide, narrow = projection.weight.shape[1], projection.weight.shape[0]
     number = directions.shape[1]

@@ -8,15 +8,11 @@ from torch.nn import functional as F
 
 
 def find_words(continues: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Find the word of each piece. The first piece always starts a word.
-
-    Args:
-        continues: (B, P) bool, pieces that continue the word before them.
-        mask: (B, P) bool, False for padding.
+    """Find words from the pieces that continue the word before them, `continues` (B, P), and the `mask` (B, P).
 
     Returns:
         Which pieces start a word, (B, P); the index of the word of each piece, (B, P), which for padding is that of
-        the last word; and the mask of words, (B, W).
+        the last word; and the mask of words, (B, W). The first piece always starts a word.
     """
     starts = ~continues & mask
     starts[:, 0] = True
@@ -39,18 +35,12 @@ def mean_of_tokens(
     weights: torch.Tensor,
     continues: torch.Tensor,
 ) -> torch.Tensor:
-    """The weighted mean over tokens.
+    """The weighted mean over tokens: `states` (B, P, H), `input_ids` and `mask` (B, P) -> (B, H).
 
     Args:
-        states: (B, P, H).
-        input_ids: (B, P).
-        mask: (B, P), 0 for padding.
         weights: (vocab_size,), the weight of each entry of the vocabulary; the weight of a piece that the next piece
             continues is 1 instead, unless its own is 0.
         continues: (vocab_size,) bool, entries that continue a word.
-
-    Returns:
-        (B, H).
     """
     is_continued = F.pad(continues[input_ids][:, 1:], (0, 1))  # (B, P)
     of_entry = weights[input_ids]

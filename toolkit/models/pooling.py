@@ -35,19 +35,13 @@ EPSILON = 1e-6  # values are at least this large before they are raised to the e
 
 
 class PooledConfig(PreTrainedConfig):
-    """Configuration of an image encoder with a global pooling.
-
-    Args:
-        encoder: Configuration of the encoder, as a dictionary.
-        pooling: max, average, l2 or gem.
-        hidden_size: Number of channels of the last maps.
-    """
+    """Configuration of an image encoder with a global pooling; `encoder` is that of the encoder, as a dictionary."""
 
     model_type = "toolkit-pooled"
 
     encoder: dict[str, Any] | None = None
-    pooling: str = "average"
-    hidden_size: int | None = None
+    pooling: str = "average"  # or max, l2, gem
+    hidden_size: int | None = None  # channels of the last maps
 
 
 class GlobalPooling(nn.Module):
@@ -107,7 +101,6 @@ class PooledModel(PooledPreTrainedModel):
             pixel_values: (B, C, S, S), or a list of images (C, height, width) of any sizes, of which those of the same
                 size are encoded together. In training, batch normalization of an image that is alone in its size uses
                 the running statistics.
-            output_hidden_states: Whether to return the maps of all layers.
 
         Returns:
             `pooler_output` (B, H), and for a tensor also the maps.

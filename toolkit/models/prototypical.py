@@ -16,17 +16,12 @@ from .heads import ImagePreTrainedModel, encoder_from_config, pool_image_feature
 
 
 class PrototypicalConfig(PreTrainedConfig):
-    """Configuration of a prototypical network.
-
-    Args:
-        encoder: Configuration of the encoder, as a dictionary.
-        shots: Labelled images per class in an episode.
-    """
+    """Configuration of a prototypical network; `encoder` is that of the encoder, as a dictionary."""
 
     model_type = "toolkit-prototypical"
 
     encoder: dict[str, Any] | None = None
-    shots: int = 1
+    shots: int = 1  # labelled images per class in an episode
 
 
 class PrototypicalForPreTraining(ImagePreTrainedModel):
@@ -41,10 +36,7 @@ class PrototypicalForPreTraining(ImagePreTrainedModel):
         self.post_init()
 
     def forward(self, pixel_values: torch.Tensor, **kwargs) -> ModelOutput:
-        """Compute the loss of N episodes, in which the support set is rotated, with one pass through the encoder.
-
-        Args:
-            pixel_values: (W, N, C, H, V).
+        """Compute N episodes from `pixel_values` (W, N, C, H, V); each image in turn starts the support set.
 
         Returns:
             `loss`, the mean cross-entropy over the queries of all episodes, and `logits` (W * (N - S), W) of the

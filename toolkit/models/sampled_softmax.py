@@ -20,13 +20,10 @@ class SampledSoftmax(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, states, target_logits, embeddings, offsets, places):
-        """Compute the loss and its gradients.
+        """Compute the loss and its gradients from `states` (N, H) and `target_logits` (N,).
 
         Args:
-            states: (N, H).
-            target_logits: (N,), the logits of the targets.
-            embeddings: (K, H), the output embeddings of the negatives.
-            offsets: (K,), added to the logits of the negatives.
+            embeddings: (K, H), the output embeddings of the negatives; `offsets` (K,) are added to their logits.
             places: (N,), the index of each target among the negatives, where it does not count, or -1.
         """
         loss = target_logits.new_zeros(())

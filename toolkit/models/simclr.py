@@ -18,19 +18,12 @@ from .heads import ImagePreTrainedModel, encoder_from_config
 
 
 class SimCLRConfig(PreTrainedConfig):
-    """Configuration of SimCLR.
-
-    Args:
-        encoder: Configuration of the encoder, as a dictionary.
-        hidden_size: Size of the pooled output of the encoder.
-        projection_size: Size of the projections.
-        temperature: Divides the similarities in the loss.
-    """
+    """Configuration of SimCLR; `encoder` is that of the encoder, as a dictionary."""
 
     model_type = "toolkit-simclr"
 
     encoder: dict[str, Any] | None = None
-    hidden_size: int = 128
+    hidden_size: int = 128  # of the pooled output of the encoder
     projection_size: int = 128
     temperature: float = 0.5
 
@@ -77,12 +70,8 @@ class SimCLRForPreTraining(ImagePreTrainedModel):
 
 
 def nt_xent_loss(projections: torch.Tensor, temperature: float) -> torch.Tensor:
-    """The normalized temperature-scaled cross-entropy loss, equation 1 of the paper, in nats.
-
-    Args:
-        projections: (2B, P), the first views of all images, then their second views.
-        temperature: Divides the similarities.
-    """
+    """The normalized temperature-scaled cross-entropy loss of `projections` (2B, P), equation 1 of the paper, in
+    nats."""
     is_same = torch.eye(len(projections), dtype=torch.bool, device=projections.device)
     return info_nce_loss(projections, is_same.roll(len(projections) // 2, dims=0), temperature)
 

@@ -9,6 +9,8 @@ https://arxiv.org/abs/1103.0398. To classify a text, they take the maximum of ea
 Shape legend: B batch, T tokens, H `hidden_size`.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -16,7 +18,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput, TokenClassifierOutput
 
-from .heads import classification_output
+from .heads import TextClassifierMixin
+from .pieces import gather_rows
 
 
 class Word2VecConfig(PreTrainedConfig):
@@ -30,6 +33,15 @@ class Word2VecConfig(PreTrainedConfig):
     classifier_hidden_size: int = 128
     classifier_dropout: float = 0.3
     pad_token_id: int | None = 0
+
+
+@dataclass
+class WordVectorOutput(BaseModelOutput):
+    """Output of an encoder whose states are vectors of words; `last_hidden_state` has one row per token."""
+
+    word_states: torch.Tensor | None = None  # (B, W, H)
+    word_index: torch.Tensor | None = None  # (B, P), the word of each token, if words have several
+    word_mask: torch.Tensor | None = None  # (B, W), zero for padding
 
 
 class Word2VecPreTrainedModel(PreTrainedModel):
@@ -46,18 +58,20 @@ class Word2VecPreTrainedModel(PreTrainedModel):
             init.xavier_uniform_(module.weight)
             init.zeros_(module.bias)
 
+    def add_classifier(self, config: Word2VecConfig) -> None:
+        """Add the layers of a head on top of the encoder, and initialize all weights."""
+        self.num_labels = config.num_labels
+        self.window = Word2VecWindow(config)
+        self.classifier = nn.Linear(config.classifier_hidden_size, config.num_labels)
+        self.post_init()
+
 
 @torch.no_grad()
 def copy_word_vectors(embeddings: nn.Embedding, word_vectors, vocabulary: dict[str, int]) -> None:
-    """Fill a table from gensim `KeyedVectors`.
+    """Fill a table from gensim `KeyedVectors`, sorted by frequency; `vocabulary` gives the row of each word.
 
     Words that gensim does not know, such as [UNK], get the mean of the rarest tenth of the words, which they are most
     similar to; padding gets zeros.
-
-    Args:
-        embeddings: The table to fill.
-        word_vectors: The vectors, sorted by frequency.
-        vocabulary: The row of each word.
     """
     vectors = torch.from_numpy(word_vectors.vectors.copy())
     embeddings.weight[:] = vectors[-max(1, len(vectors) // 10) :].mean(dim=0)
@@ -95,12 +109,17 @@ class Word2VecModel(Word2VecPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         **kwargs,
-    ) -> BaseModelOutput:
+    ) -> WordVectorOutput:
         """`input_ids` (B, T) -> `last_hidden_state` (B, T, H), zero where `attention_mask` (B, T) is zero."""
         states = self.embeddings(input_ids)
         if attention_mask is not None:
             states = states * attention_mask.unsqueeze(-1)
-        output = BaseModelOutput(last_hidden_state=states, hidden_states=(states,) if output_hidden_states else None)
+        output = WordVectorOutput(
+            last_hidden_state=states,
+            hidden_states=(states,) if output_hidden_states else None,
+            word_states=states,
+            word_mask=attention_mask,
+        )
         return output if return_dict is not False else output.to_tuple()
 
 
@@ -120,58 +139,39 @@ class Word2VecWindow(nn.Module):
         return self.dropout(F.relu(self.window(states)).transpose(1, 2))
 
 
-class Word2VecForTokenClassification(Word2VecPreTrainedModel):
-    """Classifies each word by the window around it."""
+class WindowTokenClassifierMixin(TextClassifierMixin):
+    """Classifies each word by the window around it; one row of logits per token."""
 
-    def __init__(self, config: Word2VecConfig):
-        super().__init__(config)
-        self.num_labels = config.num_labels
-        self.word2vec = Word2VecModel(config)
-        self.window = Word2VecWindow(config)
-        self.classifier = nn.Linear(config.classifier_hidden_size, config.num_labels)
-        self.post_init()
+    output_class = TokenClassifierOutput
 
-    def forward(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        **kwargs,
-    ) -> TokenClassifierOutput:
-        """`labels` (B, T), -100 where a word has none; logits (B, T, num_labels)."""
-        outputs = self.word2vec(input_ids, attention_mask, output_hidden_states=output_hidden_states)
-        logits = self.classifier(self.window(outputs.last_hidden_state))
-        return classification_output(TokenClassifierOutput, logits, labels, outputs.hidden_states, return_dict)
+    def logits(self, outputs: WordVectorOutput) -> torch.Tensor:
+        logits = self.classifier(self.window(outputs.word_states))
+        return logits if outputs.word_index is None else gather_rows(logits, outputs.word_index)
 
 
-class Word2VecForSequenceClassification(Word2VecPreTrainedModel):
+class WindowSequenceClassifierMixin(TextClassifierMixin):
     """Classifies a text by the maximum of each feature over all windows."""
 
+    output_class = SequenceClassifierOutput
+
+    def logits(self, outputs: WordVectorOutput) -> torch.Tensor:
+        features = self.window(outputs.word_states)  # (B, W, classifier_hidden_size)
+        if outputs.word_mask is not None:
+            features = features * outputs.word_mask.unsqueeze(
+                -1
+            )  # they are non-negative: padding is never the maximum
+        return self.classifier(features.amax(dim=1))
+
+
+class Word2VecForTokenClassification(WindowTokenClassifierMixin, Word2VecPreTrainedModel):
     def __init__(self, config: Word2VecConfig):
         super().__init__(config)
-        self.num_labels = config.num_labels
         self.word2vec = Word2VecModel(config)
-        self.window = Word2VecWindow(config)
-        self.classifier = nn.Linear(config.classifier_hidden_size, config.num_labels)
-        self.post_init()
+        self.add_classifier(config)
 
-    def forward(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        **kwargs,
-    ) -> SequenceClassifierOutput:
-        """`labels` (B,); logits (B, num_labels)."""
-        outputs = self.word2vec(input_ids, attention_mask, output_hidden_states=output_hidden_states)
-        features = self.window(outputs.last_hidden_state)  # (B, T, classifier_hidden_size)
-        if attention_mask is not None:
-            features = features * attention_mask.unsqueeze(
-                -1
-            )  # features are non-negative: padding is never the maximum
-        logits = self.classifier(features.amax(dim=1))
-        return classification_output(SequenceClassifierOutput, logits, labels, outputs.hidden_states, return_dict)
+
+class Word2VecForSequenceClassification(WindowSequenceClassifierMixin, Word2VecPreTrainedModel):
+    def __init__(self, config: Word2VecConfig):
+        super().__init__(config)
+        self.word2vec = Word2VecModel(config)
+        self.add_classifier(config)
