@@ -41,7 +41,7 @@ class CrfMixin:
     def save_pretrained(self, save_directory: str | Path, is_main_process: bool = True, **kwargs) -> None:
         """Save the model, with a configuration that names the plain class."""
         super().save_pretrained(save_directory, is_main_process, **kwargs)
-        # transformers 5.23 always records the name of this class (modeling_utils.py, line 3447), which only we know.
+        # transformers 5.24 always records the name of this class (modeling_utils.py, line 3447), which only we know.
         self.config.architectures = [self.plain_class.__name__]
         if is_main_process:
             self.config.save_pretrained(save_directory)

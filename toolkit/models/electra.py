@@ -78,7 +78,7 @@ class ElectraForPreTraining(MaskedLanguageModelMixin, transformers.ElectraForPre
 
     def set_attn_implementation(self, *arguments, **kwargs) -> None:
         super().set_attn_implementation(*arguments, **kwargs)
-        # transformers 5.23 sets it in the configurations of `PreTrainedModel`s only (modeling_utils.py).
+        # transformers 5.24 sets it in configurations of `PreTrainedModel`s only (modeling_utils.py, line 2032).
         self.generator.config._attn_implementation = self.config._attn_implementation
 
     def without_generator(self) -> "ElectraForPreTraining":

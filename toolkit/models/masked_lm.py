@@ -61,7 +61,7 @@ class MaskedLastLayer:
             )  # (batch, heads, …, head size)
             for projected in (attention.query(query_states), attention.key(states), attention.value(states))
         )
-        # The name of the implementation is private in transformers 5.23, but attention functions are found by it alone
+        # The name of the implementation is private in transformers 5.24, but attention functions are found by it alone
         # (models/bert/modeling_bert.py, line 190).
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(attention.config._attn_implementation, eager_attention_forward)
         dropout = attention.dropout.p if self.training else 0.0
