@@ -53,14 +53,11 @@ class MaskedLastLayer:
         cache: None = None,
         **kwargs,
     ) -> torch.Tensor:
-        """Attention of `query_states` (batch, most, H) to `states` (batch, time, H)."""
+        """Multi-head attention of `query_states` (batch, most, H) to `states` (batch, time, H)."""
         attention = self.attention.self
-        query, key, value = (
-            projected.unflatten(-1, (-1, attention.attention_head_size)).transpose(
-                1, 2
-            )  # (batch, heads, …, head size)
-            for projected in (attention.query(query_states), attention.key(states), attention.value(states))
-        )
+        projections = attention.query(query_states), attention.key(states), attention.value(states)
+        head_size = attention.attention_head_size
+        query, key, value = (each.unflatten(-1, (-1, head_size)).transpose(1, 2) for each in projections)
         # The name of the implementation is private in transformers 5.24, but attention functions are found by it alone
         # (models/bert/modeling_bert.py, line 190).
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(attention.config._attn_implementation, eager_attention_forward)
