@@ -70,8 +70,12 @@ def test_the_field_travels_with_the_weights_and_the_rest_opens_without_it(model,
     model.save_pretrained(tmp_path)
     loaded = type(model).from_pretrained(tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(model.crf.parameters(), loaded.crf.parameters(), strict=True))
+    assert json.loads((tmp_path / "config.json").read_text())["architectures"] == ["ElmoForTokenClassification"]
     plain = AutoModelForTokenClassification.from_pretrained(tmp_path).eval()
+    assert type(plain) is elmo.ElmoForTokenClassification
     assert not hasattr(plain, "crf")
+    field = {"crf.start_transitions", "crf.end_transitions", "crf.transitions"}
+    assert model.state_dict().keys() - plain.state_dict().keys() == field
     with torch.no_grad():
         assert torch.equal(plain(INPUT_IDS).logits, model(INPUT_IDS).logits)
 
