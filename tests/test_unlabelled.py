@@ -202,7 +202,7 @@ def test_images_without_labels_are_found(folder_without_labels, tmp_path):
     [
         (["simclr", "--temperature", "0"], "--temperature 0"),
         (["simclr", "--preset", "resnet-nano"], "unknown preset 'resnet-nano'"),
-        (["simclr", "--smallest_part", "1.5"], "a share between 0 and 1"),
+        (["simclr", "--smallest_part", "1.5"], "a fraction between 0 and 1"),
         (["vit-mae", "--preset", "resnet-tiny"], "expected one of vit-tiny"),
         (["vit-mae", "--mask_ratio", "1"], "--mask_ratio 1"),
     ],
