@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import run_toolkit
-from test_models import ATTENTION_MASK, INPUT_IDS, SMALL
+from encoder_cases import ATTENTION_MASK, CONFIGS, INPUT_IDS
 from transformers import AutoModelForTokenClassification
 
 from tasks import finetune, predict
 from toolkit.errors import InputError
+from toolkit.modalities import MODALITIES
 from toolkit.models import elmo
 from toolkit.models.crf import with_crf
 from toolkit.transfer.encoders import load_encoder
@@ -23,7 +24,7 @@ LABELS = torch.tensor([[-100, 2, -100, -100, 1, -100, 0, -100], [-100, 1, -100, 
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    config = elmo.ElmoConfig(**{**SMALL["toolkit-elmo"].to_dict(), "num_labels": 3, "tagging_head": "crf"})
+    config = elmo.ElmoConfig(**{**CONFIGS["toolkit-elmo"].to_dict(), "num_labels": 3, "tagging_head": "crf"})
     model = with_crf(elmo.ElmoForTokenClassification)(config).eval()
     for parameter in model.crf.parameters():
         torch.nn.init.normal_(parameter)
@@ -69,8 +70,12 @@ def test_the_field_travels_with_the_weights_and_the_rest_opens_without_it(model,
     model.save_pretrained(tmp_path)
     loaded = type(model).from_pretrained(tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(model.crf.parameters(), loaded.crf.parameters(), strict=True))
+    assert json.loads((tmp_path / "config.json").read_text())["architectures"] == ["ElmoForTokenClassification"]
     plain = AutoModelForTokenClassification.from_pretrained(tmp_path).eval()
+    assert type(plain) is elmo.ElmoForTokenClassification
     assert not hasattr(plain, "crf")
+    field = {"crf.start_transitions", "crf.end_transitions", "crf.transitions"}
+    assert model.state_dict().keys() - plain.state_dict().keys() == field
     with torch.no_grad():
         assert torch.equal(plain(INPUT_IDS).logits, model(INPUT_IDS).logits)
 
@@ -79,14 +84,14 @@ def test_a_tagger_with_a_field_is_an_encoder_like_others_and_trains_in_bfloat16(
     flags = {"data": "sample", "max_steps": 4, "batch_size": 8, "train_size": 20}
     finetune("pos", encoder=str(encoders["elmo"]), output_dir=str(tmp_path / "crf"), head="crf", bf16=True, **flags)
     finetune("text", encoder=str(tmp_path / "crf"), output_dir=str(tmp_path / "text"), **flags)
-    model, _ = load_encoder(str(tmp_path / "text"), "AutoModelForSequenceClassification")
+    model, _ = load_encoder(str(tmp_path / "text"), "AutoModelForSequenceClassification", MODALITIES["text"])
     assert not any(name.startswith("crf.") for name, _ in model.named_parameters())
     # Labels that the weights do not fit are a fault where no new ones were asked for.
     config = json.loads((tmp_path / "text" / "config.json").read_text())
     config |= {"id2label": {"0": "a", "1": "b"}, "label2id": {"a": 0, "b": 1}}
     (tmp_path / "text" / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match="text: "):
-        load_encoder(str(tmp_path / "text"), "AutoModelForSequenceClassification")
+        load_encoder(str(tmp_path / "text"), "AutoModelForSequenceClassification", MODALITIES["text"])
 
 
 @pytest.mark.parametrize(
@@ -105,5 +110,5 @@ def test_a_crf_folder_predicts_the_same_in_a_fresh_process(encoders, family, tmp
     assert [float(row[2]) for row in rows] == pytest.approx(probabilities, abs=1e-3)
     done = run_toolkit("score", tmp_path / "crf", "--data", "sample", "--output_file", tmp_path / "score.json")
     assert f"{record['metrics']['accuracy']['value']:.4f}" in done.stdout
-    model, _ = load_encoder(str(tmp_path / "crf"), "AutoModelForTokenClassification")
+    model, _ = load_encoder(str(tmp_path / "crf"), "AutoModelForTokenClassification", MODALITIES["text"])
     assert model.crf.transitions.abs().max() > 1e-3, "the transitions were trained"

@@ -15,8 +15,13 @@ def test_outputs_and_gradients_are_those_of_torch(width, size):
     torch.manual_seed(0)
     expected = nn.Sequential(nn.Conv2d(6, 6, width, padding=width // 2, groups=6))
     found = copy.deepcopy(expected)
+    parameters = list(found.parameters())
+    generator = torch.get_rng_state()
     speed_up_depthwise(found)
+    assert torch.equal(torch.get_rng_state(), generator)
     assert type(found[0]) is DepthwiseConv2d
+    assert all(new is old for new, old in zip(found.parameters(), parameters, strict=True)), "shared, not copied"
+    assert list(found.state_dict()) == list(expected.state_dict())
     states, grads = torch.randn(3, 6, *size), []
     for model in (expected, found):
         inputs = states.clone().requires_grad_()

@@ -1,20 +1,33 @@
-"""LeNet-5 and GoogLeNet beside the paper's numbers and torchvision's network."""
+"""Image encoders against their papers, torchvision and transformers."""
 
-import copy
 import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 import torchvision
+from encoder_cases import CASES
 from safetensors.torch import load_file, save_file
-from test_images import IMAGE_MODELS
 from torch import nn
 from torch.nn import functional as F
+from transformers import ResNetConfig, ResNetForImageClassification
 
+from toolkit.data.image_files import load_labelled_images, open_image
+from toolkit.modalities import MODALITIES
+from toolkit.modalities.arguments import ImageEncoderArguments
+from toolkit.modalities.pixels import PixelProcessor
+from toolkit.models.families import PREFIX
+from toolkit.models.fast_resnet import FastResNetConfig, FastResNetForImageClassification
 from toolkit.models.googlenet import GoogLeNetConfig, GoogLeNetForImageClassification
 from toolkit.models.lenet import LeNetConfig, LeNetForImageClassification, LeNetModel
+from toolkit.models.resnet import (
+    SmallImageResNetConfig,
+    SmallImageResNetForImageClassification,
+    SmallImageResNetModel,
+)
+from toolkit.transfer.encoders import load_encoder
 
 
 def test_lenet_has_the_parameters_of_the_paper():
@@ -58,6 +71,15 @@ def test_lenet_begins_within_the_bounds_of_the_paper():
     model = LeNetForImageClassification(LeNetConfig())
     for layer, inputs in ((model.lenet.layers[0], 25), (model.lenet.layers[4], 400), (model.lenet.dense, 120)):
         assert 0.9 * 2.4 / inputs < layer.weight.abs().max() <= 2.4 / inputs
+
+
+def test_lenet_needs_images_of_32_pixels():
+    with pytest.raises(ValueError, match="LeNet-5 takes images of 32 pixels or more"):
+        LeNetConfig(image_size=31)
+    assert LeNetModel(LeNetConfig(image_size=32)).eval()(torch.zeros(1, 3, 32, 32)).last_hidden_state.shape[2:] == (
+        1,
+        1,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -115,18 +137,16 @@ def test_copies_with_their_code_stand_alone(tmp_path, monkeypatch):
     """As on a Hub: the folder holds the model's file and what it needs, and there is no toolkit."""
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     save_file({"images": images}, tmp_path / "images.safetensors")
-    families = [cls for cls in IMAGE_MODELS if cls.__name__.endswith("ForImageClassification")]
+    own = [case for case in CASES if case.auto_class == "AutoModelForImageClassification"]
+    own = [case for case in own if case.config.model_type.startswith(PREFIX)]
     expected = {}
-    for model_class in families:
-        torch.manual_seed(0)
-        config = copy.deepcopy(IMAGE_MODELS[model_class])
-        if hasattr(config, "image_size"):
-            config.image_size = 32
-        model = model_class(config).eval()
-        monkeypatch.setattr(model_class, "_auto_class", "AutoModelForImageClassification")
-        monkeypatch.setattr(type(config), "_auto_class", "AutoConfig")
-        model.save_pretrained(tmp_path / model_class.__name__)
-        expected[model_class.__name__] = model(images).logits
+    for case in own:
+        model = case.make()
+        monkeypatch.setattr(case.model_class, "_auto_class", "AutoModelForImageClassification")
+        monkeypatch.setattr(type(case.config), "_auto_class", "AutoConfig")
+        model.save_pretrained(tmp_path / case.model_class.__name__)
+        expected[case.model_class.__name__] = model(images).logits
+    assert len(expected) >= 7
     code = f"""
 import sys
 class Without:
@@ -138,7 +158,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageClassification
 images = load_file("images.safetensors")["images"]
 found = {{}}
-for name in {[cls.__name__ for cls in families]}:
+for name in {list(expected)}:
     model = AutoModelForImageClassification.from_pretrained(name, trust_remote_code=True).eval()
     found[name] = model(images).logits
 save_file(found, "found.safetensors")
@@ -151,3 +171,85 @@ save_file(found, "found.safetensors")
     for name, logits in load_file(tmp_path / "found.safetensors").items():
         torch.testing.assert_close(logits, expected.pop(name))
     assert not expected
+
+
+def test_the_stem_of_the_fast_resnet_whitens_the_training_images():
+    torch.manual_seed(0)
+    rows = load_labelled_images("sample", "train")
+    options, auto_class = ImageEncoderArguments(image_size=16), "AutoModelForImageClassification"
+    model, processor = load_encoder("scratch:resnet-fast", auto_class, MODALITIES["image"], options, rows)
+    pixels = [PixelProcessor(processor).resize(open_image(row["image"], row["name"])) for row in rows]
+    images = PixelProcessor(processor).normalize(torch.tensor(np.stack(pixels)))
+    half = model.fast_resnet.embedder.out_channels // 2
+    with torch.no_grad():
+        first, second = model.fast_resnet.embedder(images).split(half, dim=1)
+    torch.testing.assert_close(first, -second)
+    found = np.cov(first.transpose(0, 1).flatten(1).numpy())
+    grey = found.diagonal() > 0.5  # these digits have no colour, and nothing differs in the directions of colour
+    assert grey.sum() == 4
+    assert found[np.ix_(grey, grey)] == pytest.approx(np.eye(4), abs=0.05)
+
+
+def test_the_kernels_of_the_fast_resnet_begin_as_the_identity_and_its_stem_stays_as_it_is():
+    torch.manual_seed(0)
+    model = FastResNetForImageClassification(FastResNetConfig(num_labels=3)).train()
+    for block, width in zip(model.fast_resnet.blocks, (24, 32, 128), strict=True):
+        states = torch.randn(2, width, 5, 5)
+        torch.testing.assert_close(block.convolutions[0](states)[:, :width], states)
+    model(torch.randn(4, 3, 16, 16), labels=torch.tensor([0, 1, 2, 0])).loss.backward()
+    without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    assert without == ["fast_resnet.embedder.weight"]
+
+
+@pytest.mark.parametrize("size", [2, 8, 33])
+def test_the_fast_resnet_takes_images_of_any_size(size):
+    """The stem takes one row and one column; each block halves them, drops an odd one, and keeps a single one."""
+    torch.manual_seed(0)
+    model = FastResNetForImageClassification(FastResNetConfig(num_labels=3)).eval()
+    images = torch.randn(2, 3, size, size + 1)
+    with torch.no_grad():
+        output = model(images, output_hidden_states=True)
+        alone = model(images[1:]).logits
+    height, width = size - 1, size
+    expected = [(height, width)]
+    for _ in range(3):
+        is_single = 1 in (height, width)
+        height, width = ((side + is_single) // 2 for side in (height, width))
+        expected.append((height, width))
+    maps = output.hidden_states
+    assert [tuple(layer.shape[2:]) for layer in maps] == expected
+    assert [layer.shape[1] for layer in maps] == [24, 32, 128, 128]
+    with torch.no_grad():
+        maximum = torch.stack([each.flatten(1).max(dim=1).values for each in maps[-1]])
+        torch.testing.assert_close(output.logits, F.linear(maximum, model.classifier.weight, model.classifier.bias))
+    torch.testing.assert_close(output.logits[1:], alone, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(output.logits[0], output.logits[1])
+
+
+def test_without_shortcuts_a_resnet_is_a_plain_network():
+    torch.manual_seed(0)
+    config = SmallImageResNetConfig(embedding_size=4, hidden_sizes=[4, 8], depths=[2, 1], shortcuts=False)
+    model = SmallImageResNetModel(config).eval()
+    states = images = torch.randn(2, 3, 12, 12)
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    assert len(convolutions) == 7  # none of them around others
+    for convolution in convolutions:
+        states = (convolution(states) / (1 + 1e-5) ** 0.5).relu()  # as a new normalisation is
+    found = model(images).last_hidden_state
+    torch.testing.assert_close(found, states, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("layer_type", ["basic", "bottleneck"])
+def test_the_resnet_is_that_of_transformers_but_for_its_stem(layer_type):
+    torch.manual_seed(0)
+    sizes = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 2], "layer_type": layer_type, "num_labels": 3}
+    ours = SmallImageResNetForImageClassification(SmallImageResNetConfig(**sizes)).eval()
+    theirs = ResNetForImageClassification(ResNetConfig(**sizes)).eval()
+    rest = {name: value for name, value in ours.state_dict().items() if ".embedder." not in name}
+    loading = theirs.load_state_dict(rest, strict=False)
+    assert all(".embedder." in name for name in loading.missing_keys)
+    assert not loading.unexpected_keys
+    images = torch.randn(2, 3, 12, 12)
+    theirs.resnet.embedder = ours.resnet.embedder
+    assert torch.equal(ours(images).logits, theirs(images).logits)
+    assert ours.resnet.embedder(images).shape[-2:] == (12, 12)

@@ -10,52 +10,17 @@ import pytest
 import torch
 from PIL import Image, ImageFile
 from torchvision.transforms import v2
-from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
-    AutoModel,
-    AutoModelForImageClassification,
-    ResNetConfig,
-    ResNetForImageClassification,
-)
+from transformers import AutoImageProcessor
 
 from toolkit.data.image_files import load_images, load_labelled_images, open_image, splits_of_labelled_images
 from toolkit.errors import InputError
-from toolkit.modalities.pixels import Changes, Pixels
-from toolkit.models.fast_resnet import FastResNetConfig, FastResNetForImageClassification, FastResNetModel
-from toolkit.models.googlenet import GoogLeNetConfig, GoogLeNetForImageClassification, GoogLeNetModel
-from toolkit.models.lenet import LeNetConfig, LeNetForImageClassification, LeNetModel
-from toolkit.models.mlp import MlpConfig, MlpForImageClassification, MlpModel
-from toolkit.models.pooling import PooledConfig, PooledForImageClassification, PooledModel
-from toolkit.models.resnet import (
-    SmallImageResNetConfig,
-    SmallImageResNetForImageClassification,
-    SmallImageResNetModel,
-)
-from toolkit.pretraining.supervised import CollateImages, weights_of
+from toolkit.modalities import MODALITIES
+from toolkit.modalities.arguments import ImageEncoderArguments
+from toolkit.modalities.augmentation import Augmentation
+from toolkit.modalities.image_batches import CollateImages, weights_of_classes
+from toolkit.modalities.pixels import PixelProcessor
 from toolkit.training.sampler import SampleKey
-from toolkit.transfer.encoders import load_image_encoder
-
-SMALL_RESNET = SmallImageResNetConfig(embedding_size=4, hidden_sizes=[4, 8], depths=[1, 2], num_labels=3)
-SMALL_FAST_RESNET = FastResNetConfig(hidden_sizes=[4, 8], num_labels=3)
-SMALL_LENET = LeNetConfig(num_labels=3)
-SMALL_GOOGLENET = GoogLeNetConfig(width=1 / 16, small_images=True, num_labels=3)
-SMALL_MLP = MlpConfig(image_size=12, hidden_sizes=[8, 6], num_labels=3)
-SMALL_POOLED = PooledConfig(encoder=SMALL_RESNET.to_dict(), hidden_size=8, pooling="gem", num_labels=3)
-IMAGE_MODELS = {
-    SmallImageResNetModel: SMALL_RESNET,
-    SmallImageResNetForImageClassification: SMALL_RESNET,
-    FastResNetModel: SMALL_FAST_RESNET,
-    FastResNetForImageClassification: SMALL_FAST_RESNET,
-    LeNetModel: SMALL_LENET,
-    LeNetForImageClassification: SMALL_LENET,
-    GoogLeNetModel: SMALL_GOOGLENET,
-    GoogLeNetForImageClassification: SMALL_GOOGLENET,
-    MlpModel: SMALL_MLP,
-    MlpForImageClassification: SMALL_MLP,
-    PooledModel: SMALL_POOLED,
-    PooledForImageClassification: SMALL_POOLED,
-}
+from toolkit.transfer.encoders import load_encoder
 
 
 def picture(width: int = 24, height: int = 16, mode: str = "RGB", seed: int = 0) -> Image.Image:
@@ -152,6 +117,9 @@ def test_sources_give_the_same_images(kind, tmp_path):
 def test_the_sample_is_three_splits_of_all_digits():
     splits = {name: load_labelled_images("sample", name) for name in ("train", "validation", "test")}
     assert sum(map(len, splits.values())) == 1797
+    images = [open_image(row["image"], row["name"]).tobytes() for rows in splits.values() for row in rows]
+    assert len(set(images)) == 1797, "no image is in two splits"
+    assert {open_image(row["image"], row["name"]).size for row in splits["test"]} == {(8, 8)}
     assert all(len(set(rows["label"])) == 10 for rows in splits.values())
     with pytest.raises(InputError, match="no split 'dev'"):
         load_labelled_images("sample", "dev")
@@ -168,6 +136,13 @@ def test_a_label_without_images_and_a_path_that_leads_nowhere_are_named(tmp_path
         open_image(row["image"], row["name"])
 
 
+def load_image_encoder(
+    name: str, auto_class: str, image_size: int | None = None, rows=None, pooling: str | None = None
+):
+    options = ImageEncoderArguments(image_size=image_size, pooling=pooling)
+    return load_encoder(name, auto_class, MODALITIES["image"], options, rows)
+
+
 def processor_of(name: str, image_size: int = 32):
     rows = datasets.Dataset.from_list([{"image": encoded(picture(seed=i)), "name": str(i)} for i in range(3)])
     return load_image_encoder(name, "AutoModelForImageClassification", image_size, rows)[1]
@@ -176,12 +151,12 @@ def processor_of(name: str, image_size: int = 32):
 @pytest.mark.parametrize("name", ["scratch:resnet-tiny", "scratch:timm/test_resnet"])
 def test_the_halves_of_a_processor_make_the_whole(name):
     processor = processor_of(name)
-    halves = Pixels(processor)
-    pixels = torch.from_numpy(halves.fit(picture()))
+    halves = PixelProcessor(processor)
+    pixels = torch.from_numpy(halves.resize(picture()))
     assert pixels.shape == (3, 32, 32)
     assert pixels.dtype == torch.uint8
     whole = processor(picture(), return_tensors="pt")["pixel_values"]
-    torch.testing.assert_close(halves.normalise(pixels[None]), whole, rtol=0, atol=1e-5)
+    torch.testing.assert_close(halves.normalize(pixels[None]), whole, rtol=0, atol=1e-5)
 
 
 def test_a_new_processor_normalises_what_it_saw(tmp_path):
@@ -196,7 +171,7 @@ def test_a_new_processor_normalises_what_it_saw(tmp_path):
 
 def test_what_changes_at_random_follows_from_the_draw_alone():
     pixels = torch.stack([torch.from_numpy(np.array(picture(32, 32, seed=i))).permute(2, 0, 1) for i in range(4)])
-    changes = Changes(("flip", "shift", "rotate", "color", "zoom", "trivial", "erase"), seed=5)
+    changes = Augmentation(("flip", "shift", "rotate", "color", "zoom", "trivial", "erase"), seed=5)
     keys = [SampleKey(7, 1, example) for example in range(4)]
     torch.manual_seed(0)
     before = torch.get_rng_state()
@@ -205,14 +180,14 @@ def test_what_changes_at_random_follows_from_the_draw_alone():
     assert changed.dtype == torch.uint8
     assert torch.equal(changed[2:], changes(pixels[2:], keys[2:]))
     assert not torch.equal(changed, changes(pixels, [replace(key, epoch=2) for key in keys]))
-    assert torch.equal(Changes((), 0)(pixels, keys), pixels)
+    assert torch.equal(Augmentation((), 0)(pixels, keys), pixels)
 
 
 def test_an_image_is_flipped_in_every_second_epoch():
     pixels = torch.stack([torch.from_numpy(np.array(picture(32, 32))).permute(2, 0, 1)] * 64)
     flipped = []
     for epoch in (0, 1, 2):
-        changed = Changes(("flip",), seed=5)(pixels, [SampleKey(0, epoch, example) for example in range(64)])
+        changed = Augmentation(("flip",), seed=5)(pixels, [SampleKey(0, epoch, example) for example in range(64)])
         is_flipped = (changed == pixels.flip(-1)).flatten(1).all(dim=1)
         assert torch.equal(~is_flipped, (changed == pixels).flatten(1).all(dim=1))
         flipped.append(is_flipped)
@@ -224,7 +199,7 @@ def test_an_image_is_flipped_in_every_second_epoch():
 @pytest.mark.parametrize(("max_shift", "most"), [(1 / 8, 4), (1 / 16, 2), (0.01, 1)])
 def test_an_image_is_shifted_into_its_own_reflection(max_shift, most):
     pixels = torch.stack([torch.from_numpy(np.array(picture(24, 32))).permute(2, 0, 1)] * 200)
-    changed = Changes(("shift",), 5, max_shift)(pixels, [SampleKey(0, 1, example) for example in range(200)])
+    changed = Augmentation(("shift",), 5, max_shift)(pixels, [SampleKey(0, 1, example) for example in range(200)])
     padded = v2.functional.pad(pixels[0], [most, most], padding_mode="reflect")
     height, width = pixels.shape[2:]
     places = [(top, left) for top in range(2 * most + 1) for left in range(2 * most + 1)]
@@ -242,93 +217,15 @@ def test_images_grow_while_training_goes_on():
         collate([row], [SampleKey(0, 0, 0, progress=p)])["pixel_values"].shape[-1] for p in (0, 0.4, 0.74, 0.75, 0.99)
     ]
     assert sizes == [16, 24, 28, 32, 32]
+    (half,) = collate([row], [SampleKey(0, 0, 0, progress=0)])["pixel_values"]
+    expected = torch.nn.functional.interpolate(
+        torch.from_numpy(pixels.copy())[None].float(), 16, mode="bilinear", antialias=True
+    )
+    torch.testing.assert_close(half, PixelProcessor(collate.processor).normalize(expected)[0])
 
 
 def test_weights_let_labels_count_alike():
-    assert weights_of(collections.Counter("aaab"), ["a", "b"]) == pytest.approx([4 / 6, 2])
-
-
-@pytest.mark.parametrize("model_class", IMAGE_MODELS, ids=lambda model_class: model_class.__name__)
-def test_one_step_of_training_then_save_and_load(model_class, tmp_path):
-    torch.manual_seed(0)
-    model = model_class(IMAGE_MODELS[model_class]).train()
-    size = getattr(model.config, "image_size", 12)
-    images = torch.randn(4, 3, size, size)
-    if "For" in model_class.__name__:
-        model(images, labels=torch.tensor([0, 1, 2, 1])).loss.backward()
-        learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in learned)
-        torch.optim.SGD(model.parameters(), lr=0.1).step()
-    model.eval().save_pretrained(tmp_path)
-    auto_class = AutoModelForImageClassification if "For" in model_class.__name__ else AutoModel
-    loaded = auto_class.from_pretrained(tmp_path).eval()
-    assert type(loaded) is model_class
-    assert type(AutoConfig.from_pretrained(tmp_path)) is type(model.config)
-    with torch.no_grad():
-        before, after, alone = model(images), loaded(images), model(images[1:2])
-    for name, value in before.items():
-        assert torch.equal(value, after[name])
-        torch.testing.assert_close(value[1:2], alone[name])
-
-
-def test_the_stem_of_the_fast_resnet_whitens_the_training_images():
-    torch.manual_seed(0)
-    rows = load_labelled_images("sample", "train")
-    model, processor = load_image_encoder("scratch:resnet-fast", "AutoModelForImageClassification", 16, rows)
-    pixels = [Pixels(processor).fit(open_image(row["image"], row["name"])) for row in rows]
-    images = Pixels(processor).normalise(torch.tensor(np.stack(pixels)))
-    half = model.fast_resnet.embedder.out_channels // 2
-    with torch.no_grad():
-        first, second = model.fast_resnet.embedder(images).split(half, dim=1)
-    torch.testing.assert_close(first, -second)
-    found = np.cov(first.transpose(0, 1).flatten(1).numpy())
-    grey = found.diagonal() > 0.5  # these digits have no colour, and nothing differs in the directions of colour
-    assert grey.sum() == 4
-    assert found[np.ix_(grey, grey)] == pytest.approx(np.eye(4), abs=0.05)
-
-
-def test_the_kernels_of_the_fast_resnet_begin_as_the_identity_and_its_stem_stays_as_it_is():
-    torch.manual_seed(0)
-    model = FastResNetForImageClassification(FastResNetConfig(num_labels=3)).train()
-    for block, width in zip(model.fast_resnet.blocks, (24, 32, 128), strict=True):
-        states = torch.randn(2, width, 5, 5)
-        torch.testing.assert_close(block.convolutions[0](states)[:, :width], states)
-    model(torch.randn(4, 3, 16, 16), labels=torch.tensor([0, 1, 2, 0])).loss.backward()
-    without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
-    assert without == ["fast_resnet.embedder.weight"]
-
-
-@pytest.mark.parametrize("size", [2, 8, 33])
-def test_the_fast_resnet_takes_images_of_any_size(size):
-    model = FastResNetForImageClassification(FastResNetConfig(num_labels=3)).eval()
-    with torch.no_grad():
-        assert model(torch.randn(2, 3, size, size + 1)).logits.isfinite().all()
-
-
-def test_without_shortcuts_a_resnet_is_a_plain_network():
-    torch.manual_seed(0)
-    config = SmallImageResNetConfig(embedding_size=4, hidden_sizes=[4, 8], depths=[2, 1], shortcuts=False)
-    model = SmallImageResNetModel(config).eval()
-    states = images = torch.randn(2, 3, 12, 12)
-    convolutions = [module for module in model.modules() if isinstance(module, torch.nn.Conv2d)]
-    assert len(convolutions) == 7  # none of them around others
-    for convolution in convolutions:
-        states = (convolution(states) / (1 + 1e-5) ** 0.5).relu()  # as a new normalisation is
-    found = model(images).last_hidden_state
-    torch.testing.assert_close(found, states, rtol=1e-3, atol=1e-4)
-
-
-@pytest.mark.parametrize("layer_type", ["basic", "bottleneck"])
-def test_the_resnet_is_that_of_transformers_but_for_its_stem(layer_type):
-    torch.manual_seed(0)
-    sizes = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 2], "layer_type": layer_type, "num_labels": 3}
-    ours = SmallImageResNetForImageClassification(SmallImageResNetConfig(**sizes)).eval()
-    theirs = ResNetForImageClassification(ResNetConfig(**sizes)).eval()
-    rest = {name: value for name, value in ours.state_dict().items() if ".embedder." not in name}
-    loading = theirs.load_state_dict(rest, strict=False)
-    assert all(".embedder." in name for name in loading.missing_keys)
-    assert not loading.unexpected_keys
-    images = torch.randn(2, 3, 12, 12)
-    theirs.resnet.embedder = ours.resnet.embedder
-    assert torch.equal(ours(images).logits, theirs(images).logits)
-    assert ours.resnet.embedder(images).shape[-2:] == (12, 12)
+    counts = collections.Counter("aaab")
+    weights = weights_of_classes(counts, ["a", "b"])
+    assert weights == pytest.approx([4 / 6, 2])
+    assert sum(weights[label] * counts[name] for label, name in enumerate("ab")) == pytest.approx(counts.total())

@@ -19,7 +19,9 @@ from toolkit.corpora.corpus import open_corpus
 from toolkit.corpora.tokenization import continuing_tokens, train_tokenizer
 from toolkit.corpora.windows import PieceWindows, WordWindows
 from toolkit.errors import InputError, RunFailed
-from toolkit.pretraining import masked_lm, replaced_token, two_way_lm
+from toolkit.pretraining.bert import MaskTokens, count_tokens
+from toolkit.pretraining.electra import ReplaceTokens
+from toolkit.pretraining.elmo import PredictBothDirections, sample_negatives
 from toolkit.training.sampler import SampleKey
 
 TEXTS = ["The old man the boats.", "", "Time flies like an arrow, and fruit flies like a banana."] * 20
@@ -27,8 +29,8 @@ TEXTS = ["The old man the boats.", "", "Time flies like an arrow, and fruit flie
 GOLDEN_HELD_OUT_LOSS = 2.866931157073029  # of the word vectors below; a change in any part of the way to it shows here
 
 
-def mask_tokens(vocab_size: int = 1000) -> masked_lm.MaskTokens:
-    return masked_lm.MaskTokens(0, 4, [0, 1, 2, 3, 4], vocab_size, seed=0)
+def mask_tokens(vocab_size: int = 1000) -> MaskTokens:
+    return MaskTokens(0, 4, [0, 1, 2, 3, 4], vocab_size, seed=0)
 
 
 def test_masking_is_80_10_10():
@@ -133,7 +135,7 @@ def test_masks_depend_on_the_example_and_the_epoch_not_on_its_neighbours():
 
 
 def test_an_electra_masks_every_target_and_draws_by_the_example():
-    collate = replaced_token.ReplaceTokens(0, 4, [0, 1, 2, 3, 4], 1000, seed=0, shares=(0.3, 0.3))
+    collate = ReplaceTokens(0, 4, [0, 1, 2, 3, 4], 1000, seed=0, shares=(0.3, 0.3))
     rows = [{"input_ids": list(range(5, 105))}, {"input_ids": list(range(305, 345))}]
     batch = collate(rows, [SampleKey(0, 0, 7), SampleKey(0, 0, 8)])
     targets = batch["labels"] != -100
@@ -190,7 +192,7 @@ def test_packed_batches_number_their_sequences():
 
 def test_tokens_are_counted_as_they_stand_in_the_windows():
     rows = Dataset.from_dict({"input_ids": [[2, 7, 7, 3], [9], [7, 2]]}).select([2, 0])
-    assert masked_lm.count_tokens(rows, 11).tolist() == [0, 0, 2, 1, 0, 0, 0, 3, 0, 0, 0]
+    assert count_tokens(rows, 11).tolist() == [0, 0, 2, 1, 0, 0, 0, 3, 0, 0, 0]
 
 
 def test_vectors_of_tokens_equal_gensim_by_hand(tmp_path):
@@ -231,7 +233,7 @@ def test_two_way_lm_windows_align_words_and_labels():
 
 
 def test_two_way_lm_counts_what_is_predicted():
-    collate = two_way_lm.PredictNeighbours(0, boundary_id=3, output_vocab_size=50, seed=0, num_negatives=20)
+    collate = PredictBothDirections(0, boundary_id=3, output_vocab_size=50, seed=0, num_negatives=20)
     rows = [{"input_ids": [2, 9, 300, 10], "labels": [-100, 7, 8]}, {"input_ids": [2, 9, 3], "labels": [-100, 7, 3]}]
     batch = collate(rows, [SampleKey(4, 0, 0), SampleKey(4, 0, 1)])
     # Forwards each label but the first of a row is predicted, backwards each but the last.
@@ -248,7 +250,7 @@ def test_expected_counts_of_negatives_are_what_samples_show():
     seen = np.zeros(vocab_size)
     expected = np.zeros(vocab_size)
     for seed in range(num_samples):
-        sample, log_counts = two_way_lm.sample_negatives(vocab_size, num_negatives, (seed,))
+        sample, log_counts = sample_negatives(vocab_size, num_negatives, (seed,))
         seen[sample] += 1
         expected += np.exp(log_counts)
     assert seen.sum() == num_samples * num_negatives
@@ -256,7 +258,7 @@ def test_expected_counts_of_negatives_are_what_samples_show():
 
 
 def test_gradients_of_the_sampled_softmax_are_those_of_its_formula():
-    from toolkit.models.elmo import SampledSoftmax
+    from toolkit.models.sampled_softmax import SampledSoftmax
 
     generator = torch.Generator().manual_seed(0)
     targets, negatives = torch.randint(90, (600,), generator=generator), torch.randperm(90, generator=generator)[:40]
@@ -371,7 +373,7 @@ def test_lines_that_gensim_cuts_train_as_by_hand(corpus, ngrams, tmp_path):
     """A line of more than 10,000 words among others: vocabulary, order of equal counts and learning rate agree."""
     from gensim.models import FastText, Word2Vec
 
-    from toolkit.pretraining.skip_gram import train_word_vectors, write_sentences
+    from toolkit.pretraining.skip_gram import SkipGramSettings, train_word_vectors, write_sentences
 
     lines = corpus.read_text(encoding="utf-8").splitlines()
     lines = [" ".join(lines[:200]), "", *lines[200:]]
@@ -379,7 +381,7 @@ def test_lines_that_gensim_cuts_train_as_by_hand(corpus, ngrams, tmp_path):
     sentences = write_sentences([lines[:5], [" "], lines[5:]], tmp_path / "sentences.txt")
     settings = {"vector_size": 8, "window": 3, "negative": 2, "min_count": 2, "seed": 3, "workers": 1, "epochs": 2}
     settings |= {"alpha": 0.05, "max_final_vocab": 900}
-    ours, _ = train_word_vectors(sentences, **settings, ngrams=ngrams)
+    ours, _ = train_word_vectors(sentences, SkipGramSettings(**settings), ngrams=ngrams)
     theirs = (FastText if ngrams else Word2Vec)(corpus_file=str(sentences.file), sg=1, **settings, **ngrams or {})
     assert ours.wv.index_to_key == theirs.wv.index_to_key
     assert np.array_equal(ours.wv.vectors, theirs.wv.vectors)

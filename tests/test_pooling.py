@@ -12,13 +12,16 @@ from transformers import AutoModel, ResNetConfig, TimmWrapperConfig, pipeline
 
 from tasks import predict
 from toolkit.data.image_files import load_labelled_images, open_image
-from toolkit.modalities.pixels import each, shifted
+from toolkit.modalities import MODALITIES
+from toolkit.modalities.arguments import ImageEncoderArguments
+from toolkit.modalities.augmentation import shift_image
+from toolkit.modalities.pixels import map_images
 from toolkit.models.fast_resnet import FastResNetConfig
 from toolkit.models.googlenet import GoogLeNetConfig
 from toolkit.models.lenet import LeNetConfig
 from toolkit.models.pooling import GlobalPooling, PooledConfig, PooledForImageClassification, PooledModel
 from toolkit.models.resnet import SmallImageResNetConfig
-from toolkit.transfer.encoders import load_image_encoder
+from toolkit.transfer.encoders import load_encoder
 
 ENCODERS = {
     "fast_resnet": (FastResNetConfig(hidden_sizes=[4, 8]), 8),
@@ -28,6 +31,13 @@ ENCODERS = {
     "transformers": (ResNetConfig(embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1], layer_type="basic"), 8),
     "timm": (TimmWrapperConfig(architecture="test_resnet", pretrained_cfg={"input_size": [3, 32, 32]}), 96),
 }
+
+
+def load_image_encoder(
+    name: str, auto_class: str, image_size: int | None = None, rows=None, pooling: str | None = None
+):
+    options = ImageEncoderArguments(image_size=image_size, pooling=pooling)
+    return load_encoder(name, auto_class, MODALITIES["image"], options, rows)
 
 
 def pooled(kind: str, pooling: str, **fields) -> PooledConfig:
@@ -55,10 +65,61 @@ def test_the_gradient_of_the_maximum_goes_to_the_maximum_only():
     assert found.tolist() == [[[[0, 0, 0], [0, 5, 0]]]]
 
 
-def test_the_power_of_the_generalised_mean_learns():
+@pytest.mark.parametrize("kind", ["max", "average", "l2", "gem"])
+def test_pooling_does_not_depend_on_the_order_of_positions(kind):
+    maps = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    pooling = GlobalPooling(kind)
+    found = pooling(maps)
+    assert found.shape == (2, 3)
+    torch.testing.assert_close(pooling(maps.flip(2)), found)
+    torch.testing.assert_close(pooling(maps.transpose(2, 3)), found)
+    if kind != "l2":  # the others lie between minimum and maximum and do not depend on the number of positions
+        torch.testing.assert_close(pooling(maps.repeat(1, 1, 2, 1)), found)
+        assert (found <= maps.amax(dim=(2, 3))).all()
+        assert (found >= maps.amin(dim=(2, 3))).all()
+
+
+def test_gradients_of_the_generalized_mean_are_those_of_its_formula():
+    """With m = mean(h^p): d/dh = h^(p-1) m^(1/p-1) / n, and d/dp = m^(1/p) (mean(h^p ln h) / (p m) - ln m / p²)."""
+    pooling, values, p = GlobalPooling("gem"), np.array([1.0, 2.0, 0.5, 4.0]), 3.0
+    maps = torch.tensor(values, dtype=torch.float32).view(1, 1, 2, 2).requires_grad_()
+    pooling(maps).sum().backward()
+    mean = (values**p).mean()
+    of_maps = values ** (p - 1) * mean ** (1 / p - 1) / 4
+    of_power = mean ** (1 / p) * ((values**p * np.log(values)).mean() / (p * mean) - np.log(mean) / p**2)
+    assert maps.grad.flatten().tolist() == pytest.approx(of_maps.tolist(), rel=1e-5)
+    assert pooling.power.grad.item() == pytest.approx(of_power, rel=1e-4)
+
+
+def test_the_exponent_of_the_generalized_mean_learns():
     model = PooledForImageClassification(pooled("resnet", "gem", num_labels=3)).train()
+    assert model.pooled.pooling.power.tolist() == [3.0]
     model(torch.randn(4, 3, 12, 12), labels=torch.tensor([0, 1, 2, 1])).loss.backward()
-    assert model.pooled.pooling.power.grad.abs() > 0
+    gradient = model.pooled.pooling.power.grad.item()
+    assert gradient != 0
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
+    assert model.pooled.pooling.power.item() == pytest.approx(3 - 0.1 * gradient, rel=1e-6)
+
+
+def test_in_training_an_image_alone_in_its_size_uses_the_running_statistics():
+    torch.manual_seed(0)
+    model = PooledModel(pooled("resnet", "average"))
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        torch.nn.init.normal_(norm.running_mean)
+        torch.nn.init.uniform_(norm.running_var, 0.5, 2)
+    two, alone = torch.randn(2, 3, 20, 20), torch.randn(3, 12, 16)
+    with torch.no_grad():
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        expected_two = model.train()(two).pooler_output
+        after_two = {name: value.clone() for name, value in model.state_dict().items()}
+        expected_alone = model.eval()(alone[None]).pooler_output
+        model.train().load_state_dict(before)
+        found = model([two[0], alone, two[1]]).pooler_output
+    torch.testing.assert_close(found, torch.stack([expected_two[0], expected_alone[0], expected_two[1]]))
+    assert all(norm.training for norm in norms)
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, after_two[name], msg=f"{name}: the image alone does not count")
 
 
 @pytest.mark.parametrize("pooling", ["max", "average", "l2", "gem"])
@@ -99,9 +160,17 @@ def test_an_encoder_keeps_its_weights_under_another_pooling(tmp_path):
     load_image_encoder("scratch:resnet-tiny", "AutoModel", 16, rows)[1].save_pretrained(tmp_path)
     images = torch.randn(2, 3, 20, 20)
     maps = encoder(images).last_hidden_state
-    for pooling, expected in (("average", maps.mean(dim=(2, 3))), ("max", maps.amax(dim=(2, 3)))):
+    l2, gem = (maps**2).sum(dim=(2, 3)).sqrt() / maps[0, 0].numel(), (maps**3).mean(dim=(2, 3)) ** (1 / 3)
+    for pooling, expected in (
+        ("average", maps.mean(dim=(2, 3))),
+        ("max", maps.amax(dim=(2, 3))),
+        ("l2", l2),
+        ("gem", gem),
+    ):
         model, _ = load_image_encoder(str(tmp_path), "AutoModelForImageClassification", pooling=pooling)
-        torch.testing.assert_close(model.eval().pooled(images).pooler_output, expected)
+        found = model.eval().pooled(images).pooler_output
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(model(images).logits, model.classifier(found))
 
 
 @pytest.fixture(scope="module")
@@ -168,10 +237,12 @@ def test_the_pipeline_says_the_same_of_images_as_they_are(mixed, tmp_path):
 def test_views_of_images_of_mixed_sizes_are_those_of_each():
     torch.manual_seed(0)
     images = [torch.rand(3, 32, 40), torch.rand(3, 64, 32)]
-    moved = each(images, partial(shifted, by=1))
+    moved = map_images(images, partial(shift_image, by=1))
+    assert [tuple(image.shape) for image in moved] == [(3, 32, 40), (3, 64, 32)]
+    assert torch.equal(moved[0][:, 0, 1:], images[0][:, 1, :-1]), "the border is a reflection"
     assert torch.equal(moved[0][:, 1:, 1:], images[0][:, :-1, :-1])
     assert torch.equal(moved[1][:, 2:, 2:], images[1][:, :-2, :-2])
-    assert torch.equal(each(torch.stack([images[0]] * 2), partial(shifted, by=1))[1], moved[0])
+    assert torch.equal(map_images(torch.stack([images[0]] * 2), partial(shift_image, by=1))[1], moved[0])
 
 
 @pytest.mark.parametrize(

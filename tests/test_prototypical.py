@@ -7,18 +7,18 @@ import pytest
 import torch
 from conftest import run_toolkit, shelf
 from test_faults import kill
-from toolkit.pretraining.episodes_of_images import (
+from torch.nn import functional as F
+
+from toolkit.data.image_files import load_labelled_images
+from toolkit.modalities.pixels import new_image_processor
+from toolkit.models.families import presets
+from toolkit.models.prototypical import PrototypicalConfig, PrototypicalForPreTraining
+from toolkit.pretraining.prototypical import (
     CollateEpisodes,
     episodic_accuracy,
     images_of_classes,
     rows_of_classes,
 )
-from torch.nn import functional as F
-
-from toolkit.data.image_files import load_labelled_images
-from toolkit.modalities.pixels import new_processor
-from toolkit.models.families import get_image_preset
-from toolkit.models.prototypical import PrototypicalConfig, PrototypicalForPreTraining
 from toolkit.training.distributed import make_accelerator
 from toolkit.training.sampler import SampleKey
 
@@ -26,21 +26,21 @@ from toolkit.training.sampler import SampleKey
 @pytest.fixture(scope="module")
 def digits():
     rows = load_labelled_images("sample").select(range(300))
-    processor = new_processor(16, rows)
+    processor = new_image_processor(16, rows)
     return processor, images_of_classes(rows, processor, 10)
 
 
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    config = get_image_preset("resnet-tiny").config(16)
+    config = presets()["resnet-tiny"].config(16)
     return PrototypicalForPreTraining(PrototypicalConfig(encoder=config.to_dict(), shots=2)).eval()
 
 
 def test_the_loss_is_that_of_the_nearest_prototype_by_hand(digits, model):
     processor, images = digits
     collate = CollateEpisodes(processor, images, per_class=5, seed=0)
-    rows = list(rows_of_classes(["3", "5", "8"], with_turns=False))
+    rows = list(rows_of_classes(["3", "5", "8"], rotations=False))
     batch = collate(rows, [SampleKey(0, 0, place) for place in range(3)])
     assert batch["pixel_values"].shape == (3, 5, 3, 16, 16)
     assert (batch["num_targets"], batch["num_items"]) == (3, 15)
@@ -62,7 +62,7 @@ def test_the_loss_is_that_of_the_nearest_prototype_by_hand(digits, model):
 def test_images_follow_from_the_draw_and_turns_make_other_classes(digits):
     processor, images = digits
     collate = CollateEpisodes(processor, images, per_class=4, seed=0)
-    rows = rows_of_classes(["1", "7"], with_turns=True)
+    rows = rows_of_classes(["1", "7"], rotations=True)
     assert len(rows) == 8
     upright, turned = rows[1], next(row for row in rows if row["class"] == "7" and row["turns"] == 1)
     first, other_epoch, other_class = SampleKey(0, 0, 1), SampleKey(9, 3, 1), SampleKey(0, 0, 5)
@@ -76,7 +76,7 @@ def test_images_follow_from_the_draw_and_turns_make_other_classes(digits):
 def test_accuracy_is_that_of_the_nearest_prototype(digits, model):
     processor, images = digits
     collate = CollateEpisodes(processor, images, per_class=5, seed=0)
-    rows = rows_of_classes(sorted(images), with_turns=False)
+    rows = rows_of_classes(sorted(images), rotations=False)
     accuracy = episodic_accuracy(model, rows, collate, 5, make_accelerator())
     hits = []
     for start in (0, 5):

@@ -7,15 +7,23 @@ import numpy as np
 import pytest
 import torch
 from conftest import run_toolkit
-from toolkit.pretraining.masked_image import CollateMasked, masked_autoencoder, without_decoder
 from torchvision.transforms.v2 import functional as v2
 from transformers import AutoModel, AutoModelForImageClassification, ViTConfig, ViTModel
 
 from toolkit.data.image_files import load_corpus_of_images, load_labelled_images, open_image
-from toolkit.modalities.pixels import Changes, Pixels, Views, _recolored, rows_of_pixels
-from toolkit.models.contrastive import SimCLRForPreTraining, around, contrastive_loss
+from toolkit.modalities import MODALITIES
+from toolkit.modalities.arguments import ImageEncoderArguments
+from toolkit.modalities.augmentation import Augmentation, ContrastiveViews, adjust_colors
+from toolkit.modalities.pixels import PixelProcessor, encode_images
+from toolkit.models.simclr import SimCLRForPreTraining, nt_xent_loss
+from toolkit.pretraining.vit_mae import CollateMasked, masked_autoencoder, without_decoder
 from toolkit.training.sampler import SampleKey
-from toolkit.transfer.encoders import load_image_encoder
+from toolkit.transfer.encoders import load_encoder
+
+
+def load_image_encoder(name: str, auto_class: str, image_size: int | None = None, rows=None):
+    options = ImageEncoderArguments(image_size=image_size)
+    return load_encoder(name, auto_class, MODALITIES["image"], options, rows)
 
 
 def digits(count: int, size: int = 16) -> torch.Tensor:
@@ -32,18 +40,20 @@ def test_the_contrastive_loss_is_equation_1_of_the_paper():
         likeness = [a @ projections[i] / np.linalg.norm(a) / np.linalg.norm(projections[i]) for a in projections]
         others = sum(np.exp(likeness[k] / temperature) for k in range(6) if k != i)
         losses.append(-np.log(np.exp(likeness[(i + 3) % 6] / temperature) / others))
-    found = contrastive_loss(torch.from_numpy(projections), temperature)
+    found = nt_xent_loss(torch.from_numpy(projections), temperature)
     assert float(found) == pytest.approx(np.mean(losses), rel=1e-5)
 
 
 def test_two_views_follow_from_the_draw_alone_and_differ():
     pixels = digits(4)
     keys = [SampleKey(7, 1, example) for example in range(4)]
-    views = Views(seed=5)(pixels, keys)
+    views = ContrastiveViews(seed=5)(pixels, keys)
     assert views.shape == (8, 3, 16, 16)
-    torch.testing.assert_close(views[[2, 3, 6, 7]], Views(seed=5)(pixels[2:], keys[2:]))
+    torch.testing.assert_close(views[[2, 3, 6, 7]], ContrastiveViews(seed=5)(pixels[2:], keys[2:]))
     assert not torch.allclose(views[:4], views[4:], atol=10)
-    assert not torch.allclose(views, Views(seed=5)(pixels, [replace(key, epoch=2) for key in keys]), atol=10)
+    assert not torch.allclose(
+        views, ContrastiveViews(seed=5)(pixels, [replace(key, epoch=2) for key in keys]), atol=10
+    )
     assert views.min() >= 0
     assert views.max() <= 255
 
@@ -51,7 +61,7 @@ def test_two_views_follow_from_the_draw_alone_and_differ():
 def test_a_view_of_all_of_an_image_is_the_image_or_its_mirror_image():
     pixels = digits(40)
     keys = [SampleKey(0, 0, example) for example in range(40)]
-    changes = Views(seed=0, color_strength=0)
+    changes = ContrastiveViews(seed=0, color_strength=0)
     chances = torch.full((11, 40), 0.5)
     chances[0] = 1.0  # all of it
     chances[4, ::2] = 0.0  # every second one turned
@@ -68,7 +78,7 @@ def test_a_view_of_a_quarter_is_a_quarter():
     pixels[0, :, 8:, 8:] = torch.arange(64.0).view(8, 8)
     chances = torch.full((11, 1), 0.5)
     chances[0], chances[2], chances[3], chances[6] = (0.25 - 0.2) / 0.8, 1.0, 1.0, 0.9  # down, to the right, in colour
-    found = Views(seed=0, color_strength=0)._view(pixels, *chances)
+    found = ContrastiveViews(seed=0, color_strength=0)._view(pixels, *chances)
     expected = torch.nn.functional.interpolate(pixels[..., 8:, 8:], (16, 16), mode="bilinear")
     torch.testing.assert_close(found[..., 2:-2, 2:-2], expected[..., 2:-2, 2:-2], rtol=0, atol=0.5)
 
@@ -84,12 +94,12 @@ def test_colours_change_as_those_of_torchvision():
         ((same, same, factors, none), v2.adjust_saturation),
     ):
         expected = [255 * change(image / 255, float(factor)) for image, factor in zip(pixels, factors, strict=True)]
-        torch.testing.assert_close(_recolored(pixels, *given), torch.stack(expected), rtol=0, atol=0.5)
-    grey = _recolored(pixels, same, same, none, none)
+        torch.testing.assert_close(adjust_colors(pixels, *given), torch.stack(expected), rtol=0, atol=0.5)
+    grey = adjust_colors(pixels, same, same, none, none)
     torch.testing.assert_close(grey, v2.rgb_to_grayscale(pixels, 3), rtol=0, atol=0.5)
-    thirds = _recolored(pixels, same, same, same, torch.full((3,), 1 / 3))
-    twice = _recolored(thirds, same, same, same, torch.full((3,), 1 / 3))
-    thrice = _recolored(twice, same, same, same, torch.full((3,), 1 / 3))
+    thirds = adjust_colors(pixels, same, same, same, torch.full((3,), 1 / 3))
+    twice = adjust_colors(thirds, same, same, same, torch.full((3,), 1 / 3))
+    thrice = adjust_colors(twice, same, same, same, torch.full((3,), 1 / 3))
     assert not torch.allclose(thirds, pixels, atol=5)
     torch.testing.assert_close(thrice, pixels, rtol=0, atol=0.5)  # a whole turn
 
@@ -102,8 +112,8 @@ def test_three_quarters_of_the_patches_are_hidden_and_the_encoder_sees_all_later
     model = masked_autoencoder(config, 0.75, 1).eval()
     rows = load_labelled_images("sample", "train").select(range(5))
     processor = load_image_encoder("scratch:vit-tiny", "AutoModel", 16, rows)[1]
-    collate = CollateMasked(processor, Changes((), 3), 16)
-    features = rows_of_pixels(rows, processor, {})
+    collate = CollateMasked(processor, Augmentation((), 3), 16)
+    features = encode_images(rows, processor, {})
     keys = [SampleKey(0, 1, index) for index in range(5)]
     batch = collate(list(features), keys)
     again = collate(list(features.select([3])), keys[3:4])
@@ -168,11 +178,11 @@ def test_an_encoder_under_simclr_is_the_encoder(tmp_path):
     torch.manual_seed(0)
     rows = load_corpus_of_images("sample", "validation")
     encoder, processor = load_image_encoder("scratch:resnet-fast", "AutoModel", 16, rows)
-    model = around(encoder, 16, projection_size=8, temperature=0.5).eval()
-    images = Pixels(processor).normalise(digits(4))
+    model = SimCLRForPreTraining.from_encoder(encoder, 16, projection_size=8, temperature=0.5).eval()
+    images = PixelProcessor(processor).normalize(digits(4))
     with torch.no_grad():
         projections = model.projection(encoder.eval()(images).pooler_output)
-        assert float(model(images).loss) == pytest.approx(float(contrastive_loss(projections, 0.5)), rel=1e-6)
+        assert float(model(images).loss) == pytest.approx(float(nt_xent_loss(projections, 0.5)), rel=1e-6)
         model.save_pretrained(tmp_path)
         loaded = SimCLRForPreTraining.from_pretrained(tmp_path).eval()
         assert torch.equal(loaded(images).loss, model(images).loss)
@@ -192,7 +202,7 @@ def test_images_without_labels_are_found(folder_without_labels, tmp_path):
     [
         (["simclr", "--temperature", "0"], "--temperature 0"),
         (["simclr", "--preset", "resnet-nano"], "unknown preset 'resnet-nano'"),
-        (["simclr", "--smallest_part", "1.5"], "a share between 0 and 1"),
+        (["simclr", "--smallest_part", "1.5"], "a fraction between 0 and 1"),
         (["vit-mae", "--preset", "resnet-tiny"], "expected one of vit-tiny"),
         (["vit-mae", "--mask_ratio", "1"], "--mask_ratio 1"),
     ],

@@ -1,5 +1,6 @@
 """Images: image processors, resizing, global pooling, thumbnails."""
 
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,9 @@ class ImageModality(Modality):
 
         for module in model.modules():
             if is_scratch and hasattr(module, "whiten"):
-                module.whiten(some_pixel_values(train_rows, processor))
+                resizing = copy.copy(processor)
+                resizing.do_resize = True  # also with --keep_size: whitening needs images of one size
+                module.whiten(some_pixel_values(train_rows, resizing))
         speed_up_depthwise(model)
 
     def encode(self, items: Sequence[Any], processor, model) -> list[dict[str, Any]]:
@@ -115,9 +118,9 @@ class ImageModality(Modality):
         return {"pixel_values": PixelProcessor(processor).normalize(stack_pixels(encoded))}
 
     def pooling(self, model, processor) -> Callable[[dict[str, Any]], Any]:
-        from toolkit.models.heads import pooled
+        from toolkit.models.heads import pool_image_features
 
-        return lambda inputs: pooled(model(pixel_values=inputs["pixel_values"]))
+        return lambda inputs: pool_image_features(model(pixel_values=inputs["pixel_values"]))
 
     def describe(self, row: dict[str, Any]) -> dict[str, Any]:
         return {"image": row["name"]}

@@ -1,8 +1,9 @@
-"""transformers' own BERT, whose masked language model computes at masked positions only what nothing else needs: the
-queries and the feed-forward of its last layer, and its output layer.
+"""transformers' BERT with a faster masked language model: it computes the queries and the feed-forward of the last
+layer, and the output layer, at masked positions only.
 
-Devlin, Chang, Lee & Toutanova (2019), https://arxiv.org/abs/1810.04805. Only the way to the loss differs: weights,
-configuration and checkpoints are those of `transformers.BertForMaskedLM`, which opens them without this package.
+Devlin, Chang, Lee & Toutanova (2019), "BERT: pre-training of deep bidirectional transformers for language
+understanding", https://arxiv.org/abs/1810.04805. Weights, configuration and checkpoints are those of
+`transformers.BertForMaskedLM`, which opens them without this package.
 """
 
 import torch
@@ -12,25 +13,25 @@ from torch.nn import functional as F
 from transformers.modeling_outputs import MaskedLMOutput
 from transformers.models.bert.modeling_bert import BertLayer
 
-from .masked import LearnsToFillIn, MaskedLastLayer, Stack
+from .masked_lm import LayerStack, MaskedLanguageModelMixin, MaskedLastLayer, replace_last_layer
 
 
 class BertLastLayer(MaskedLastLayer, BertLayer):
-    pass
+    """The last layer of a BERT."""
 
 
-class BertForMaskedLM(LearnsToFillIn, transformers.BertForMaskedLM):
+class BertForMaskedLM(MaskedLanguageModelMixin, transformers.BertForMaskedLM):
     def __init__(self, config: transformers.BertConfig):
         super().__init__(config)
-        self.bert.encoder.layer[-1].__class__ = BertLastLayer  # the same parameters, used otherwise
+        replace_last_layer(self.bert.encoder.layer, BertLastLayer, config)
 
     @property
     def output_bias(self) -> nn.Parameter:
         return self.cls.predictions.bias
 
     @property
-    def stacks(self) -> list[Stack]:
-        return [Stack(None, self.bert.encoder.layer, self.config)]
+    def stacks(self) -> list[LayerStack]:
+        return [LayerStack(None, self.bert.encoder.layer, self.config)]
 
     def forward(
         self,
@@ -40,16 +41,23 @@ class BertForMaskedLM(LearnsToFillIn, transformers.BertForMaskedLM):
         sequence_ids: torch.Tensor | None = None,
         **kwargs,
     ) -> MaskedLMOutput:
-        """`input_ids` and `labels` (batch, time), labels -100 where nothing is masked. With labels, `logits` has one
-        row a masked token, (masked, vocab_size), in reading order; without, one a token as in transformers.
+        """Predict masked tokens.
 
-        `sequence_ids` (batch, time) in place of `attention_mask` number the sequences that share a row, padding as one
-        of them: each is read as if it stood alone.
+        Args:
+            input_ids, attention_mask: (batch, time).
+            labels: (batch, time), -100 where nothing is masked.
+            sequence_ids: (batch, time), instead of `attention_mask`: the number of the sequence that each token
+                belongs to, for several sequences in one row, each of which is read as if it were alone. Padding is one
+                of them.
+
+        Returns:
+            With labels, the mean cross-entropy as `loss` and `logits` (masked, vocab_size) of the masked tokens in
+            reading order; without labels, `logits` (batch, time, vocab_size).
         """
         kwargs |= self.attention_inputs(attention_mask, sequence_ids)
         if labels is None:
             return super().forward(input_ids, **kwargs)
         masked = labels != -100
-        states = self.bert(input_ids, wanted=masked, **kwargs).last_hidden_state  # (masked, H)
+        states = self.bert(input_ids, selected=masked, **kwargs).last_hidden_state  # (masked, H)
         logits = self.cls(states)
         return MaskedLMOutput(loss=F.cross_entropy(logits, labels[masked]), logits=logits)

@@ -1,9 +1,9 @@
-"""transformers' own ELECTRA together with the generator that it is pretrained against.
+"""transformers' ELECTRA with the generator that it is pretrained with.
 
 Clark, Luong, Le & Manning (2020), "ELECTRA: pre-training text encoders as discriminators rather than generators",
-https://arxiv.org/abs/2003.10555. The generator, a masked language model on the same embeddings, fills in what was
-masked; the encoder says of every token whether it was there before. Without the generator, which only training needs,
-a checkpoint is one of `transformers.ElectraForPreTraining`.
+https://arxiv.org/abs/2003.10555. The generator, a masked language model on the same embeddings, replaces masked
+tokens; the discriminator, which is the encoder, predicts for every token whether it was replaced. Only pretraining
+needs the generator; without it, a checkpoint is one of `transformers.ElectraForPreTraining`.
 """
 
 import copy
@@ -20,15 +20,15 @@ from transformers.models.electra.modeling_electra import (
     ElectraLayer,
 )
 
-from .masked import LearnsToFillIn, MaskedLastLayer, Stack
+from .masked_lm import LayerStack, MaskedLanguageModelMixin, MaskedLastLayer, replace_last_layer
 
 
 class ElectraLastLayer(MaskedLastLayer, ElectraLayer):
-    pass
+    """The last layer of the generator of an ELECTRA."""
 
 
 class ElectraGenerator(nn.Module):
-    """A narrower encoder between the embeddings and the output layer, which are the discriminator's embeddings."""
+    """A narrower encoder on the embeddings of the discriminator, which are its output layer too."""
 
     def __init__(self, config: transformers.ElectraConfig):
         super().__init__()
@@ -38,20 +38,24 @@ class ElectraGenerator(nn.Module):
         self.config.intermediate_size = 4 * self.config.hidden_size
         self.embeddings_project = nn.Linear(config.embedding_size, self.config.hidden_size)
         self.encoder = ElectraEncoder(self.config)
-        self.encoder.layer[-1].__class__ = ElectraLastLayer  # the same parameters, used otherwise
+        replace_last_layer(self.encoder.layer, ElectraLastLayer, self.config)
         self.predictions = ElectraGeneratorPredictions(self.config)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
 
     def forward(self, embedded, attention_mask, masked, output_weight) -> torch.Tensor:
-        """`embedded` (batch, time, E), `masked` (batch, time), `output_weight` (V, E): logits (masked, V)."""
+        """`embedded` (batch, time, E), `masked` (batch, time), `output_weight` (V, E) -> logits (masked, V)."""
         mask = create_bidirectional_mask(self.config, embedded, attention_mask)
-        states = self.encoder(self.embeddings_project(embedded), mask, wanted=masked).last_hidden_state
+        states = self.encoder(self.embeddings_project(embedded), mask, selected=masked).last_hidden_state
         return F.linear(self.predictions(states), output_weight, self.bias)
 
 
-class ElectraForPreTraining(LearnsToFillIn, transformers.ElectraForPreTraining):
-    """`config.generator_size` is the width of the generator as a share of the encoder's, rounded to whole heads of 64;
-    `config.discriminator_weight` what a token's loss counts for beside a masked token's."""
+class ElectraForPreTraining(MaskedLanguageModelMixin, transformers.ElectraForPreTraining):
+    """An ELECTRA with its generator.
+
+    Two fields of its configuration are not in transformers' own: `generator_size`, the width of the generator as a
+    fraction of the encoder's, rounded to whole heads of 64, and `discriminator_weight`, the weight of the
+    discriminator's loss.
+    """
 
     MASKED_SHARE = 0.15
 
@@ -65,19 +69,20 @@ class ElectraForPreTraining(LearnsToFillIn, transformers.ElectraForPreTraining):
         return self.generator.bias
 
     @property
-    def stacks(self) -> list[Stack]:
-        projection = getattr(self.electra, "embeddings_project", None)  # none where no width changes
+    def stacks(self) -> list[LayerStack]:
+        projection = getattr(self.electra, "embeddings_project", None)  # none if the widths are the same
         return [
-            Stack(projection, self.electra.encoder.layer, self.config),
-            Stack(self.generator.embeddings_project, self.generator.encoder.layer, self.generator.config),
+            LayerStack(projection, self.electra.encoder.layer, self.config),
+            LayerStack(self.generator.embeddings_project, self.generator.encoder.layer, self.generator.config),
         ]
 
     def set_attn_implementation(self, *arguments, **kwargs) -> None:
         super().set_attn_implementation(*arguments, **kwargs)
-        self.generator.config._attn_implementation = self.config._attn_implementation  # no model of transformers'
+        # transformers 5.24 sets it in configurations of `PreTrainedModel`s only (modeling_utils.py, line 2032).
+        self.generator.config._attn_implementation = self.config._attn_implementation
 
     def without_generator(self) -> "ElectraForPreTraining":
-        """The same model, from now on a transformers' one: it can judge tokens and train no more."""
+        """Delete the generator: the model cannot be trained any more, and its checkpoint is one of transformers."""
         del self.generator
         return self
 
@@ -90,12 +95,19 @@ class ElectraForPreTraining(LearnsToFillIn, transformers.ElectraForPreTraining):
         sequence_ids: torch.Tensor | None = None,
         **kwargs,
     ) -> ElectraForPreTrainingOutput:
-        """`input_ids` and `labels` (batch, time), labels -100 where nothing is masked. With labels, `loss` is a mean
-        over the tokens, padding aside: that of the discriminator, weighted, and that of the generator at each masked
-        token, divided by the share that is usually masked. `uniforms` (batch, time), from 0 to 1, say which token the
-        generator draws (default: drawn here). `sequence_ids` as for a `BertForMaskedLM`, padding being 0.
+        """Replace masked tokens by the generator's and predict which tokens were replaced.
 
-        `logits` (batch, time): the log odds that a token was replaced.
+        Args:
+            input_ids, attention_mask: (batch, time).
+            labels: (batch, time), the original token of each masked one, else -100.
+            uniforms: (batch, time), random numbers from 0 to 1 that determine the generator's tokens; drawn here by
+                default.
+            sequence_ids: (batch, time), as for `BertForMaskedLM`, 0 for padding.
+
+        Returns:
+            `logits` (batch, time), the log odds that a token was replaced. With labels also `loss`, a mean over tokens
+            without padding: the discriminator's loss, times its weight, plus the generator's loss at masked tokens,
+            divided by the usual fraction of these.
         """
         if attention_mask is None and sequence_ids is None:
             attention_mask = (input_ids != self.config.pad_token_id).long()
@@ -105,14 +117,14 @@ class ElectraForPreTraining(LearnsToFillIn, transformers.ElectraForPreTraining):
         masked, real = labels != -100, attention_mask == 1 if sequence_ids is None else sequence_ids > 0
         embeddings = self.electra.embeddings
         embedded = embeddings(input_ids, position_ids=kwargs.get("position_ids"))
-        guesses = self.generator(embedded, kwargs["attention_mask"], masked, embeddings.word_embeddings.weight)
+        predicted = self.generator(embedded, kwargs["attention_mask"], masked, embeddings.word_embeddings.weight)
         originals = labels[masked]
-        generator_loss = F.cross_entropy(guesses, originals, reduction="sum")
-        numbers = torch.rand(len(originals), device=guesses.device) if uniforms is None else uniforms[masked]
-        drawn = draw(guesses.detach(), numbers)
-        filled_in, is_replaced = input_ids.clone(), torch.zeros_like(masked)
-        filled_in[masked], is_replaced[masked] = drawn, drawn != originals
-        logits = super().forward(filled_in, **kwargs).logits
+        generator_loss = F.cross_entropy(predicted, originals, reduction="sum")
+        numbers = torch.rand(len(originals), device=predicted.device) if uniforms is None else uniforms[masked]
+        replacements = sample_tokens(predicted.detach(), numbers)
+        replaced_ids, is_replaced = input_ids.clone(), torch.zeros_like(masked)
+        replaced_ids[masked], is_replaced[masked] = replacements, replacements != originals
+        logits = super().forward(replaced_ids, **kwargs).logits
         discriminator_loss = F.binary_cross_entropy_with_logits(
             logits[real].float(), is_replaced[real].float(), reduction="sum"
         )
@@ -120,7 +132,7 @@ class ElectraForPreTraining(LearnsToFillIn, transformers.ElectraForPreTraining):
         return ElectraForPreTrainingOutput(loss=weighted / real.sum(), logits=logits)
 
 
-def draw(logits: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
-    """One of V with the probabilities that `logits` (n, V) say: the first at which they sum up to `uniforms` (n,)."""
+def sample_tokens(logits: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+    """Sample one token (n,) per row of `logits` (n, V): where the cumulative distribution reaches `uniforms` (n,)."""
     sums = logits.float().softmax(dim=-1).cumsum(dim=-1)
     return torch.searchsorted(sums, uniforms.unsqueeze(-1) * sums[:, -1:]).squeeze(-1).clamp(max=logits.shape[-1] - 1)

@@ -1,9 +1,10 @@
-"""A residual network that learns small images fast, for budgets of minutes on a processor.
+"""A residual network that learns small images fast, for budgets of minutes on a CPU.
 
-It follows Jordan (2024), "94% on CIFAR-10 in 3.29 seconds on a single GPU", https://arxiv.org/abs/2404.00498. The
-stem's kernels of 2 × 2 whiten the training images and stay as they are. Every block pools after its first convolution,
-and drops what a window of 2 does not fill. The head reads the largest activation of each channel. Shortcuts are folded
-into the kernels, which begin as the identity (Zagoruyko & Komodakis 2017, "DiracNets", https://arxiv.org/abs/1706.00388).
+It follows Jordan (2024), "94% on CIFAR-10 in 3.29 seconds on a single GPU", https://arxiv.org/abs/2404.00498: the
+2 × 2 kernels of the stem whiten the training images and are not trained, every block pools after its first
+convolution, and the head reads the maximum of each channel. The shortcuts are part of the kernels, which start as the
+identity: Zagoruyko & Komodakis (2017), "DiracNets: training very deep neural networks without skip-connections",
+https://arxiv.org/abs/1706.00388.
 
 Shape legend: B batch, C channels, S height and width, H last hidden size.
 """
@@ -13,11 +14,13 @@ from itertools import pairwise
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPoolingAndNoAttention
 
-from .heads import ClassifiesImages
+from .heads import ImageClassifierMixin, ImagePreTrainedModel
+
+WHITENING_EPSILON = 5e-4  # added to the variances
 
 
 class FastResNetConfig(PreTrainedConfig):
@@ -30,7 +33,9 @@ class FastResNetConfig(PreTrainedConfig):
     whitening_width: int = 2
 
 
-class Block(nn.Module):
+class FastResNetBlock(nn.Module):
+    """Convolution, max pooling, convolution, each convolution with batch normalization and GELU."""
+
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
         self.convolutions = nn.ModuleList(
@@ -40,16 +45,14 @@ class Block(nn.Module):
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         states = self.convolutions[0](states)
-        states = F.max_pool2d(states, 2, ceil_mode=1 in states.shape[2:])  # a single pixel stays
+        states = F.max_pool2d(states, 2, ceil_mode=1 in states.shape[2:])  # an odd row is dropped, a single one kept
         states = F.gelu(self.normalizations[0](states))
         return F.gelu(self.normalizations[1](self.convolutions[1](states)))
 
 
-class FastResNetPreTrainedModel(PreTrainedModel):
+class FastResNetPreTrainedModel(ImagePreTrainedModel):
     config_class = FastResNetConfig
     base_model_prefix = "fast_resnet"
-    main_input_name = "pixel_values"
-    input_modalities = ("image",)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -62,28 +65,35 @@ class FastResNetPreTrainedModel(PreTrainedModel):
 
 
 class FastResNetModel(FastResNetPreTrainedModel):
+    """The stem, the blocks and global max pooling."""
+
     def __init__(self, config: FastResNetConfig):
         super().__init__(config)
         width, channels = config.whitening_width, config.num_channels
         self.embedder = nn.Conv2d(channels, 2 * channels * width**2, width, bias=False).requires_grad_(False)
         sizes = pairwise([self.embedder.out_channels, *config.hidden_sizes])
-        self.blocks = nn.ModuleList(Block(*pair) for pair in sizes)
+        self.blocks = nn.ModuleList(FastResNetBlock(*pair) for pair in sizes)
         self.post_init()
 
     @torch.no_grad()
     def whiten(self, pixel_values: torch.Tensor) -> None:
-        """Let the stem's outputs be uncorrelated on `pixel_values` (B, C, S, S), with a deviation of 1: the directions
-        in which its patches differ, and their negatives."""
+        """Set the kernels of the stem to the principal components of image patches, and their negatives.
+
+        The outputs of the stem are then uncorrelated on these images and have a standard deviation of 1.
+
+        Args:
+            pixel_values: (B, C, S, S).
+        """
         width = self.config.whitening_width
         patches = F.unfold(pixel_values, width).transpose(1, 2).flatten(0, 1)
-        values, vectors = torch.linalg.eigh(patches.T.cov())
-        kernels = (vectors / (values + 5e-4).sqrt()).T.view(-1, *self.embedder.weight.shape[1:])
+        variances, components = torch.linalg.eigh(patches.T.cov())
+        kernels = (components / (variances + WHITENING_EPSILON).sqrt()).T.view(-1, *self.embedder.weight.shape[1:])
         self.embedder.weight.copy_(torch.cat([kernels, -kernels]))
 
     def forward(
         self, pixel_values: torch.Tensor, output_hidden_states: bool = False, **kwargs
     ) -> BaseModelOutputWithPoolingAndNoAttention:
-        """`pixel_values` (B, C, S, S) -> `pooler_output` (B, H), and states after the stem and the blocks."""
+        """`pixel_values` (B, C, S, S) -> `pooler_output` (B, H), and the maps of the stem and of each block."""
         layers = [F.gelu(self.embedder(pixel_values))]
         for block in self.blocks:
             layers.append(block(layers[-1]))
@@ -94,7 +104,7 @@ class FastResNetModel(FastResNetPreTrainedModel):
         )
 
 
-class FastResNetForImageClassification(ClassifiesImages, FastResNetPreTrainedModel):
+class FastResNetForImageClassification(ImageClassifierMixin, FastResNetPreTrainedModel):
     def __init__(self, config: FastResNetConfig):
         super().__init__(config)
         self.num_labels = config.num_labels

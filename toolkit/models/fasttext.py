@@ -1,54 +1,46 @@
-"""fastText as a Hugging Face encoder: a table of word vectors, and one of n-grams for the words that it lacks.
+"""fastText as a Hugging Face encoder: a table of word vectors, and one of character n-grams for unknown words.
 
 Bojanowski, Grave, Joulin & Mikolov (2017), "Enriching word vectors with subword information",
-https://arxiv.org/abs/1607.04606. gensim trains the vectors (`toolkit.pretraining.skip_gram`); this file holds them.
-The heads are word2vec's, windows of neighbours.
+https://arxiv.org/abs/1607.04606. gensim trains the vectors. The heads are those of word2vec.
 
-The input is a sequence of *pieces*, as `toolkit pretrain fasttext` leaves a tokenizer for them: a word of the
-vocabulary is one piece, any other one piece a byte. The vector of a word of one piece stands in the table; that of
-a word of several is the mean of the vectors of its n-grams of characters. Every piece gets the vector of its word:
-logits and offsets stay one row a piece.
+The input is a sequence of *pieces*, from the tokenizer that `toolkit pretrain fasttext` saves: a known word is one
+piece, any other word one piece per byte. The vector of a word of one piece is in the table of words; that of a word of
+several pieces is the mean of the vectors of its character n-grams. Every piece gets the vector of its word: logits and
+offsets have one row per piece.
 
 Shape legend: B batch, P pieces, W words, N words of the whole batch, H `hidden_size`.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import nn
 from transformers import initialization as init
-from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput, TokenClassifierOutput
 
-from .heads import classification_output
 from .pieces import find_words, gather_rows
-from .word2vec import Word2VecConfig, Word2VecPreTrainedModel, Word2VecWindow, copy_word_vectors
+from .word2vec import (
+    WindowSequenceClassifierMixin,
+    WindowTokenClassifierMixin,
+    Word2VecConfig,
+    Word2VecPreTrainedModel,
+    WordVectorOutput,
+    copy_word_vectors,
+)
 
-# The bytes in the order of their pieces, that of the letters by which byte-level tokenizers write them: the printable
-# ones are themselves, the others follow from letter 256 on.
+# The bytes in the order of their pieces, which is the order of the characters that byte-level tokenizers write for
+# them: printable bytes stand for themselves, the others are written as the characters from 256 on.
 BYTES = [*range(33, 127), *range(161, 173), *range(174, 256), *range(33), *range(127, 161), 173]
 
 
 class FastTextConfig(Word2VecConfig):
-    """Sizes of the tables of word and n-gram vectors, and of the heads' window on them."""
+    """Sizes of the tables of word and n-gram vectors and of the heads."""
 
     model_type = "toolkit-fasttext"
 
     vocab_size: int = 30517  # pieces: 5 special, 256 bytes that start a word, 256 that continue one, then whole words
     first_byte_id: int = 5
     first_continuation_id: int = 261
-    num_buckets: int = 200_000  # rows of the table of n-grams, which share them by their hashes
+    num_buckets: int = 200_000  # rows of the table of n-grams; an n-gram's row is determined by its hash
     min_n: int = 3  # characters of the shortest n-gram, the brackets around a word included
     max_n: int = 6
-
-
-@dataclass
-class FastTextOutput(BaseModelOutput):
-    """`last_hidden_state` (B, P, H): the vector of its word for each piece. `word_states`: the same, one row a word,
-    (B, W, H). `word_index` (B, P): the word that each piece belongs to. `word_mask` (B, W): real words."""
-
-    word_states: torch.Tensor | None = None
-    word_index: torch.Tensor | None = None
-    word_mask: torch.Tensor | None = None
 
 
 class FastTextPreTrainedModel(Word2VecPreTrainedModel):
@@ -64,7 +56,7 @@ class FastTextPreTrainedModel(Word2VecPreTrainedModel):
 
 
 class FastTextModel(FastTextPreTrainedModel):
-    """Looks up the vector of each known word, and composes that of every other word from its n-grams."""
+    """Looks up the vector of each known word and composes that of every other word from its n-grams."""
 
     def __init__(self, config: FastTextConfig):
         super().__init__(config)
@@ -75,16 +67,16 @@ class FastTextModel(FastTextPreTrainedModel):
     @classmethod
     @torch.no_grad()
     def from_word_vectors(cls, config: FastTextConfig, word_vectors, vocabulary: dict[str, int]) -> "FastTextModel":
-        """From gensim `FastTextKeyedVectors`, sorted by frequency, and the piece that is each of its words.
+        """Build a model from gensim `FastTextKeyedVectors`; it gives `word_vectors[word]` for any word.
 
-        The vectors are then gensim's `word_vectors[word]`, of known words and of all others. A word of one byte is one
-        piece, whether it is known or not: where it is not, its composed vector is put into the table.
+        `vocabulary` gives the id of the piece of each known word; the vectors are sorted by frequency. A word of one
+        byte is one piece whether it is known or not. If it is not, the table gets its composed vector.
         """
         model = cls(config)
         copy_word_vectors(model.embeddings, word_vectors, vocabulary)
         model.ngram_embeddings.weight[:] = torch.from_numpy(word_vectors.vectors_ngrams)
-        lacking = [BYTES.index(code) for code in range(128) if chr(code) not in vocabulary]
-        pieces = config.first_byte_id + torch.tensor(lacking, dtype=torch.long)
+        unknown = [BYTES.index(code) for code in range(128) if chr(code) not in vocabulary]
+        pieces = config.first_byte_id + torch.tensor(unknown, dtype=torch.long)
         model.embeddings.weight[pieces] = model._compose(pieces, torch.arange(len(pieces)), len(pieces))
         return model
 
@@ -101,29 +93,29 @@ class FastTextModel(FastTextPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         **kwargs,
-    ) -> FastTextOutput:
-        """`input_ids` and `attention_mask` (B, P), padded on the right -> `last_hidden_state` (B, P, H), zero where
-        `attention_mask` is."""
+    ) -> WordVectorOutput:
+        """`input_ids` (B, P), padded on the right -> `last_hidden_state` (B, P, H), zero where `attention_mask` (B, P)
+        is zero."""
         if attention_mask is None:
             attention_mask = input_ids != self.config.pad_token_id
         mask, first = attention_mask.bool(), self.config.first_continuation_id
         continues = (input_ids >= first) & (input_ids < first + len(BYTES))
         starts, word_index, word_mask = find_words(continues, mask)
 
-        number = starts.flatten().cumsum(dim=0) - 1  # (B * P,), which word of the batch each piece belongs to
+        word_of_piece = starts.flatten().cumsum(dim=0) - 1  # (B * P,), numbered over the whole batch
         vectors = self.embeddings(input_ids[starts])  # (N, H)
-        spelled = torch.zeros(len(vectors), dtype=torch.bool, device=mask.device)
-        spelled[number[(continues & mask).flatten()]] = True
-        of_spelled = mask.flatten() & spelled[number]
-        rank = spelled.cumsum(dim=0) - 1
-        # Also where no word is spelled: every table then has its gradient, as processes that share gradients expect.
-        pieces, words = input_ids.flatten()[of_spelled], rank[number[of_spelled]]
-        vectors[spelled] = self._compose(pieces, words, int(spelled.sum()))
+        is_composed = torch.zeros(len(vectors), dtype=torch.bool, device=mask.device)
+        is_composed[word_of_piece[(continues & mask).flatten()]] = True
+        chosen = mask.flatten() & is_composed[word_of_piece]
+        rank = is_composed.cumsum(dim=0) - 1
+        # Without any such word too: then both tables have a gradient, as processes that average gradients expect.
+        pieces, words = input_ids.flatten()[chosen], rank[word_of_piece[chosen]]
+        vectors[is_composed] = self._compose(pieces, words, int(is_composed.sum()))
 
         word_states = vectors.new_zeros(*word_mask.shape, vectors.shape[-1])
         word_states[word_mask] = vectors
         states = gather_rows(word_states, word_index) * attention_mask.unsqueeze(-1)
-        output = FastTextOutput(
+        output = WordVectorOutput(
             last_hidden_state=states,
             hidden_states=(states,) if output_hidden_states else None,
             word_states=word_states,
@@ -133,7 +125,7 @@ class FastTextModel(FastTextPreTrainedModel):
         return output if return_dict is not False else output.to_tuple()
 
     def _compose(self, pieces: torch.Tensor, words: torch.Tensor, num_words: int) -> torch.Tensor:
-        """The vectors of words, (num_words, H), from all their pieces and the word of each, both in order."""
+        """Vectors (num_words, H) from the pieces of all words, in order, and the word of each piece, from 0."""
         codes = torch.tensor(BYTES, device=pieces.device)[(pieces - self.config.first_byte_id) % len(BYTES)]
         hashes, counts = ngram_hashes(codes, words, num_words, self.config.min_n, self.config.max_n)
         return self.ngram_embeddings(hashes % self.config.num_buckets, counts.cumsum(dim=0) - counts)
@@ -142,23 +134,29 @@ class FastTextModel(FastTextPreTrainedModel):
 def ngram_hashes(
     codes: torch.Tensor, words: torch.Tensor, num_words: int, min_n: int, max_n: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """fastText's hashes of the n-grams of words: FNV-1a, with bytes that have a sign, as in its first implementation.
+    """fastText's hashes of character n-grams: FNV-1a on signed bytes, as in its first implementation.
 
-    `codes` are the UTF-8 bytes of all words, one word after the other, and `words` the word of each, from 0. The
-    n-grams are those of `min_n` to `max_n` characters of the word between `<` and `>`. Returns the hashes, in the
-    order of the words, and the number of each word's, (num_words,).
+    Args:
+        codes: (bytes,), the UTF-8 bytes of all words, one word after the other.
+        words: (bytes,), the word of each byte, from 0.
+        num_words: Number of words.
+        min_n: Characters of the shortest n-gram; `<` and `>` are put around each word.
+        max_n: Characters of the longest n-gram.
+
+    Returns:
+        The hashes of the n-grams of all words, in order, and the number of n-grams of each word, (num_words,).
     """
     device = codes.device
-    sizes = torch.bincount(words, minlength=num_words) + 2  # with the brackets
-    opens = sizes.cumsum(dim=0) - sizes
-    inner = torch.arange(len(codes), device=device) + 2 * words + 1  # where each byte stands, of all with brackets
+    sizes = torch.bincount(words, minlength=num_words) + 2  # with brackets
+    text_starts = sizes.cumsum(dim=0) - sizes
+    places = torch.arange(len(codes), device=device) + 2 * words + 1  # of the bytes in the text with brackets
     text = codes.new_full((len(codes) + 2 * num_words,), ord(">"))
-    text[opens] = ord("<")
-    text[inner] = codes
+    text[text_starts] = ord("<")
+    text[places] = codes
     is_bracket = torch.ones_like(text, dtype=torch.bool)
-    is_bracket[inner] = False
+    is_bracket[places] = False
 
-    # A character is a byte and those after it that continue it, which begin with the bits 10; there are four at most.
+    # A character is a byte and up to three bytes that continue it, which begin with the bits 10.
     chars = ((text & 0xC0) != 0x80).nonzero().squeeze(1)  # (characters,)
     lengths = torch.diff(chars, append=chars.new_tensor([len(text)]))
     width = torch.arange(4, device=device)
@@ -168,14 +166,14 @@ def ngram_hashes(
 
     hashes = []
     state = torch.full_like(chars, 2166136261)
-    for n in range(max_n):  # the n-gram that starts at each character grows by a character
+    for n in range(max_n):  # extend the n-gram that starts at each character by one character
         for code, is_here in zip(char_codes.roll(-n, 0).unbind(1), present.roll(-n, 0).unbind(1), strict=True):
             state = torch.where(is_here, ((state ^ code) * 16777619) & 0xFFFFFFFF, state)
         hashes.append(state)
 
     word_of_char = torch.repeat_interleave(torch.arange(num_words, device=device), sizes)[chars]
     ends = torch.bincount(word_of_char, minlength=num_words).cumsum(dim=0)
-    left = ends[word_of_char] - torch.arange(len(chars), device=device)  # characters from here to the end of the word
+    left = ends[word_of_char] - torch.arange(len(chars), device=device)  # characters up to the end of the word
     n = torch.arange(1, max_n + 1, device=device)
     fits = (n >= min_n) & (n <= left.unsqueeze(1))  # (characters, max_n)
     fits[:, 0] &= ~is_bracket[chars]
@@ -183,55 +181,15 @@ def ngram_hashes(
     return torch.stack(hashes, dim=1)[fits], counts
 
 
-class FastTextForTokenClassification(FastTextPreTrainedModel):
-    """Tags a word from the vectors of the words around it; one row of logits a piece."""
-
+class FastTextForTokenClassification(WindowTokenClassifierMixin, FastTextPreTrainedModel):
     def __init__(self, config: FastTextConfig):
         super().__init__(config)
-        self.num_labels = config.num_labels
         self.fasttext = FastTextModel(config)
-        self.window = Word2VecWindow(config)
-        self.classifier = nn.Linear(config.classifier_hidden_size, config.num_labels)
-        self.post_init()
-
-    def forward(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        **kwargs,
-    ) -> TokenClassifierOutput:
-        """`labels` (B, P), -100 where a piece has none; logits (B, P, num_labels)."""
-        outputs = self.fasttext(input_ids, attention_mask, output_hidden_states=output_hidden_states)
-        word_logits = self.classifier(self.window(outputs.word_states))  # (B, W, num_labels)
-        logits = gather_rows(word_logits, outputs.word_index)
-        return classification_output(TokenClassifierOutput, logits, labels, outputs.hidden_states, return_dict)
+        self.add_classifier(config)
 
 
-class FastTextForSequenceClassification(FastTextPreTrainedModel):
-    """Classifies a text by the strongest response of each feature to any of its windows."""
-
+class FastTextForSequenceClassification(WindowSequenceClassifierMixin, FastTextPreTrainedModel):
     def __init__(self, config: FastTextConfig):
         super().__init__(config)
-        self.num_labels = config.num_labels
         self.fasttext = FastTextModel(config)
-        self.window = Word2VecWindow(config)
-        self.classifier = nn.Linear(config.classifier_hidden_size, config.num_labels)
-        self.post_init()
-
-    def forward(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        **kwargs,
-    ) -> SequenceClassifierOutput:
-        """`labels` (B,); logits (B, num_labels)."""
-        outputs = self.fasttext(input_ids, attention_mask, output_hidden_states=output_hidden_states)
-        features = self.window(outputs.word_states) * outputs.word_mask.unsqueeze(-1)  # (B, W, classifier_hidden_size)
-        logits = self.classifier(features.amax(dim=1))  # no feature is below zero: padding never wins
-        return classification_output(SequenceClassifierOutput, logits, labels, outputs.hidden_states, return_dict)
+        self.add_classifier(config)

@@ -16,15 +16,15 @@ from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention, 
 from .class_logits import center_and_normalize, class_logits
 from .elmo import ElmoConfig, ElmoModel
 from .fasttext import FastTextConfig, FastTextModel
-from .heads import new_encoder, pooled, take_over
+from .heads import copy_encoder_fields, encoder_from_config, pool_image_features
 from .mlp import MlpConfig, MlpModel
 from .pieces import mean_of_tokens
-from .pooling import OWN as OF_POOLING
+from .pooling import KNOWN_ENCODERS as POOLED_ENCODERS
 from .pooling import PooledConfig, PooledModel
 from .word2vec import Word2VecConfig, Word2VecModel
 
-OWN = (  # a copy of this file on a Hub finds them beside it
-    *OF_POOLING,
+KNOWN_ENCODERS = (  # found here without the Auto classes, for a copy of this file on a Hub
+    *POOLED_ENCODERS,
     (ElmoConfig, ElmoModel),
     (FastTextConfig, FastTextModel),
     (MlpConfig, MlpModel),
@@ -57,7 +57,7 @@ class FewShotConfig(PreTrainedConfig):
     num_tokens: int | None = None
 
     def __post_init__(self, **kwargs):
-        take_over(self, "vocab_size", "max_position_embeddings", "pad_token_id", "image_size")
+        copy_encoder_fields(self, "vocab_size", "max_position_embeddings", "pad_token_id", "image_size")
         super().__post_init__(**kwargs)
 
 
@@ -72,7 +72,7 @@ class FewShotPreTrainedModel(PreTrainedModel):
     def __init__(self, config: FewShotConfig, encoder: PreTrainedModel | None = None):
         super().__init__(config)
         self.num_labels = config.num_labels
-        self.encoder = encoder or new_encoder(config.encoder, OWN)
+        self.encoder = encoder or encoder_from_config(config.encoder, KNOWN_ENCODERS)
         self.mean = nn.Parameter(torch.zeros(config.hidden_size))
         self.points = nn.Parameter(torch.zeros(config.num_points, config.hidden_size))
         self.biases = nn.Parameter(torch.zeros(config.num_points))  # zero unless the metric is `linear`
@@ -114,6 +114,6 @@ class FewShotForImageClassification(FewShotPreTrainedModel):
         self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs
     ) -> ImageClassifierOutputWithNoAttention:
         """`pixel_values` (B, 3, S, S), `labels` (B,) -> `logits` (B, C), and `loss` with labels."""
-        logits = self.logits(pooled(self.encoder(pixel_values=pixel_values)))
+        logits = self.logits(pool_image_features(self.encoder(pixel_values=pixel_values)))
         loss = None if labels is None else self.loss_function(labels, logits, self.config)
         return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits)

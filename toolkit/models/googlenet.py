@@ -1,9 +1,9 @@
-"""GoogLeNet: blocks that look at an image through kernels of several sizes at once.
+"""GoogLeNet: blocks that apply kernels of several sizes to the same feature maps.
 
-Szegedy, Liu, Jia, Sermanet, Reed, Anguelov, Erhan, Vanhoucke & Rabinovich (2014), "Going deeper with convolutions",
-https://arxiv.org/abs/1409.4842. As torchvision has it, whose weights give the same outputs here: batch normalisation
-after every convolution, and 3 × 3 where the paper's block has its 5 × 5. With `small_images` the stem keeps the
-resolution, as `toolkit.models.resnet` does.
+Szegedy, Liu, Jia, Sermanet, Reed, Anguelov, Erhan, Vanhoucke & Rabinovich (2015), "Going deeper with convolutions",
+https://arxiv.org/abs/1409.4842. This is torchvision's variant, whose weights give the same outputs here: batch
+normalization after every convolution, and 3 × 3 instead of 5 × 5 kernels. With `small_images` the stem keeps the
+resolution, as in `toolkit.models.resnet`.
 
 Shape legend: B batch, C channels, S height and width, H last hidden size.
 """
@@ -11,16 +11,16 @@ Shape legend: B batch, C channels, S height and width, H last hidden size.
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig
 from transformers import initialization as init
 from transformers.modeling_outputs import (
     BaseModelOutputWithPoolingAndNoAttention,
     ImageClassifierOutputWithNoAttention,
 )
 
-from .heads import ClassifiesImages
+from .heads import ImageClassifierMixin, ImagePreTrainedModel
 
-SIZES = (  # of table 1: 1 × 1, narrow and 3 × 3, narrow and "5 × 5", after pooling
+BLOCK_CHANNELS = (  # table 1: 1 × 1, reduction and 3 × 3, reduction and "5 × 5", projection after pooling
     (64, 96, 128, 16, 32, 32),
     (128, 128, 192, 32, 96, 64),
     (192, 96, 208, 16, 48, 64),
@@ -31,8 +31,8 @@ SIZES = (  # of table 1: 1 × 1, narrow and 3 × 3, narrow and "5 × 5", after p
     (256, 160, 320, 32, 128, 128),
     (384, 192, 384, 48, 128, 128),
 )
-POOLED_BEFORE = {2: 3, 7: 2}  # the width of the window, by the number of the block
-READ_BY_AUXILIARY = (2, 5)  # blocks
+POOLING_BEFORE = {2: 3, 7: 2}  # index of a block: width of the pooling window before it
+AUXILIARY_BLOCKS = (2, 5)  # indices of the blocks that the auxiliary heads read
 AUXILIARY_WEIGHT = 0.3
 
 
@@ -47,15 +47,17 @@ class GoogLeNetConfig(PreTrainedConfig):
     auxiliary_heads: bool = False  # two more classifiers lower down, while training
     classifier_dropout: float = 0.2
 
-    def channels(self, paper: int) -> int:
-        return max(1, round(paper * self.width))
+    def channels(self, of_paper: int) -> int:
+        return max(1, round(of_paper * self.width))
 
     @property
     def hidden_size(self) -> int:
-        return _outputs(self, SIZES[-1])
+        return _output_channels(self, BLOCK_CHANNELS[-1])
 
 
-class Convolution(nn.Module):
+class GoogLeNetConvolution(nn.Module):
+    """Convolution, batch normalization and ReLU."""
+
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1):
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
@@ -65,25 +67,28 @@ class Convolution(nn.Module):
         return self.bn(self.conv(states)).relu()
 
 
-class Inception(nn.Module):
-    """(B, C, S, S) -> (B, sum of what the four branches give, S, S)."""
+class InceptionBlock(nn.Module):
+    """(B, C, S, S) -> (B, sum of the channels of four branches, S, S)."""
 
     def __init__(self, in_channels: int, one: int, narrow3: int, three: int, narrow5: int, five: int, pooled: int):
         super().__init__()
-        self.branch1 = Convolution(in_channels, one)
-        self.branch2 = nn.Sequential(Convolution(in_channels, narrow3), Convolution(narrow3, three, 3))
-        self.branch3 = nn.Sequential(Convolution(in_channels, narrow5), Convolution(narrow5, five, 3))
-        self.branch4 = nn.Sequential(nn.MaxPool2d(3, 1, 1), Convolution(in_channels, pooled))
+        convolution = GoogLeNetConvolution
+        self.branch1 = convolution(in_channels, one)
+        self.branch2 = nn.Sequential(convolution(in_channels, narrow3), convolution(narrow3, three, 3))
+        self.branch3 = nn.Sequential(convolution(in_channels, narrow5), convolution(narrow5, five, 3))
+        self.branch4 = nn.Sequential(nn.MaxPool2d(3, 1, 1), convolution(in_channels, pooled))
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         return torch.cat([branch(states) for branch in (self.branch1, self.branch2, self.branch3, self.branch4)], 1)
 
 
 class AuxiliaryHead(nn.Module):
+    """A classifier on the maps of a lower block: (B, C, S, S) -> logits (B, num_labels)."""
+
     def __init__(self, in_channels: int, config: GoogLeNetConfig):
         super().__init__()
         narrow, hidden = config.channels(128), config.channels(1024)
-        self.conv = Convolution(in_channels, narrow)
+        self.conv = GoogLeNetConvolution(in_channels, narrow)
         self.fc1 = nn.Linear(16 * narrow, hidden)
         self.dropout = nn.Dropout(0.7)
         self.fc2 = nn.Linear(hidden, config.num_labels)
@@ -93,11 +98,9 @@ class AuxiliaryHead(nn.Module):
         return self.fc2(self.dropout(self.fc1(states).relu()))
 
 
-class GoogLeNetPreTrainedModel(PreTrainedModel):
+class GoogLeNetPreTrainedModel(ImagePreTrainedModel):
     config_class = GoogLeNetConfig
     base_model_prefix = "googlenet"
-    main_input_name = "pixel_values"
-    input_modalities = ("image",)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -107,34 +110,36 @@ class GoogLeNetPreTrainedModel(PreTrainedModel):
 
 
 class GoogLeNetModel(GoogLeNetPreTrainedModel):
+    """The stem and nine inception blocks."""
+
     def __init__(self, config: GoogLeNetConfig):
         super().__init__(config)
         first, second = config.channels(64), config.channels(192)
         stride = 1 if config.small_images else 2
         pooling = nn.Identity() if config.small_images else nn.MaxPool2d(3, 2, ceil_mode=True)
         self.stem = nn.Sequential(
-            Convolution(config.num_channels, first, 3 if config.small_images else 7, stride),
+            GoogLeNetConvolution(config.num_channels, first, 3 if config.small_images else 7, stride),
             pooling,
-            Convolution(first, first),
-            Convolution(first, second, 3),
+            GoogLeNetConvolution(first, first),
+            GoogLeNetConvolution(first, second, 3),
             pooling,
         )
         channels, blocks = second, []
-        for sizes in SIZES:
-            blocks.append(Inception(channels, *map(config.channels, sizes)))
-            channels = _outputs(config, sizes)
+        for sizes in BLOCK_CHANNELS:
+            blocks.append(InceptionBlock(channels, *map(config.channels, sizes)))
+            channels = _output_channels(config, sizes)
         self.blocks = nn.ModuleList(blocks)
         self.post_init()
 
     def forward(
         self, pixel_values: torch.Tensor, output_hidden_states: bool = False, **kwargs
     ) -> BaseModelOutputWithPoolingAndNoAttention:
-        """`pixel_values` (B, C, S, S) -> `pooler_output` (B, H), and states after the stem and the blocks."""
+        """`pixel_values` (B, C, S, S) -> `pooler_output` (B, H), and the maps of the stem and of each block."""
         layers = [self.stem(pixel_values)]
-        for number, block in enumerate(self.blocks):
+        for index, block in enumerate(self.blocks):
             states = layers[-1]
-            if number in POOLED_BEFORE:
-                states = F.max_pool2d(states, POOLED_BEFORE[number], 2, ceil_mode=True)
+            if index in POOLING_BEFORE:
+                states = F.max_pool2d(states, POOLING_BEFORE[index], 2, ceil_mode=True)
             layers.append(block(states))
         return BaseModelOutputWithPoolingAndNoAttention(
             last_hidden_state=layers[-1],
@@ -143,7 +148,7 @@ class GoogLeNetModel(GoogLeNetPreTrainedModel):
         )
 
 
-class GoogLeNetForImageClassification(ClassifiesImages, GoogLeNetPreTrainedModel):
+class GoogLeNetForImageClassification(ImageClassifierMixin, GoogLeNetPreTrainedModel):
     def __init__(self, config: GoogLeNetConfig):
         super().__init__(config)
         self.num_labels = config.num_labels
@@ -152,8 +157,8 @@ class GoogLeNetForImageClassification(ClassifiesImages, GoogLeNetPreTrainedModel
             nn.Dropout(config.classifier_dropout), nn.Linear(config.hidden_size, config.num_labels)
         )
         self.auxiliary = nn.ModuleList(
-            AuxiliaryHead(_outputs(config, SIZES[number]), config)
-            for number in READ_BY_AUXILIARY
+            AuxiliaryHead(_output_channels(config, BLOCK_CHANNELS[index]), config)
+            for index in AUXILIARY_BLOCKS
             if config.auxiliary_heads
         )
         self.post_init()
@@ -165,18 +170,19 @@ class GoogLeNetForImageClassification(ClassifiesImages, GoogLeNetPreTrainedModel
         output_hidden_states: bool = False,
         **kwargs,
     ) -> ImageClassifierOutputWithNoAttention:
-        """The same; in training the loss of the auxiliary heads is added at a weight of 0.3 each."""
+        """Classify images as `ImageClassifierMixin` does; the training loss includes that of the auxiliary heads, with
+        a weight of 0.3 each."""
         outputs = super().forward(pixel_values, labels, output_hidden_states=True)
         loss, hidden_states = outputs.loss, outputs.hidden_states
         if loss is not None and self.training:
-            for number, head in zip(READ_BY_AUXILIARY, self.auxiliary, strict=False):
-                below = head(hidden_states[number + 1])
-                loss = loss + AUXILIARY_WEIGHT * self.loss_function(labels, below, self.config)
+            for index, head in zip(AUXILIARY_BLOCKS, self.auxiliary, strict=False):
+                logits = head(hidden_states[index + 1])
+                loss = loss + AUXILIARY_WEIGHT * self.loss_function(labels, logits, self.config)
         hidden_states = hidden_states if output_hidden_states else None
         return ImageClassifierOutputWithNoAttention(loss=loss, logits=outputs.logits, hidden_states=hidden_states)
 
 
-def _outputs(config: GoogLeNetConfig, sizes: tuple[int, ...]) -> int:
-    """Channels of a block of those sizes."""
+def _output_channels(config: GoogLeNetConfig, sizes: tuple[int, ...]) -> int:
+    """The number of output channels of a block, from its row of the table."""
     one, _, three, _, five, pooled = map(config.channels, sizes)
     return one + three + five + pooled

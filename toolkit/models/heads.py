@@ -1,8 +1,4 @@
-"""What the heads of several encoders share, and models around an encoder.
-
-The learned average of layers is equation 1 of Peters et al. (2018), https://arxiv.org/abs/1802.05365; mean and maximum
-side by side are of Howard & Ruder (2018), https://arxiv.org/abs/1801.06146.
-"""
+"""Layers and functions that the heads of several encoders share, and helpers for models that contain an encoder."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -17,7 +13,10 @@ from transformers.utils import ModelOutput
 
 
 class ScalarMix(nn.Module):
-    """A learned average of the layers, times a learned scale."""
+    """A learned weighted average of layers, times a learned scale.
+
+    Equation 1 of Peters et al. (2018), "Deep contextualized word representations", https://arxiv.org/abs/1802.05365.
+    """
 
     def __init__(self, num_layers: int):
         super().__init__()
@@ -30,16 +29,20 @@ class ScalarMix(nn.Module):
 
 
 def mean_and_maximum(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """`states` (B, N, H), `mask` (B, N) -> (B, 2H): over the N that `mask` does not leave out, at least one."""
+    """The mean and the maximum over N positions: `states` (B, N, H), `mask` (B, N) -> (B, 2H).
+
+    Howard & Ruder (2018), "Universal language model fine-tuning for text classification",
+    https://arxiv.org/abs/1801.06146. Each row of the mask must keep at least one position.
+    """
     inside = mask.bool().unsqueeze(-1)
     mean = (states * inside).sum(dim=1) / inside.sum(dim=1)
     maximum = states.masked_fill(~inside, float("-inf")).amax(dim=1)
     return torch.cat([mean, maximum], dim=-1)
 
 
-def pooled(output: ModelOutput) -> torch.Tensor:
-    """(B, H) of what an encoder of images gives: the mean over the patches of a transformer, whose pooler pretraining
-    leaves untrained, or what a convolutional network pools of its maps."""
+def pool_image_features(output: ModelOutput) -> torch.Tensor:
+    """Pool the output of an image encoder to (B, H): the mean over the patches of a transformer, whose pooler is not
+    pretrained, or the `pooler_output` of a convolutional network."""
     if output.last_hidden_state.dim() == 3:
         return output.last_hidden_state.mean(dim=1)
     return output.pooler_output.flatten(1)
@@ -52,42 +55,84 @@ def classification_output(
     hidden_states: tuple[torch.Tensor, ...] | None,
     return_dict: bool | None,
 ) -> ModelOutput | tuple:
-    """What a head returns: `logits` (…, num_labels), with the mean cross-entropy of `labels` (…), -100 aside, if there
-    are any; as a tuple where `return_dict` is False."""
+    """The output of a head with `logits` (…, num_labels), and with the mean cross-entropy if there are `labels` (…),
+    -100 for none; a tuple if `return_dict` is False."""
     loss = None if labels is None else F.cross_entropy(logits.flatten(0, -2), labels.flatten())
     output = output_class(loss=loss, logits=logits, hidden_states=hidden_states)
     return output if return_dict is not False else output.to_tuple()
 
 
-def new_encoder(
-    config: dict[str, Any], own: Iterable[tuple[type[PreTrainedConfig], type[PreTrainedModel]]] = ()
+def encoder_from_config(
+    config: dict[str, Any], known: Iterable[tuple[type[PreTrainedConfig], type[PreTrainedModel]]] = ()
 ) -> PreTrainedModel:
-    """An encoder with new weights from its configuration as a dictionary: one of `own`, which the Auto classes need
-    not know, or of those that they do know. Code that a configuration names is not run."""
-    for config_class, model_class in own:
+    """Build an encoder with random weights from its configuration as a dictionary.
+
+    Classes in `known` need not be registered with the Auto classes. Code that a configuration refers to is not run.
+    """
+    for config_class, model_class in known:
         if config["model_type"] == config_class.model_type:
             return model_class(config_class.from_dict(config))
-    known = transformers.AutoConfig.for_model(**config)
-    return transformers.AutoModel.from_config(known, trust_remote_code=False)
+    registered = transformers.AutoConfig.for_model(**config)
+    return transformers.AutoModel.from_config(registered, trust_remote_code=False)
 
 
-def take_over(config: PreTrainedConfig, *names: str) -> None:
-    """Give a configuration those fields of the one in its `encoder`, such as what a tokenizer has to fit."""
+def copy_encoder_fields(config: PreTrainedConfig, *names: str) -> None:
+    """Copy fields of `config.encoder` that exist to `config`, such as those that a tokenizer has to fit."""
     for name in names:
         if name in (config.encoder or {}):
             setattr(config, name, config.encoder[name])
 
 
-def under(prefix: str, loading: dict[str, Any]) -> dict[str, Any]:
-    """What transformers says of loading an encoder, by the names that its parameters have in a model around it."""
+def with_prefix(prefix: str, loading_info: dict[str, Any]) -> dict[str, Any]:
+    """The `loading_info` of an encoder with the parameter names of a model in which its names start with `prefix`."""
     return {
-        "missing_keys": [prefix + key for key in loading["missing_keys"]],
-        "mismatched_keys": [(prefix + key, *rest) for key, *rest in loading["mismatched_keys"]],
+        "missing_keys": [prefix + key for key in loading_info["missing_keys"]],
+        "mismatched_keys": [(prefix + key, *rest) for key, *rest in loading_info["mismatched_keys"]],
     }
 
 
-class ClassifiesImages:
-    """What a `PreTrainedModel` of images does that has a `classifier` on what its encoder pools."""
+class TextClassifierMixin:
+    """The forward pass of a text classifier, whose `logits` method reads the output of its `base_model`."""
+
+    output_class: type[ModelOutput]
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        **kwargs,
+    ) -> ModelOutput | tuple:
+        """Classify the tokens of `input_ids` (B, T), or texts.
+
+        Args:
+            input_ids: (B, T).
+            attention_mask: (B, T).
+            labels: (B, T), -100 where a token has none, or (B,).
+            output_hidden_states: Whether to return the hidden states of all layers.
+            return_dict: False for a tuple.
+
+        Returns:
+            `logits` (B, T, num_labels) or (B, num_labels), and with labels `loss`, the mean cross-entropy.
+        """
+        outputs = self.base_model(
+            input_ids, attention_mask, output_hidden_states=output_hidden_states, output_pieces=False
+        )
+        logits = self.logits(outputs)
+        return classification_output(self.output_class, logits, labels, outputs.hidden_states, return_dict)
+
+
+class ImagePreTrainedModel(PreTrainedModel):
+    """Base class of models that read images."""
+
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+
+
+class ImageClassifierMixin:
+    """The forward pass of an image classifier: its `classifier` on the pooled output of its `base_model`."""
 
     def forward(
         self,
@@ -97,7 +142,7 @@ class ClassifiesImages:
         **kwargs,
     ) -> ImageClassifierOutputWithNoAttention:
         """`pixel_values` (B, C, S, S), `labels` (B,) -> `logits` (B, num_labels), and `loss` with labels."""
-        outputs = self.base_model(pixel_values, output_hidden_states)
+        outputs = self.base_model(pixel_values, output_hidden_states=output_hidden_states)
         logits = self.classifier(outputs.pooler_output)
         loss = None if labels is None else self.loss_function(labels, logits, self.config)
         return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits, hidden_states=outputs.hidden_states)

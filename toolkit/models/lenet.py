@@ -1,10 +1,10 @@
-"""LeNet-5, the convolutional network that read cheques, with the paper's 60,000 parameters below its head.
+"""LeNet-5, a convolutional network for handwritten characters.
 
 LeCun, Bottou, Bengio & Haffner (1998), "Gradient-based learning applied to document recognition",
-http://yann.lecun.com/exdb/publis/pdf/lecun-98.pdf. As there, a unit of a subsampling layer adds up four pixels and
-learns a factor and a bias, each map of the third layer sees some of the six before it (table I), activations are
-1.7159 tanh(2x/3), and weights begin uniform between ±2.4 over the number of a unit's inputs. Unlike there, the head is
-linear and learned, in the place of drawn digits.
+https://doi.org/10.1109/5.726791. Everything below the head is as in the paper, with its 60,000 parameters: a unit of a
+subsampling layer adds four pixels and learns a factor and a bias, each map of the third layer reads some of the six
+maps before it (table I), activations are 1.7159 tanh(2x/3), and weights start uniformly within ±2.4 / (inputs of the
+unit). The head is a learned linear layer instead of distances to drawn digits.
 
 Shape legend: B batch, C channels, S height and width, H hidden size.
 """
@@ -12,14 +12,14 @@ Shape legend: B batch, C channels, S height and width, H hidden size.
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPoolingAndNoAttention
 
-from .heads import ClassifiesImages
+from .heads import ImageClassifierMixin, ImagePreTrainedModel
 
-SMALLEST_IMAGE = 32  # pixels
-SEEN_MAPS = (  # by each of sixteen maps, of six: three neighbours around the ring, four, two pairs, all
+MIN_IMAGE_SIZE = 32  # pixels
+CONNECTED_MAPS = (  # the maps, of six, that each of sixteen maps reads: 3 or 4 neighbours on a ring, 2 pairs, all
     *((0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (0, 4, 5), (0, 1, 5)),
     *((0, 1, 2, 3), (1, 2, 3, 4), (2, 3, 4, 5), (0, 3, 4, 5), (0, 1, 4, 5), (0, 1, 2, 5)),
     *((0, 1, 3, 4), (1, 2, 4, 5), (0, 2, 3, 5)),
@@ -28,12 +28,21 @@ SEEN_MAPS = (  # by each of sixteen maps, of six: three neighbours around the ri
 
 
 class LeNetConfig(PreTrainedConfig):
-    """LeNet-5 looks at 32 × 32 grey pixels; of larger images it takes the mean over all places."""
+    """Configuration of a LeNet-5, which reads 32 × 32 grey pixels, and of larger images the mean over all positions.
+
+    Raises:
+        ValueError: `image_size` is less than 32.
+    """
 
     model_type = "toolkit-lenet"
 
-    image_size: int = SMALLEST_IMAGE
+    image_size: int = MIN_IMAGE_SIZE
     hidden_size: int = 84
+
+    def __post_init__(self, **kwargs):
+        if self.image_size < MIN_IMAGE_SIZE:
+            raise ValueError(f"LeNet-5 takes images of {MIN_IMAGE_SIZE} pixels or more")
+        super().__post_init__(**kwargs)
 
 
 class Subsampling(nn.Module):
@@ -49,41 +58,41 @@ class Subsampling(nn.Module):
 
 
 class PartialConvolution(nn.Module):
-    """(B, 6, S, S) -> (B, 16, S - 4, S - 4): a kernel of 5 × 5 for each pair of maps that are connected."""
+    """(B, 6, S, S) -> (B, 16, S - 4, S - 4): a kernel of 5 × 5 for each pair of connected maps."""
 
     def __init__(self):
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(sum(map(len, SEEN_MAPS)), 5, 5))
-        self.bias = nn.Parameter(torch.empty(len(SEEN_MAPS)))
+        self.weight = nn.Parameter(torch.empty(sum(map(len, CONNECTED_MAPS)), 5, 5))
+        self.bias = nn.Parameter(torch.empty(len(CONNECTED_MAPS)))
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
-        to = torch.tensor([i for i, seen in enumerate(SEEN_MAPS) for _ in seen], device=states.device)
-        seen = torch.tensor([i for seen in SEEN_MAPS for i in seen], device=states.device)
-        kernels = self.weight.new_zeros(len(SEEN_MAPS), states.shape[1], 5, 5).index_put((to, seen), self.weight)
-        return F.conv2d(states, kernels, self.bias)
+        outputs = torch.tensor([i for i, maps in enumerate(CONNECTED_MAPS) for _ in maps], device=states.device)
+        inputs = torch.tensor([i for maps in CONNECTED_MAPS for i in maps], device=states.device)
+        kernels = self.weight.new_zeros(len(CONNECTED_MAPS), states.shape[1], 5, 5)
+        return F.conv2d(states, kernels.index_put((outputs, inputs), self.weight), self.bias)
 
 
-class LeNetPreTrainedModel(PreTrainedModel):
+class LeNetPreTrainedModel(ImagePreTrainedModel):
     config_class = LeNetConfig
     base_model_prefix = "lenet"
-    main_input_name = "pixel_values"
-    input_modalities = ("image",)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, Subsampling):
-            inputs = 4.0
+            num_inputs = 4.0
         elif isinstance(module, PartialConvolution):
-            inputs = module.weight.numel() / len(SEEN_MAPS)  # the mean
+            num_inputs = module.weight.numel() / len(CONNECTED_MAPS)  # on average
         elif isinstance(module, nn.Conv2d | nn.Linear):
-            inputs = module.weight[0].numel()
+            num_inputs = module.weight[0].numel()
         else:
             return
         for parameter in module.parameters(recurse=False):
-            init.uniform_(parameter, -2.4 / inputs, 2.4 / inputs)
+            init.uniform_(parameter, -2.4 / num_inputs, 2.4 / num_inputs)
 
 
 class LeNetModel(LeNetPreTrainedModel):
+    """The layers C1 to F6 of the paper."""
+
     def __init__(self, config: LeNetConfig):
         super().__init__(config)
         self.layers = nn.ModuleList(
@@ -95,19 +104,18 @@ class LeNetModel(LeNetPreTrainedModel):
     def forward(
         self, pixel_values: torch.Tensor, output_hidden_states: bool = False, **kwargs
     ) -> BaseModelOutputWithPoolingAndNoAttention:
-        """`pixel_values` (B, C, S, S), of which the mean over C is read -> `pooler_output` (B, H), and states after
-        each layer of maps."""
+        """`pixel_values` (B, C, S, S), averaged over C -> `pooler_output` (B, H), and the maps of each layer."""
         layers = [pixel_values.mean(dim=1, keepdim=True)]
         for layer in self.layers:
-            layers.append(_squash(layer(layers[-1])))
+            layers.append(_scaled_tanh(layer(layers[-1])))
         return BaseModelOutputWithPoolingAndNoAttention(
             last_hidden_state=layers[-1],
-            pooler_output=_squash(self.dense(layers[-1].mean(dim=(2, 3)))),
+            pooler_output=_scaled_tanh(self.dense(layers[-1].mean(dim=(2, 3)))),
             hidden_states=tuple(layers[1:]) if output_hidden_states else None,
         )
 
 
-class LeNetForImageClassification(ClassifiesImages, LeNetPreTrainedModel):
+class LeNetForImageClassification(ImageClassifierMixin, LeNetPreTrainedModel):
     def __init__(self, config: LeNetConfig):
         super().__init__(config)
         self.num_labels = config.num_labels
@@ -116,5 +124,5 @@ class LeNetForImageClassification(ClassifiesImages, LeNetPreTrainedModel):
         self.post_init()
 
 
-def _squash(states: torch.Tensor) -> torch.Tensor:
+def _scaled_tanh(states: torch.Tensor) -> torch.Tensor:
     return 1.7159 * torch.tanh(states * 2 / 3)

@@ -1,4 +1,4 @@
-"""A fully connected network on pixels: what an image classifier does that knows nothing of neighbourhoods.
+"""A fully connected network on pixels, a baseline without any notion of neighbouring pixels.
 
 Shape legend: B batch, C channels, S height and width.
 """
@@ -7,13 +7,15 @@ from itertools import pairwise
 
 import torch
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig
 from transformers import initialization as init
-from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from .heads import ImageClassifierMixin, ImagePreTrainedModel
 
 
 class MlpConfig(PreTrainedConfig):
-    """Sizes of a fully connected network."""
+    """Sizes of a multilayer perceptron."""
 
     model_type = "toolkit-mlp"
 
@@ -23,11 +25,9 @@ class MlpConfig(PreTrainedConfig):
     hidden_dropout_prob: float = 0.2
 
 
-class MlpPreTrainedModel(PreTrainedModel):
+class MlpPreTrainedModel(ImagePreTrainedModel):
     config_class = MlpConfig
     base_model_prefix = "mlp"
-    main_input_name = "pixel_values"
-    input_modalities = ("image",)
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear):
@@ -36,6 +36,8 @@ class MlpPreTrainedModel(PreTrainedModel):
 
 
 class MlpModel(MlpPreTrainedModel):
+    """Linear layers with ReLU and dropout on the flattened pixels."""
+
     def __init__(self, config: MlpConfig):
         super().__init__(config)
         sizes = [config.num_channels * config.image_size**2, *config.hidden_sizes]
@@ -43,26 +45,25 @@ class MlpModel(MlpPreTrainedModel):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.post_init()
 
-    def forward(self, pixel_values: torch.Tensor, **kwargs) -> BaseModelOutputWithPooling:
-        """`pixel_values` (B, C, S, S) -> `pooler_output` (B, last hidden size)."""
-        states = pixel_values.flatten(1)
+    def forward(
+        self, pixel_values: torch.Tensor, output_hidden_states: bool = False, **kwargs
+    ) -> BaseModelOutputWithPooling:
+        """`pixel_values` (B, C, S, S) -> `pooler_output` (B, last hidden size), and the states of each layer."""
+        states, layers = pixel_values.flatten(1), []
         for layer in self.layers:
             states = self.dropout(layer(states).relu())
-        return BaseModelOutputWithPooling(last_hidden_state=states, pooler_output=states)
+            layers.append(states)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=states,
+            pooler_output=states,
+            hidden_states=tuple(layers) if output_hidden_states else None,
+        )
 
 
-class MlpForImageClassification(MlpPreTrainedModel):
+class MlpForImageClassification(ImageClassifierMixin, MlpPreTrainedModel):
     def __init__(self, config: MlpConfig):
         super().__init__(config)
         self.num_labels = config.num_labels
         self.mlp = MlpModel(config)
         self.classifier = nn.Linear(config.hidden_sizes[-1], config.num_labels)
         self.post_init()
-
-    def forward(
-        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs
-    ) -> ImageClassifierOutput:
-        """`pixel_values` (B, C, S, S), `labels` (B,) -> `logits` (B, num_labels), and `loss` with labels."""
-        logits = self.classifier(self.mlp(pixel_values).pooler_output)
-        loss = None if labels is None else self.loss_function(labels, logits, self.config)
-        return ImageClassifierOutput(loss=loss, logits=logits)

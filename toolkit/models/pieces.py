@@ -1,4 +1,4 @@
-"""From pieces to words and back, for encoders that read pieces and whose states are of words.
+"""Group subword pieces into words, and give word states back to the pieces.
 
 Shape legend: B batch, P pieces, W words, H width of a state.
 """
@@ -8,23 +8,24 @@ from torch.nn import functional as F
 
 
 def find_words(continues: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """`continues` and `mask` (B, P): pieces that continue the word before them, and pieces that are not padding.
+    """Find words from the pieces that continue the word before them, `continues` (B, P), and the `mask` (B, P).
 
-    Returns which pieces start a word (B, P), the word that each piece belongs to (B, P), and which words are real
-    (B, W). The first piece always starts a word.
+    Returns:
+        Which pieces start a word, (B, P); the index of the word of each piece, (B, P), which for padding is that of
+        the last word; and the mask of words, (B, W). The first piece always starts a word.
     """
     starts = ~continues & mask
     starts[:, 0] = True
-    word_index = starts.cumsum(dim=1) - 1  # padding falls to the last word, whose state it shows but never changes
+    word_index = starts.cumsum(dim=1) - 1
     num_words = word_index[:, -1:] + 1  # (B, 1)
     word_mask = torch.arange(int(num_words.max()), device=mask.device) < num_words
     return starts, word_index, word_mask
 
 
 def gather_rows(states: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """`states` (B, N, H), `index` (B, M) -> (B, M, H) with `states[b, index[b, m]]`."""
+    """`states` (B, N, H) and `index` (B, M) -> (B, M, H) with `states[b, index[b, m]]`."""
     rows = index + states.shape[1] * torch.arange(len(states), device=index.device).unsqueeze(1)
-    return F.embedding(rows, states.flatten(0, 1))  # faster than gather, which takes an index of every number
+    return F.embedding(rows, states.flatten(0, 1))  # faster than `gather`, which needs an index for every number
 
 
 def mean_of_tokens(
@@ -34,13 +35,15 @@ def mean_of_tokens(
     weights: torch.Tensor,
     continues: torch.Tensor,
 ) -> torch.Tensor:
-    """(B, H): the weighted mean of `states` (B, P, H) of `input_ids` (B, P), `mask` (B, P) being 0 for padding.
+    """The weighted mean over tokens: `states` (B, P, H), `input_ids` and `mask` (B, P) -> (B, H).
 
-    Of each entry of the vocabulary `weights` (V,) says how much it counts, and `continues` (V,) whether it continues a
-    word. An entry that is continued is a part of a word, and counts 1 if it counts at all.
+    Args:
+        weights: (vocab_size,), the weight of each entry of the vocabulary; the weight of a piece that the next piece
+            continues is 1 instead, unless its own is 0.
+        continues: (vocab_size,) bool, entries that continue a word.
     """
-    continued = F.pad(continues[input_ids][:, 1:], (0, 1))  # (B, P)
+    is_continued = F.pad(continues[input_ids][:, 1:], (0, 1))  # (B, P)
     of_entry = weights[input_ids]
-    counts = torch.where(continued & (of_entry > 0), 1.0, of_entry) * mask
-    counts = counts.unsqueeze(-1)  # (B, P, 1)
-    return (states * counts).sum(dim=1) / counts.sum(dim=1).clamp(min=1e-9)
+    token_weights = torch.where(is_continued & (of_entry > 0), 1.0, of_entry) * mask
+    token_weights = token_weights.unsqueeze(-1)  # (B, P, 1)
+    return (states * token_weights).sum(dim=1) / token_weights.sum(dim=1).clamp(min=1e-9)

@@ -1,8 +1,7 @@
-"""Any encoder of images that ends in maps of features, under a pooling by choice: a vector of images of every size.
+"""Any convolutional image encoder with a global pooling of choice: one vector per image of any size.
 
-Maximum, mean, L2, which is `1/n · sqrt(Σ h²)` over the n places of a map, and the generalised mean
-`(1/n · Σ h^p)^(1/p)` of Radenović, Tolias & Chum (2018), "Fine-tuning CNN image retrieval with no human annotation",
-https://arxiv.org/abs/1711.02512, whose p is learned: 1 is the mean, and the larger, the nearer to the maximum.
+The generalized mean, whose exponent is learned, is due to Radenović, Tolias & Chum (2018), "Fine-tuning CNN image
+retrieval with no human annotation", https://arxiv.org/abs/1711.02512.
 
 Shape legend: B batch, C channels, S height and width, H channels of the last maps.
 """
@@ -15,72 +14,78 @@ from typing import Any
 import torch
 import transformers
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPoolingAndNoAttention
 
 from .fast_resnet import FastResNetConfig, FastResNetModel
 from .googlenet import GoogLeNetConfig, GoogLeNetModel
-from .heads import ClassifiesImages, new_encoder, under
+from .heads import ImageClassifierMixin, ImagePreTrainedModel, encoder_from_config, with_prefix
 from .lenet import LeNetConfig, LeNetModel
 from .resnet import SmallImageResNetConfig, SmallImageResNetModel
 
-OWN = (  # a copy of this file finds them beside it
+KNOWN_ENCODERS = (  # found here without the Auto classes, for a copy of this file on a Hub
     (FastResNetConfig, FastResNetModel),
     (GoogLeNetConfig, GoogLeNetModel),
     (LeNetConfig, LeNetModel),
     (SmallImageResNetConfig, SmallImageResNetModel),
 )
-POWER, SMALLEST = 3.0, 1e-6  # what the generalised mean begins with, and takes the place of what is not positive
+INITIAL_EXPONENT = 3.0
+EPSILON = 1e-6  # values are at least this large before they are raised to the exponent
 
 
 class PooledConfig(PreTrainedConfig):
-    """`encoder` is the configuration of the encoder, as a dictionary; `pooling` is max, average, l2 or gem."""
+    """Configuration of an image encoder with a global pooling; `encoder` is that of the encoder, as a dictionary."""
 
     model_type = "toolkit-pooled"
 
     encoder: dict[str, Any] | None = None
-    pooling: str = "average"
-    hidden_size: int | None = None
+    pooling: str = "average"  # or max, l2, gem
+    hidden_size: int | None = None  # channels of the last maps
 
 
 class GlobalPooling(nn.Module):
-    """(B, H, S, S) -> (B, H)"""
+    """Pool feature maps over the n positions: (B, H, S, S) -> (B, H).
+
+    Args:
+        kind: max, average, l2 (`1/n · sqrt(Σ h²)`) or gem, the generalized mean `(1/n · Σ h^p)^(1/p)`, which is the
+            mean for p = 1 and approaches the maximum for large p.
+    """
 
     def __init__(self, kind: str):
         super().__init__()
         self.kind = kind
         if kind == "gem":
-            self.power = nn.Parameter(torch.tensor([POWER]))
+            self.power = nn.Parameter(torch.tensor([INITIAL_EXPONENT]))
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        places = maps.flatten(2)
+        positions = maps.flatten(2)
         if self.kind == "max":
-            return places.amax(dim=2)
+            return positions.amax(dim=2)
         if self.kind == "l2":
-            return places.norm(dim=2) / places.shape[2]
+            return positions.norm(dim=2) / positions.shape[2]
         if self.kind == "gem":
-            return places.clamp(min=SMALLEST).pow(self.power).mean(dim=2).pow(1 / self.power)
-        return places.mean(dim=2)
+            return positions.clamp(min=EPSILON).pow(self.power).mean(dim=2).pow(1 / self.power)
+        return positions.mean(dim=2)
 
 
-class PooledPreTrainedModel(PreTrainedModel):
+class PooledPreTrainedModel(ImagePreTrainedModel):
     config_class = PooledConfig
     base_model_prefix = "pooled"
-    main_input_name = "pixel_values"
-    input_modalities = ("image",)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if isinstance(module, GlobalPooling) and module.kind == "gem":
-            init.constant_(module.power, POWER)
+            init.constant_(module.power, INITIAL_EXPONENT)
 
 
 class PooledModel(PooledPreTrainedModel):
+    """The encoder and the pooling."""
+
     def __init__(self, config: PooledConfig):
         super().__init__(config)
-        self.encoder = new_encoder(config.encoder, OWN)
+        self.encoder = encoder_from_config(config.encoder, KNOWN_ENCODERS)
         self.pooling = GlobalPooling(config.pooling)
         self.post_init()
 
@@ -90,11 +95,15 @@ class PooledModel(PooledPreTrainedModel):
         output_hidden_states: bool = False,
         **kwargs,
     ) -> BaseModelOutputWithPoolingAndNoAttention:
-        """`pixel_values` (B, C, S, S) -> `pooler_output` (B, H), and the maps.
+        """Encode and pool images.
 
-        Of a list of images, (C, S, S) each and of whatever sizes, those of one size go through the encoder together,
-        and there is the `pooler_output` alone. One that has no other of its size is normalised as in use, also in
-        training.
+        Args:
+            pixel_values: (B, C, S, S), or a list of images (C, height, width) of any sizes, of which those of the same
+                size are encoded together. In training, batch normalization of an image that is alone in its size uses
+                the running statistics.
+
+        Returns:
+            `pooler_output` (B, H), and for a tensor also the maps.
         """
         if isinstance(pixel_values, torch.Tensor):
             outputs = self.encoder(pixel_values, output_hidden_states=output_hidden_states)
@@ -103,18 +112,18 @@ class PooledModel(PooledPreTrainedModel):
                 pooler_output=self.pooling(outputs.last_hidden_state),
                 hidden_states=outputs.hidden_states,
             )
-        of_size: dict[torch.Size, list[int]] = {}
+        indices_of_size: dict[torch.Size, list[int]] = {}
         for index, image in enumerate(pixel_values):
-            of_size.setdefault(image.shape, []).append(index)
+            indices_of_size.setdefault(image.shape, []).append(index)
         vectors = []
-        for indices in of_size.values():
-            with _batch_normalised(self.encoder, self.training and len(indices) > 1):
+        for indices in indices_of_size.values():
+            with _batch_statistics(self.encoder, self.training and len(indices) > 1):
                 vectors.append(self(torch.stack([pixel_values[i] for i in indices])).pooler_output)
-        places = torch.tensor([index for indices in of_size.values() for index in indices])
-        return BaseModelOutputWithPoolingAndNoAttention(pooler_output=torch.cat(vectors)[places.argsort()])
+        order = torch.tensor([index for indices in indices_of_size.values() for index in indices])
+        return BaseModelOutputWithPoolingAndNoAttention(pooler_output=torch.cat(vectors)[order.argsort()])
 
 
-class PooledForImageClassification(ClassifiesImages, PooledPreTrainedModel):
+class PooledForImageClassification(ImageClassifierMixin, PooledPreTrainedModel):
     def __init__(self, config: PooledConfig):
         super().__init__(config)
         self.num_labels = config.num_labels
@@ -123,20 +132,21 @@ class PooledForImageClassification(ClassifiesImages, PooledPreTrainedModel):
         self.post_init()
 
     def load_encoder(self, source: str | Path) -> dict[str, Any]:
-        """Take the encoder's weights from a folder or the Hub; returns what transformers says of them, by the names
-        that they have here."""
-        self.pooled.encoder, loading = transformers.AutoModel.from_pretrained(
+        """Load the weights of the encoder from a folder or the Hub; returns transformers' `loading_info`, with the
+        names that the parameters have in this model."""
+        self.pooled.encoder, loading_info = transformers.AutoModel.from_pretrained(
             source, config=self.pooled.encoder.config, output_loading_info=True, use_safetensors=True
         )
-        return under("pooled.encoder.", loading)
+        return with_prefix("pooled.encoder.", loading_info)
 
 
 @contextmanager
-def _batch_normalised(encoder: nn.Module, by_the_batch: bool) -> Iterator[None]:
+def _batch_statistics(encoder: nn.Module, enabled: bool) -> Iterator[None]:
+    """Unless enabled, let batch normalization use its running statistics."""
     layers = [module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)]
     before = [layer.training for layer in layers]
     for layer, was_training in zip(layers, before, strict=True):
-        layer.train(was_training and by_the_batch)
+        layer.train(was_training and enabled)
     try:
         yield
     finally:

@@ -1,53 +1,55 @@
-"""Any encoder of images while it learns to tell classes apart that it knows by a few examples each.
+"""Prototypical networks: an image encoder trained in episodes.
 
 Snell, Swersky & Zemel (2017), "Prototypical networks for few-shot learning", https://arxiv.org/abs/1703.05175.
 
-Shape legend: W classes, N images of each, S of them labelled, C channels, H and V height and width, D features.
+Shape legend: W ways (classes), N images per class, S shots, C channels, H and V height and width, D features.
 """
 
 from typing import Any
 
 import torch
 from torch.nn import functional as F
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig
 from transformers.utils import ModelOutput
 
-from .heads import new_encoder, pooled
+from .heads import ImagePreTrainedModel, encoder_from_config, pool_image_features
 
 
 class PrototypicalConfig(PreTrainedConfig):
-    """`encoder` is the configuration of the encoder, as a dictionary, `shots` how many images of a class are labelled
-    in an episode."""
+    """Configuration of a prototypical network; `encoder` is that of the encoder, as a dictionary."""
 
     model_type = "toolkit-prototypical"
 
     encoder: dict[str, Any] | None = None
-    shots: int = 1
+    shots: int = 1  # labelled images per class in an episode
 
 
-class PrototypicalForPreTraining(PreTrainedModel):
+class PrototypicalForPreTraining(ImagePreTrainedModel):
+    """Any image encoder; the logit of a class is minus the squared distance to its prototype."""
+
     config_class = PrototypicalConfig
     base_model_prefix = "encoder"
-    main_input_name = "pixel_values"
-    input_modalities = ("image",)
 
     def __init__(self, config: PrototypicalConfig):
         super().__init__(config)
-        self.encoder = new_encoder(config.encoder)
+        self.encoder = encoder_from_config(config.encoder)
         self.post_init()
 
     def forward(self, pixel_values: torch.Tensor, **kwargs) -> ModelOutput:
-        """`pixel_values` (W, N, C, H, V) -> `loss` and `logits` (W * (N - S), W), of the first S images as the
-        labelled ones. In the loss every image takes its turn to be labelled, with the S - 1 after it: N episodes for
-        one pass through the encoder."""
+        """Compute N episodes from `pixel_values` (W, N, C, H, V); each image in turn starts the support set.
+
+        Returns:
+            `loss`, the mean cross-entropy over the queries of all episodes, and `logits` (W * (N - S), W) of the
+            episode whose support set is the first S images of each class.
+        """
         num_images, shots = pixel_values.shape[1], self.config.shots
-        features = pooled(self.encoder(pixel_values.flatten(0, 1)))
+        features = pool_image_features(self.encoder(pixel_values.flatten(0, 1)))
         features = features.view(*pixel_values.shape[:2], -1)  # (W, N, D)
         places = torch.arange(num_images, device=features.device)
-        labelled = (places.unsqueeze(1) + places[:shots]) % num_images  # (N turns, S)
-        prototypes = features[:, labelled].mean(dim=2)  # (W, N turns, D)
-        logits = -torch.cdist(features.flatten(0, 1), prototypes.transpose(0, 1)).square()  # (N turns, W * N, W)
-        is_query = (labelled.unsqueeze(2) != places).all(dim=1).repeat(1, len(features))  # (N turns, W * N)
+        support = (places.unsqueeze(1) + places[:shots]) % num_images  # (N episodes, S)
+        prototypes = features[:, support].mean(dim=2)  # (W, N episodes, D)
+        logits = -torch.cdist(features.flatten(0, 1), prototypes.transpose(0, 1)).square()  # (N episodes, W * N, W)
+        is_query = (support.unsqueeze(2) != places).all(dim=1).repeat(1, len(features))  # (N episodes, W * N)
         labels = torch.arange(len(features), device=features.device).repeat_interleave(num_images)
         loss = F.cross_entropy(logits[is_query], labels.expand(num_images, -1)[is_query])
         return ModelOutput(loss=loss, logits=logits[0, is_query[0]])

@@ -1,9 +1,9 @@
-"""Residual networks for small images: those of transformers under a stem that keeps the resolution.
+"""Residual networks for small images: transformers' ResNet with a stem that keeps the resolution.
 
 He, Zhang, Ren & Sun (2016), "Deep residual learning for image recognition", https://arxiv.org/abs/1512.03385. The stem
-of the paper's networks for ImageNet leaves a sixteenth of the pixels; that of its networks for CIFAR-10, which is used
-here, a convolution of 3 × 3, leaves all of them. But for the stem the parameters are called as in
-`transformers.ResNetForImageClassification`, and the outputs are the same.
+of the paper's ImageNet networks reduces height and width to a quarter each; that of its CIFAR-10 networks, a single
+3 × 3 convolution, keeps them and is used here. Apart from the stem, the names of the parameters and the outputs are
+those of `transformers.ResNetForImageClassification`.
 
 Shape legend: B batch, C channels, S height and width, H last hidden size.
 """
@@ -12,11 +12,11 @@ from itertools import pairwise
 
 import torch
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPoolingAndNoAttention
 
-from .heads import ClassifiesImages
+from .heads import ImageClassifierMixin, ImagePreTrainedModel
 
 
 class SmallImageResNetConfig(PreTrainedConfig):
@@ -29,10 +29,12 @@ class SmallImageResNetConfig(PreTrainedConfig):
     hidden_sizes: list[int] | tuple[int, ...] = (64, 128, 256, 512)
     depths: list[int] | tuple[int, ...] = (2, 2, 2, 2)
     layer_type: str = "basic"  # or bottleneck
-    shortcuts: bool = True  # without them it is a plain network, as the paper compares
+    shortcuts: bool = True  # without shortcuts it is a plain network, as the paper compares
 
 
-class Convolution(nn.Module):
+class ResNetConvolution(nn.Module):
+    """Convolution, batch normalization and optionally ReLU."""
+
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1, relu: bool = True):
         super().__init__()
         padding = kernel_size // 2
@@ -44,60 +46,63 @@ class Convolution(nn.Module):
         return self.activation(self.normalization(self.convolution(states)))
 
 
-class Block(nn.Module):
-    """Two convolutions of 3 × 3, or one between two of 1 × 1 that make it narrow, and what goes around them."""
+class ResNetBlock(nn.Module):
+    """A residual block: two 3 × 3 convolutions, or a bottleneck of 1 × 1, 3 × 3 and 1 × 1, and the shortcut."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, config: SmallImageResNetConfig):
         super().__init__()
         if not config.shortcuts:
             self.shortcut = None
         elif in_channels != out_channels or stride != 1:
-            self.shortcut = Convolution(in_channels, out_channels, 1, stride, relu=False)
+            self.shortcut = ResNetConvolution(in_channels, out_channels, 1, stride, relu=False)
         else:
             self.shortcut = nn.Identity()
         if config.layer_type == "bottleneck":
             narrow = out_channels // 4
             self.layer = nn.Sequential(
-                Convolution(in_channels, narrow, 1),
-                Convolution(narrow, narrow, 3, stride),
-                Convolution(narrow, out_channels, 1, relu=False),
+                ResNetConvolution(in_channels, narrow, 1),
+                ResNetConvolution(narrow, narrow, 3, stride),
+                ResNetConvolution(narrow, out_channels, 1, relu=False),
             )
         else:
             self.layer = nn.Sequential(
-                Convolution(in_channels, out_channels, 3, stride), Convolution(out_channels, out_channels, relu=False)
+                ResNetConvolution(in_channels, out_channels, 3, stride),
+                ResNetConvolution(out_channels, out_channels, relu=False),
             )
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
-        around = 0 if self.shortcut is None else self.shortcut(states)
-        return (self.layer(states) + around).relu()
+        shortcut = 0 if self.shortcut is None else self.shortcut(states)
+        return (self.layer(states) + shortcut).relu()
 
 
-class Stage(nn.Module):
+class ResNetStage(nn.Module):
+    """Blocks of the same size, the first of which may reduce the resolution."""
+
     def __init__(self, in_channels: int, out_channels: int, stride: int, depth: int, config: SmallImageResNetConfig):
         super().__init__()
-        first = Block(in_channels, out_channels, stride, config)
-        rest = (Block(out_channels, out_channels, 1, config) for _ in range(depth - 1))
+        first = ResNetBlock(in_channels, out_channels, stride, config)
+        rest = (ResNetBlock(out_channels, out_channels, 1, config) for _ in range(depth - 1))
         self.layers = nn.Sequential(first, *rest)
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         return self.layers(states)
 
 
-class Stages(nn.Module):
+class ResNetEncoder(nn.Module):
+    """The stages."""
+
     def __init__(self, config: SmallImageResNetConfig):
         super().__init__()
         sizes = pairwise([config.embedding_size, *config.hidden_sizes])
         self.stages = nn.ModuleList(
-            Stage(*channels, 1 if i == 0 else 2, depth, config)
+            ResNetStage(*channels, 1 if i == 0 else 2, depth, config)
             for i, (channels, depth) in enumerate(zip(sizes, config.depths, strict=True))
         )
 
 
-class SmallImageResNetPreTrainedModel(PreTrainedModel):
+class SmallImageResNetPreTrainedModel(ImagePreTrainedModel):
     config_class = SmallImageResNetConfig
     base_model_prefix = "resnet"
-    main_input_name = "pixel_values"
-    input_modalities = ("image",)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -107,17 +112,19 @@ class SmallImageResNetPreTrainedModel(PreTrainedModel):
 
 
 class SmallImageResNetModel(SmallImageResNetPreTrainedModel):
+    """The stem, the stages and global average pooling."""
+
     def __init__(self, config: SmallImageResNetConfig):
         super().__init__(config)
-        self.embedder = Convolution(config.num_channels, config.embedding_size)
-        self.encoder = Stages(config)
+        self.embedder = ResNetConvolution(config.num_channels, config.embedding_size)
+        self.encoder = ResNetEncoder(config)
         self.pooler = nn.AdaptiveAvgPool2d(1)
         self.post_init()
 
     def forward(
         self, pixel_values: torch.Tensor, output_hidden_states: bool = False, **kwargs
     ) -> BaseModelOutputWithPoolingAndNoAttention:
-        """`pixel_values` (B, C, S, S) -> `pooler_output` (B, H, 1, 1), and states after the stem and the stages."""
+        """`pixel_values` (B, C, S, S) -> `pooler_output` (B, H, 1, 1), and the maps of the stem and of each stage."""
         layers = [self.embedder(pixel_values)]
         for stage in self.encoder.stages:
             layers.append(stage(layers[-1]))
@@ -128,7 +135,7 @@ class SmallImageResNetModel(SmallImageResNetPreTrainedModel):
         )
 
 
-class SmallImageResNetForImageClassification(ClassifiesImages, SmallImageResNetPreTrainedModel):
+class SmallImageResNetForImageClassification(ImageClassifierMixin, SmallImageResNetPreTrainedModel):
     def __init__(self, config: SmallImageResNetConfig):
         super().__init__(config)
         self.num_labels = config.num_labels

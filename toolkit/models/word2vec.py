@@ -1,14 +1,15 @@
-"""word2vec as a Hugging Face encoder: a table of word vectors.
+"""word2vec as a Hugging Face encoder: a table of word vectors, which gensim trains.
 
 Mikolov, Chen, Corrado & Dean (2013), "Efficient estimation of word representations in vector space",
-https://arxiv.org/abs/1301.3781. gensim trains the vectors (`toolkit.pretraining.skip_gram`); this file holds them. The
-heads read windows of neighbours, as in Collobert, Weston, Bottou, Karlen, Kavukcuoglu & Kuksa (2011), "Natural
-language processing (almost) from scratch", https://arxiv.org/abs/1103.0398: a vector alone does not know its context.
-To classify a text, the largest value of each feature over all windows counts: Kim (2014), "Convolutional neural
-networks for sentence classification", https://arxiv.org/abs/1408.5882.
+https://arxiv.org/abs/1301.3781. Since a word vector does not depend on its context, the heads read windows of words:
+Collobert, Weston, Bottou, Karlen, Kavukcuoglu & Kuksa (2011), "Natural language processing (almost) from scratch",
+https://arxiv.org/abs/1103.0398. To classify a text, they take the maximum of each feature over all windows: Kim
+(2014), "Convolutional neural networks for sentence classification", https://arxiv.org/abs/1408.5882.
 
 Shape legend: B batch, T tokens, H `hidden_size`.
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -17,20 +18,30 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput, TokenClassifierOutput
 
-from .heads import classification_output
+from .heads import TextClassifierMixin
+from .pieces import gather_rows
 
 
 class Word2VecConfig(PreTrainedConfig):
-    """Sizes of a table of word vectors, and of the heads' window on it."""
+    """Sizes of a table of word vectors and of the heads."""
 
     model_type = "toolkit-word2vec"
 
     vocab_size: int = 30000
     hidden_size: int = 100
-    classifier_window: int = 5  # words that a head sees at a time, an odd number, the tagged one in the middle
+    classifier_window: int = 5  # words per window, an odd number; the word to classify is in the middle
     classifier_hidden_size: int = 128
     classifier_dropout: float = 0.3
     pad_token_id: int | None = 0
+
+
+@dataclass
+class WordVectorOutput(BaseModelOutput):
+    """Output of an encoder whose states are vectors of words; `last_hidden_state` has one row per token."""
+
+    word_states: torch.Tensor | None = None  # (B, W, H)
+    word_index: torch.Tensor | None = None  # (B, P), the word of each token, if words have several
+    word_mask: torch.Tensor | None = None  # (B, W), zero for padding
 
 
 class Word2VecPreTrainedModel(PreTrainedModel):
@@ -40,20 +51,27 @@ class Word2VecPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Embedding):
-            # gensim's vectors of frequent words have a norm of about 2 to 4; random ones start in their range.
+            # The norm of gensim's vectors of frequent words is about 2 to 4; random vectors get a similar one.
             init.normal_(module.weight, std=2 * self.config.hidden_size**-0.5)
             init.zeros_(module.weight[module.padding_idx])
         elif isinstance(module, (nn.Conv1d, nn.Linear)):
             init.xavier_uniform_(module.weight)
             init.zeros_(module.bias)
 
+    def add_classifier(self, config: Word2VecConfig) -> None:
+        """Add the layers of a head on top of the encoder, and initialize all weights."""
+        self.num_labels = config.num_labels
+        self.window = Word2VecWindow(config)
+        self.classifier = nn.Linear(config.classifier_hidden_size, config.num_labels)
+        self.post_init()
+
 
 @torch.no_grad()
 def copy_word_vectors(embeddings: nn.Embedding, word_vectors, vocabulary: dict[str, int]) -> None:
-    """Fill a table from gensim `KeyedVectors`, sorted by frequency; `vocabulary` tells the row of each word.
+    """Fill a table from gensim `KeyedVectors`, sorted by frequency; `vocabulary` gives the row of each word.
 
-    Rows of words that gensim does not know, [UNK] first of all, get the mean of the rarest tenth of the words: what is
-    not known is most like what is hardly known. The row of padding is zero.
+    Words that gensim does not know, such as [UNK], get the mean of the rarest tenth of the words, which they are most
+    similar to; padding gets zeros.
     """
     vectors = torch.from_numpy(word_vectors.vectors.copy())
     embeddings.weight[:] = vectors[-max(1, len(vectors) // 10) :].mean(dim=0)
@@ -64,7 +82,7 @@ def copy_word_vectors(embeddings: nn.Embedding, word_vectors, vocabulary: dict[s
 
 
 class Word2VecModel(Word2VecPreTrainedModel):
-    """Looks up the vector of each word. A word that training never saw has the vector of [UNK]."""
+    """Looks up the vector of each word, or that of [UNK] for a word that is not in the vocabulary."""
 
     def __init__(self, config: Word2VecConfig):
         super().__init__(config)
@@ -73,7 +91,7 @@ class Word2VecModel(Word2VecPreTrainedModel):
 
     @classmethod
     def from_word_vectors(cls, config: Word2VecConfig, word_vectors, vocabulary: dict[str, int]) -> "Word2VecModel":
-        """From gensim `KeyedVectors`, sorted by frequency, and the ids of the tokenizer's vocabulary."""
+        """Build a model from gensim `KeyedVectors`, sorted by frequency, and the vocabulary of the tokenizer."""
         model = cls(config)
         copy_word_vectors(model.embeddings, word_vectors, vocabulary)
         return model
@@ -91,17 +109,22 @@ class Word2VecModel(Word2VecPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         **kwargs,
-    ) -> BaseModelOutput:
-        """`input_ids` (B, T) -> `last_hidden_state` (B, T, H), zero where `attention_mask` is."""
+    ) -> WordVectorOutput:
+        """`input_ids` (B, T) -> `last_hidden_state` (B, T, H), zero where `attention_mask` (B, T) is zero."""
         states = self.embeddings(input_ids)
         if attention_mask is not None:
             states = states * attention_mask.unsqueeze(-1)
-        output = BaseModelOutput(last_hidden_state=states, hidden_states=(states,) if output_hidden_states else None)
+        output = WordVectorOutput(
+            last_hidden_state=states,
+            hidden_states=(states,) if output_hidden_states else None,
+            word_states=states,
+            word_mask=attention_mask,
+        )
         return output if return_dict is not False else output.to_tuple()
 
 
 class Word2VecWindow(nn.Module):
-    """From the vector of each word and its neighbours to features of the word: window, hidden layer."""
+    """Computes features of each word from the vectors in a window around it."""
 
     def __init__(self, config: Word2VecConfig):
         super().__init__()
@@ -111,61 +134,44 @@ class Word2VecWindow(nn.Module):
         )
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
-        """(B, T, H) -> (B, T, classifier_hidden_size), none below zero."""
+        """(B, T, H) -> (B, T, classifier_hidden_size), non-negative."""
         states = self.dropout(states).transpose(1, 2)  # (B, H, T)
         return self.dropout(F.relu(self.window(states)).transpose(1, 2))
 
 
-class Word2VecForTokenClassification(Word2VecPreTrainedModel):
-    """Tags a word from the vectors of the words around it."""
+class WindowTokenClassifierMixin(TextClassifierMixin):
+    """Classifies each word by the window around it; one row of logits per token."""
 
+    output_class = TokenClassifierOutput
+
+    def logits(self, outputs: WordVectorOutput) -> torch.Tensor:
+        logits = self.classifier(self.window(outputs.word_states))
+        return logits if outputs.word_index is None else gather_rows(logits, outputs.word_index)
+
+
+class WindowSequenceClassifierMixin(TextClassifierMixin):
+    """Classifies a text by the maximum of each feature over all windows."""
+
+    output_class = SequenceClassifierOutput
+
+    def logits(self, outputs: WordVectorOutput) -> torch.Tensor:
+        features = self.window(outputs.word_states)  # (B, W, classifier_hidden_size)
+        if outputs.word_mask is not None:
+            features = features * outputs.word_mask.unsqueeze(
+                -1
+            )  # they are non-negative: padding is never the maximum
+        return self.classifier(features.amax(dim=1))
+
+
+class Word2VecForTokenClassification(WindowTokenClassifierMixin, Word2VecPreTrainedModel):
     def __init__(self, config: Word2VecConfig):
         super().__init__(config)
-        self.num_labels = config.num_labels
         self.word2vec = Word2VecModel(config)
-        self.window = Word2VecWindow(config)
-        self.classifier = nn.Linear(config.classifier_hidden_size, config.num_labels)
-        self.post_init()
-
-    def forward(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        **kwargs,
-    ) -> TokenClassifierOutput:
-        """`labels` (B, T), -100 where a word has none; logits (B, T, num_labels)."""
-        outputs = self.word2vec(input_ids, attention_mask, output_hidden_states=output_hidden_states)
-        logits = self.classifier(self.window(outputs.last_hidden_state))
-        return classification_output(TokenClassifierOutput, logits, labels, outputs.hidden_states, return_dict)
+        self.add_classifier(config)
 
 
-class Word2VecForSequenceClassification(Word2VecPreTrainedModel):
-    """Classifies a text by the strongest response of each feature to any of its windows."""
-
+class Word2VecForSequenceClassification(WindowSequenceClassifierMixin, Word2VecPreTrainedModel):
     def __init__(self, config: Word2VecConfig):
         super().__init__(config)
-        self.num_labels = config.num_labels
         self.word2vec = Word2VecModel(config)
-        self.window = Word2VecWindow(config)
-        self.classifier = nn.Linear(config.classifier_hidden_size, config.num_labels)
-        self.post_init()
-
-    def forward(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        **kwargs,
-    ) -> SequenceClassifierOutput:
-        """`labels` (B,); logits (B, num_labels)."""
-        outputs = self.word2vec(input_ids, attention_mask, output_hidden_states=output_hidden_states)
-        features = self.window(outputs.last_hidden_state)  # (B, T, classifier_hidden_size)
-        if attention_mask is not None:
-            features = features * attention_mask.unsqueeze(-1)  # no feature is below zero: padding never wins
-        logits = self.classifier(features.amax(dim=1))
-        return classification_output(SequenceClassifierOutput, logits, labels, outputs.hidden_states, return_dict)
+        self.add_classifier(config)

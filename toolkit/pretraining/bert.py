@@ -179,7 +179,7 @@ def initialize(
 
     embeddings = model.get_input_embeddings()
     if flags.attention == "neighbours":
-        model.look_at_neighbours()
+        model.attend_to_neighbours()
     if flags.output_bias == "frequencies":
         counts = count_tokens(rows, embeddings.num_embeddings)
         counts[special_ids] = 0  # never a target

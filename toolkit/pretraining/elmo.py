@@ -172,7 +172,7 @@ class PredictBothDirections:
             "num_items": int(((labels != -100) & (labels != self.boundary_id)).sum()),
         }
         if self.consecutive > 1:
-            batch["reads_on"] = "backwards" if keys[0].backwards else "forwards"
+            batch["recurrent_direction"] = "backwards" if keys[0].backwards else "forwards"
             batch["continues"] = keys[0].continues
         if self.num_negatives:
             sample, log_counts = sample_negatives(

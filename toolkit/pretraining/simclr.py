@@ -56,8 +56,8 @@ def pretrain_simclr(arguments: SimCLRArguments) -> dict[str, Any]:
 
     from toolkit.modalities import MODALITIES
     from toolkit.modalities.augmentation import ContrastiveViews
-    from toolkit.models.contrastive import around
     from toolkit.models.families import SCRATCH
+    from toolkit.models.simclr import SimCLRForPreTraining
     from toolkit.transfer.encoders import load_encoder
 
     preset, seed = find_preset(arguments.encoder.preset, modality="image"), arguments.training.seed
@@ -73,7 +73,7 @@ def pretrain_simclr(arguments: SimCLRArguments) -> dict[str, Any]:
     )
     flags = arguments.contrastive
     size = arguments.options.image_size or preset.default_size
-    model = around(encoder, size, flags.projection_size, flags.temperature)
+    model = SimCLRForPreTraining.from_encoder(encoder, size, flags.projection_size, flags.temperature)
     collate = CollateViews(processor, ContrastiveViews(seed, flags.smallest_part, flags.color_strength))
     encoded = encode_pixels(rows, processor, arguments, run)
     run.create_output_dir()

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
-from toolkit.models.contrastive import pair_loss
+from toolkit.models.simclr import info_nce_loss
 from toolkit.training.arguments import TrainingArguments
 from toolkit.training.inputs import TrainingData
 from toolkit.training.loop import train
@@ -44,7 +44,7 @@ def contrastive_loss(features: torch.Tensor, targets: torch.Tensor) -> torch.Ten
         targets: (M, C), 1 where an example belongs to a class.
     """
     is_positive = (targets @ targets.T > 0).fill_diagonal_(False)
-    return pair_loss(features, is_positive, TEMPERATURE) if is_positive.any() else features.sum() * 0
+    return info_nce_loss(features, is_positive, TEMPERATURE) if is_positive.any() else features.sum() * 0
 
 
 @dataclass(frozen=True)
