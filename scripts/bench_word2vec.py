@@ -27,7 +27,8 @@ from alternation import alternate, in_a_process, write
 from toolkit.transfer.intrinsic import WORD_SETS, score_words
 
 from toolkit.corpora.corpus import open_corpus
-from toolkit.corpora.tokenization import bert_normalizer, word_spacer
+from toolkit.corpora.encoding import word_spacer
+from toolkit.corpora.tokenization import bert_normalizer
 from toolkit.models.families import get_preset
 from toolkit.pretraining import PRETRAINING
 from toolkit.pretraining.skip_gram import Sentences, write_sentences

@@ -17,8 +17,7 @@ from toolkit.corpora.cleaning import MOST_FAULTS, Cleaning, Notes
 from toolkit.corpora.corpus import open_corpus
 from toolkit.corpora.duplicates import DuplicateSearch
 from toolkit.corpora.formats import json_rows
-from toolkit.corpora.prepared import AsItIs, open_prepared, prepare
-from toolkit.corpora.text import load_text
+from toolkit.corpora.prepared import AsItIs, load_text, open_prepared, prepare
 from toolkit.errors import InputError, RunFailed
 
 FORMATS = ("txt", "txt.gz", "jsonl", "jsonl.gz", "json", "csv", "csv.gz", "parquet", "large.parquet")
@@ -117,7 +116,7 @@ def test_a_file_is_looked_through_once(tmp_path, monkeypatch):
     an_hour_ago = time.time() - 3600
     os.utime(path, (an_hour_ago, an_hour_ago))
     first = open_corpus(str(path))
-    monkeypatch.setattr(corpora, "look_through", None)  # who looks again fails
+    monkeypatch.setattr(corpora, "scan_file", None)  # who looks again fails
     assert open_corpus(str(path)) == first
     path.write_bytes(path.read_bytes().replace(b"small", b"smalL", 1))
     with pytest.raises(TypeError):

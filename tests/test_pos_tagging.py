@@ -12,7 +12,7 @@ from transformers import AutoModel, AutoModelForTokenClassification, AutoTokeniz
 from tasks import TASKS, finetune, load_predictor, predict
 from tasks.pos_tagging import _pieces
 from tasks.words import first_pieces
-from toolkit.corpora.tokenization import train_tokenizer
+from toolkit.corpora.tokenizer_training import train_tokenizer
 from toolkit.data.treebank import load_treebank
 from toolkit.errors import InputError
 

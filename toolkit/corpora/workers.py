@@ -1,4 +1,4 @@
-"""Processes that work side by side on the parts of something large."""
+"""Processes that work on the parts of something large, with results in order."""
 
 import multiprocessing
 import os
@@ -15,21 +15,29 @@ from toolkit.errors import RunFailed
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-WAITING_A_PROCESS = 2  # results that a process may be ahead of who takes them
+WAITING_A_PROCESS = 2  # results of each process that may wait to be used
 
 
 def available_cores() -> int:
-    """The cores that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def map_in_order(
     function: Callable[[Item], Result], items: Sequence[Item], num_proc: int | None = None
 ) -> Iterator[Result]:
-    """`function` of each of the items, in their order, by so many processes (default: one a core).
+    """Apply a function to items in processes. Unlike `Pool.imap` it bounds the results that wait in memory.
 
-    Without more than one to do, or one process, it is done here. An exception of a process is raised here; `RunFailed`
-    where one was killed.
+    Args:
+        function: The function.
+        items: Its arguments. If there is only one, or one process, no process is started.
+        num_proc: Number of processes, by default one per core.
+
+    Returns:
+        The results in the order of the items.
+
+    Raises:
+        RunFailed: A process was killed.
     """
     num_proc = min(num_proc or available_cores(), len(items))
     if num_proc < 2:
@@ -61,22 +69,22 @@ def map_in_order(
         pool.shutdown(cancel_futures=True)
 
 
-_function: Callable[[Any], Any]
+_function: Callable[[Any], Any]  # sent to each process once, not with every item
 
 
 def _start(parent: int, function: Callable[[Any], Any]) -> None:
     global _function
     _function = function
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # there is a process for each core
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ends with the main process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process ends this one
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-    def watch() -> None:
+    def end_with_parent() -> None:
         while os.getppid() == parent:
             time.sleep(1)
         os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def _call(item: Any) -> Any:

@@ -43,7 +43,7 @@ class TextModality(Modality):
         return load_labelled_text(source, split, columns.text_column, label_column)
 
     def load_unlabelled(self, source: str, split: str | None, columns: Any):
-        from toolkit.corpora.text import load_text
+        from toolkit.corpora.prepared import load_text
 
         rows = load_text(source, split, columns.text_column)
         return rows.filter(lambda text: bool(text.strip()), input_columns="text")
@@ -57,7 +57,7 @@ class TextModality(Modality):
         """Each text is one item, and so is each line of a text file and each row of a table."""
         import datasets
 
-        from toolkit.corpora.text import load_text
+        from toolkit.corpora.prepared import load_text
 
         texts: list[str] = []
         for given in inputs:
@@ -73,7 +73,8 @@ class TextModality(Modality):
         return datasets.Dataset.from_dict({"text": texts})
 
     def new_processor(self, preset: str, options: Any, train_rows):
-        from toolkit.corpora.tokenization import load_tokenizer, train_tokenizer
+        from toolkit.corpora.tokenization import load_tokenizer
+        from toolkit.corpora.tokenizer_training import train_tokenizer
 
         if options.tokenizer is not None:
             return load_tokenizer(options.tokenizer)
