@@ -60,7 +60,7 @@ def shelf(name: str) -> Path:
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory) -> Path:
     """The first 400 paragraphs of the sample text, as a file."""
-    from toolkit.corpora.prepared import load_text
+    from toolkit.corpora.text import load_text
 
     path = tmp_path_factory.mktemp("corpus") / "corpus.txt"
     path.write_text("\n".join(load_text("sample")["text"][:400]), encoding="utf-8")

@@ -17,7 +17,8 @@ from toolkit.corpora.cleaning import MOST_FAULTS, Cleaning, Notes
 from toolkit.corpora.corpus import open_corpus
 from toolkit.corpora.duplicates import DuplicateSearch
 from toolkit.corpora.formats import json_rows
-from toolkit.corpora.prepared import AsItIs, load_text, open_prepared, prepare
+from toolkit.corpora.prepared import AsItIs, open_prepared, prepare
+from toolkit.corpora.text import load_text
 from toolkit.errors import InputError, RunFailed
 
 FORMATS = ("txt", "txt.gz", "jsonl", "jsonl.gz", "json", "csv", "csv.gz", "parquet", "large.parquet")

@@ -6,7 +6,7 @@ import json
 import datasets
 import pytest
 
-from toolkit.corpora.prepared import load_text
+from toolkit.corpora.text import load_text
 from toolkit.data.rows import hold_out, take_subset
 from toolkit.data.sources import splits_of
 from toolkit.data.treebank import load_sentences, load_treebank, split_sentences

@@ -23,7 +23,7 @@ from toolkit.transfer.intrinsic import (
 from transformers import AutoModelForMaskedLM, AutoModelForPreTraining, AutoTokenizer
 
 from toolkit.cli.dispatch import main
-from toolkit.corpora.prepared import load_text
+from toolkit.corpora.text import load_text
 from toolkit.data.rows import hold_out, spread
 from toolkit.errors import InputError
 from toolkit.transfer.encoders import load_encoder

@@ -5,7 +5,7 @@ from tokenizers import AddedToken, normalizers
 from transformers import AutoTokenizer
 
 from toolkit.corpora.encoding import LineEncoder, token_spacer, word_spacer
-from toolkit.corpora.prepared import load_text
+from toolkit.corpora.text import load_text
 from toolkit.corpora.tokenization import (
     FIRST_CONTINUATION_ID,
     bert_normalizer,

@@ -18,7 +18,7 @@ _EXPORTS = {
     "MODALITIES": "toolkit.modalities",
     "TrainingArguments": "toolkit.training.arguments",
     "train": "toolkit.training.loop",
-    "load_text": "toolkit.corpora.prepared",
+    "load_text": "toolkit.corpora.text",
     "load_treebank": "toolkit.data.treebank",
     "pretrain": "toolkit.pretraining",
 }

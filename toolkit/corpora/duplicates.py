@@ -1,4 +1,4 @@
-"""Rows of a corpus that repeat earlier ones, exactly or nearly, found in bounded memory: signatures are on disk.
+"""Rows of a corpus that repeat earlier ones, exactly or nearly, found in bounded memory: what is compared is on disk.
 
 Two texts are near duplicates by the Jaccard similarity of their five-word shingles, estimated by MinHash (Broder 1997,
 https://doi.org/10.1109/SEQUEN.1997.666900). Only texts that agree in one of the bands of their hashes are compared
@@ -7,31 +7,32 @@ index, `MinHashLSH`, would hold all texts in memory.
 """
 
 import hashlib
-import os
+import shutil
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from toolkit.corpora.arguments import Deduplicate, Unit
-from toolkit.corpora.blocks import BYTES_A_LINE, Texts
+from toolkit.corpora.blocks import BYTES_A_LINE, Block, Texts
 from toolkit.corpora.cleaning import Notes
-from toolkit.corpora.workers import map_in_order
+from toolkit.corpora.prepared import INDEX, open_prepared, prepare
 
 SHINGLE = 5  # words
 # Texts of similarity 0.8 agree in a band with probability 0.95, texts of similarity 0.5 with 0.06.
 NUM_HASHES, HASHES_A_BAND = 128, 8
-UNITS_HASHED, UNITS_COMPARED, PAIRS_COMPARED = 1_000, 4_000_000, 10_000  # at a time
+UNITS_A_BATCH, UNITS_COMPARED, PAIRS_COMPARED = 1_000, 4_000_000, 10_000  # at a time
+_PLACE = ["file", "first_row", "last_row"]
 
 
 class _Unit(NamedTuple):
-    """What is compared: a line, or the lines of a document."""
+    """A line or document: the number of its file, its first and last row there, and its text."""
 
+    file: int
     first_row: int
     last_row: int
     text: str
@@ -47,12 +48,8 @@ class _Row(NamedTuple):
 class DuplicateSearch:
     """Find lines or documents that are equal to, or nearly like, an earlier one.
 
-    A document is a row of a table, or the lines of text up to an empty one.
-
-    Args:
-        alike: Whether to look for exact or near duplicates.
-        unit: What to compare.
-        similarity: Jaccard similarity from which two texts are near duplicates.
+    A document is a row of a table, or the lines of text up to an empty one. Near duplicates have at least a Jaccard
+    similarity of `similarity`.
     """
 
     alike: Deduplicate
@@ -74,86 +71,53 @@ class DuplicateSearch:
             num_proc: Number of processes, by default one per core.
             on_block: Called with the number of blocks that are done and the number of all.
         """
-        num_blocks = len(corpus.blocks)
-        sign = partial(self._sign, corpus, folder)
-        for done, _ in enumerate(map_in_order(sign, range(num_blocks), num_proc), start=1):
-            on_block(done, num_blocks)
-        starts = np.cumsum([0, *(len(_load(folder, number, "units")) for number in range(num_blocks))])
-        repeats = self._repeats(folder, starts)
-        for file, numbers in groupby(range(num_blocks), lambda number: corpus.blocks[number].file):
-            rows = []
-            for number in numbers:
-                units = _load(folder, number, "units")[repeats[starts[number] : starts[number + 1]]]
-                rows.append(_ranges(*units.T))
-            np.save(_rows_file(folder, file), np.concatenate(rows))
-        for intermediate in folder.glob("[0-9]*.*"):
-            intermediate.unlink()
+        import pyarrow
 
-    def _sign(self, corpus, folder: Path, number: int) -> None:
-        """Write the rows, keys and MinHashes of the units of one block to the folder."""
-        if (folder / f"{number}.units.npy").is_file():
-            return
-        rows, keys = [np.empty((0, 2), np.int64)], [np.empty((0, self._num_bands), np.uint64)]
-        all_units = self._units(corpus, number)
-        with open(folder / f"{number}.hashes.partial", "wb") as file:  # half a kilobyte per unit
-            while units := list(islice(all_units, UNITS_HASHED)):
-                rows.append(np.array([(unit.first_row, unit.last_row) for unit in units], dtype=np.int64))
-                if self.alike == "exact":
-                    parts = [[unit.text.strip().encode()] for unit in units]
-                else:
-                    hashes = _min_hashes([unit.text for unit in units])
-                    file.write(hashes.tobytes())
-                    bands = hashes.reshape(len(units), self._num_bands, HASHES_A_BAND)
-                    parts = [[band.tobytes() for band in of_unit] for of_unit in bands]
-                keys.append(np.array([list(map(_key, of_unit)) for of_unit in parts], dtype=np.uint64))
-        os.replace(file.name, folder / f"{number}.hashes.bin")
-        _save(folder, number, "keys", np.concatenate(keys).T)
-        _save(folder, number, "units", np.concatenate(rows))
+        signatures = folder / "signatures"
+        prepare(_Units(corpus, self.unit), _Signatures(self.alike), signatures, num_proc, on_block=on_block)
+        units = open_prepared(signatures)
+        file_numbers, first, last = 3 * [np.empty(0, dtype=np.int64)]
+        if len(units):
+            is_repeat = pyarrow.array(self._repeats(units))
+            file_numbers, first, last = (units.data.column(name).filter(is_repeat).to_numpy() for name in _PLACE)
+        files = _files(corpus)
+        bounds = np.searchsorted(file_numbers, range(len(files) + 1))
+        for file, start, stop in zip(files, bounds[:-1], bounds[1:], strict=True):
+            np.save(_rows_file(folder, file), _ranges(first[start:stop], last[start:stop]))
+        del units
+        (signatures / INDEX).unlink()  # first, for a search that is interrupted here to begin again
+        shutil.rmtree(signatures)
 
-    @property
-    def _num_bands(self) -> int:
-        return 1 if self.alike == "exact" else NUM_HASHES // HASHES_A_BAND
-
-    def _units(self, corpus, number: int) -> Iterator[_Unit]:
-        """The units of a block: its lines or rows, or the documents that begin in it."""
-        if self.unit == "document" and corpus.column is None:
-            yield from _documents(corpus, number)
-            return
-        for row, texts in corpus.read_rows(corpus.blocks[number], Notes()):
-            yield from (_Unit(row + i, row + i, text) for i, text in enumerate(texts) if text and text.strip())
-
-    def _repeats(self, folder: Path, starts: np.ndarray) -> np.ndarray:
-        """Whether each unit repeats an earlier one, (units,); those of block i begin at `starts[i]`."""
-        found = np.zeros(starts[-1], dtype=bool)
-        num_parts = np.uint64(1 + starts[-1] // UNITS_COMPARED)
-        for band in range(self._num_bands):
+    def _repeats(self, units) -> np.ndarray:
+        """Whether each unit repeats an earlier one, (units,)."""
+        found = np.zeros(len(units), dtype=bool)
+        num_parts = np.uint64(1 + len(units) // UNITS_COMPARED)
+        for band in range(_num_bands(self.alike)):
             for part in range(int(num_parts)):
-                units, unit_keys = [], []
-                for number, start in enumerate(starts[:-1]):
-                    keys = _load(folder, number, "keys")[band]
+                some_units, some_keys, start = [], [], 0
+                for chunk in units.data.column(f"band {band}").chunks:
+                    keys = chunk.to_numpy()
                     of_part = np.flatnonzero(keys % num_parts == part)
-                    units.append(start + of_part)
-                    unit_keys.append(keys[of_part])
-                first, later = _pairs(np.concatenate(units), np.concatenate(unit_keys))
-                for place in range(0, len(first), PAIRS_COMPARED):
-                    some = slice(place, place + PAIRS_COMPARED)
-                    found[later[some][self._are_alike(folder, starts, first[some], later[some])]] = True
+                    some_units.append(start + of_part)
+                    some_keys.append(keys[of_part])
+                    start += len(keys)
+                first, later = _pairs(np.concatenate(some_units), np.concatenate(some_keys))
+                if self.alike == "near":
+                    later = later[self._are_near(units.select_columns(["hashes"]), first, later)]
+                found[later] = True
         return found
 
-    def _are_alike(self, folder: Path, starts: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """Whether the units of each pair, which have a key in common, are alike."""
-        if self.alike == "exact":
-            return np.ones(len(first), dtype=bool)
+    def _are_near(self, rows, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """Whether the estimated similarity of the units of each pair is high enough."""
 
         def hashes_of(units: np.ndarray) -> np.ndarray:
-            blocks = np.searchsorted(starts, units, side="right") - 1
-            hashes = np.empty((len(units), NUM_HASHES), dtype=np.uint32)
-            for block in np.unique(blocks):  # one file open at a time
-                of_block = np.memmap(folder / f"{block}.hashes.bin", np.uint32, "r").reshape(-1, NUM_HASHES)
-                hashes[blocks == block] = of_block[units[blocks == block] - starts[block]]
-            return hashes
+            return np.frombuffer(b"".join(rows[units]["hashes"]), np.uint32).reshape(-1, NUM_HASHES)
 
-        return (hashes_of(first) == hashes_of(second)).mean(axis=1) >= self.similarity
+        are_near = np.zeros(len(first), dtype=bool)
+        for start in range(0, len(first), PAIRS_COMPARED):
+            some = slice(start, start + PAIRS_COMPARED)
+            are_near[some] = (hashes_of(first[some]) == hashes_of(second[some])).mean(axis=1) >= self.similarity
+        return are_near
 
 
 def rows_that_repeat(folder: Path, file: str) -> np.ndarray:
@@ -173,46 +137,86 @@ def without_rows(texts: Texts, row: int, rows: np.ndarray, notes: Notes) -> Text
     return kept
 
 
-def _documents(corpus, number: int) -> Iterator[_Unit]:
-    """The documents of a block: a document belongs to the block that has the empty line before it.
+class _Units:
+    """What is compared, in the shape of a corpus, for `prepare`: batches of units, in the same blocks."""
 
-    Those of more than `BYTES_A_LINE` are skipped.
-    """
-    is_own = _begins_file(corpus, number)
-    for is_empty, rows in groupby(
-        _rows_from(corpus, number), lambda row: row.text is not None and not row.text.strip()
-    ):
-        if is_empty:
-            is_own = deque(rows, maxlen=1)[0].in_block
-            if not is_own:
-                return
-            continue
-        lines: list[str] = []
-        size = first_row = last_row = 0
-        for row in rows:
-            if not (is_own or row.in_block):
-                return
-            if not lines:
-                first_row = row.number
-            if row.text and is_own and size < BYTES_A_LINE:
-                lines.append(row.text)
-            size += len(row.text or "")
-            last_row = row.number
-        if lines and size < BYTES_A_LINE:
-            yield _Unit(first_row, last_row, "\n".join(lines))
+    def __init__(self, corpus, unit: Unit):
+        self.corpus, self.blocks, self.faults, self.key = corpus, corpus.blocks, corpus.faults, corpus.key
+        self.has_documents = unit == "document" and corpus.column is None
+        self.files = {file: number for number, file in enumerate(_files(corpus))}
+
+    def read(self, block: Block, notes: Notes) -> Iterator[list[_Unit]]:
+        units = self._documents(block) if self.has_documents else self._lines(block)
+        yield from iter(lambda: list(islice(units, UNITS_A_BATCH)), [])
+
+    def _lines(self, block: Block) -> Iterator[_Unit]:
+        file = self.files[block.file]
+        for row, texts in self.corpus.read_rows(block, Notes()):
+            yield from (_Unit(file, row + i, row + i, text) for i, text in enumerate(texts) if text and text.strip())
+
+    def _documents(self, block: Block) -> Iterator[_Unit]:
+        """The documents of which the empty line before is in the block; those of over `BYTES_A_LINE` are skipped."""
+        of_file = [other for other in self.blocks if other.file == block.file]
+        is_own = block == of_file[0]
+        rows_from_here = self._rows(of_file[of_file.index(block) :])
+        for is_empty, rows in groupby(rows_from_here, lambda row: row.text is not None and not row.text.strip()):
+            if is_empty:
+                is_own = deque(rows, maxlen=1)[0].in_block
+                if not is_own:
+                    return
+                continue
+            lines: list[str] = []
+            size = first_row = last_row = 0
+            for row in rows:
+                if not (is_own or row.in_block):
+                    return
+                if not lines:
+                    first_row = row.number
+                if row.text and is_own and size < BYTES_A_LINE:
+                    lines.append(row.text)
+                size += len(row.text or "")
+                last_row = row.number
+            if lines and size < BYTES_A_LINE:
+                yield _Unit(self.files[block.file], first_row, last_row, "\n".join(lines))
+
+    def _rows(self, blocks: list[Block]) -> Iterator[_Row]:
+        for block in blocks:
+            for first_row, texts in self.corpus.read_rows(block, Notes()):
+                yield from (_Row(first_row + i, text, block == blocks[0]) for i, text in enumerate(texts))
 
 
-def _rows_from(corpus, number: int) -> Iterator[_Row]:
-    """The rows of a block and, after them, of the rest of its file."""
-    last = number
-    while last == number or (last < len(corpus.blocks) and not _begins_file(corpus, last)):
-        for first_row, texts in corpus.read_rows(corpus.blocks[last], Notes()):
-            yield from (_Row(first_row + i, text, last == number) for i, text in enumerate(texts))
-        last += 1
+class _Signatures:
+    """The recipe that makes of units what they are compared by: a key for each band, and MinHashes."""
+
+    def __init__(self, alike: Deduplicate):
+        self.alike = self.key = alike
+
+    def __call__(self, units: list[_Unit]) -> dict[str, Any]:
+        import pyarrow
+        import xxhash
+
+        texts = [unit.text for unit in units]
+        columns = {
+            name: np.array([getattr(unit, name) for unit in units]) for name in ("file", "first_row", "last_row")
+        }
+        if self.alike == "exact":
+            bands = [[text.strip().encode()] for text in texts]
+        else:
+            hashes = _min_hashes(texts)
+            columns["hashes"] = pyarrow.array(
+                [of_unit.tobytes() for of_unit in hashes], pyarrow.binary(4 * NUM_HASHES)
+            )
+            bands = [list(map(bytes, of_unit.reshape(-1, HASHES_A_BAND))) for of_unit in hashes]
+        keys = np.array([list(map(xxhash.xxh3_64_intdigest, of_unit)) for of_unit in bands], dtype=np.uint64)
+        return columns | {f"band {number}": np.ascontiguousarray(of_band) for number, of_band in enumerate(keys.T)}
 
 
-def _begins_file(corpus, number: int) -> bool:
-    return number == 0 or corpus.blocks[number - 1].file != corpus.blocks[number].file
+def _files(corpus) -> list[str]:
+    return list(dict.fromkeys(block.file for block in corpus.blocks))
+
+
+def _num_bands(alike: Deduplicate) -> int:
+    return 1 if alike == "exact" else NUM_HASHES // HASHES_A_BAND
 
 
 def _ranges(first: np.ndarray, last: np.ndarray) -> np.ndarray:
@@ -243,22 +247,6 @@ def _min_hashes(texts: list[str]) -> np.ndarray:
     )
     found = MinHash.generator(map(list, shingles), num_perm=NUM_HASHES, hashfunc=xxhash.xxh32_intdigest)
     return np.array([minhash.hashvalues for minhash in found], dtype=np.uint32)
-
-
-def _key(content: bytes) -> int:
-    import xxhash
-
-    return xxhash.xxh3_64_intdigest(content)
-
-
-def _save(folder: Path, number: int, what: str, array: np.ndarray) -> None:
-    partial_file = folder / f"{number}.{what}.partial.npy"
-    np.save(partial_file, np.ascontiguousarray(array))  # one band is read at a time
-    os.replace(partial_file, folder / f"{number}.{what}.npy")
-
-
-def _load(folder: Path, number: int, what: str) -> np.ndarray:
-    return np.load(folder / f"{number}.{what}.npy", mmap_mode="r")
 
 
 def _rows_file(folder: Path, file: str) -> Path:

@@ -11,16 +11,18 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from toolkit.corpora.blocks import Block, content_hash
 from toolkit.corpora.cleaning import Notes
-from toolkit.corpora.corpus import Corpus, open_corpus
 from toolkit.corpora.workers import map_in_order
 from toolkit.data.cache import cache_folder, digest, locked
 from toolkit.data.files import CHUNK
 from toolkit.errors import InputError
 from toolkit.runs.output import write_json
+
+if TYPE_CHECKING:
+    from toolkit.corpora.corpus import Corpus
 
 INDEX = "index.json"
 _PLAN = "plan.json"  # until there is an index
@@ -33,7 +35,7 @@ class Recipe(Protocol):
     @property
     def key(self) -> str: ...
 
-    def __call__(self, texts: list[str]) -> Mapping[str, Any]: ...
+    def __call__(self, texts: list[Any], /) -> Mapping[str, Any]: ...
 
 
 class AsItIs:
@@ -56,7 +58,7 @@ WHOLE = Shard()
 
 
 def prepare(
-    corpus: Corpus,
+    corpus: Any,
     recipe: Recipe,
     folder: Path | None = None,
     num_proc: int | None = None,
@@ -66,7 +68,7 @@ def prepare(
     """Apply a recipe to a corpus, in order, unless that was done before.
 
     Args:
-        corpus: The corpus.
+        corpus: A `Corpus`, or an object with its `blocks`, `faults`, `key` and `read`.
         recipe: What to make of it.
         folder: Where to write it, by default a folder of the cache.
         num_proc: Number of processes, by default one per core.
@@ -118,23 +120,9 @@ def open_prepared(folder: Path):
     return datasets.Dataset(concat_tables(tables), fingerprint=digest(index))
 
 
-def rows_made_of(corpus: Corpus, recipe: Recipe):
+def rows_made_of(corpus: "Corpus", recipe: Recipe):
     """Prepare a corpus in the cache and open it, a `datasets.Dataset`."""
     return open_prepared(prepare(corpus, recipe))
-
-
-def load_text(source: str, split: str | None = None, text_column: str | None = None):
-    """Load text as a `datasets.Dataset`: in the column `text`, lines of a text file or rows of a table.
-
-    Args:
-        source: A source as in `open_corpus`.
-        split: Split of a folder or Hub data set, by default train.
-        text_column: Column of a table.
-
-    Raises:
-        InputError: The source is missing, empty, binary or not UTF-8, or has no such column.
-    """
-    return rows_made_of(open_corpus(source, split, text_column), AsItIs())
 
 
 def list_array(values, lengths):
@@ -199,7 +187,7 @@ def read_index(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder / INDEX}: damaged; delete {folder} and prepare it again") from None
 
 
-def _write_block(corpus: Corpus, recipe: Recipe, folder: Path, numbered: tuple[int, Block]) -> dict[str, Any]:
+def _write_block(corpus: "Corpus", recipe: Recipe, folder: Path, numbered: tuple[int, Block]) -> dict[str, Any]:
     """Write the rows of one block, unless that was done before. Returns its record for the index."""
     import pyarrow
 

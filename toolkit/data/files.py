@@ -44,3 +44,11 @@ def is_damage(error: Exception) -> bool:
         return error.errno is None  # raised by Arrow
     is_of_system = isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile)
     return isinstance(error, READ_ERRORS) and not is_of_system
+
+
+def describe_bad_utf8(error: UnicodeDecodeError) -> str:
+    """What is wrong with a line that is not UTF-8, and what to do about it."""
+    return (
+        f"is not UTF-8 (byte 0x{error.object[error.start]:02x} at column {error.start + 1}); convert it, for example: "
+        "iconv -f LATIN1 -t UTF-8"
+    )

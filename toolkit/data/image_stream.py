@@ -76,8 +76,8 @@ class ImageStream:
     def first(self, size: int):
         """At most `size` images of the first files, in their order, as a `datasets.Dataset`."""
         rows = list(islice(self._chosen(_open(self.files)), size))
-        labels = [row["label"] for row in rows] if self.label_column else None
-        return dataset_of_images([row["image"] for row in rows], [row["name"] for row in rows], labels)
+        columns = {"label": [row["label"] for row in rows]} if self.label_column else {}
+        return dataset_of_images([row["image"] for row in rows], [row["name"] for row in rows], **columns)
 
     def _at(self, epoch: int, place: int) -> dict[str, Any]:
         if epoch != self._epoch or place < self._place:

@@ -43,7 +43,7 @@ class TextModality(Modality):
         return load_labelled_text(source, split, columns.text_column, label_column)
 
     def load_unlabelled(self, source: str, split: str | None, columns: Any):
-        from toolkit.corpora.prepared import load_text
+        from toolkit.corpora.text import load_text
 
         rows = load_text(source, split, columns.text_column)
         return rows.filter(lambda text: bool(text.strip()), input_columns="text")
@@ -57,7 +57,7 @@ class TextModality(Modality):
         """Each text is one item, and so is each line of a text file and each row of a table."""
         import datasets
 
-        from toolkit.corpora.prepared import load_text
+        from toolkit.corpora.text import load_text
 
         texts: list[str] = []
         for given in inputs:

@@ -7,6 +7,7 @@ from itertools import chain, islice
 
 from toolkit.corpora import blocks
 from toolkit.corpora.blocks import Block, Fault, Note, Scan, Texts, chunks_of
+from toolkit.data.files import describe_bad_utf8
 from toolkit.errors import first_line
 
 FORMAT = "text"
@@ -155,9 +156,6 @@ def decode(lines: list[bytes]) -> list[str]:
     try:
         text = joined.decode()
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"is not UTF-8 (byte 0x{joined[error.start]:02x} at column {error.start + 1}); convert it, for example: "
-            "iconv -f LATIN1 -t UTF-8"
-        ) from None
+        raise ValueError(describe_bad_utf8(error)) from None
     found = text.split("\n")
     return [line.removesuffix("\r") for line in found] if "\r" in text else found
