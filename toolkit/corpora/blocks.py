@@ -7,7 +7,7 @@ it can be cut into blocks. `toolkit.corpora.formats` does that.
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any, NamedTuple
 
 from toolkit.data.files import CHUNK, open_file, stamp_of
@@ -48,6 +48,14 @@ class Block:
     first_row: int
     num_rows: int
     skip: int = 0
+
+    def part(self, first: int, num_rows: int) -> "Block":
+        """At most `num_rows` rows of the block, from its row `first` on."""
+        return replace(self, skip=self.skip + first, num_rows=min(num_rows, self.num_rows - first))
+
+    def divided(self, num_rows: int) -> "list[Block]":
+        """Parts of `num_rows` rows each; the last may have fewer."""
+        return [self.part(first, num_rows) for first in range(0, self.num_rows, num_rows)]
 
 
 class Scan(NamedTuple):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -14,6 +14,7 @@ from toolkit.corpora.cleaning import NO_CLEANING, Cleaning, Notes
 from toolkit.corpora.duplicates import DuplicateSearch, rows_that_repeat, without_rows
 from toolkit.corpora.formats import SUFFIXES, read_block, scan_file
 from toolkit.corpora.sample_text import sample_file
+from toolkit.corpora.workers import OnDone
 from toolkit.data import sources
 from toolkit.data.cache import cache_folder, cached_folder, cached_json, digest, locked
 from toolkit.data.files import HUB, stamp_of
@@ -84,19 +85,14 @@ class Corpus:
         for block in self.blocks:
             begin, end = max(first - start, 0), min(last - start, block.num_rows)
             if begin < end:
-                found.append(replace(block, skip=block.skip + begin, num_rows=end - begin))
+                found.append(block.part(begin, end - begin))
             start += block.num_rows
         return replace(self, blocks=tuple(found), key=digest(self.key, first, last))
 
     def divided(self, num_blocks: int) -> "Corpus":
         """The same corpus with at least so many blocks, if it has as many rows."""
         size = max(1, -(-len(self) // num_blocks))
-        parts = (
-            replace(block, skip=block.skip + start, num_rows=min(size, block.num_rows - start))
-            for block in self.blocks
-            for start in range(0, block.num_rows, size)
-        )
-        return replace(self, blocks=tuple(parts))
+        return replace(self, blocks=tuple(part for block in self.blocks for part in block.divided(size)))
 
     def hold_out(self, fraction: float) -> tuple["Corpus", "Corpus"]:
         """Split off the last `fraction` of the rows, at least one: (train, validation)."""
@@ -117,7 +113,7 @@ def open_corpus(
     cleaning: Cleaning = NO_CLEANING,
     search: DuplicateSearch | None = None,
     num_proc: int | None = None,
-    on_block: Callable[[int, int], None] = lambda done, of: None,
+    on_block: OnDone | None = None,
 ) -> Corpus:
     """Open the text of a source.
 

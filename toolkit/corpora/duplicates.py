@@ -9,7 +9,7 @@ index, `MinHashLSH`, would hold all texts in memory.
 import hashlib
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
@@ -21,6 +21,7 @@ from toolkit.corpora.arguments import Deduplicate, Unit
 from toolkit.corpora.blocks import BYTES_A_LINE, Block, Texts
 from toolkit.corpora.cleaning import Notes
 from toolkit.corpora.prepared import INDEX, open_prepared, prepare
+from toolkit.corpora.workers import OnDone
 
 SHINGLE = 5  # words
 # Texts of similarity 0.8 agree in a band with probability 0.95, texts of similarity 0.5 with 0.06.
@@ -56,20 +57,10 @@ class DuplicateSearch:
     unit: Unit = "line"
     similarity: float = 0.8
 
-    def __call__(
-        self,
-        corpus,
-        folder: Path,
-        num_proc: int | None = None,
-        on_block: Callable[[int, int], None] = lambda done, of: None,
-    ) -> None:
-        """Write the numbers of the rows that repeat earlier ones to the folder, for `rows_that_repeat`.
+    def __call__(self, corpus, folder: Path, num_proc: int | None = None, on_block: OnDone | None = None) -> None:
+        """Write the numbers of the rows that repeat earlier ones to a folder, for `rows_that_repeat`.
 
-        Args:
-            corpus: The corpus.
-            folder: A folder, empty or left by a search that was interrupted.
-            num_proc: Number of processes, by default one per core.
-            on_block: Called with the number of blocks that are done and the number of all.
+        The folder is empty or was left by a search that was interrupted.
         """
         import pyarrow
 

@@ -8,14 +8,14 @@ blocks.
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from toolkit.corpora.blocks import Block, content_hash
 from toolkit.corpora.cleaning import Notes
-from toolkit.corpora.workers import map_in_order
+from toolkit.corpora.workers import OnDone, map_in_order
 from toolkit.data.cache import cache_folder, digest, locked
 from toolkit.data.files import CHUNK
 from toolkit.errors import InputError
@@ -63,7 +63,7 @@ def prepare(
     folder: Path | None = None,
     num_proc: int | None = None,
     shard: Shard = WHOLE,
-    on_block: Callable[[int, int], None] = lambda done, of: None,
+    on_block: OnDone | None = None,
 ) -> Path:
     """Apply a recipe to a corpus, in order, unless that was done before.
 
@@ -89,10 +89,7 @@ def prepare(
         blocks = list(enumerate(corpus.blocks))[shard.number :: shard.of]
         if not (folder / INDEX).is_file():
             write_json(folder / _PLAN, plan)
-            records = []
-            for record in map_in_order(partial(_write_block, corpus, recipe, folder), blocks, num_proc):
-                records.append(record)
-                on_block(len(records), len(blocks))
+            records = list(map_in_order(partial(_write_block, corpus, recipe, folder), blocks, num_proc, on_block))
             write_json(folder / INDEX, {**plan, "faults": corpus.faults, "blocks": records})
         for intermediate in (folder / _PLAN, *(_record_file(folder, number) for number, _ in blocks)):
             intermediate.unlink(missing_ok=True)

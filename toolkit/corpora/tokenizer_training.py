@@ -5,7 +5,7 @@ WordPiece is by Schuster & Nakajima (2012), BPE by Sennrich, Haddow & Birch (201
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import get_args
 
@@ -24,7 +24,7 @@ from toolkit.corpora.tokenization import (
     wrap,
 )
 from toolkit.corpora.word_counts import WordCounts, count_words, count_words_of
-from toolkit.corpora.workers import available_cores
+from toolkit.corpora.workers import OnDone, available_cores
 from toolkit.errors import InputError
 
 # Memory as measured: of the program, of each process that counts, of each word counted or trained on.
@@ -73,7 +73,7 @@ def train_on_corpus(
     min_frequency: int = 2,
     memory_gb: float = MEMORY_GB,
     num_proc: int | None = None,
-    on_block: Callable[[int, int], None] = lambda done, of: None,
+    on_block: OnDone | None = None,
 ):
     """Train a tokenizer on a corpus of any size, in bounded memory.
 

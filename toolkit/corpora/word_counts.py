@@ -15,7 +15,7 @@ import numpy as np
 from toolkit.corpora.blocks import Block
 from toolkit.corpora.cleaning import Notes
 from toolkit.corpora.corpus import Corpus
-from toolkit.corpora.workers import map_in_order
+from toolkit.corpora.workers import OnDone, map_in_order
 
 KEPT_SHARE = 0.6  # fraction of the words that fit which is kept when the rarest are dropped
 LETTERS_A_WORD = 32  # average length of a word that there is room for
@@ -112,7 +112,7 @@ def count_words(
     space: Space,
     max_words: int | None = None,
     num_proc: int | None = None,
-    on_block: Callable[[int, int], None] = lambda done, of: None,
+    on_block: OnDone | None = None,
 ) -> WordCounts:
     """Count the words of a corpus in one pass. The counts do not depend on the number of processes.
 
@@ -124,12 +124,11 @@ def count_words(
         on_block: Called with the number of blocks that are done and the number of all.
     """
     found = WordCounts(max_words, notes=Notes(list(corpus.faults)))
-    counting = map_in_order(partial(_count, corpus, space), corpus.blocks, num_proc)
-    for done, (packed, letters, notes) in enumerate(counting, start=1):
+    counting = map_in_order(partial(_count, corpus, space), corpus.blocks, num_proc, on_block)
+    for packed, letters, notes in counting:
         found.add(packed.unpacked())
         found.letters |= letters
         found.notes.add(notes.faults, notes.counts)
-        on_block(done, len(corpus.blocks))
     return found
 
 

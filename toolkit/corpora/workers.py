@@ -15,6 +15,7 @@ from toolkit.errors import RunFailed
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+OnDone = Callable[[int, int], None]  # called with the number of items that are done and the number of all
 WAITING_A_PROCESS = 2  # results of each process that may wait to be used
 
 
@@ -24,7 +25,10 @@ def available_cores() -> int:
 
 
 def map_in_order(
-    function: Callable[[Item], Result], items: Sequence[Item], num_proc: int | None = None
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    num_proc: int | None = None,
+    on_done: OnDone | None = None,
 ) -> Iterator[Result]:
     """Apply a function to items in processes. Unlike `Pool.imap` it bounds the results that wait in memory.
 
@@ -32,6 +36,7 @@ def map_in_order(
         function: The function.
         items: Its arguments. If there is only one, or one process, no process is started.
         num_proc: Number of processes, by default one per core.
+        on_done: Called after each result.
 
     Returns:
         The results in the order of the items.
@@ -40,9 +45,14 @@ def map_in_order(
         RunFailed: A process was killed.
     """
     num_proc = min(num_proc or available_cores(), len(items))
-    if num_proc < 2:
-        yield from map(function, items)
-        return
+    results = map(function, items) if num_proc < 2 else _map_in_processes(function, items, num_proc)
+    for done, result in enumerate(results, start=1):
+        yield result
+        if on_done is not None:
+            on_done(done, len(items))
+
+
+def _map_in_processes(function: Callable[[Item], Result], items: Sequence[Item], num_proc: int) -> Iterator[Result]:
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
     others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(

@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import replace
 
 from toolkit.corpora import blocks
 from toolkit.corpora.blocks import Block, Fault, Note, Scan, Texts, chunks_of, column_types, content_hash
@@ -25,16 +24,10 @@ def scan(file: str) -> Scan:
         num_rows += group.num_rows
         size += max((_chunk_of(group, name).total_uncompressed_size for name in text_columns), default=0)
         if num_rows and (size >= blocks.BYTES_A_BLOCK or number == len(groups) - 1):
-            found += _divided(Block(file, FORMAT, start, number + 1, row, num_rows), size)
+            block = Block(file, FORMAT, start, number + 1, row, num_rows)
+            found += block.divided(-(-num_rows // max(1, size // blocks.BYTES_A_BLOCK)))  # of a large group, parts
             start, row, num_rows, size = number + 1, row + num_rows, 0, 0
     return Scan(content, found, [], columns)
-
-
-def _divided(block: Block, size: int) -> Iterator[Block]:
-    """A block of `size` bytes, or several if it is too large; each reads the rows of the group before it too."""
-    step = max(1, -(-block.num_rows // max(1, size // blocks.BYTES_A_BLOCK)))
-    for skip in range(0, block.num_rows, step):
-        yield replace(block, skip=skip, num_rows=min(step, block.num_rows - skip))
 
 
 def read(block: Block, column: str, note: Note) -> Iterator[Texts]:
