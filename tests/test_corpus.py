@@ -107,6 +107,12 @@ def test_line_ends_of_windows_marks_of_utf_8_and_a_missing_end(small_blocks, tmp
     assert list(open_corpus(str(path)).texts()) == ["one", "", "two €\rand more", "three"]
 
 
+@pytest.mark.parametrize("suffix", ["txt", "jsonl", "csv"])
+def test_lines_that_are_longer_than_what_is_read_at_a_time(small_blocks, tmp_path, suffix):
+    texts = ["one", "long " * 1000, "two", "x" * 3000, "three"]
+    assert list(open_corpus(str(write(tmp_path, texts, suffix))).texts()) == texts
+
+
 def test_the_key_is_of_the_content(tmp_path):
     texts, keys = some_texts(), {}
     for folder in ("here", "there"):

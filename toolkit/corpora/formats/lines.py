@@ -87,11 +87,12 @@ def _find_cut(ends, num_rows: int) -> int | None:
 
 
 def raw_lines(file: str, start: int = 0, stop: int = sys.maxsize) -> Iterator[list[bytes]]:
-    """Read the lines between two offsets, without their line feeds: a list for each chunk of the file."""
+    """Read the lines between two offsets, without their line feeds: those that end in a chunk together."""
     rest = b""
     for chunk in chunks_of(file, start, stop):
         *lines, rest = (rest + chunk).split(b"\n")
-        yield lines
+        if lines:
+            yield lines
     if rest:
         yield [rest]
 
@@ -145,7 +146,7 @@ def parse_all(rows: list, parse: Callable[[list], list], report: Callable[[int, 
 
 def without_mark(lines: list[bytes], offset: int) -> list[bytes]:
     """The lines without the byte-order mark that Windows puts at the beginning of a file."""
-    return lines if offset or not lines else [lines[0].removeprefix(codecs.BOM_UTF8), *lines[1:]]
+    return lines if offset else [lines[0].removeprefix(codecs.BOM_UTF8), *lines[1:]]
 
 
 def decode(lines: list[bytes]) -> list[str]:
