@@ -28,27 +28,16 @@ _VERSION = 2  # of how text is read and cut into blocks
 
 @dataclass(frozen=True)
 class Corpus:
-    """Text in blocks.
-
-    Args:
-        source: What the user named.
-        blocks: The blocks, in order.
-        key: A hash of the content and of how it is read, which does not depend on the place of the files.
-        column: The column of a table; None if rows are lines.
-        on_error: What to do with text that cannot be read.
-        faults: Faults found when the files were scanned.
-        cleaning: How to clean the text.
-        duplicates: Folder with the numbers of the rows of each file that repeat earlier ones.
-    """
+    """Text in blocks. Its key is a hash of the content and of how it is read, wherever the files are."""
 
     source: str
     blocks: tuple[Block, ...]
     key: str
-    column: str | None = None
+    column: str | None = None  # None if rows are lines
     on_error: OnError = "fail"
-    faults: tuple[Fault, ...] = ()
+    faults: tuple[Fault, ...] = ()  # found when the files were scanned
     cleaning: Cleaning = NO_CLEANING
-    duplicates: Path | None = None
+    duplicates: Path | None = None  # a folder with the numbers of the rows of each file that repeat earlier ones
 
     def __len__(self) -> int:
         """The number of rows, including those that cannot be read."""
@@ -125,8 +114,8 @@ def open_corpus(
         on_error: What to do with text that cannot be read.
         cleaning: How to clean the text.
         search: How to find duplicates, which are left out.
-        num_proc: Number of processes that look for duplicates, by default one per core.
-        on_block: Called with the number of blocks in which they have looked and the number of all.
+        num_proc: Number of processes that search, by default one per core.
+        on_block: Called after each block that was searched.
 
     Raises:
         InputError: There is no such source, text or column; or, if `on_error` is `fail`, a file cannot be read.

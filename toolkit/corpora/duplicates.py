@@ -187,16 +187,12 @@ class _Signatures:
         import xxhash
 
         texts = [unit.text for unit in units]
-        columns = {
-            name: np.array([getattr(unit, name) for unit in units]) for name in ("file", "first_row", "last_row")
-        }
+        columns: dict[str, Any] = {name: np.array([getattr(unit, name) for unit in units]) for name in _PLACE}
         if self.alike == "exact":
             bands = [[text.strip().encode()] for text in texts]
         else:
             hashes = _min_hashes(texts)
-            columns["hashes"] = pyarrow.array(
-                [of_unit.tobytes() for of_unit in hashes], pyarrow.binary(4 * NUM_HASHES)
-            )
+            columns["hashes"] = pyarrow.array(list(map(bytes, hashes)), pyarrow.binary(hashes[0].nbytes))
             bands = [list(map(bytes, of_unit.reshape(-1, HASHES_A_BAND))) for of_unit in hashes]
         keys = np.array([list(map(xxhash.xxh3_64_intdigest, of_unit)) for of_unit in bands], dtype=np.uint64)
         return columns | {f"band {number}": np.ascontiguousarray(of_band) for number, of_band in enumerate(keys.T)}

@@ -73,7 +73,7 @@ def prepare(
         folder: Where to write it, by default a folder of the cache.
         num_proc: Number of processes, by default one per core.
         shard: Which blocks to prepare.
-        on_block: Called with the number of blocks that are done and the number of all.
+        on_block: Called after each block.
 
     Returns:
         The folder, for `open_prepared`.

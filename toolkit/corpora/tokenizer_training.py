@@ -53,10 +53,7 @@ def train_tokenizer(
         do_lower_case: Lower-case the text.
         strip_accents: Remove accents from letters.
         model_max_length: Maximum length of a text in tokens, for pieces of words.
-        normalizer: A `BertNormalizer` to use instead.
-
-    Returns:
-        A `PreTrainedTokenizerFast`.
+        normalizer: A `BertNormalizer` to use instead of lower-casing and stripping.
     """
     normalizer = normalizer or bert_normalizer(do_lower_case, strip_accents)
     check_vocabulary(kind, vocab_size)

@@ -25,14 +25,10 @@ Space = Callable[[list[str]], list[str]]  # from texts to their words, separated
 
 @dataclass
 class WordCounts:
-    """Counts of words in the order in which they first occur.
+    """Counts of at most `max_words` words, fewer if they are long, in the order in which they first occur.
 
-    Args:
-        max_words: Maximum number of words, fewer if they are long.
-        counts: The counts.
-        num_words: Number of words counted, with repetition, including dropped ones.
-        letters: All letters that follow another one within a word, also of dropped words.
-        notes: What was left out of the corpus.
+    `num_words` counts every occurrence of a word, and `letters` holds all letters that follow another one within a
+    word; both include dropped words. `notes` says what was left out of the corpus.
     """
 
     max_words: int | None = None
@@ -114,14 +110,9 @@ def count_words(
     num_proc: int | None = None,
     on_block: OnDone | None = None,
 ) -> WordCounts:
-    """Count the words of a corpus in one pass. The counts do not depend on the number of processes.
+    """Count the words of a corpus in one pass; `space` puts spaces between the words of texts.
 
-    Args:
-        corpus: The corpus.
-        space: Puts spaces between the words of texts.
-        max_words: Maximum number of distinct words.
-        num_proc: Number of processes, by default one per core.
-        on_block: Called with the number of blocks that are done and the number of all.
+    The counts do not depend on the number of processes, by default one per core.
     """
     found = WordCounts(max_words, notes=Notes(list(corpus.faults)))
     counting = map_in_order(partial(_count, corpus, space), corpus.blocks, num_proc, on_block)

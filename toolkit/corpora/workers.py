@@ -30,16 +30,9 @@ def map_in_order(
     num_proc: int | None = None,
     on_done: OnDone | None = None,
 ) -> Iterator[Result]:
-    """Apply a function to items in processes. Unlike `Pool.imap` it bounds the results that wait in memory.
+    """Apply a function to items in processes, by default one per core; results come in the order of the items.
 
-    Args:
-        function: The function.
-        items: Its arguments. If there is only one, or one process, no process is started.
-        num_proc: Number of processes, by default one per core.
-        on_done: Called after each result.
-
-    Returns:
-        The results in the order of the items.
+    Unlike with `Pool.imap`, few results wait in memory. For a single item or process none is started.
 
     Raises:
         RunFailed: A process was killed.

@@ -27,16 +27,12 @@ def spread(rows, size: int | None):
 
 
 def take_subset(rows, size: int | None, seed: int = 0, labels: Sequence[str] | None = None):
-    """The first rows of a shuffle that depends on the seed alone, so that a larger subset contains a smaller one.
+    """The first `size` rows of a shuffle that depends on the seed alone, so that larger subsets contain smaller ones.
 
-    Args:
-        rows: The rows.
-        size: Number of rows, or with `labels` of rows of each label; None for all.
-        seed: Seed of the shuffle.
-        labels: The label of each row.
+    With the label of each row as `labels`, the first `size` rows of each label, which may have fewer.
 
     Raises:
-        InputError: There are fewer than `size` rows. A label may have fewer.
+        InputError: There are fewer than `size` rows.
     """
     if size is None:
         return rows

@@ -14,12 +14,9 @@ FORMAT = "text"
 
 
 def scan(file: str, format: str = FORMAT, can_cut: bool = True) -> Scan:
-    """Find the blocks of a file of lines, which leave out lines that are too long.
+    """Find the blocks of a file of lines, without lines that are too long.
 
-    Args:
-        file: The file.
-        format: The format of the blocks.
-        can_cut: Whether a block can end after any line. If so, blocks have about `BYTES_A_BLOCK`.
+    If a block can end after any line (`can_cut`), blocks have about `BYTES_A_BLOCK`.
     """
     import numpy as np
     import xxhash
@@ -67,15 +64,8 @@ def scan(file: str, format: str = FORMAT, can_cut: bool = True) -> Scan:
 
 
 def _find_cut(ends, num_rows: int) -> int | None:
-    """The line after which a block ends: after a whole batch once it is large enough, or when it is twice that.
-
-    Args:
-        ends: The ends of lines, in bytes from the start of the block.
-        num_rows: Number of lines of the block before these.
-
-    Returns:
-        An index of `ends`, or None if the block does not end yet.
-    """
+    """The index of the line after which a block ends, or None: after a whole batch once it is large enough, or when it
+    is twice that. `ends` are in bytes from the start of the block, which has `num_rows` lines before these."""
     import numpy as np
 
     large = int(np.searchsorted(ends, blocks.BYTES_A_BLOCK - 1))
