@@ -26,7 +26,8 @@ import toolkit.training.loop
 from toolkit.cli.dispatch import main as toolkit_main
 from toolkit.corpora.corpus import open_corpus
 from toolkit.corpora.prepared import rows_made_of
-from toolkit.corpora.tokenization import load_tokenizer, train_tokenizer
+from toolkit.corpora.tokenization import load_tokenizer
+from toolkit.corpora.tokenizer_training import train_tokenizer
 from toolkit.corpora.windows import WordWindows
 from toolkit.data.rows import spread
 from toolkit.models.families import OUTPUT_WORDS

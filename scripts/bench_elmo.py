@@ -35,7 +35,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from toolkit.corpora.corpus import open_corpus
 from toolkit.corpora.prepared import rows_made_of
-from toolkit.corpora.tokenization import train_tokenizer
+from toolkit.corpora.tokenizer_training import train_tokenizer
 from toolkit.corpora.windows import WordWindows
 from toolkit.data.rows import spread
 from toolkit.models.elmo import ElmoConfig, ElmoForPreTraining

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from toolkit.corpora.corpus import open_corpus
 from toolkit.corpora.prepared import rows_made_of
-from toolkit.corpora.tokenization import train_tokenizer
+from toolkit.corpora.tokenizer_training import train_tokenizer
 from toolkit.corpora.windows import PieceWindows
 from toolkit.models.bert import BertForMaskedLM
 from toolkit.pretraining.bert import MaskTokens

@@ -35,7 +35,8 @@ from transformers import TrainingArguments as TrainerArguments
 
 from toolkit.corpora.corpus import open_corpus
 from toolkit.corpora.prepared import rows_made_of
-from toolkit.corpora.tokenization import bert_normalizer, load_tokenizer, train_tokenizer, word_level_tokenizer
+from toolkit.corpora.tokenization import bert_normalizer, load_tokenizer, word_level_tokenizer
+from toolkit.corpora.tokenizer_training import train_tokenizer
 from toolkit.corpora.windows import PieceWindows
 from toolkit.data.rows import spread
 from toolkit.models.bert import BertForMaskedLM

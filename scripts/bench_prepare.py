@@ -73,7 +73,7 @@ def main(rounds: int = 3, corpus: str = "sample") -> None:
     from alternation import alternate, watched, write  # here, since it loads torch, which the processes need not
 
     from toolkit.corpora.corpus import open_corpus
-    from toolkit.corpora.tokenization import train_tokenizer
+    from toolkit.corpora.tokenizer_training import train_tokenizer
 
     with tempfile.TemporaryDirectory() as root:
         opened = open_corpus(corpus)

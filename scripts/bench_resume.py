@@ -25,7 +25,7 @@ from transformers import TrainingArguments as TrainerArguments
 
 from toolkit.corpora.corpus import open_corpus
 from toolkit.corpora.prepared import rows_made_of
-from toolkit.corpora.tokenization import train_tokenizer
+from toolkit.corpora.tokenizer_training import train_tokenizer
 from toolkit.corpora.windows import PieceWindows
 from toolkit.models.bert import BertForMaskedLM
 from toolkit.pretraining.bert import MaskTokens

@@ -102,7 +102,7 @@ def feeding() -> dict[str, float]:
     order of the data."""
     from toolkit.corpora.corpus import open_corpus
     from toolkit.corpora.prepared import open_prepared, prepare
-    from toolkit.corpora.tokenization import train_tokenizer
+    from toolkit.corpora.tokenizer_training import train_tokenizer
     from toolkit.corpora.windows import PieceWindows
     from toolkit.corpora.workers import available_cores
     from toolkit.pretraining.bert import MaskTokens

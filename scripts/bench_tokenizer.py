@@ -22,7 +22,8 @@ VOCAB_SIZE = 8192
 
 def ours(corpus: str) -> dict[str, int]:
     from toolkit.corpora.corpus import open_corpus
-    from toolkit.corpora.tokenization import bert_normalizer, train_on_corpus
+    from toolkit.corpora.tokenization import bert_normalizer
+    from toolkit.corpora.tokenizer_training import train_on_corpus
 
     return train_on_corpus(open_corpus(corpus), "wordpiece", bert_normalizer(True), VOCAB_SIZE, memory_gb=8)[0].vocab
 

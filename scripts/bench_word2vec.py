@@ -26,7 +26,8 @@ from typing import Any
 from alternation import alternate, in_a_process, write
 
 from toolkit.corpora.corpus import open_corpus
-from toolkit.corpora.tokenization import bert_normalizer, word_spacer
+from toolkit.corpora.encoding import word_spacer
+from toolkit.corpora.tokenization import bert_normalizer
 from toolkit.pretraining import get_method
 from toolkit.pretraining.skip_gram import Sentences, write_sentences
 from toolkit.pretraining.text_corpus import find_preset

@@ -9,11 +9,11 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
-from conftest import run_toolkit
 
+from toolkit.cli.dispatch import main
 from toolkit.corpora import blocks
 from toolkit.corpora import corpus as corpora
-from toolkit.corpora.cleaning import MOST_FAULTS, Cleaning, Notes
+from toolkit.corpora.cleaning import MOST_FAULTS, Notes
 from toolkit.corpora.corpus import open_corpus
 from toolkit.corpora.duplicates import DuplicateSearch
 from toolkit.corpora.formats import json_rows
@@ -29,6 +29,17 @@ def small_blocks(monkeypatch):
     """Blocks of a few kilobytes, batches of a few rows, read in chunks that end anywhere."""
     for name, value in {"BYTES_A_BLOCK": 4_000, "BYTES_A_BATCH": 900, "ROWS_A_BATCH": 10, "CHUNK": 997}.items():
         monkeypatch.setattr(blocks, name, value)
+
+
+@pytest.fixture
+def toolkit(capsys):
+    """Run a command in this process: a function that returns the exit code and what is printed to stderr."""
+
+    def run(*words) -> tuple[int, str]:
+        code = main(list(map(str, words)))
+        return code, capsys.readouterr().err
+
+    return run
 
 
 def some_texts(seed: int = 0, size: int = 1500) -> list[str]:
@@ -96,6 +107,12 @@ def test_line_ends_of_windows_marks_of_utf_8_and_a_missing_end(small_blocks, tmp
     assert list(open_corpus(str(path)).texts()) == ["one", "", "two €\rand more", "three"]
 
 
+@pytest.mark.parametrize("suffix", ["txt", "jsonl", "csv"])
+def test_lines_that_are_longer_than_what_is_read_at_a_time(small_blocks, tmp_path, suffix):
+    texts = ["one", "long " * 1000, "two", "x" * 3000, "three"]
+    assert list(open_corpus(str(write(tmp_path, texts, suffix))).texts()) == texts
+
+
 def test_the_key_is_of_the_content(tmp_path):
     texts, keys = some_texts(), {}
     for folder in ("here", "there"):
@@ -117,7 +134,7 @@ def test_a_file_is_looked_through_once(tmp_path, monkeypatch):
     an_hour_ago = time.time() - 3600
     os.utime(path, (an_hour_ago, an_hour_ago))
     first = open_corpus(str(path))
-    monkeypatch.setattr(corpora, "look_through", None)  # who looks again fails
+    monkeypatch.setattr(corpora, "scan_file", None)  # who looks again fails
     assert open_corpus(str(path)) == first
     path.write_bytes(path.read_bytes().replace(b"small", b"smalL", 1))
     with pytest.raises(TypeError):
@@ -150,10 +167,14 @@ def bad_text(folder: Path) -> tuple[Path, list[str], dict[str, int]]:
     return folder / "b.txt", good, places
 
 
+def read_all(corpus, notes: Notes) -> list[str]:
+    return [text for block in corpus.blocks for texts in corpus.read(block, notes) for text in texts]
+
+
 def test_what_is_bad_is_named_with_file_and_offset(tmp_path):
     path, good, places = bad_text(tmp_path)
     corpus, notes = open_corpus(str(path), on_error="skip"), Notes()
-    assert [text for block in corpus.blocks for texts in corpus.read(block, notes) for text in texts] == good
+    assert read_all(corpus, notes) == good
     found = [*corpus.faults, *notes.faults]
     assert {fault.offset for fault in found} == set(places.values())
     for what, offset in places.items():
@@ -242,39 +263,43 @@ def test_offsets_count_a_mark_of_utf_8(tmp_path):
     assert [fault.offset for fault in notes.faults] == [7]
 
 
-@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
-def test_bad_rows_of_tables_are_named(tmp_path, suffix):
+def write_bad_json(path: Path) -> tuple[list[str], list[str]]:
+    rows = ['{"text": "one"}', '{"text": ', "", '{"text": 3}', '["list"]', '{"text": "\\ud800"}', '{"text": "two"}']
+    path.write_text("\n".join(rows))
+    return ["one", "", "two"], ["line 2 is no JSON", "line 4 holds", "line 5 is no JSON obj", "line 6 has half"]
+
+
+def write_bad_csv(path: Path) -> tuple[list[str], list[str]]:
+    path.write_bytes(b'id,text\n1,one\n2\n3,"two\nlines"\n4,\xff\n5,"a\n\xff,"\n6,end\n\n7,"not closed\n8,more\n')
+    faults = ["a row has 1 fields and none for 'text', at byte 14", "a line is not UTF-8 (byte 0xff at column 3)"]
+    return ["one", "two\nlines", "end"], [
+        *faults,
+        "at byte 30",
+        "at byte 39",
+        "a quote that is not closed, at byte 50",
+    ]
+
+
+def write_bad_parquet(path: Path) -> tuple[list[str], list[str]]:
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["one"] * 50 + ["two"] * 50}), path, row_group_size=50)
+    column = pyarrow.parquet.ParquetFile(path).metadata.row_group(0).column(0)
+    start, size = column.dictionary_page_offset or column.data_page_offset, column.total_compressed_size
+    content = bytearray(path.read_bytes())
+    content[start : start + size] = b"\xff" * size
+    path.write_bytes(content)
+    return ["two"] * 50, ["rows 1 to 50 cannot be read"]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "write_bad", "num_faults"),
+    [("jsonl", write_bad_json, 4), ("csv", write_bad_csv, 4), ("parquet", write_bad_parquet, 1)],
+)
+def test_bad_rows_of_tables_are_named(tmp_path, suffix, write_bad, num_faults):
     path = tmp_path / f"a.{suffix}"
-    if suffix == "jsonl":
-        rows = [
-            '{"text": "one"}',
-            '{"text": ',
-            "",
-            '{"text": 3}',
-            '["list"]',
-            '{"text": "\\ud800"}',
-            '{"text": "two"}',
-        ]
-        path.write_text("\n".join(rows))
-        good = ["one", "", "two"]
-        whats = ["line 2 is no JSON", "line 4 holds", "line 5 is no JSON obj", "line 6 has half"]
-    elif suffix == "csv":
-        path.write_bytes(b'id,text\n1,one\n2\n3,"two\nlines"\n4,\xff\n5,"a\n\xff,"\n6,end\n\n7,"not closed\n8,more\n')
-        good = ["one", "two\nlines", "end"]
-        whats = ["a row has 1 fields and none for 'text', at byte 14", "a line is not UTF-8 (byte 0xff at column 3)"]
-        whats += ["at byte 30", "at byte 39", "a quote that is not closed, at byte 50"]
-    else:
-        pyarrow.parquet.write_table(pyarrow.table({"text": ["one"] * 50 + ["two"] * 50}), path, row_group_size=50)
-        table = pyarrow.parquet.ParquetFile(path)
-        column = table.metadata.row_group(0).column(0)
-        start, size = column.dictionary_page_offset or column.data_page_offset, column.total_compressed_size
-        content = bytearray(path.read_bytes())
-        content[start : start + size] = b"\xff" * size
-        path.write_bytes(content)
-        good, whats = ["two"] * 50, ["rows 1 to 50 cannot be read"]
+    good, whats = write_bad(path)
     corpus, notes = open_corpus(str(path), on_error="skip", text_column="text"), Notes()
-    assert [text for block in corpus.blocks for texts in corpus.read(block, notes) for text in texts] == good
-    assert len(notes.faults) == len({*notes.faults}) == (4 if suffix == "csv" else len(whats))
+    assert read_all(corpus, notes) == good
+    assert len(notes.faults) == len({*notes.faults}) == num_faults
     assert all(any(what in str(fault) for fault in notes.faults) for what in whats)
     assert all(str(path) in str(fault) for fault in notes.faults)
     with pytest.raises(InputError) as raised:
@@ -357,112 +382,42 @@ def test_an_unreadable_file_among_others(tmp_path):
 
 
 @pytest.mark.parametrize("command", ["tokenizer", "bert", "word2vec"])
-def test_on_error_is_a_flag_of_every_command(tmp_path, command):
+def test_on_error_is_a_flag_of_every_command(tmp_path, command, toolkit):
     path, _, places = bad_text(tmp_path)
     with open(path, "a", encoding="utf-8") as file:
         file.write("the old man the boats of the old town\n" * 30)
     name = ["tokenizer"] if command == "tokenizer" else ["pretrain", command]
     flags = {"tokenizer": [], "bert": ["--preset", "bert-tiny", "--max_steps", "2"], "word2vec": []}[command]
     words = [*name, "--corpus", path, "--vocab_size", "60", *flags, "--output_dir", tmp_path / "out"]
-    done = run_toolkit(*words)
-    assert done.returncode == 2
-    assert f"{path}: line 5 has" in done.stderr
-    assert done.stderr.count("\n") == 1
+    code, printed = toolkit(*words)
+    assert code == 2
+    assert f"{path}: line 5 has" in printed
+    assert printed.count("\n") == 1
     assert not (tmp_path / "out").exists()
-    done = run_toolkit(*words, "--on_error", "skip")
-    assert done.returncode == 0, done.stderr
+    code, printed = toolkit(*words, "--on_error", "skip")
+    assert code == 0, printed
     for what, offset in places.items():
-        assert f"left out {path}: {what}" in done.stderr
-        assert f"at byte {offset:,}\n" in done.stderr
+        assert f"left out {path}: {what}" in printed
+        assert f"at byte {offset:,}\n" in printed
 
 
-# Cleaning
-
-
-def brute_force(texts: list[str], alike) -> set[int]:
-    return {i for i, text in enumerate(texts) if text and any(alike(text, other) for other in texts[:i] if other)}
-
-
-def test_exact_duplicates_are_those_of_a_dictionary(small_blocks, tmp_path):
-    texts = some_texts(size=800)
-    corpus = open_corpus(str(write(tmp_path, texts, "txt")), search=DuplicateSearch("exact"), num_proc=2)
-    seen, expected = set(), []
-    for text in texts:
-        if not text or text not in seen:
-            expected.append(text)
-        seen.add(text)
-    notes = Notes()
-    found = [text for block in corpus.blocks for rows in corpus.read(block, notes) for text in rows]
-    assert found == expected
-    assert notes.counts == {"left out, like an earlier one": len(texts) - len(expected)}
-    assert [*corpus.rows(100, 300).texts(), *corpus.rows(300, 800).texts()] == expected[-len(found) + 0 :][
-        len(list(corpus.rows(0, 100).texts())) :
-    ]
-
-
-@pytest.mark.parametrize("suffix", ["txt", "jsonl"])
-def test_near_duplicates_are_those_of_the_jaccard_similarity(small_blocks, tmp_path, suffix):
-    """Documents whose similarity is far from the limit, on either side, across the bounds of blocks."""
-    rng = random.Random(0)
-    words = [f"word{i}" for i in range(2000)]
-    documents = [rng.choices(words, k=60) for _ in range(60)]
-    copies = []
-    for document in rng.sample(documents, 25):
-        copy = list(document)
-        copy[rng.randrange(60)] = "other"  # 5 of 56 shingles: a similarity of 0.84
-        copies.append(copy)
-    halves = [document[:30] + rng.choices(words, k=30) for document in rng.sample(documents, 15)]
-    texts = documents + [part for pair in zip(copies, halves + copies, strict=False) for part in pair]
-    texts = [" ".join(words[:20]) + "\n" + " ".join(words[20:]) for words in texts]
-
-    def shingles(text: str) -> set[tuple[str, ...]]:
-        found = text.split()
-        return {tuple(found[i : i + 5]) for i in range(len(found) - 4)}
-
-    def alike(one: str, other: str) -> bool:
-        return len(shingles(one) & shingles(other)) / len(shingles(one) | shingles(other)) >= 0.7
-
-    expected = brute_force(texts, alike)
-    assert len(expected) > 30
-    if suffix == "txt":
-        path = tmp_path / "a.txt"
-        path.write_text("\n\n".join(texts))
-    else:
-        path = write(tmp_path, texts, suffix)
-    search = DuplicateSearch("near", "document", similarity=0.7)
-    corpus = open_corpus(str(path), search=search, num_proc=2)
-    assert len(corpus.blocks) > 3
-    kept = "\n".join(text for text in corpus.texts() if text)
-    assert kept == "\n".join(text for i, text in enumerate(texts) if i not in expected)
-
-
-def test_lines_are_mended_and_left_out_with_counts(tmp_path):
-    path = tmp_path / "a.txt"
-    path.write_text("schÃ¶n and good\n\nshort\n1 2 3 4 5 6\nas it is here\nयह हिन्दी है\n", encoding="utf-8")
-    cleaning = Cleaning(fix_text=True, min_words=2, min_letters=0.9)
-    corpus, notes = open_corpus(str(path), cleaning=cleaning), Notes()
-    assert list(corpus.read(corpus.blocks[0], notes)) == [["schön and good", "", "as it is here", "यह हिन्दी है"]]
-    assert sorted(notes.counts.values()) == [1, 1, 1]
-    assert corpus.key != open_corpus(str(path)).key
-
-
-def test_what_was_left_out_is_counted_by_the_command(tmp_path):
+def test_what_was_left_out_is_counted_by_the_command(tmp_path, toolkit):
     path = tmp_path / "a.txt"
     path.write_text(
         "the old man the boats of the town\n" * 20 + "a b\n" + "another line with words\n", encoding="utf-8"
     )
     flags = ["--deduplicate", "exact", "--min_words", "3", "--vocab_size", "40"]
-    done = run_toolkit("tokenizer", "--corpus", path, *flags, "--output_dir", tmp_path / "out")
-    assert done.returncode == 0, done.stderr
-    assert "left out, like an earlier one: 19 rows" in done.stderr
-    assert "left out, fewer than 3 words: 1 rows" in done.stderr
+    code, printed = toolkit("tokenizer", "--corpus", path, *flags, "--output_dir", tmp_path / "out")
+    assert code == 0, printed
+    assert "left out, like an earlier one: 19 rows" in printed
+    assert "left out, fewer than 3 words: 1 rows" in printed
 
 
 # The Hub
 
 
 @pytest.mark.parametrize("suffix", ["txt", "jsonl", "parquet"])
-def test_data_of_the_hub_is_streamed(hub, tmp_path, suffix):
+def test_data_of_the_hub_is_streamed(hub, tmp_path, suffix, toolkit):
     texts = some_texts()
     (tmp_path / "data").mkdir()
     write(tmp_path / "data", texts, suffix).rename(tmp_path / "data" / f"train.{suffix}")
@@ -471,8 +426,8 @@ def test_data_of_the_hub_is_streamed(hub, tmp_path, suffix):
     flags = ["--vocab_size", "60", "--output_dir"]
     done = hub.run("tokenizer", "--corpus", name, *flags, tmp_path / "by_name")
     assert done.returncode == 0, done.stderr
-    done = run_toolkit("tokenizer", "--corpus", tmp_path / "data", *flags, tmp_path / "by_folder")
-    assert done.returncode == 0, done.stderr
+    code, printed = toolkit("tokenizer", "--corpus", tmp_path / "data", *flags, tmp_path / "by_folder")
+    assert code == 0, printed
     made = [(tmp_path / run / "tokenizer.json").read_text() for run in ("by_name", "by_folder")]
     assert made[0] == made[1]
     copies = [path for path in Path(hub.environment["HF_HOME"]).rglob("*") if path.is_file()]

@@ -16,7 +16,8 @@ from tokenizers import pre_tokenizers
 from transformers import AutoModel, AutoTokenizer
 
 from toolkit.cli.dispatch import main
-from toolkit.corpora.tokenization import FIRST_CONTINUATION_ID, NUM_BYTES, bert_normalizer, word_spacer
+from toolkit.corpora.encoding import word_spacer
+from toolkit.corpora.tokenization import FIRST_CONTINUATION_ID, NUM_BYTES, bert_normalizer
 from toolkit.models.fasttext import BYTES, FastTextConfig, FastTextModel, ngram_hashes
 from toolkit.pretraining.skip_gram import SkipGramSettings, train_word_vectors, write_sentences
 from toolkit.transfer.word_vectors import WORD_SETS, score_words, whole_words
@@ -181,7 +182,7 @@ def test_a_lower_casing_tokenizer_of_bytes_is_the_flag(folder, corpus, tmp_path)
 def test_a_tokenizer_that_normalizes_otherwise_is_refused(tmp_path, capsys):
     from tokenizers import normalizers
 
-    from toolkit.corpora.tokenization import train_tokenizer
+    from toolkit.corpora.tokenizer_training import train_tokenizer
 
     tokenizer = train_tokenizer((), "bytes")
     tokenizer.backend_tokenizer.normalizer = normalizers.NFKC()

@@ -16,7 +16,8 @@ from scipy.stats import binom
 from transformers import AutoModel, AutoTokenizer
 
 from toolkit.corpora.corpus import open_corpus
-from toolkit.corpora.tokenization import continuing_tokens, train_tokenizer
+from toolkit.corpora.tokenization import continuing_tokens
+from toolkit.corpora.tokenizer_training import train_tokenizer
 from toolkit.corpora.windows import PieceWindows, WordWindows
 from toolkit.errors import InputError, RunFailed
 from toolkit.pretraining.bert import MaskTokens, count_tokens

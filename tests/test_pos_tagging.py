@@ -13,7 +13,7 @@ from tasks import TASKS, finetune, predict
 from tasks.inference import load_predictor
 from tasks.pos_tagging import _tokenize
 from tasks.words import first_tokens
-from toolkit.corpora.tokenization import train_tokenizer
+from toolkit.corpora.tokenizer_training import train_tokenizer
 from toolkit.data.treebank import load_treebank
 from toolkit.errors import InputError
 from toolkit.models.families import presets

@@ -17,7 +17,8 @@ from conftest import REPOSITORY, run_toolkit
 from toolkit.corpora import blocks
 from toolkit.corpora.corpus import open_corpus
 from toolkit.corpora.prepared import AsItIs, Shard, check_shards, merge, open_prepared, prepare
-from toolkit.corpora.tokenization import load_tokenizer, train_tokenizer
+from toolkit.corpora.tokenization import load_tokenizer
+from toolkit.corpora.tokenizer_training import train_tokenizer
 from toolkit.corpora.windows import PieceWindows
 from toolkit.errors import InputError
 

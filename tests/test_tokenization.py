@@ -4,20 +4,18 @@ import pytest
 from tokenizers import AddedToken, normalizers
 from transformers import AutoTokenizer
 
+from toolkit.corpora.encoding import LineEncoder, token_spacer, word_spacer
 from toolkit.corpora.text import load_text
 from toolkit.corpora.tokenization import (
     FIRST_CONTINUATION_ID,
-    LineEncoder,
     bert_normalizer,
     is_byte_level,
     load_tokenizer,
     spells_words,
-    token_spacer,
-    train_tokenizer,
     with_whole_words,
     word_level_tokenizer,
-    word_spacer,
 )
+from toolkit.corpora.tokenizer_training import train_tokenizer
 from toolkit.errors import InputError
 
 KINDS = ("wordpiece", "bpe", "word", "bytes")

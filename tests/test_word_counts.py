@@ -4,13 +4,24 @@ import json
 import random
 from collections import Counter
 
+import numpy as np
 import pytest
 from conftest import run_toolkit
 
 from toolkit.corpora import blocks
 from toolkit.corpora.corpus import open_corpus
-from toolkit.corpora.tokenization import bert_normalizer, train_on_corpus, word_spacer
-from toolkit.corpora.word_counts import LETTERS_A_WORD, DistinctCount, PackedCounts, WordCounts, count_words
+from toolkit.corpora.encoding import word_spacer
+from toolkit.corpora.tokenization import bert_normalizer
+from toolkit.corpora.tokenizer_training import train_on_corpus
+from toolkit.corpora.word_counts import (
+    LETTERS_A_WORD,
+    NUM_REGISTERS,
+    PackedCounts,
+    WordCounts,
+    add_distinct,
+    count_words,
+    num_distinct,
+)
 
 
 @pytest.fixture
@@ -49,7 +60,7 @@ def test_beyond_that_the_rarest_are_dropped_and_counted(zipf):
     assert all(counts[word] >= count - 30 for word, count in expected.most_common(50))
     assert found[0].dropped_share == pytest.approx(1 - counts.total() / expected.total())
     really_dropped = len(expected) - len(counts)
-    assert int(found[0].dropped) == pytest.approx(really_dropped, rel=0.1)
+    assert found[0].num_dropped == pytest.approx(really_dropped, rel=0.1)
     assert found[0].letters == {letter for word in expected for letter in word[1:]}, "also those of dropped words"
 
 
@@ -63,16 +74,27 @@ def test_long_words_take_the_room_of_several():
         assert sum(map(len, words.counts)) < 1_000 * LETTERS_A_WORD + 3_100
     assert words.counts.keys() & {"frequent", "0", "1", "2"} == {"frequent", "0", "1", "2"}
     assert words.counts["frequent"] == 3_600
-    assert int(words.dropped) > 800
+    assert words.num_dropped > 800
 
 
 @pytest.mark.parametrize("number", [0, 1, 100, 5_000, 300_000])
-def test_different_strings_are_counted_in_little_memory(number):
-    count = DistinctCount()
+def test_distinct_words_are_counted_in_little_memory(number):
+    registers = np.zeros(NUM_REGISTERS, dtype=np.int8)
     for _ in range(2):
-        count.add(f"string {i}" for i in range(number))
-    assert int(count) == pytest.approx(number, rel=0.02)
-    assert count.ranks.nbytes == 1 << 16
+        add_distinct(registers, (f"string {i}" for i in range(number)))
+    assert num_distinct(registers) == pytest.approx(number, rel=0.02)
+    assert registers.nbytes == 1 << 16
+
+
+def test_registers_are_those_of_the_library():
+    from datasketch import HyperLogLogPlusPlus
+    from xxhash import xxh3_64_intdigest
+
+    registers, by_library = np.zeros(NUM_REGISTERS, dtype=np.int8), HyperLogLogPlusPlus(16, hashfunc=xxh3_64_intdigest)
+    for word in map(str, range(5_000)):
+        by_library.update(word.encode())
+    add_distinct(registers, map(str, range(5_000)))
+    assert (registers == by_library.reg).all()
 
 
 def test_counts_survive_their_way_from_a_process():

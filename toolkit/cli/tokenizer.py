@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from toolkit.cli.flags import parse_flags
 from toolkit.corpora.arguments import CleaningArguments, CorpusArguments
-from toolkit.corpora.tokenization import Kind
+from toolkit.corpora.tokenization import TokenizerKind
 from toolkit.errors import check_positive
 from toolkit.hub.arguments import HubArguments
 from toolkit.runs.arguments import Arguments, defaults
@@ -22,7 +22,7 @@ from toolkit.runs.output import OutputArguments
 class VocabularyArguments(Arguments):
     """tokenizer"""
 
-    kind: Kind = "wordpiece"
+    kind: TokenizerKind = "wordpiece"
     """wordpiece and bpe: pieces of words; word: whole words; bytes: the bytes of words, for an ELMo or a fastText."""
     vocab_size: int = 8192
     """Maximum vocabulary size; the vocabulary of bytes always has 517 entries."""
@@ -52,7 +52,8 @@ def parse(words: Sequence[str]) -> TokenizerArguments:
 
 def run(arguments: TokenizerArguments) -> None:
     from toolkit.corpora.corpus import open_corpus_of
-    from toolkit.corpora.tokenization import bert_normalizer, train_on_corpus
+    from toolkit.corpora.tokenization import bert_normalizer
+    from toolkit.corpora.tokenizer_training import train_on_corpus
     from toolkit.hub.upload import push_run
     from toolkit.runs.output import check_output_dir, create_output_dir
     from toolkit.runs.progress import Parts
@@ -82,7 +83,7 @@ def _describe(tokenizer, corpus) -> str:
     """Pieces per word and the share of unknown pieces, on the first lines of the corpus."""
     from itertools import islice
 
-    from toolkit.corpora.tokenization import word_spacer
+    from toolkit.corpora.encoding import word_spacer
 
     sample = list(islice((text for text in corpus.texts() if text.strip()), 1000))
     space = word_spacer(tokenizer.backend_tokenizer.normalizer)

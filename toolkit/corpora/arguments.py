@@ -1,4 +1,4 @@
-"""Which text to read and how: the flags of every command that reads a corpus of any size. Imports nothing heavy."""
+"""The flags of every command that reads a corpus. Imports nothing heavy."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -1,4 +1,4 @@
-"""What of a text is mended and what is left out of it, with counts."""
+"""Cleaning of text, with counts of what was changed or left out."""
 
 import unicodedata
 from collections import Counter
@@ -7,30 +7,32 @@ from dataclasses import dataclass, field
 from toolkit.corpora.blocks import Fault, Texts
 from toolkit.errors import extra
 
-MOST_FAULTS, NAMED = 100, 10  # that are kept, and said
+MOST_FAULTS, NAMED = 100, 10  # how many are kept, and how many of those printed
 _MORE = "left out, could not be read either"
 
 
 @dataclass
 class Notes:
-    """What was left out of a text, and why."""
+    """What was left out of a text: faults, and numbers of rows by reason."""
 
-    faults: list[Fault] = field(default_factory=list)  # what could not be read
-    counts: Counter[str] = field(default_factory=Counter)  # rows by what was done to them
+    faults: list[Fault] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
 
     def note(self, fault: Fault) -> None:
+        """Add a fault, or only count it if there are many."""
         if len(self.faults) < MOST_FAULTS:
             self.faults.append(fault)
         else:
             self.counts[_MORE] += 1
 
     def add(self, faults: list, counts: dict[str, int]) -> None:
+        """Add the faults and counts of another part of the text."""
         for fault in faults:
             self.note(Fault(*fault))
         self.counts.update(counts)
 
     def lines(self) -> list[str]:
-        """What to say of them: the first faults by name, then how many more."""
+        """The messages for the user: the first faults, the number of further ones, and the counts."""
         lines = [f"left out {fault}" for fault in self.faults[:NAMED]]
         if more := max(0, len(self.faults) - NAMED) + self.counts[_MORE]:
             lines.append(f"left out {more:,} more")
@@ -39,19 +41,20 @@ class Notes:
 
 @dataclass(frozen=True)
 class Cleaning:
-    """Mends rows by ftfy, https://ftfy.readthedocs.io, and leaves out those with too few words or letters.
+    """Repair rows with ftfy, https://ftfy.readthedocs.io, and leave out those with too few words or letters.
 
-    Empty rows, which part documents, stay.
+    Empty rows stay, since they separate documents. `min_letters` is a fraction of the characters that are not spaces.
     """
 
     fix_text: bool = False
     min_words: int = 0
-    min_letters: float = 0.0  # as a share of what is no white space
+    min_letters: float = 0.0
 
     def __bool__(self) -> bool:
         return self != NO_CLEANING
 
     def __call__(self, texts: Texts, notes: Notes) -> Texts:
+        """Clean texts; None for those that are left out, which are counted in `notes`."""
         return [text and self._clean(text, notes.counts) for text in texts]
 
     def _clean(self, text: str, counts: Counter[str]) -> str | None:
@@ -74,7 +77,7 @@ class Cleaning:
 
 
 def _is_letter(character: str) -> bool:
-    """Also a vowel of Devanagari or Thai, and every other mark on a letter."""
+    """Letters and marks, which include the vowel signs of Devanagari and Thai."""
     return character.isalpha() or unicodedata.category(character).startswith("M")
 
 

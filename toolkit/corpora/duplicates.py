@@ -1,167 +1,123 @@
-"""Rows of a corpus that repeat earlier ones, exactly or nearly, found in bounded memory.
+"""Rows of a corpus that repeat earlier ones, exactly or nearly, found in bounded memory: what is compared is on disk.
 
-Nearly alike are texts whose sets of five words in a row are, by their Jaccard similarity: MinHash of Broder (1997),
-https://doi.org/10.1109/SEQUEN.1997.666900, by `datasketch`, in bands of which one has to agree, as in Rajaraman &
-Ullman (2011), http://infolab.stanford.edu/~ullman/mmds/ch3n.pdf. What is known of each text lies on disk.
+Two texts are near duplicates by the Jaccard similarity of their five-word shingles, estimated by MinHash (Broder 1997,
+https://doi.org/10.1109/SEQUEN.1997.666900). Only texts that agree in one of the bands of their hashes are compared
+(Rajaraman & Ullman 2011, http://infolab.stanford.edu/~ullman/mmds/ch3n.pdf). `datasketch` computes the hashes; its
+index, `MinHashLSH`, would hold all texts in memory.
 """
 
 import hashlib
-import os
-from collections.abc import Callable, Iterator
+import shutil
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache, partial
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from toolkit.corpora.arguments import Deduplicate, Unit
-from toolkit.corpora.blocks import BYTES_A_LINE, Texts
+from toolkit.corpora.blocks import BYTES_A_LINE, Block, Texts
 from toolkit.corpora.cleaning import Notes
-from toolkit.corpora.workers import map_in_order
-from toolkit.errors import extra
+from toolkit.corpora.prepared import INDEX, open_prepared, prepare
+from toolkit.corpora.workers import OnDone
 
 SHINGLE = 5  # words
-NUM_HASHES, ROWS_OF_BAND = 128, 8  # texts of similarity 0.8 agree in a band with probability 0.95, of 0.5 with 0.06
-UNITS_HASHED, UNITS_COMPARED = 1_000, 4_000_000  # at a time
+# Texts of similarity 0.8 agree in a band with probability 0.95, texts of similarity 0.5 with 0.06.
+NUM_HASHES, HASHES_A_BAND = 128, 8
+UNITS_A_BATCH, UNITS_COMPARED, PAIRS_COMPARED = 1_000, 4_000_000, 10_000  # at a time
+_PLACE = ["file", "first_row", "last_row"]
 
 
 class _Unit(NamedTuple):
+    """A line or document: the number of its file, its first and last row there, and its text."""
+
+    file: int
     first_row: int
     last_row: int
     text: str
 
 
+class _Row(NamedTuple):
+    number: int
+    text: str | None
+    in_block: bool  # or in a later block of the same file
+
+
 @dataclass(frozen=True)
 class DuplicateSearch:
-    """How to look: for lines or documents that are alike exactly or, to at least `similarity`, nearly.
+    """Find lines or documents that are equal to, or nearly like, an earlier one.
 
-    A document is a row of a table, or of text the lines up to an empty one.
+    A document is a row of a table, or the lines of text up to an empty one. Near duplicates have at least a Jaccard
+    similarity of `similarity`.
     """
 
     alike: Deduplicate
     unit: Unit = "line"
     similarity: float = 0.8
 
-    def __call__(
-        self,
-        corpus,
-        folder: Path,
-        num_proc: int | None = None,
-        on_block: Callable[[int, int], None] = lambda done, of: None,
-    ) -> None:
-        """Leave in the folder, for `rows_that_repeat`, which rows repeat earlier ones of the corpus."""
-        numbers = range(len(corpus.blocks))
-        for done, _ in enumerate(map_in_order(partial(self._look_at, corpus, folder), numbers, num_proc), start=1):
-            on_block(done, len(numbers))
-        starts = np.cumsum([0, *(len(_load(folder, number, "units")) for number in numbers)])
-        repeats = self._repeats(folder, starts)
-        rows: list[np.ndarray] = []
-        for number in numbers:
-            units = _load(folder, number, "units")
-            rows.append(_all_between(*units[repeats[starts[number] : starts[number + 1]]].T))
-            if number + 1 == len(numbers) or _begins_a_file(corpus, number + 1):
-                np.save(_file_of(folder, corpus.blocks[number].file), np.concatenate(rows))
-                rows.clear()
-        for number in numbers:
-            for what in ("units.npy", "keys.npy", "hashes.bin"):
-                (folder / f"{number}.{what}").unlink(missing_ok=True)
+    def __call__(self, corpus, folder: Path, num_proc: int | None = None, on_block: OnDone | None = None) -> None:
+        """Write the numbers of the rows that repeat earlier ones to a folder, for `rows_that_repeat`.
 
-    def _look_at(self, corpus, folder: Path, number: int) -> None:
-        """Leave in the folder, of each unit of a block, its rows, what it is compared by, and its hashes."""
-        if (folder / f"{number}.units.npy").is_file():
-            return
-        rows, keys, all_units = [np.empty((0, 2), np.int64)], [self._keys([])], self._units(corpus, number)
-        with open(folder / f"{number}.hashes.partial", "wb") as hashes:  # half a kilobyte a unit
-            while units := list(islice(all_units, UNITS_HASHED)):
-                rows.append(np.array([(unit.first_row, unit.last_row) for unit in units], dtype=np.int64))
-                if self.alike == "exact":
-                    keys.append(self._keys([[_hash(unit.text.strip().encode())] for unit in units]))
-                    continue
-                of_units = np.array([_min_hashes(unit.text) for unit in units], dtype=np.uint32)
-                hashes.write(of_units.tobytes())
-                bands = of_units.reshape(len(units), -1, ROWS_OF_BAND)
-                keys.append(self._keys([[_hash(band.tobytes()) for band in of_unit] for of_unit in bands]))
-        os.replace(hashes.name, folder / f"{number}.hashes.bin")
-        _save(folder, number, "keys", np.concatenate(keys, axis=1))
-        _save(folder, number, "units", np.concatenate(rows))
+        The folder is empty or was left by a search that was interrupted.
+        """
+        import pyarrow
 
-    @property
-    def _num_bands(self) -> int:
-        return 1 if self.alike == "exact" else NUM_HASHES // ROWS_OF_BAND
+        signatures = folder / "signatures"
+        prepare(_Units(corpus, self.unit), _Signatures(self.alike), signatures, num_proc, on_block=on_block)
+        units = open_prepared(signatures)
+        file_numbers, first, last = 3 * [np.empty(0, dtype=np.int64)]
+        if len(units):
+            is_repeat = pyarrow.array(self._repeats(units))
+            file_numbers, first, last = (units.data.column(name).filter(is_repeat).to_numpy() for name in _PLACE)
+        files = _files(corpus)
+        bounds = np.searchsorted(file_numbers, range(len(files) + 1))
+        for file, start, stop in zip(files, bounds[:-1], bounds[1:], strict=True):
+            np.save(_rows_file(folder, file), _ranges(first[start:stop], last[start:stop]))
+        del units
+        (signatures / INDEX).unlink()  # first, for a search that is interrupted here to begin again
+        shutil.rmtree(signatures)
 
-    def _keys(self, of_units: list[list[int]]) -> np.ndarray:
-        """(bands, units): units that agree in a band have one key there."""
-        return np.array(of_units, dtype=np.uint64).reshape(len(of_units), self._num_bands).T
-
-    def _units(self, corpus, number: int) -> Iterator[_Unit]:
-        if self.unit == "line" or corpus.column is not None:
-            for row, texts in corpus.read_rows(corpus.blocks[number], Notes()):
-                yield from (_Unit(row + i, row + i, text) for i, text in enumerate(texts) if text and text.strip())
-            return
-        lines: list[str] = []
-        first, size = 0, 0
-        is_mine = _begins_a_file(corpus, number)  # else the first one begins in an earlier block
-        for row, text, is_of_block in _lines_from(corpus, number):
-            if not is_of_block and not is_mine:
-                return
-            if text is None or text.strip():
-                first = first if lines else row
-                lines += [text] if text and is_mine and size < BYTES_A_LINE else []
-                size += len(text or "")
-                last = row
-            else:
-                if lines and is_mine and size < BYTES_A_LINE:
-                    yield _Unit(first, last, "\n".join(lines))
-                lines, is_mine, size = [], True, 0
-                if not is_of_block:
-                    return
-        if lines and is_mine and size < BYTES_A_LINE:
-            yield _Unit(first, last, "\n".join(lines))
-
-    def _repeats(self, folder: Path, starts: np.ndarray) -> np.ndarray:
-        """(units,): whether an earlier one is alike. Those of a block begin at its place in `starts`."""
-        found = np.zeros(starts[-1], dtype=bool)
-        num_parts = np.uint64(1 + starts[-1] // UNITS_COMPARED)
-        for band in range(self._num_bands):
+    def _repeats(self, units) -> np.ndarray:
+        """Whether each unit repeats an earlier one, (units,)."""
+        found = np.zeros(len(units), dtype=bool)
+        num_parts = np.uint64(1 + len(units) // UNITS_COMPARED)
+        for band in range(_num_bands(self.alike)):
             for part in range(int(num_parts)):
-                chosen, of_chosen = [], []
-                for number, start in enumerate(starts[:-1]):
-                    keys = _load(folder, number, "keys")[band]
-                    here = np.flatnonzero(keys % num_parts == part)
-                    chosen.append(start + here)
-                    of_chosen.append(keys[here])
-                earlier, later = _pairs(np.concatenate(chosen), np.concatenate(of_chosen))
+                some_units, some_keys, start = [], [], 0
+                for chunk in units.data.column(f"band {band}").chunks:
+                    keys = chunk.to_numpy()
+                    of_part = np.flatnonzero(keys % num_parts == part)
+                    some_units.append(start + of_part)
+                    some_keys.append(keys[of_part])
+                    start += len(keys)
+                first, later = _pairs(np.concatenate(some_units), np.concatenate(some_keys))
                 if self.alike == "near":
-                    is_alike = self._are_alike(folder, starts, earlier, later)
-                    later = later[is_alike]
+                    later = later[self._are_near(units.select_columns(["hashes"]), first, later)]
                 found[later] = True
         return found
 
-    def _are_alike(self, folder: Path, starts: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        def of(units: np.ndarray) -> np.ndarray:
-            blocks = np.searchsorted(starts, units, side="right") - 1
-            hashes = np.empty((len(units), NUM_HASHES), dtype=np.uint32)
-            for block in np.unique(blocks):  # one file open at a time
-                of_block = np.memmap(folder / f"{block}.hashes.bin", np.uint32, "r").reshape(-1, NUM_HASHES)
-                hashes[blocks == block] = of_block[units[blocks == block] - starts[block]]
-            return hashes
+    def _are_near(self, rows, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """Whether the estimated similarity of the units of each pair is high enough."""
 
-        alike = [np.empty(0, dtype=bool)]
-        for start in range(0, len(first), 10_000):
-            some = slice(start, start + 10_000)
-            alike.append((of(first[some]) == of(second[some])).mean(axis=1) >= self.similarity)
-        return np.concatenate(alike)
+        def hashes_of(units: np.ndarray) -> np.ndarray:
+            return np.frombuffer(b"".join(rows[units]["hashes"]), np.uint32).reshape(-1, NUM_HASHES)
+
+        are_near = np.zeros(len(first), dtype=bool)
+        for start in range(0, len(first), PAIRS_COMPARED):
+            some = slice(start, start + PAIRS_COMPARED)
+            are_near[some] = (hashes_of(first[some]) == hashes_of(second[some])).mean(axis=1) >= self.similarity
+        return are_near
 
 
 def rows_that_repeat(folder: Path, file: str) -> np.ndarray:
     """The numbers of the rows of a file that repeat earlier ones, in ascending order."""
-    return np.load(_file_of(folder, file), mmap_mode="r")
+    return np.load(_rows_file(folder, file), mmap_mode="r")
 
 
 def without_rows(texts: Texts, row: int, rows: np.ndarray, notes: Notes) -> Texts:
-    """The texts of rows from `row` on, None for those of `rows`."""
+    """The texts, the first of which is row `row`, with None for those whose numbers are in `rows`."""
     first, last = np.searchsorted(rows, (row, row + len(texts)))
     if first == last:
         return texts
@@ -172,67 +128,113 @@ def without_rows(texts: Texts, row: int, rows: np.ndarray, notes: Notes) -> Text
     return kept
 
 
-def _lines_from(corpus, number: int) -> Iterator[tuple[int, str | None, bool]]:
-    """The lines of a block and, after them, of the rest of its file: number, text, and whether it is of the block."""
-    last = number
-    while last == number or (last < len(corpus.blocks) and not _begins_a_file(corpus, last)):
-        for row, texts in corpus.read_rows(corpus.blocks[last], Notes()):
-            yield from ((row + i, text, last == number) for i, text in enumerate(texts))
-        last += 1
+class _Units:
+    """What is compared, in the shape of a corpus, for `prepare`: batches of units, in the same blocks."""
+
+    def __init__(self, corpus, unit: Unit):
+        self.corpus, self.blocks, self.faults, self.key = corpus, corpus.blocks, corpus.faults, corpus.key
+        self.has_documents = unit == "document" and corpus.column is None
+        self.files = {file: number for number, file in enumerate(_files(corpus))}
+
+    def read(self, block: Block, notes: Notes) -> Iterator[list[_Unit]]:
+        units = self._documents(block) if self.has_documents else self._lines(block)
+        yield from iter(lambda: list(islice(units, UNITS_A_BATCH)), [])
+
+    def _lines(self, block: Block) -> Iterator[_Unit]:
+        file = self.files[block.file]
+        for row, texts in self.corpus.read_rows(block, Notes()):
+            yield from (_Unit(file, row + i, row + i, text) for i, text in enumerate(texts) if text and text.strip())
+
+    def _documents(self, block: Block) -> Iterator[_Unit]:
+        """The documents of which the empty line before is in the block; those of over `BYTES_A_LINE` are skipped."""
+        of_file = [other for other in self.blocks if other.file == block.file]
+        is_own = block == of_file[0]
+        rows_from_here = self._rows(of_file[of_file.index(block) :])
+        for is_empty, rows in groupby(rows_from_here, lambda row: row.text is not None and not row.text.strip()):
+            if is_empty:
+                is_own = deque(rows, maxlen=1)[0].in_block
+                if not is_own:
+                    return
+                continue
+            lines: list[str] = []
+            size = first_row = last_row = 0
+            for row in rows:
+                if not (is_own or row.in_block):
+                    return
+                if not lines:
+                    first_row = row.number
+                if row.text and is_own and size < BYTES_A_LINE:
+                    lines.append(row.text)
+                size += len(row.text or "")
+                last_row = row.number
+            if lines and size < BYTES_A_LINE:
+                yield _Unit(self.files[block.file], first_row, last_row, "\n".join(lines))
+
+    def _rows(self, blocks: list[Block]) -> Iterator[_Row]:
+        for block in blocks:
+            for first_row, texts in self.corpus.read_rows(block, Notes()):
+                yield from (_Row(first_row + i, text, block == blocks[0]) for i, text in enumerate(texts))
 
 
-def _begins_a_file(corpus, number: int) -> bool:
-    return number == 0 or corpus.blocks[number - 1].file != corpus.blocks[number].file
+class _Signatures:
+    """The recipe that makes of units what they are compared by: a key for each band, and MinHashes."""
+
+    def __init__(self, alike: Deduplicate):
+        self.alike = self.key = alike
+
+    def __call__(self, units: list[_Unit]) -> dict[str, Any]:
+        import pyarrow
+        import xxhash
+
+        texts = [unit.text for unit in units]
+        columns: dict[str, Any] = {name: np.array([getattr(unit, name) for unit in units]) for name in _PLACE}
+        if self.alike == "exact":
+            bands = [[text.strip().encode()] for text in texts]
+        else:
+            hashes = _min_hashes(texts)
+            columns["hashes"] = pyarrow.array(list(map(bytes, hashes)), pyarrow.binary(hashes[0].nbytes))
+            bands = [list(map(bytes, of_unit.reshape(-1, HASHES_A_BAND))) for of_unit in hashes]
+        keys = np.array([list(map(xxhash.xxh3_64_intdigest, of_unit)) for of_unit in bands], dtype=np.uint64)
+        return columns | {f"band {number}": np.ascontiguousarray(of_band) for number, of_band in enumerate(keys.T)}
 
 
-def _all_between(first: np.ndarray, last: np.ndarray) -> np.ndarray:
-    """All numbers from each of the first to the last that belongs to it."""
+def _files(corpus) -> list[str]:
+    return list(dict.fromkeys(block.file for block in corpus.blocks))
+
+
+def _num_bands(alike: Deduplicate) -> int:
+    return 1 if alike == "exact" else NUM_HASHES // HASHES_A_BAND
+
+
+def _ranges(first: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """All numbers from each of `first` to the corresponding one of `last`."""
     lengths = last - first + 1
     starts = np.cumsum(lengths) - lengths
     return np.arange(lengths.sum()) + np.repeat(first - starts, lengths)
 
 
 def _pairs(units: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of units with equal keys the first, with each of the others."""
+    """Pair the first of the units that have a key in common with each of the others."""
     order = np.argsort(keys, kind="stable")
     units, keys = units[order], keys[order]
-    begins = np.append(True, keys[1:] != keys[:-1])[: len(keys)]
-    first = np.maximum.accumulate(np.where(begins, np.arange(len(keys)), 0)) if len(keys) else order
-    return units[first][~begins], units[~begins]
+    is_first = np.append(True, keys[1:] != keys[:-1])[: len(keys)]
+    first = np.maximum.accumulate(np.where(is_first, np.arange(len(keys)), 0)) if len(keys) else order
+    return units[first][~is_first], units[~is_first]
 
 
-def _min_hashes(text: str) -> np.ndarray:
-    words = text.lower().split()
-    shingles = {" ".join(words[i : i + SHINGLE]).encode() for i in range(max(1, len(words) - SHINGLE + 1))}
-    minhash = _no_hashes().copy()
-    minhash.update_batch(list(shingles))
-    return minhash.hashvalues
-
-
-@cache
-def _no_hashes():
+def _min_hashes(texts: list[str]) -> np.ndarray:
+    """The MinHashes of the shingles of texts, (texts, `NUM_HASHES`)."""
     import xxhash
+    from datasketch import MinHash
 
-    with extra("clean"):
-        from datasketch import MinHash
-    return MinHash(NUM_HASHES, hashfunc=xxhash.xxh32_intdigest)
-
-
-def _hash(content: bytes) -> int:
-    import xxhash
-
-    return xxhash.xxh3_64_intdigest(content)
-
-
-def _save(folder: Path, number: int, what: str, array: np.ndarray) -> None:
-    aside = folder / f"{number}.{what}.partial.npy"
-    np.save(aside, np.ascontiguousarray(array))  # a band is read at a time
-    os.replace(aside, folder / f"{number}.{what}.npy")
+    words = [text.lower().split() for text in texts]
+    shingles = (
+        {" ".join(of_text[i : i + SHINGLE]).encode() for i in range(max(1, len(of_text) - SHINGLE + 1))}
+        for of_text in words
+    )
+    found = MinHash.generator(map(list, shingles), num_perm=NUM_HASHES, hashfunc=xxhash.xxh32_intdigest)
+    return np.array([minhash.hashvalues for minhash in found], dtype=np.uint32)
 
 
-def _load(folder: Path, number: int, what: str) -> np.ndarray:
-    return np.load(folder / f"{number}.{what}.npy", mmap_mode="r")
-
-
-def _file_of(folder: Path, file: str) -> Path:
+def _rows_file(folder: Path, file: str) -> Path:
     return folder / f"rows-{hashlib.sha256(file.encode()).hexdigest()[:32]}.npy"

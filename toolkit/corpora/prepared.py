@@ -1,23 +1,28 @@
-"""What is made of a corpus, once: Arrow files, memory-mapped, one for each block of the corpus.
+"""A corpus prepared once, for example tokenized: Arrow files, memory-mapped, one for each block of the corpus.
 
-Processes make them side by side, each file whole or not at all, so that a run which was killed goes on where it
-stopped, and the files are the same however many processes there were. Machines can share the blocks out among them.
+Processes write them side by side, each file completely or not at all. So an interrupted run continues where it
+stopped, the files do not depend on the number of processes, and several machines can each prepare a shard of the
+blocks.
 """
 
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from toolkit.corpora.blocks import CHUNK, Block, content_of
+from toolkit.corpora.blocks import Block, content_hash
 from toolkit.corpora.cleaning import Notes
-from toolkit.corpora.corpus import Corpus, cache_folder, digest, locked
-from toolkit.corpora.workers import map_in_order
+from toolkit.corpora.workers import OnDone, map_in_order
+from toolkit.data.cache import cache_folder, digest, locked
+from toolkit.data.files import CHUNK
 from toolkit.errors import InputError
 from toolkit.runs.output import write_json
+
+if TYPE_CHECKING:
+    from toolkit.corpora.corpus import Corpus
 
 INDEX = "index.json"
 _PLAN = "plan.json"  # until there is an index
@@ -25,16 +30,16 @@ _OF_ALL_SHARDS = ("corpus", "recipe", "num_blocks")
 
 
 class Recipe(Protocol):
-    """What becomes of a batch of texts: columns of equal length, for Arrow. `key` tells it from every other recipe."""
+    """Makes Arrow columns of equal length from a batch of texts. `key` identifies the recipe and its settings."""
 
     @property
     def key(self) -> str: ...
 
-    def __call__(self, texts: list[str]) -> Mapping[str, Any]: ...
+    def __call__(self, texts: list[Any], /) -> Mapping[str, Any]: ...
 
 
 class AsItIs:
-    """The recipe for the texts themselves, in the column `text`."""
+    """The recipe that keeps the texts, in the column `text`."""
 
     key = "text"
 
@@ -43,7 +48,7 @@ class AsItIs:
 
 
 class Shard(NamedTuple):
-    """Every so manieth block, the part of one of several machines; they count from 0."""
+    """The blocks that one of several machines prepares: every `of`-th, from `number` on, counted from 0."""
 
     number: int = 0
     of: int = 1
@@ -53,39 +58,46 @@ WHOLE = Shard()
 
 
 def prepare(
-    corpus: Corpus,
+    corpus: Any,
     recipe: Recipe,
     folder: Path | None = None,
     num_proc: int | None = None,
     shard: Shard = WHOLE,
-    on_block: Callable[[int, int], None] = lambda done, of: None,
+    on_block: OnDone | None = None,
 ) -> Path:
-    """Make of the corpus what `recipe` says, in its order, unless it is there already. Returns the folder that it is
-    in, by default one of the cache, for `open_prepared`.
+    """Apply a recipe to a corpus, in order, unless that was done before.
 
-    `on_block` is told how many blocks are done, of how many. Raises `InputError` where something else is in the
-    folder, or the corpus cannot be read.
+    Args:
+        corpus: A `Corpus`, or an object with its `blocks`, `faults`, `key` and `read`.
+        recipe: What to make of it.
+        folder: Where to write it, by default a folder of the cache.
+        num_proc: Number of processes, by default one per core.
+        shard: Which blocks to prepare.
+        on_block: Called after each block.
+
+    Returns:
+        The folder, for `open_prepared`.
+
+    Raises:
+        InputError: The folder holds something else, or the corpus cannot be read.
     """
     plan = {"corpus": corpus.key, "recipe": recipe.key, "num_blocks": len(corpus.blocks), "shard": list(shard)}
     folder = folder or cache_folder() / "prepared" / digest(plan)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(str(folder.absolute())):
         _check_plan(folder, plan)
-        mine = list(enumerate(corpus.blocks))[shard.number :: shard.of]
+        blocks = list(enumerate(corpus.blocks))[shard.number :: shard.of]
         if not (folder / INDEX).is_file():
             write_json(folder / _PLAN, plan)
-            blocks = []
-            for made in map_in_order(partial(_make, corpus, recipe, folder), mine, num_proc):
-                blocks.append(made)
-                on_block(len(blocks), len(mine))
-            write_json(folder / INDEX, {**plan, "faults": corpus.faults, "blocks": blocks})
-        for left in (folder / _PLAN, *(_made_file(folder, number) for number, _ in mine)):
-            left.unlink(missing_ok=True)
+            records = list(map_in_order(partial(_write_block, corpus, recipe, folder), blocks, num_proc, on_block))
+            write_json(folder / INDEX, {**plan, "faults": corpus.faults, "blocks": records})
+        for intermediate in (folder / _PLAN, *(_record_file(folder, number) for number, _ in blocks)):
+            intermediate.unlink(missing_ok=True)
     return folder
 
 
 def open_prepared(folder: Path):
-    """The rows, a `datasets.Dataset`. Raises `InputError` where they are not whole."""
+    """Open the rows as a `datasets.Dataset`. Raises `InputError` if they are incomplete."""
     import datasets
     from datasets.table import MemoryMappedTable, concat_tables
 
@@ -105,13 +117,13 @@ def open_prepared(folder: Path):
     return datasets.Dataset(concat_tables(tables), fingerprint=digest(index))
 
 
-def rows_made_of(corpus: Corpus, recipe: Recipe):
-    """What `recipe` makes of the corpus, a `datasets.Dataset`, made now or kept from when it was before."""
+def rows_made_of(corpus: "Corpus", recipe: Recipe):
+    """Prepare a corpus in the cache and open it, a `datasets.Dataset`."""
     return open_prepared(prepare(corpus, recipe))
 
 
-def lists_of(values, lengths):
-    """Values one after the other, and the length of each list, as a column of lists."""
+def list_array(values, lengths):
+    """An Arrow column of lists from their concatenated values and the length of each."""
     import numpy as np
     import pyarrow
 
@@ -119,7 +131,7 @@ def lists_of(values, lengths):
 
 
 def notes_of(folder: Path) -> Notes:
-    """What of the corpus was left out."""
+    """What was left out of the corpus."""
     notes, index = Notes(), read_index(folder)
     for part in (index, *index["blocks"]):
         notes.add(part["faults"], part.get("counts", {}))
@@ -127,7 +139,7 @@ def notes_of(folder: Path) -> Notes:
 
 
 def check_shards(folders: Sequence[Path]) -> None:
-    """Raises `InputError` unless these are all shards of one preparation, each there once and whole."""
+    """Raises `InputError` unless the folders hold all shards of one preparation, each once and undamaged."""
     shards: dict[int, Path] = {}
     first = read_index(folders[0])
     for folder in folders:
@@ -140,14 +152,14 @@ def check_shards(folders: Sequence[Path]) -> None:
         shards[number] = folder
         for block in index["blocks"]:
             file = _rows_file(folder, block["number"])
-            if not file.is_file() or _content(file) != block["content"]:
+            if not file.is_file() or _content_hash(file) != block["content"]:
                 raise InputError(f"{file}: damaged or gone; prepare this shard again")
     if missing := [str(number) for number in range(of) if number not in shards]:
         raise InputError(f"of {of} shards {', '.join(missing)} are missing among {', '.join(map(str, folders))}")
 
 
 def merge(folders: Sequence[Path], output_dir: Path) -> None:
-    """Put shards that were checked together, as one machine would have made the whole, by links where there can be."""
+    """Combine checked shards into what one machine would have written; files are linked where that is possible."""
     indices = {folder: read_index(folder) for folder in folders}
     blocks = [(block, folder) for folder, index in indices.items() for block in index["blocks"]]
     blocks.sort(key=lambda found: found[0]["number"])
@@ -163,7 +175,7 @@ def merge(folders: Sequence[Path], output_dir: Path) -> None:
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """What a folder says of what is in it. Raises `InputError` where it is not whole."""
+    """Read the description of a prepared folder. Raises `InputError` if its preparation has not ended."""
     try:
         return json.loads((folder / INDEX).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -172,16 +184,16 @@ def read_index(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder / INDEX}: damaged; delete {folder} and prepare it again") from None
 
 
-def _make(corpus: Corpus, recipe: Recipe, folder: Path, numbered: tuple[int, Block]) -> dict[str, Any]:
-    """Make the rows of one block, if that is not done, and what the index says of them."""
+def _write_block(corpus: "Corpus", recipe: Recipe, folder: Path, numbered: tuple[int, Block]) -> dict[str, Any]:
+    """Write the rows of one block, unless that was done before. Returns its record for the index."""
     import pyarrow
 
     number, block = numbered
-    made_file, file = _made_file(folder, number), _rows_file(folder, number)
-    if made_file.is_file():
-        return json.loads(made_file.read_text(encoding="utf-8"))
-    aside, writer, num_rows, notes = file.with_suffix(".partial"), None, 0, Notes()
-    with open(aside, "wb") as opened:
+    record_file, file = _record_file(folder, number), _rows_file(folder, number)
+    if record_file.is_file():
+        return json.loads(record_file.read_text(encoding="utf-8"))
+    partial_file, writer, num_rows, notes = file.with_suffix(".partial"), None, 0, Notes()
+    with open(partial_file, "wb") as opened:
         for texts in corpus.read(block, notes):
             batch = pyarrow.RecordBatch.from_pydict(recipe(texts))
             writer = writer or pyarrow.ipc.new_stream(opened, batch.schema)
@@ -190,15 +202,15 @@ def _make(corpus: Corpus, recipe: Recipe, folder: Path, numbered: tuple[int, Blo
                 num_rows += batch.num_rows
         if writer is not None:
             writer.close()
-    os.replace(aside, file)
-    made = {"number": number, "num_rows": num_rows, "num_bytes": file.stat().st_size, "content": _content(file)}
-    made |= {"faults": notes.faults, "counts": notes.counts}
-    write_json(made_file, made)
-    return made
+    os.replace(partial_file, file)
+    record = {"number": number, "num_rows": num_rows, "num_bytes": file.stat().st_size, "content": _content_hash(file)}
+    record |= {"faults": notes.faults, "counts": notes.counts}
+    write_json(record_file, record)
+    return record
 
 
 def _check_plan(folder: Path, plan: dict[str, Any]) -> None:
-    """Raises `InputError` where the folder holds, or was to hold, something else."""
+    """Raises `InputError` if the folder holds, or was to hold, something else."""
     for name in (INDEX, _PLAN):
         if (folder / name).is_file():
             found = json.loads((folder / name).read_text(encoding="utf-8"))
@@ -211,10 +223,10 @@ def _rows_file(folder: Path, number: int) -> Path:
     return folder / f"{number:05d}.arrow"
 
 
-def _made_file(folder: Path, number: int) -> Path:
+def _record_file(folder: Path, number: int) -> Path:
     return folder / f"{number:05d}.json"
 
 
-def _content(file: Path) -> str:
+def _content_hash(file: Path) -> str:
     with open(file, "rb") as opened:
-        return content_of(iter(lambda: opened.read(CHUNK), b""))
+        return content_hash(iter(lambda: opened.read(CHUNK), b""))

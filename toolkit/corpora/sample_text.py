@@ -16,9 +16,10 @@ _VERSION = 1
 
 
 def sample_file(split: str, folder: Path) -> Path:
-    """The text of the sample, which is taken out of gensim's files once and kept in the folder.
+    """The file of the sample text, extracted once from the files of gensim into the folder.
 
-    Raises `InputError` where there is no such split.
+    Raises:
+        InputError: There is no such split.
     """
     from gensim import __version__
 
@@ -44,7 +45,7 @@ def _lines(split: str) -> Iterator[str]:
 
 
 def _paragraphs(article: str) -> Iterator[str]:
-    """The running text of an article: no headings, tables, lists or captions, no wiki quotes."""
+    """The running text of an article, without headings, tables, lists, captions and wiki quotes."""
     for line in article.splitlines():
         line = re.sub(r"\s+", " ", line.replace("'''", "").replace("''", "")).strip()
         if len(line.split()) >= 8 and line[0] not in "=*#:;|!{}<" and line[-1] in '.!?"':

@@ -1,4 +1,4 @@
-"""Recipes that cut a corpus into the windows which language models read. Loads no torch, for processes to be small."""
+"""Recipes that cut a corpus into windows for language models. They import no torch, so that processes stay small."""
 
 from bisect import bisect_left, insort
 from itertools import chain
@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 
 from toolkit.corpora.arguments import Packing
-from toolkit.corpora.corpus import digest
-from toolkit.corpora.prepared import lists_of
-from toolkit.corpora.tokenization import FIRST_CONTINUATION_ID, LineEncoder, key_of
+from toolkit.corpora.encoding import LineEncoder, key_of
+from toolkit.corpora.prepared import list_array
+from toolkit.corpora.tokenization import FIRST_CONTINUATION_ID
+from toolkit.data.cache import digest
 
 
 class PieceWindows:
-    """Texts become windows of at most `max_length` tokens, `input_ids`.
+    """Make windows of at most `max_length` tokens, `input_ids`. Windows without a possible target are left out.
 
-    Without packing lines are joined with [SEP] and cut into `[CLS] … `. Packed, a window holds whole lines, each as
-    `[CLS] … [SEP]`; of lines that are longer than a window it holds parts. What has no token that can be a target is
-    left out.
+    Without packing, lines are joined with [SEP] and cut into `[CLS] … `. With packing, a window holds whole lines,
+    each as `[CLS] … [SEP]`; a line that is longer than a window is cut first.
     """
 
     def __init__(self, tokenizer, max_length: int, packing: Packing = "none"):
@@ -29,10 +29,9 @@ class PieceWindows:
 
     def __call__(self, texts: list[str]) -> dict[str, Any]:
         ids, lengths = self.encode(texts)
-        ends = np.cumsum(lengths)
-        cut = self._joined if self.packing == "none" else self._packed
-        ids, lengths = cut(ids, ends)
-        return {"input_ids": lists_of(ids.astype(self.dtype), lengths)}
+        make_windows = self._joined if self.packing == "none" else self._packed
+        ids, lengths = make_windows(ids, np.cumsum(lengths))
+        return {"input_ids": list_array(ids.astype(self.dtype), lengths)}
 
     def _joined(self, ids: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         joined = np.insert(ids, ends, self.sep)
@@ -44,41 +43,37 @@ class PieceWindows:
         return np.insert(joined, cuts, self.cls)[np.repeat(has_target, lengths)], lengths[has_target]
 
     def _packed(self, ids: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        lines = np.split(ids, ends[:-1]) if len(ends) else []
-        pieces = [[self.cls, *part, self.sep] for line in lines for part in _cut(line.tolist(), self.max_length - 2)]
-        special = set(self.special)
-        windows = _pack([piece for piece in pieces if not special.issuperset(piece)], self.max_length)
+        size, special = self.max_length - 2, set(self.special)
+        lines = [line.tolist() for line in np.split(ids, ends[:-1])] if len(ends) else []
+        parts = (line[start : start + size] for line in lines for start in range(0, len(line), size))
+        windows = _pack(
+            [[self.cls, *part, self.sep] for part in parts if not special.issuperset(part)], self.max_length
+        )
         ids = np.array(list(chain.from_iterable(windows)), dtype=np.int64)
         return ids, np.array(list(map(len, windows)), dtype=np.int64)
 
 
-def _cut(ids: list[int], length: int) -> list[list[int]]:
-    return [ids[start : start + length] for start in range(0, len(ids), length)]
-
-
-def _pack(pieces: list[list[int]], max_length: int) -> list[list[int]]:
-    """The pieces in few windows: the longest first, each into the fullest window that has room for it."""
-    windows: list[tuple[int, list[int]]] = []  # with the room in them, the least first
-    for piece in sorted(pieces, key=len, reverse=True):
-        place = bisect_left(windows, len(piece), key=itemgetter(0))
+def _pack(lines: list[list[int]], max_length: int) -> list[list[int]]:
+    """Pack lines into few windows by best fit: the longest first, each into the fullest window that has room."""
+    windows: list[tuple[int, list[int]]] = []  # with the room in each, in ascending order
+    for line in sorted(lines, key=len, reverse=True):
+        place = bisect_left(windows, len(line), key=itemgetter(0))
         room, window = windows.pop(place) if place < len(windows) else (max_length, [])
-        insort(windows, (room - len(piece), window + piece), key=itemgetter(0))
+        insort(windows, (room - len(line), window + line), key=itemgetter(0))
     return [window for _, window in windows]
 
 
 class WordWindows:
-    """Texts become lines joined with [SEP] and cut into `[CLS] … ` of `max_words` words: `input_ids`, the pieces, and
-    `labels`, one output word a word of the input, none for [CLS]."""
+    """Make windows `[CLS] … ` of `max_words` words from lines joined with [SEP].
+
+    `input_ids` are the pieces of the words, and `labels` has one output word per word, -100 for [CLS].
+    """
 
     def __init__(self, tokenizer, target_tokenizer, max_words: int):
         self.key = digest("words", key_of(tokenizer), key_of(target_tokenizer), max_words)
         self.encode, self.encode_targets = LineEncoder(tokenizer), LineEncoder(target_tokenizer)
-        self.cls, self.sep, self.target_sep = (
-            tokenizer.cls_token_id,
-            tokenizer.sep_token_id,
-            target_tokenizer.sep_token_id,
-        )
-        self.max_words = max_words
+        self.cls, self.sep = tokenizer.cls_token_id, tokenizer.sep_token_id
+        self.target_sep, self.max_words = target_tokenizer.sep_token_id, max_words
 
     def __call__(self, texts: list[str]) -> dict[str, Any]:
         pieces, lengths = self.encode(texts)
@@ -95,5 +90,5 @@ class WordWindows:
 
 
 def _windows(ids: np.ndarray, cuts: np.ndarray, first: int, dtype):
-    """What is from each of the cuts on, with `first` before it."""
-    return lists_of(np.insert(ids, cuts, first).astype(dtype), np.diff(np.append(cuts, len(ids))) + 1)
+    """Cut ids into windows, each of which starts with `first`."""
+    return list_array(np.insert(ids, cuts, first).astype(dtype), np.diff(np.append(cuts, len(ids))) + 1)

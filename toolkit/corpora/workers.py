@@ -1,4 +1,4 @@
-"""Processes that work side by side on the parts of something large."""
+"""Processes that work on the parts of something large, with results in order."""
 
 import multiprocessing
 import os
@@ -15,26 +15,37 @@ from toolkit.errors import RunFailed
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-WAITING_A_PROCESS = 2  # results that a process may be ahead of who takes them
+OnDone = Callable[[int, int], None]  # called with the number of items that are done and the number of all
+WAITING_A_PROCESS = 2  # results of each process that may wait to be used
 
 
 def available_cores() -> int:
-    """The cores that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def map_in_order(
-    function: Callable[[Item], Result], items: Sequence[Item], num_proc: int | None = None
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    num_proc: int | None = None,
+    on_done: OnDone | None = None,
 ) -> Iterator[Result]:
-    """`function` of each of the items, in their order, by so many processes (default: one a core).
+    """Apply a function to items in processes, by default one per core; results come in the order of the items.
 
-    Without more than one to do, or one process, it is done here. An exception of a process is raised here; `RunFailed`
-    where one was killed.
+    Unlike with `Pool.imap`, few results wait in memory. For a single item or process none is started.
+
+    Raises:
+        RunFailed: A process was killed.
     """
     num_proc = min(num_proc or available_cores(), len(items))
-    if num_proc < 2:
-        yield from map(function, items)
-        return
+    results = map(function, items) if num_proc < 2 else _map_in_processes(function, items, num_proc)
+    for done, result in enumerate(results, start=1):
+        yield result
+        if on_done is not None:
+            on_done(done, len(items))
+
+
+def _map_in_processes(function: Callable[[Item], Result], items: Sequence[Item], num_proc: int) -> Iterator[Result]:
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
     others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(
@@ -61,22 +72,22 @@ def map_in_order(
         pool.shutdown(cancel_futures=True)
 
 
-_function: Callable[[Any], Any]
+_function: Callable[[Any], Any]  # sent to each process once, not with every item
 
 
 def _start(parent: int, function: Callable[[Any], Any]) -> None:
     global _function
     _function = function
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # there is a process for each core
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ends with the main process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process ends this one
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-    def watch() -> None:
+    def end_with_parent() -> None:
         while os.getppid() == parent:
             time.sleep(1)
         os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def _call(item: Any) -> Any:

@@ -1,1 +1,1 @@
-"""From a source (a path, a Hub id, `sample`) to a `datasets.Dataset`."""
+"""Data sources (a path, a Hub id, `sample`) loaded as `datasets.Dataset`, and the cache of what is made of them."""

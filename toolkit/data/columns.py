@@ -1,4 +1,4 @@
-"""Which columns of a table hold what: the flags of every command that reads labelled data. Imports nothing heavy."""
+"""The flags that name columns of labelled data. Imports nothing heavy."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Labelled images: one row an image, undecoded, with its label and a name for messages; and how one is decoded."""
+"""Labelled images: one row per image, not yet decoded, with its label and a name for messages; and decoding."""
 
 import io
 import random
@@ -24,20 +24,31 @@ def load_labelled_images(
     labels: Sequence[str] | None = None,
     group_column: str | None = None,
 ):
-    """A `datasets.Dataset` with the columns `image`, of `bytes` or the `path` of a file, `name` and `label`, a string.
+    """Load labelled images as a `datasets.Dataset`; they are not opened yet.
 
-    `source` is a folder with one folder of images a label, a file, folder or glob of `.parquet`, `.csv` or `.jsonl`
-    with images or paths of images, relative to the table, a Hub id, or `sample`: scikit-learn's handwritten digits.
-    With `labels` it has images of those alone, with `group_column`, of a table, also the column `group`. Raises
-    `InputError` where it is missing or malformed; images are not opened yet.
+    Args:
+        source: A folder with a folder of images for each label; a file, folder or glob of `.parquet`, `.csv` or
+            `.jsonl` with images, or paths of images relative to the table; a Hub id; or `sample`, scikit-learn's
+            handwritten digits.
+        split: Split of a folder or Hub data set, by default train.
+        image_column: Column of a table that holds images or their paths.
+        label_column: Column of a table that holds labels.
+        labels: Load only images with these labels.
+        group_column: Column of a table to load as `group`.
+
+    Returns:
+        Rows with `image` (`bytes` or the `path` of a file), `name` and `label`.
+
+    Raises:
+        InputError: The source is missing or malformed.
     """
     if source == sources.SAMPLE:
         rows = _sample_digits(split or "train")
     elif folders := _class_folders(source):
-        rows = _of_files(*sources.class_files_of_split(source, folders, split))
+        files, of_files = sources.class_files_of_split(source, folders, split)
+        rows = _of_files(files, label=of_files)
     else:
-        files = sources.find_files(source, set(sources.TABLE_BUILDERS), split)
-        table = sources.load_table(source, files, split)
+        files, table = _load_table(source, split)
         columns = {"label": sources.labels_of_table(source, table, label_column)}
         if group_column is not None:
             columns["group"] = sources.labels_of_table(source, table, group_column, "group_column")
@@ -46,23 +57,23 @@ def load_labelled_images(
 
 
 def load_corpus_of_images(source: str, split: str | None = None, image_column: str | None = None):
-    """The same without labels, of such a source or of a folder that holds images itself."""
+    """Load images without labels, from the sources of `load_labelled_images` or a folder that contains images."""
     if source == sources.SAMPLE or _class_folders(source):
         return load_labelled_images(source, split).remove_columns("label")
     root = Path(source).expanduser()
     if root.is_dir() and any(sources.suffix_of(file) in SUFFIXES for file in root.iterdir()):
         return load_images([root])
-    files = sources.find_files(source, set(sources.TABLE_BUILDERS), split)
-    return _of_table(source, sources.load_table(source, files, split), files, image_column, {})
+    files, table = _load_table(source, split)
+    return _of_table(source, table, files, image_column, {})
 
 
 def splits_of_labelled_images(source: str) -> list[str]:
-    """The splits that a folder or a data set of the Hub has; none of a single file or a pattern."""
+    """The splits of a folder or Hub data set; none of a single file or a pattern."""
     return sources.splits_of(source, set(sources.TABLE_BUILDERS), _class_folders(source))
 
 
 def load_images(inputs: Sequence[str | Path], image_column: str | None = None):
-    """The images to label of files, folders and tables: the same without labels."""
+    """Load images without labels from files, folders and tables, to predict their labels."""
     import datasets
 
     parts = []
@@ -72,8 +83,8 @@ def load_images(inputs: Sequence[str | Path], image_column: str | None = None):
         elif path.is_file() and sources.suffix_of(path) not in sources.TABLE_BUILDERS:
             files = [path]
         else:
-            tables = sources.find_files(str(path), set(sources.TABLE_BUILDERS), None)
-            parts.append(_of_table(str(path), sources.load_table(str(path), tables, None), tables, image_column, {}))
+            tables, rows = _load_table(str(path), None)
+            parts.append(_of_table(str(path), rows, tables, image_column, {}))
             continue
         if not files:
             raise InputError(
@@ -86,7 +97,7 @@ def load_images(inputs: Sequence[str | Path], image_column: str | None = None):
 
 
 def without_broken(rows, say: Callable[[str], None] | None = None):
-    """The rows whose images can be opened; the others are named by `say`, by default on stderr."""
+    """The rows whose images can be opened. `say`, by default printing to stderr, is called with what was left out."""
     say = say or partial(print, file=sys.stderr)
     kept = []
     for index, row in enumerate(rows):
@@ -99,7 +110,8 @@ def without_broken(rows, say: Callable[[str], None] | None = None):
 
 
 def as_stored(image: Any) -> dict[str, Any]:
-    """`bytes` or the `path` of a file, of either, of a `PIL.Image.Image` or an array (height, width, 3) of bytes."""
+    """An image as `bytes` or the `path` of a file, from either of them, a `PIL.Image.Image`, or a uint8 array (height,
+    width) or (height, width, 3)."""
     import numpy as np
     from PIL import Image
 
@@ -113,9 +125,10 @@ def as_stored(image: Any) -> dict[str, Any]:
 
 
 def open_image(image: dict[str, Any], name: str):
-    """The decoded image, a `PIL.Image.Image` of mode RGB, turned as its EXIF data says; 16 bits become 8.
+    """Decode an image to a `PIL.Image.Image` of mode RGB, rotated as its EXIF data says; 16 bits become 8.
 
-    Raises `InputError`, with `name`, where it is empty, broken, too large, or no image.
+    Raises:
+        InputError: The image, which the message calls `name`, is empty, broken or too large, or not an image.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -156,15 +169,15 @@ def _as_rgb(image):
 
 
 def _class_folders(source: str) -> dict[str, list[tuple[Path, str]]]:
-    """As `find_class_folders`; of a folder that holds tables none. Raises `InputError` where a label has no image."""
+    """Like `find_class_folders`; none if the folder holds tables. Raises `InputError` if a label has no image."""
     root = Path(source).expanduser()
     if not root.is_dir() or any(sources.suffix_of(file) in sources.TABLE_BUILDERS for file in root.iterdir()):
         return {}
     found = sources.find_class_folders(source, SUFFIXES)
-    holding = {file.parent for files in found.values() for file, _ in files}
+    with_images = {file.parent for files in found.values() for file, _ in files}
     for folder in sorted(path for path in root.rglob("*") if found and path.is_dir()):
         is_leaf = not any(path.is_dir() for path in folder.iterdir())
-        if is_leaf and folder not in holding and not folder.name.startswith((".", "_")):
+        if is_leaf and folder not in with_images and not folder.name.startswith((".", "_")):
             raise InputError(f"{folder}: no image in this folder of a label; put some there or remove it")
     return found
 
@@ -178,55 +191,52 @@ def select_labels(source: str, rows, labels: Sequence[str]):
     return rows.select([index for index, label in enumerate(found) if label in labels])
 
 
-def _of_files(files: Sequence[Path], labels: Sequence[str] | None = None):
-    return dataset_of_images([{"bytes": None, "path": str(f)} for f in files], [str(f) for f in files], labels)
+def _load_table(source: str, split: str | None):
+    files = sources.find_files(source, set(sources.TABLE_BUILDERS), split)
+    return files, sources.load_table(source, files, split)
 
 
-def _of_table(source: str, rows, files: list[Path] | None, named: str | None, labels: dict[str, list[str]]):
+def _of_files(files: Sequence[Path], **columns: Sequence[str]):
+    return dataset_of_images(list(map(as_stored, files)), list(map(str, files)), **columns)
+
+
+def _of_table(source: str, rows, files: list[Path] | None, named: str | None, columns: dict[str, list[str]]):
     import datasets
 
-    of_type = [name for name, feature in rows.features.items() if isinstance(feature, datasets.Image)]
+    of_images = [name for name, feature in rows.features.items() if isinstance(feature, datasets.Image)]
     column = sources.choose_column(
-        source, rows.column_names, "image_column", named or next(iter(of_type), None), USUAL_COLUMNS
+        source, rows.column_names, "image_column", named or next(iter(of_images), None), USUAL_COLUMNS
     )
     feature = rows.features[column]
     if isinstance(feature, datasets.Image):
         rows = rows.cast_column(column, datasets.Image(decode=False))
-    elif getattr(feature, "dtype", None) not in ("string", "large_string"):
-        raise InputError(f"{source}: the column '{column}' holds {feature}, expected images or paths of images")
-    images = sources.full_column(source, rows, column)
-    if not isinstance(feature, datasets.Image):
+        images = sources.full_column(source, rows, column)
+    elif getattr(feature, "dtype", None) in ("string", "large_string"):
         root = files[0].parent if files else Path()
-        images = [{"bytes": None, "path": str(root / path)} for path in images]
+        images = [as_stored(root / path) for path in sources.full_column(source, rows, column)]
+    else:
+        raise InputError(f"{source}: the column '{column}' holds {feature}, expected images or paths of images")
     names = [
         image["path"] if image["bytes"] is None else f"{source}: row {number}"
         for number, image in enumerate(images, start=1)
     ]
-    return dataset_of_images(images, names, **labels)
+    return dataset_of_images(images, names, **columns)
 
 
-def dataset_of_images(
-    images: list[dict], names: list[str], label: Sequence[str] | None = None, group: Sequence[str] | None = None
-):
+def dataset_of_images(images: list[dict], names: list[str], **columns: Sequence[str]):
+    """A `datasets.Dataset` with `image`, `name` and columns of strings such as `label`."""
     import datasets
 
-    columns: dict[str, Any] = {"image": images, "name": names}
-    features = {
-        "image": {"bytes": datasets.Value("binary"), "path": datasets.Value("string")},
-        "name": datasets.Value("string"),
-    }
-    for name, values in (("label", label), ("group", group)):
-        if values is not None:
-            columns[name] = list(values)
-            features[name] = datasets.Value("string")
-    return datasets.Dataset.from_dict(columns, features=datasets.Features(features))
+    features = {"image": {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}}
+    values = {"image": images, "name": names, **{name: list(of_rows) for name, of_rows in columns.items()}}
+    strings = {name: datasets.Value("string") for name in values if name != "image"}
+    return datasets.Dataset.from_dict(values, features=datasets.Features(features | strings))
 
 
 @lru_cache
 def _sample_digits(split: str):
-    """8×8 pixels each; the split is a fixed shuffle of all."""
+    """Images of 8×8 pixels; the splits are parts of a fixed shuffle."""
     import numpy as np
-    from PIL import Image
 
     with extra("images"):
         from sklearn.datasets import load_digits
@@ -237,12 +247,6 @@ def _sample_digits(split: str):
     order = list(range(len(digits.target)))
     random.Random(0).shuffle(order)
     order = order[slice(*_SAMPLE_SPLITS[split])]
-    images = []
-    for index in order:
-        file = io.BytesIO()
-        pixels = (digits.images[index] / 16 * 255).round().astype(np.uint8)
-        Image.fromarray(pixels).save(file, "PNG")
-        images.append({"bytes": file.getvalue(), "path": None})
-    return dataset_of_images(
-        images, [f"digit {index}" for index in order], [str(digits.target[index]) for index in order]
-    )
+    images = [as_stored((digits.images[index] / 16 * 255).round().astype(np.uint8)) for index in order]
+    names = [f"digit {index}" for index in order]
+    return dataset_of_images(images, names, label=[str(digits.target[index]) for index in order])

@@ -1,31 +1,38 @@
-"""Images of sharded parquet files or webdataset archives of any size, streamed: none is copied to disk, few are in
-memory. `datasets` reads and shuffles them."""
+"""Images of Parquet files or webdataset archives of any size, streamed by `datasets`: nothing is copied to disk."""
 
-import json
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from toolkit.corpora.blocks import READ_ERRORS, is_damage, stamp_of
-from toolkit.corpora.corpus import cache_folder, digest, locked
 from toolkit.data import sources
+from toolkit.data.cache import cached_json, digest
+from toolkit.data.files import READ_ERRORS, is_damage, stamp_of
 from toolkit.data.image_files import dataset_of_images
 from toolkit.errors import InputError, RunFailed, first_line
-from toolkit.runs.output import write_json
 
 BUILDERS = {".parquet": "parquet", ".tar": "webdataset"}
-ROWS_TOGETHER = 16
-USUAL_LABELS = (*sources.USUAL_LABEL_COLUMNS, "cls", "label.txt", "cls.txt")  # the last are webdataset's
+ROWS_A_BATCH = 16
+USUAL_LABELS = (*sources.USUAL_LABEL_COLUMNS, "cls", "label.txt", "cls.txt")  # the last three are webdataset's
 
 
 class ImageStream:
-    """The images of some files, in an order that depends on the seed and the epoch: files are shuffled, and images
-    among `buffer_size` that come near each other.
+    """Images of files, in an order that depends on the seed and the epoch.
 
-    Which labels there are is found by reading all of it, once, when it is first asked for.
+    Files are shuffled, and images among `buffer_size` that follow each other. The labels are found by reading all
+    files once, when they are first asked for.
+
+    Args:
+        files: The files, of one format.
+        image_column: Column of the images, by default the first that holds images.
+        label_column: Column of the labels.
+        has_labels: Whether to read labels.
+        only: Leave out images with other labels.
+        seed: Seed of the order.
+        buffer_size: How many images are shuffled at a time.
     """
 
     def __init__(
@@ -60,18 +67,17 @@ class ImageStream:
         return self.labels.total()
 
     def read(self, places: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
-        """The rows at places of epochs, with `image`, `name` and `label`. Fast for places in ascending order."""
+        """Read rows with `image`, `name` and `label`, given the epoch and the place of each.
+
+        Places in ascending order are fast; to go back, the epoch is read from its beginning.
+        """
         return [self._at(epoch, place) for epoch, place in places]
 
     def first(self, size: int):
-        """At most so many images of the first files, in their order, as a `datasets.Dataset`."""
-        rows = []
-        for row in self._chosen(_open(self.files)):
-            rows.append(row)
-            if len(rows) == size:
-                break
-        labels = [row["label"] for row in rows] if self.label_column else None
-        return dataset_of_images([row["image"] for row in rows], [row["name"] for row in rows], labels)
+        """At most `size` images of the first files, in their order, as a `datasets.Dataset`."""
+        rows = list(islice(self._chosen(_open(self.files)), size))
+        columns = {"label": [row["label"] for row in rows]} if self.label_column else {}
+        return dataset_of_images([row["image"] for row in rows], [row["name"] for row in rows], **columns)
 
     def _at(self, epoch: int, place: int) -> dict[str, Any]:
         if epoch != self._epoch or place < self._place:
@@ -97,7 +103,7 @@ class ImageStream:
     def _label(self, row: dict[str, Any]) -> str:
         assert self.label_column is not None
         value = row[self.label_column]
-        if value is None or (self._names and value < 0):  # as `datasets` writes that there is none
+        if value is None or (self._names and value < 0):  # `datasets` writes a missing label as -1
             raise InputError(f"{row.get('__url__') or self.files[0] + ' …'}: an image has no {self.label_column}")
         if isinstance(value, bytes):
             return value.decode("utf-8", errors="replace").strip()
@@ -105,46 +111,44 @@ class ImageStream:
 
     @cached_property
     def labels(self) -> Counter[str]:
-        """How many images each label has, or "" where there are none; remembered until a file changes."""
-        name = digest("images", [stamp_of(file) for file in self.files], self.label_column, sorted(self._only or ()))
-        memo = cache_folder() / "images" / f"{name}.json"
-        with locked(name):
-            if memo.is_file():
-                return Counter(json.loads(memo.read_text(encoding="utf-8")))
+        """The number of images of each label, or of all under "" if there are no labels; cached while files stay."""
+
+        def count() -> Counter[str]:
             rows = _one_by_one(_open(self.files, [self.label_column or self.image_column]), self.files)
             if self.label_column is None:
-                counts = Counter({"": sum(1 for _ in rows)})
-            else:
-                labels = map(self._label, rows)
-                counts = Counter(label for label in labels if self._only is None or label in self._only)
-            write_json(memo, counts)
-        return counts
+                return Counter({"": sum(1 for _ in rows)})
+            labels = map(self._label, rows)
+            return Counter(label for label in labels if self._only is None or label in self._only)
+
+        stamps = [stamp_of(file) for file in self.files]
+        name = digest("images", stamps, self.label_column, sorted(self._only or ()))
+        return Counter(cached_json("images", name, count))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_reader": None, "_rows": None, "_epoch": -1}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:  # each process reads by itself
+    def __setstate__(self, state: dict[str, Any]) -> None:  # each process opens the files itself
         self.__dict__.update(state, _rows=_open(state["files"]))
 
 
 def files_of_stream(source: str, split: str | None) -> list[str]:
-    """The files behind a folder, file or glob of `.parquet` or `.tar`, or a Hub id. Raises `InputError`."""
+    """The files of a folder, file or glob of `.parquet` or `.tar`, or of a Hub id. Raises `InputError`."""
     found = sources.find_files(source, set(BUILDERS), split)
     files = sources.files_of_hub(source, split or "train") if found is None else [str(file) for file in found]
-    kinds = {sources.suffix_of(Path(file)) for file in files}
-    if len(kinds) > 1 or not kinds <= set(BUILDERS):
-        raise InputError(f"{source}: holds {', '.join(sorted(kinds))}, expected one of {' or '.join(BUILDERS)}")
+    suffixes = {sources.suffix_of(Path(file)) for file in files}
+    if len(suffixes) > 1 or not suffixes <= set(BUILDERS):
+        raise InputError(f"{source}: holds {', '.join(sorted(suffixes))}, expected one of {' or '.join(BUILDERS)}")
     return files
 
 
 def files_of_validation(source: str) -> list[str] | None:
-    """Those of the validation split; None where there is none."""
+    """The files of the validation split; None if there is none."""
     splits = sources.splits_of(source, set(BUILDERS))
     return files_of_stream(source, "validation") if "validation" in splits else None
 
 
 def _open(files: Sequence[str], columns: list[str] | None = None):
-    """The rows of the files as a stream, images not decoded, of parquet those columns alone."""
+    """Open files as a stream of rows, without decoding images; of Parquet files only some columns are read."""
     import datasets
 
     builder = BUILDERS[sources.suffix_of(Path(files[0]))]
@@ -158,31 +162,32 @@ def _open(files: Sequence[str], columns: list[str] | None = None):
     return rows
 
 
-_READ_ERRORS = (*READ_ERRORS, tarfile.TarError)
+_ERRORS = (*READ_ERRORS, tarfile.TarError)
 
 
 def _one_by_one(rows, files: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """All, also in a process of a DataLoader, to which the rows themselves would give its share of the files alone.
+    """Iterate over all rows; in a process of a DataLoader, iterating over `rows` itself would give only its share.
 
-    Raises `InputError` where one of the files cannot be read.
+    Raises:
+        InputError: One of the files cannot be read.
     """
     try:
-        for batch in rows.iter(batch_size=ROWS_TOGETHER):
+        for batch in rows.iter(batch_size=ROWS_A_BATCH):
             for values in zip(*batch.values(), strict=True):
                 yield dict(zip(batch, values, strict=True))
-    except _READ_ERRORS as error:
+    except _ERRORS as error:
         if isinstance(error, OSError) and not is_damage(error):
             raise RunFailed(f"{files[0]} …: cannot be read now ({first_line(error)}); repeat the command") from None
-        raise InputError(f"{_bad_one_of(files)}: cannot be read ({first_line(error)})") from None
+        raise InputError(f"{_damaged_one_of(files)}: cannot be read ({first_line(error)})") from None
 
 
-def _bad_one_of(files: Sequence[str]) -> str:
-    """The first that cannot be read to its end, by reading each once more."""
+def _damaged_one_of(files: Sequence[str]) -> str:
+    """The first file that cannot be read to its end, found by reading each again."""
     for file in files:
         try:
-            for _ in _open([file]).iter(batch_size=ROWS_TOGETHER):
+            for _ in _open([file]).iter(batch_size=ROWS_A_BATCH):
                 pass
-        except _READ_ERRORS:
+        except _ERRORS:
             return file
     return f"one of {files[0]} …"
 

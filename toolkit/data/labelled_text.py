@@ -1,4 +1,4 @@
-"""Labelled texts: one row a text, with its label."""
+"""Labelled texts: one row per text, with its label."""
 
 from collections.abc import Iterator
 
@@ -8,11 +8,18 @@ from toolkit.data import sources
 def load_labelled_text(
     source: str, split: str | None = None, text_column: str | None = None, label_column: str | None = None
 ):
-    """A `datasets.Dataset` with the columns `text` and `label`, a string.
+    """Load labelled texts as a `datasets.Dataset` with the columns `text` and `label`, both strings.
 
-    `source` is a file, folder or glob of `.jsonl`, `.csv` or `.parquet` with labels that are `ClassLabel`, strings or
-    whole numbers, a folder with one folder of `.txt` files a label, a Hub id, or `sample`: sentences of the sample
-    treebank with their genre. Raises `InputError` where it is missing, malformed, or a text has no label.
+    Args:
+        source: A file, folder or glob of `.jsonl`, `.csv` or `.parquet`, with labels that are `ClassLabel`, strings or
+            whole numbers; a folder with a folder of `.txt` files for each label; a Hub id; or `sample`, sentences of
+            the sample treebank with their genre.
+        split: Split of a folder or Hub data set, by default train.
+        text_column: Column of a table that holds the text.
+        label_column: Column of a table that holds the label.
+
+    Raises:
+        InputError: The source is missing or malformed, or a text has no label.
     """
     import datasets
 
@@ -29,7 +36,7 @@ def load_labelled_text(
 
 
 def splits_of_labelled_text(source: str) -> list[str]:
-    """The splits that a folder or a data set of the Hub has; none of a single file or a pattern."""
+    """The splits of a folder or Hub data set; none of a single file or a pattern."""
     return sources.splits_of(source, set(sources.TABLE_BUILDERS), sources.find_class_folders(source, {".txt"}))
 
 

@@ -1,4 +1,4 @@
-"""Find what the user named: a file, a folder, a glob, a data set of the Hub, or `sample`."""
+"""Find and read a source that the user names: a file, folder, glob, Hub data set, or `sample`."""
 
 import glob
 import gzip
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from toolkit.data.files import describe_bad_utf8, open_file
 from toolkit.errors import InputError, first_line
 from toolkit.runs.results import REPOSITORY
 
@@ -18,76 +19,82 @@ SAMPLE_TREEBANK = Path(__file__).parent / "samples" / "treebank"
 TABLE_BUILDERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 USUAL_TEXT_COLUMNS = ("text", "sentence", "content", "document")
 USUAL_LABEL_COLUMNS = ("label", "labels", "category", "class")
-# What files of a split are called, in the order in which they are looked for.
+# What names of files contain, in the order in which splits are looked for.
 SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "dev"), "test": ("test",)}
 
 _HUB_ID = re.compile(rf"{REPOSITORY.pattern}(:[\w.-]+)?")
 
 
 def suffix_of(path: Path) -> str:
-    """The suffix that tells the format: `.txt` of `a.txt`, `a.TXT` and `a.txt.gz`."""
+    """The suffix that names the format: `.txt` of `a.txt`, `a.TXT` and `a.txt.gz`."""
     return (Path(path.stem).suffix if path.suffix == ".gz" else path.suffix).lower()
 
 
 def find_files(source: str, suffixes: set[str], split: str | None) -> list[Path] | None:
-    """The files behind a source, sorted; None where `source` is a Hub id.
+    """Find the files of a source, sorted.
 
-    Of a folder those files are taken whose names, or the names of their folders, say `split`; where no name says any
-    split, all belong to `train`.
-    Raises `InputError` where nothing is found.
+    Args:
+        source: A file, folder, glob or Hub id.
+        suffixes: Suffixes of the formats that can be read.
+        split: Which files of a folder to take, by default train. A file belongs to the split that its name or the name
+            of its folder contains; if no name contains any, all belong to train.
+
+    Returns:
+        The files; None for a Hub id.
+
+    Raises:
+        InputError: There is no such file or split.
     """
     expected = ", ".join(sorted(suffixes))
     path = Path(source).expanduser()
     if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if _is_file(p) and suffix_of(p) in suffixes)
+        files = _files_in(path, suffixes)
         if not files:
             raise InputError(f"{source}: no data in this folder, expected files that end in {expected}")
-        return files_of_split(source, files, split or "train")
-    if path.is_file():
-        return [_known(path, suffixes, expected)]
-    if glob.has_magic(source):
-        files = sorted(Path(name) for name in glob.glob(str(path), recursive=True))
+        split = split or "train"
+        names = SPLIT_NAMES if split in SPLIT_NAMES else {**SPLIT_NAMES, split: (re.escape(split.lower()),)}
+        splits = files_by_split(path, files, names)
+        if split not in splits:
+            raise InputError(f"{source}: no split '{split}' in this folder, found {', '.join(splits)}")
+        return splits[split]
+    is_glob = glob.has_magic(source)
+    if path.is_file() or is_glob:
+        files = [path] if path.is_file() else [Path(name) for name in glob.glob(str(path), recursive=True)]
         if not files:
             raise InputError(f"{source}: no file matches this pattern")
-        return [_known(file, suffixes, expected) for file in files if _is_file(file)]
+        files = sorted(file for file in files if _is_file(file))
+        if unknown := [file for file in files if suffix_of(file) not in suffixes]:
+            raise InputError(
+                f"{unknown[0]}: cannot tell the format from the name, expected one that ends in {expected}"
+            )
+        return files
     if _HUB_ID.fullmatch(source) and suffix_of(path) not in suffixes and not path.parent.is_dir():
         return None
     raise InputError(f"{source}: no such file, folder or pattern (nor a Hub id like org/name, nor '{SAMPLE}')")
 
 
+def _files_in(folder: Path, suffixes: set[str]) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if _is_file(path) and suffix_of(path) in suffixes)
+
+
 def _is_file(path: Path) -> bool:
-    """Also a link that leads nowhere, which is named where it is read."""
+    """Whether this is a file, or a link to nowhere, which is reported when it is read."""
     return path.is_file() or (path.is_symlink() and not path.exists())
-
-
-def _known(path: Path, suffixes: set[str], expected: str) -> Path:
-    if suffix_of(path) not in suffixes:
-        raise InputError(f"{path}: cannot tell the format from the name, expected one that ends in {expected}")
-    return path
-
-
-def files_of_split(source: str, files: list[Path], split: str) -> list[Path]:
-    names = SPLIT_NAMES if split in SPLIT_NAMES else {**SPLIT_NAMES, split: (re.escape(split.lower()),)}
-    splits = files_by_split(Path(source).expanduser(), files, names)
-    if split not in splits:
-        raise InputError(f"{source}: no split '{split}' in this folder, found {', '.join(splits)}")
-    return splits[split]
 
 
 def files_by_split(
     root: Path, files: Sequence[Path], names: Mapping[str, tuple[str, ...]] = SPLIT_NAMES
 ) -> dict[str, list[Path]]:
-    """Those files of each split, in the order of `names`, whose names below `root` say it; where none says any, all
-    belong to `train`."""
-    said = {file: _split_of(file.relative_to(root).parts, names) for file in files}
-    if not any(said.values()):
-        said = dict.fromkeys(files, "train")
-    found = {split: [file for file in files if said[file] == split] for split in names}
+    """The files of each split, by their names below `root`, in the order of `names`."""
+    split_of = {file: _split_of(file.relative_to(root).parts, names) for file in files}
+    if not any(split_of.values()):
+        split_of = dict.fromkeys(files, "train")
+    found = {split: [file for file in files if split_of[file] == split] for split in names}
     return {split: of_split for split, of_split in found.items() if of_split}
 
 
 def _split_of(names: Sequence[str], splits: Mapping[str, tuple[str, ...]] = SPLIT_NAMES) -> str | None:
-    """The split that the first of the names which says any says: of `train/test_drive.txt` it is train."""
+    """The split that the first of the names contains: train for `train/test_drive.txt`."""
     for name in names:
         for split, patterns in splits.items():
             if re.search(rf"(^|[^a-z])({'|'.join(patterns)})([^a-z]|$)", name.lower()):
@@ -96,30 +103,29 @@ def _split_of(names: Sequence[str], splits: Mapping[str, tuple[str, ...]] = SPLI
 
 
 def splits_of(source: str, suffixes: set[str], class_folders: Iterable[str] = ()) -> list[str]:
-    """The splits that a folder has files for, or a data set of the Hub; none of a single file or a pattern.
+    """The splits of a folder or Hub data set; none of a single file or a pattern.
 
-    Of a folder with class folders they are those in `class_folders`.
+    If there are `class_folders`, as `find_class_folders` finds them, their splits.
     """
+    path = Path(source).expanduser()
     if found := [split for split in SPLIT_NAMES if split in class_folders]:
         return found
     if source == SAMPLE:
         return list(SPLIT_NAMES)
-    if not Path(source).expanduser().is_dir():
-        return _splits_of_hub(source) if find_files(source, suffixes, None) is None else []
-    found = []
-    for split in SPLIT_NAMES:
-        try:
-            find_files(source, suffixes, split)
-        except InputError:
-            continue
-        found.append(split)
-    return found
+    if path.is_dir():
+        return list(files_by_split(path, _files_in(path, suffixes)))
+    if find_files(source, suffixes, None) is not None:
+        return []
+    import datasets
+
+    splits = ask(source, datasets.get_dataset_split_names, *_name_and_config(source))
+    return [split for split in SPLIT_NAMES if split in splits]
 
 
 def find_class_folders(source: str, suffixes: set[str]) -> dict[str, list[tuple[Path, str]]]:
-    """For each split the files that stand in folders called like their label: (file, label).
+    """The files of each split, with their labels, in folders `LABEL/` or `SPLIT/LABEL/`; empty if there are none.
 
-    The folders are `LABEL/` or `SPLIT/LABEL/`; without splits all belong to `train`. Empty where there are none.
+    Without folders of splits, all files belong to train.
     """
     root = Path(source).expanduser()
     found: dict[str, list[tuple[Path, str]]] = {}
@@ -132,7 +138,7 @@ def find_class_folders(source: str, suffixes: set[str]) -> dict[str, list[tuple[
 
 
 def class_files_of_split(source: str, folders: dict[str, list[tuple[Path, str]]], split: str | None):
-    """The files of one split of what `find_class_folders` found, and beside them their labels. Raises `InputError`."""
+    """The files of a split of what `find_class_folders` found, and the label of each. Raises `InputError`."""
     split = split or "train"
     if split not in folders:
         raise InputError(f"{source}: no split '{split}' in this folder, found {', '.join(folders)}")
@@ -140,26 +146,26 @@ def class_files_of_split(source: str, folders: dict[str, list[tuple[Path, str]]]
 
 
 def find_inputs(words: Sequence[str]) -> list[str | Path]:
-    """What a user gave to label: a path where a word names a file or folder, else the word itself, a text."""
+    """The inputs that a user gave: a path if a word names a file or folder, else the word itself, a text."""
     return [Path(word) if os.path.exists(word) else word for word in words]
 
 
 def open_text(path: Path) -> IO[str]:
-    """A text file, decompressed where it ends in `.gz`."""
+    """Open a text file, decompressed if its name ends in `.gz`."""
     return gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8")
 
 
 def read_text(path: Path) -> str:
-    """All of a text file. Raises `InputError` like `check_readable_text`."""
+    """Read a text file. Raises `InputError` like `check_readable_text`."""
     check_readable_text(path)
     with open_text(path) as file:
         return file.read()
 
 
 def check_readable_text(path: Path) -> None:
-    """Raises `InputError` where a text file is empty, binary or not UTF-8; names the line."""
+    """Raises `InputError`, which names the line, if a text file is empty, binary or not UTF-8."""
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
+        with open_file(str(path)) as file:
             start = file.read(8192)
             if not start:
                 raise InputError(f"{path}: the file is empty")
@@ -170,21 +176,17 @@ def check_readable_text(path: Path) -> None:
                 try:
                     line.decode("utf-8")
                 except UnicodeDecodeError as error:
-                    raise InputError(
-                        f"{path}: line {number} is not UTF-8 (byte 0x{error.object[error.start]:02x} at column "
-                        f"{error.start + 1}); convert it, for example: iconv -f LATIN1 -t UTF-8"
-                    ) from None
+                    raise InputError(f"{path}: line {number} {describe_bad_utf8(error)}") from None
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
 
 
 def load_table(source: str, files: list[Path] | None, split: str | None):
-    """The rows of jsonl, csv or parquet files, or of a Hub data set (`files` None), as a `datasets.Dataset`."""
+    """Load rows of JSON Lines, CSV or Parquet files, or of a Hub data set (`files` None), as a `datasets.Dataset`."""
     import datasets
 
     if files is None:
-        name, _, config = source.partition(":")
-        return ask(source, datasets.load_dataset, name, config or None, split=split or "train")
+        return ask(source, datasets.load_dataset, *_name_and_config(source), split=split or "train")
     builders = {TABLE_BUILDERS[suffix_of(file)] for file in files}
     if len(builders) > 1:
         raise InputError(f"{source}: files of several formats, expected one of {', '.join(TABLE_BUILDERS)}")
@@ -199,8 +201,7 @@ def files_of_hub(source: str, split: str) -> list[str]:
     """The files of a split of a Hub data set, as `hf://datasets/org/name@commit/path`. Raises `InputError`."""
     import datasets
 
-    name, _, config = source.partition(":")
-    files = ask(source, datasets.load_dataset_builder, name, config or None).config.data_files
+    files = ask(source, datasets.load_dataset_builder, *_name_and_config(source)).config.data_files
     if files is None:
         raise InputError(f"{source}: the Hub cannot be asked which files it has; unset HF_HUB_OFFLINE, or pull it")
     if split not in files:
@@ -208,16 +209,13 @@ def files_of_hub(source: str, split: str) -> list[str]:
     return [str(file) for file in files[split]]
 
 
-def _splits_of_hub(source: str) -> list[str]:
-    import datasets
-
+def _name_and_config(source: str) -> tuple[str, str | None]:
     name, _, config = source.partition(":")
-    found = ask(source, datasets.get_dataset_split_names, name, config or None)
-    return [split for split in SPLIT_NAMES if split in found]
+    return name, config or None
 
 
 def ask(source: str, load: Callable, *arguments, **flags):
-    """What a function of `datasets` gives. Raises `InputError` where it cannot read the source."""
+    """Call a function of `datasets`. Raises `InputError` if it cannot read the source."""
     from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
@@ -235,7 +233,7 @@ def ask(source: str, load: Callable, *arguments, **flags):
 
 
 def choose_column(source: str, columns: list[str], flag: str, named: str | None, usual: tuple[str, ...]) -> str:
-    """The column that the user named, else the first of the usual names that is there."""
+    """The column that the user named with a flag, else the first that has a usual name. Raises `InputError`."""
     if named is not None:
         if named not in columns:
             raise InputError(f"--{flag} {named}: no such column in {source}, found {', '.join(columns)}")
@@ -249,9 +247,10 @@ def choose_column(source: str, columns: list[str], flag: str, named: str | None,
 
 
 def labels_of_table(source: str, rows, named: str | None, flag: str = "label_column") -> list[str]:
-    """The labels of the rows, as strings, from a column of `ClassLabel`, strings or whole numbers.
+    """The labels of rows, as strings, from a column of `ClassLabel`, strings or whole numbers.
 
-    Raises `InputError` where there is no such column, or nothing in some row of it.
+    Raises:
+        InputError: There is no such column, or a row has no label.
     """
     column = choose_column(source, rows.column_names, flag, named, USUAL_LABEL_COLUMNS)
     kind, names = rows.features[column].dtype, getattr(rows.features[column], "names", None)
@@ -261,7 +260,7 @@ def labels_of_table(source: str, rows, named: str | None, flag: str = "label_col
 
 
 def full_column(source: str, rows, column: str) -> list:
-    """The values of a column. Raises `InputError` where a row has none."""
+    """The values of a column. Raises `InputError` if a row has none."""
     values = rows[column][:]
     if None in values:
         raise InputError(f"{source}: row {values.index(None) + 1} has no {column}")

@@ -1,7 +1,7 @@
-"""Treebanks in CoNLL-U, and tables with tokens and tags: one row a sentence, `tokens` and `tags`.
+"""Treebanks in CoNLL-U, and tables with tokens and tags: one row per sentence, `tokens` and `tags`.
 
-The format is https://universaldependencies.org/format.html. Words are the lines with a plain number: a multiword token
-(`1-2`) is a spelling of the words after it, an empty node (`8.1`) is not spelled at all; neither is a word.
+For the format see https://universaldependencies.org/format.html. Only lines with a plain number are words: a multiword
+token (`1-2`) is the spelling of the words after it, and an empty node (`8.1`) is not part of the text.
 """
 
 from collections.abc import Iterator
@@ -16,10 +16,15 @@ NO_VALUE = "_"
 
 
 def read_conllu(path: Path, tag_column: str = "upos") -> Iterator[dict[str, list[str]]]:
-    """Yields `{"tokens": […], "tags": […]}` for each sentence.
+    """Read the sentences of a file as `{"tokens": […], "tags": […]}`.
 
-    `tag_column` is `upos`, `xpos`, another column, or a key of FEATS or MISC such as `Number`; words without it have
-    the tag `_`. Raises `InputError` that names the line where one is malformed.
+    Args:
+        path: A `.conllu` or `.conllu.gz` file.
+        tag_column: `upos`, `xpos`, another column, or a key of FEATS or MISC such as `Number`. Words without it have
+            the tag `_`.
+
+    Raises:
+        InputError: A line is malformed; the message names it.
     """
     sources.check_readable_text(path)
     name = tag_column.lower()
@@ -62,10 +67,17 @@ def _value_of(key: str, fields: list[str]) -> str:
 def load_treebank(
     source: str, split: str | None = None, tag_column: str | None = None, token_column: str | None = None
 ):
-    """A `datasets.Dataset` with the columns `tokens` and `tags`, lists of strings of equal length.
+    """Load a treebank as a `datasets.Dataset` with the columns `tokens` and `tags`, lists of strings of equal length.
 
-    `source` is a `.conllu` or `.conllu.gz` file, a table with lists of tokens and tags, a folder of either with one
-    file a split, a Hub id, or `sample`. Raises `InputError` where it is missing, malformed or has no such tags.
+    Args:
+        source: A `.conllu` or `.conllu.gz` file; a table with lists of tokens and tags; a folder of either with one
+            file per split; a Hub id; or `sample`.
+        split: Split of a folder or Hub data set, by default train.
+        tag_column: Column or key of the tags, by default `upos` or a usual name.
+        token_column: Column of a table that holds the tokens.
+
+    Raises:
+        InputError: The source is missing or malformed, or has no such tags.
     """
     import datasets
 
@@ -86,7 +98,7 @@ def load_treebank(
 
 
 def load_sentences(source: str) -> list[list[str]]:
-    """The words alone of a treebank without splits: tags may be lacking. Raises `InputError`."""
+    """The words of a treebank without splits, which needs no tags. Raises `InputError`."""
     files = sources.find_files(source, SUFFIXES, None)
     if files is not None and all(sources.suffix_of(file) == ".conllu" for file in files):
         return [sentence["tokens"] for sentence in _read_sentences(source, files, "upos")]
@@ -133,9 +145,9 @@ def _from_table(source: str, rows, tag_column: str | None, token_column: str | N
 
 
 def split_sentences(text: str) -> list[list[str]]:
-    """Plain text as lists of words, as English treebanks have them.
+    """Split plain text into sentences and words, as in English treebanks.
 
-    Sentences are found by Punkt (Kiss & Strunk 2006, https://aclanthology.org/J06-4003).
+    Punkt finds the sentences (Kiss & Strunk 2006, https://aclanthology.org/J06-4003).
     """
     from nltk.tokenize import NLTKWordTokenizer, PunktSentenceTokenizer
 
@@ -144,6 +156,5 @@ def split_sentences(text: str) -> list[list[str]]:
     for line in text.splitlines():
         for start, end in sentences.span_tokenize(line):
             sentence = line[start:end]
-            spans = words.span_tokenize(sentence)
-            found.append([sentence[begin:stop] for begin, stop in spans])
+            found.append([sentence[begin:stop] for begin, stop in words.span_tokenize(sentence)])
     return [tokens for tokens in found if tokens]

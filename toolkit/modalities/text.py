@@ -74,7 +74,8 @@ class TextModality(Modality):
         return datasets.Dataset.from_dict({"text": texts})
 
     def new_processor(self, preset: str, options: Any, train_rows):
-        from toolkit.corpora.tokenization import load_tokenizer, train_tokenizer
+        from toolkit.corpora.tokenization import load_tokenizer
+        from toolkit.corpora.tokenizer_training import train_tokenizer
 
         if options.tokenizer is not None:
             return load_tokenizer(options.tokenizer)

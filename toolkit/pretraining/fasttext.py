@@ -7,7 +7,8 @@ https://arxiv.org/abs/1607.04606.
 from dataclasses import dataclass
 from typing import Any
 
-from toolkit.corpora.tokenization import with_whole_words, word_spacer
+from toolkit.corpora.encoding import word_spacer
+from toolkit.corpora.tokenization import with_whole_words
 from toolkit.errors import InputError, check_positive
 from toolkit.models.families import FAMILIES
 from toolkit.pretraining.method import Method, PresetArguments

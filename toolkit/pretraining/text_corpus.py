@@ -14,8 +14,9 @@ from toolkit.corpora.arguments import (
     NewTokenizerArguments,
     Packing,
 )
-from toolkit.corpora.corpus import Corpus, cache_folder, digest, locked, open_corpus_of
+from toolkit.corpora.corpus import Corpus, open_corpus_of
 from toolkit.corpora.prepared import WHOLE, Recipe, Shard, notes_of, open_prepared, prepare
+from toolkit.data.cache import cache_folder, digest, locked
 from toolkit.data.rows import spread
 from toolkit.errors import InputError, check_flags, readable
 from toolkit.models.families import FAMILIES, Preset, presets
@@ -135,7 +136,8 @@ def byte_tokenizer(flags: NewTokenizerArguments, reader: str):
     """
     from tokenizers.normalizers import BertNormalizer
 
-    from toolkit.corpora.tokenization import is_byte_level, load_tokenizer, train_tokenizer
+    from toolkit.corpora.tokenization import is_byte_level, load_tokenizer
+    from toolkit.corpora.tokenizer_training import train_tokenizer
 
     if flags.tokenizer is None:
         return train_tokenizer((), "bytes", do_lower_case=flags.do_lower_case)
@@ -179,7 +181,8 @@ def new_tokenizer(
     run: Run,
 ):
     """A tokenizer trained on the corpus, or found in the cache if it was trained before."""
-    from toolkit.corpora.tokenization import load_tokenizer, train_on_corpus
+    from toolkit.corpora.tokenization import load_tokenizer
+    from toolkit.corpora.tokenizer_training import train_on_corpus
 
     made_of = (corpus.key, kind, normalizer.__getstate__().decode(), vocab_size, cleaning.memory_gb)
     folder = cache_folder() / "tokenizers" / digest(*made_of, version("tokenizers"))

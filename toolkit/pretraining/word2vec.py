@@ -14,14 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.corpora.arguments import CleaningArguments, CorpusArguments, HeldOutTextArguments, NewTokenizerArguments
-from toolkit.corpora.tokenization import (
-    bert_normalizer,
-    load_tokenizer,
-    token_spacer,
-    word_level_tokenizer,
-    word_spacer,
-    words_that_fit,
-)
+from toolkit.corpora.encoding import token_spacer, word_spacer
+from toolkit.corpora.tokenization import bert_normalizer, load_tokenizer, word_level_tokenizer
+from toolkit.corpora.tokenizer_training import words_that_fit
 from toolkit.errors import check_not_negative, check_positive
 from toolkit.hub.arguments import HubArguments
 from toolkit.models.families import Preset

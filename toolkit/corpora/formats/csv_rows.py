@@ -1,4 +1,4 @@
-"""Rows of .csv, the first of which names the columns."""
+"""Rows of CSV, the first of which names the columns."""
 
 import csv
 import sys
@@ -7,45 +7,48 @@ from functools import lru_cache
 from itertools import islice
 
 from toolkit.corpora import blocks
-from toolkit.corpora.blocks import Block, Fault, Note, Scan, Texts, kinds_of, stamp_of
+from toolkit.corpora.blocks import Block, Fault, Note, Scan, Texts, column_types
 from toolkit.corpora.formats import lines
+from toolkit.data.files import stamp_of
 from toolkit.errors import first_line
 
 FORMAT = "csv"
 
 
-def look_through(file: str) -> Scan:
-    scan = lines.look_through(file, FORMAT, can_cut=False)  # the end of a line may be within a row
-    if scan.blocks and scan.blocks[0].start:
+def scan(file: str) -> Scan:
+    """Find the blocks of a file, which end between rows."""
+    parts = lines.scan(file, FORMAT, can_cut=False)  # a line can end within a row
+    if parts.blocks and parts.blocks[0].start:
         raise ValueError("the names of the columns are too long")
     names: list[str] | None = None
-    looked_at: list[list[str]] = []
+    first_rows: list[list[str]] = []
     found, row = [], 0
-    for piece in scan.blocks:
+    for part in parts.blocks:
+        rows = _rows(file, part.start, part.stop)
+        if names is None and (header := next(rows, None)):
+            if isinstance(header[1], Fault):
+                raise ValueError(f"the names of the columns: {header[1].what}")
+            names = header[1]
         start, first_row = -1, row
-        for place, fields in _rows(file, piece.start, piece.stop):
-            if names is None:
-                if isinstance(fields, Fault):
-                    raise ValueError(f"the names of the columns: {fields.what}")
-                names = fields
-                continue
+        for place, fields in rows:
             if start < 0:
                 start = place
             elif place - start >= blocks.BYTES_A_BLOCK:
                 found.append(Block(file, FORMAT, start, place, first_row, row - first_row))
                 start, first_row = place, row
             row += 1
-            if len(looked_at) < blocks.ROWS_LOOKED_AT and not isinstance(fields, Fault):
-                looked_at.append(fields)
+            if len(first_rows) < blocks.ROWS_LOOKED_AT and not isinstance(fields, Fault):
+                first_rows.append(fields)
         if row > first_row:
-            found.append(Block(file, FORMAT, start, piece.stop, first_row, row - first_row))
+            found.append(Block(file, FORMAT, start, part.stop, first_row, row - first_row))
     columns: dict[str, list] = {}
-    for i, name in enumerate(names or []):  # of several with one name the first is read
-        columns.setdefault(name, [fields[i] for fields in looked_at if i < len(fields)])
-    return scan._replace(blocks=found, columns=kinds_of(columns))
+    for i, name in enumerate(names or []):  # of several columns with one name, the first is read
+        columns.setdefault(name, [fields[i] for fields in first_rows if i < len(fields)])
+    return parts._replace(blocks=found, columns=column_types(columns))
 
 
 def read(block: Block, column: str, note: Note) -> Iterator[Texts]:
+    """Read the texts of a block in batches."""
     names = _names(block.file, stamp_of(block.file))
     if column not in names:
         raise OSError("it has changed")
@@ -71,22 +74,22 @@ def read(block: Block, column: str, note: Note) -> Iterator[Texts]:
 
 @lru_cache(maxsize=16)
 def _names(file: str, stamp: tuple) -> list[str]:
-    return next((names for _, names in _rows(file, 0, sys.maxsize) if not isinstance(names, Fault)), [])
+    return next((names for _, names in _rows(file) if not isinstance(names, Fault)), [])
 
 
-def _rows(file: str, start: int, stop: int) -> Iterator[tuple[int, list[str] | Fault]]:
-    """Where each row begins and its fields, or why it cannot be read, without empty rows."""
-    bad: Fault | None = None  # the first such line of the row
-    end, is_over = start, False  # of what was read
+def _rows(file: str, start: int = 0, stop: int = sys.maxsize) -> Iterator[tuple[int, list[str] | Fault]]:
+    """Read the rows that are not empty: the offset of each, and its fields or why it cannot be read."""
+    fault: Fault | None = None  # of the first bad line of the row
+    end, is_over = start, False  # of what the reader has asked for
 
     def decoded_lines() -> Iterator[str]:
-        nonlocal bad, end, is_over
-        for offset, _, batch in lines.batches(Block(file, FORMAT, start, stop, 0, sys.maxsize)):
+        nonlocal fault, end, is_over
+        for batch in lines.raw_lines(file, start, stop):
             errors: dict[int, ValueError] = {}
-            decoded = lines.parsed(lines.without_mark(batch, offset), lines.decoded, errors.__setitem__)
+            decoded = lines.parse_all(lines.without_mark(batch, end), lines.decode, errors.__setitem__)
             for number, (line, text) in enumerate(zip(batch, decoded, strict=True)):
                 if number in errors:
-                    bad = bad or Fault(file, end, f"a line {first_line(errors[number])}")
+                    fault = fault or Fault(file, end, f"a line {first_line(errors[number])}")
                     text = line.decode(errors="replace").replace("\0", "\ufffd")  # its commas and quotes count
                 end += len(line) + 1
                 yield f"{text}\n"
@@ -102,8 +105,8 @@ def _rows(file: str, start: int, stop: int) -> Iterator[tuple[int, list[str] | F
             return
         except csv.Error as error:
             found = Fault(file, place, f"a row cannot be read ({first_line(error)}); is a quote not closed?")
-        if is_over:  # the reader asked for another line
+        if is_over:  # the reader has asked for another line
             found = Fault(file, place, "a quote that is not closed")
-        if found := bad or found:
+        if found := fault or found:
             yield place, found
-        bad = None
+        fault = None

@@ -1,60 +1,43 @@
-"""Columns of parquet, by row groups."""
+"""Columns of Parquet files, by row groups."""
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import replace
 
 from toolkit.corpora import blocks
-from toolkit.corpora.blocks import (
-    HUB,
-    Block,
-    Fault,
-    Note,
-    Scan,
-    Texts,
-    chunks_of,
-    content_of,
-    is_damage,
-    kinds_of,
-    open_file,
-)
+from toolkit.corpora.blocks import Block, Fault, Note, Scan, Texts, chunks_of, column_types, content_hash
+from toolkit.data.files import HUB, is_damage, open_file
 from toolkit.errors import first_line
 
 FORMAT = "parquet"
 BYTES_OF_PAGES = 1 << 20  # read at a time
 
 
-def look_through(file: str) -> Scan:
-    content = content_of([file.encode()] if file.startswith(HUB) else chunks_of(file))  # a commit stands in the name
+def scan(file: str) -> Scan:
+    """Find the blocks of a file: row groups together, or parts of a large one."""
+    content = content_hash([file.encode()] if file.startswith(HUB) else chunks_of(file))  # a Hub file names its commit
     with _opened(file) as table:
         groups = [table.metadata.row_group(number) for number in range(table.num_row_groups)]
-        columns, of_text = _columns(table), _columns_of_text(table.schema_arrow)
+        columns, text_columns = _column_types(table), _text_columns(table.schema_arrow)
     found: list[Block] = []
     start, row, num_rows, size = 0, 0, 0, 0  # of the block
     for number, group in enumerate(groups):
         num_rows += group.num_rows
-        size += max((_part(group, name).total_uncompressed_size for name in of_text), default=0)
+        size += max((_chunk_of(group, name).total_uncompressed_size for name in text_columns), default=0)
         if num_rows and (size >= blocks.BYTES_A_BLOCK or number == len(groups) - 1):
-            whole = Block(file, FORMAT, start, number + 1, row, num_rows)
-            found += _parts(whole, size)
+            block = Block(file, FORMAT, start, number + 1, row, num_rows)
+            found += block.divided(-(-num_rows // max(1, size // blocks.BYTES_A_BLOCK)))  # of a large group, parts
             start, row, num_rows, size = number + 1, row + num_rows, 0, 0
     return Scan(content, found, [], columns)
 
 
-def _parts(block: Block, size: int) -> Iterator[Block]:
-    """A block, of a large row group several: to come to one of them those before it are read too."""
-    step = max(1, -(-block.num_rows // max(1, size // blocks.BYTES_A_BLOCK)))
-    for skip in range(0, block.num_rows, step):
-        yield replace(block, skip=skip, num_rows=min(step, block.num_rows - skip))
-
-
 def read(block: Block, column: str, note: Note) -> Iterator[Texts]:
+    """Read the texts of a block in batches, which are smaller where the texts are long."""
     texts: list[str | None] = []
     with _opened(block.file) as table:
         if table.num_row_groups < block.stop:
             raise OSError("it has changed")
         groups = [table.metadata.row_group(number) for number in range(block.start, block.stop)]
-        bytes_a_row = [_part(group, column).total_uncompressed_size / max(1, group.num_rows) for group in groups]
+        bytes_a_row = [_chunk_of(group, column).total_uncompressed_size / max(1, group.num_rows) for group in groups]
         size = max(1, min(blocks.ROWS_A_BATCH, int(blocks.BYTES_A_BATCH / max(1, *bytes_a_row))))
         start = 0  # of the group, in rows of the block
         for number, group in enumerate(groups, start=block.start):
@@ -69,11 +52,11 @@ def read(block: Block, column: str, note: Note) -> Iterator[Texts]:
 
 
 def _read_group(table, number: int, start: int, block: Block, column: str, size: int, note: Note) -> Iterator[Texts]:
-    """Those rows of a group that are of the block, in which its first one is the `start`-th."""
+    """Read the rows of a group that belong to the block; the first row of the group is row `start` of the block."""
     import pyarrow
 
     group = table.metadata.row_group(number)
-    part = _part(group, column)
+    chunk = _chunk_of(group, column)
     row, first = start, max(start, block.skip)
     last = min(start + group.num_rows, block.skip + block.num_rows)
     if first >= last:
@@ -83,7 +66,7 @@ def _read_group(table, number: int, start: int, block: Block, column: str, size:
             begin, stop = max(0, first - row), min(batch.num_rows, last - row)
             if begin < stop:
                 values = batch.column(0).slice(begin, stop - begin)
-                yield _texts(values, block.file, block.first_row + row + begin, part, note)
+                yield _texts(values, block.file, block.first_row + row + begin, chunk.data_page_offset, note)
             row += batch.num_rows
             if row >= last:
                 return
@@ -92,12 +75,12 @@ def _read_group(table, number: int, start: int, block: Block, column: str, size:
             raise
         lost = range(block.first_row + max(first, row), block.first_row + last)
         what = f"rows {lost.start + 1:,} to {lost.stop:,} cannot be read ({first_line(error)})"
-        note(Fault(block.file, part.data_page_offset, what))
+        note(Fault(block.file, chunk.data_page_offset, what))
         yield [None] * len(lost)
 
 
-def _texts(values, file: str, row: int, part, note: Note) -> list[str | None]:
-    """Arrow's values as strings, None for what is not UTF-8; `row` is the number of the first, from 0."""
+def _texts(values, file: str, row: int, offset: int, note: Note) -> list[str | None]:
+    """The strings of an Arrow array whose first row is `row`, counted from 0; None for one that is not UTF-8."""
     import pyarrow
 
     try:
@@ -110,43 +93,39 @@ def _texts(values, file: str, row: int, part, note: Note) -> list[str | None]:
             try:
                 found.append((value or b"").decode())
             except UnicodeDecodeError:
-                note(Fault(file, part.data_page_offset, f"row {number:,}, in the pages, is not UTF-8"))
+                note(Fault(file, offset, f"row {number:,}, in the pages, is not UTF-8"))
                 found.append(None)
         return found
 
 
-def _part(group, column: str):
-    """What the metadata say of a column in a row group."""
+def _chunk_of(group, column: str):
+    """The metadata of a column in a row group."""
     columns = (group.column(number) for number in range(group.num_columns))
-    return next(part for part in columns if part.path_in_schema == column)
+    return next(chunk for chunk in columns if chunk.path_in_schema == column)
 
 
-def _columns(table) -> dict[str, str]:
-    """What there is in each column, by the first row group that can be read."""
+def _column_types(table) -> dict[str, str]:
+    """The type of each column, of text by the first row group that can be read."""
     import pyarrow
 
-    names = _columns_of_text(table.schema_arrow)
+    names = _text_columns(table.schema_arrow)
     first: dict[str, list] = {}
     for group in range(table.num_row_groups if names else 0):
         with contextlib.suppress(OSError, ValueError, pyarrow.ArrowException):
             if batch := next(table.iter_batches(blocks.ROWS_LOOKED_AT, row_groups=[group], columns=names), None):
                 first = batch.to_pydict()
                 break
-    kinds = kinds_of({name: first.get(name, []) for name in names})
-    return {field.name: kinds.get(field.name, str(field.type)) for field in table.schema_arrow}
+    types = column_types({name: first.get(name, []) for name in names})
+    return {field.name: types.get(field.name, str(field.type)) for field in table.schema_arrow}
 
 
-def _columns_of_text(schema) -> list[str]:
-    """Those of strings, also where each different one stands once, and those of nothing."""
-    import pyarrow.types as types
+def _text_columns(schema) -> list[str]:
+    """The columns of strings, plain or dictionary-encoded, and of nulls."""
+    from pyarrow import types
 
-    def is_text(kind) -> bool:
-        kind = kind.value_type if types.is_dictionary(kind) else kind
-        return any(
-            (types.is_string(kind), types.is_large_string(kind), types.is_string_view(kind), types.is_null(kind))
-        )
-
-    return [field.name for field in schema if is_text(field.type)]
+    is_text = (types.is_string, types.is_large_string, types.is_string_view, types.is_null)
+    kinds = {field.name: field.type.value_type if types.is_dictionary(field.type) else field.type for field in schema}
+    return [name for name, kind in kinds.items() if any(test(kind) for test in is_text)]
 
 
 @contextlib.contextmanager

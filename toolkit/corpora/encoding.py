@@ -1,0 +1,144 @@
+"""Split and encode many texts at once, several times faster than one after the other."""
+
+import json
+from array import array
+from collections.abc import Callable
+from importlib.metadata import version
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from toolkit.corpora.tokenization import byte_level
+from toolkit.data.cache import digest
+
+
+def word_spacer(normalizer) -> Callable[[list[str]], list[str]]:
+    """A function that normalizes texts and puts spaces between their words, as tokenizers built here split them.
+
+    The `BertNormalizer` and the splitting after it treat every character by itself. So they are called once for each
+    character, and the texts are translated character by character.
+    """
+    from tokenizers import pre_tokenizers
+
+    pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+
+    class Translation(dict):
+        def __missing__(self, character: int) -> str:
+            words = pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(f"a{chr(character)}a"))
+            self[character] = " ".join(word for word, _ in words)[1:-1]
+            return self[character]
+
+    translation = Translation({ord("\n"): "\n"})
+
+    def space(texts: list[str]) -> list[str]:
+        return "\n".join([text.replace("\n", " ") for text in texts]).translate(translation).split("\n")
+
+    return space
+
+
+def token_spacer(tokenizer) -> Callable[[list[str]], list[str]]:
+    """A function from texts to their tokens, separated by spaces, without special tokens around them."""
+
+    def space(texts: list[str]) -> list[str]:
+        encoding = tokenizer(texts, add_special_tokens=False, verbose=False)
+        return [" ".join(encoding.tokens(i)) for i in range(len(texts))]
+
+    return space
+
+
+class LineEncoder:
+    """Encode lines that are not blank, without special tokens around them.
+
+    Tokenizers built here encode each word by itself, so a word is encoded once and then looked up. With other
+    tokenizers, and where the text contains special tokens, `tokenizers` encodes the text.
+    """
+
+    MAX_WORDS, MAX_LETTERS = 1 << 18, 1 << 23  # that are remembered
+
+    def __init__(self, tokenizer):
+        self._backend = _without_state(tokenizer)
+        description = json.loads(self._backend.to_str())
+        self._special = [token["content"] for token in description["added_tokens"]]
+        self._space = word_spacer(self._backend.normalizer) if _encodes_words(description) else None
+        self._known = _KnownWords(self._backend)
+
+    def __call__(self, lines: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the ids of all lines, concatenated, and the number of ids of each line."""
+        lines = [line for line in lines if line and not line.isspace()]
+        text = "\n".join(lines)
+        if not lines or self._space is None or any(token in text for token in self._special):
+            rows = [encoding.ids for encoding in self._backend.encode_batch_fast(lines, add_special_tokens=False)]
+            lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+            return np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=lengths.sum()), lengths
+        words = [line.split() for line in self._space(lines)]
+        num_words = np.fromiter(map(len, words), dtype=np.int64, count=len(words))
+        ids, ends = self._known.look_up(list(chain.from_iterable(words)))
+        if len(self._known) > self.MAX_WORDS or self._known.num_letters > self.MAX_LETTERS:
+            self._known = _KnownWords(self._backend)
+        return ids, np.diff(ends[np.concatenate([[0], np.cumsum(num_words)])])
+
+
+class _KnownWords(dict[str, int]):
+    """Words and their places in arrays of the number, the start and the ids of their pieces."""
+
+    def __init__(self, backend):
+        from tokenizers import pre_tokenizers
+
+        self._model, self._new = backend.model, []  # type: ignore[var-annotated]
+        self.num_letters = 0
+        self._byte_level = byte_level() if isinstance(backend.pre_tokenizer, pre_tokenizers.Sequence) else None
+        self._sizes, self._starts, self._pieces = array("i"), array("i"), array("i")
+
+    def __missing__(self, word: str) -> int:
+        self._new.append(word)
+        self[word] = len(self)
+        return self[word]
+
+    def look_up(self, words: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the ids of all words, concatenated, and where those of each word end, after a zero."""
+        numbers = np.fromiter(map(self.__getitem__, words), dtype=np.int64, count=len(words))
+        self.num_letters += sum(map(len, self._new))
+        for word in self._new:
+            if self._byte_level is not None:
+                ((word, _),) = self._byte_level.pre_tokenize_str(word)
+            ids = [token.id for token in self._model.tokenize(word)]
+            self._sizes.append(len(ids))
+            self._starts.append(len(self._pieces))
+            self._pieces.extend(ids)
+        self._new.clear()
+        # The views of numpy end with this call: an array cannot grow while there is one.
+        sizes, starts, pieces = (np.frombuffer(of, dtype=np.int32) for of in (self._sizes, self._starts, self._pieces))
+        sizes = sizes[numbers]
+        ends = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+        return pieces[np.repeat(starts[numbers] - ends[:-1], sizes) + np.arange(ends[-1])], ends
+
+
+def key_of(tokenizer) -> str:
+    """A hash that is the same for tokenizers that encode texts in the same way."""
+    return digest(_without_state(tokenizer).to_str(), version("tokenizers"))
+
+
+def _without_state(tokenizer):
+    """A copy of the backend of a tokenizer, without the truncation and padding of its last call."""
+    from tokenizers import Tokenizer
+
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
+
+
+def _encodes_words(description: dict[str, Any]) -> bool:
+    """Whether a tokenizer splits text as `word_spacer` does and encodes each word by itself."""
+    normalizer = description["normalizer"] or {}
+    as_bytes = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    bert = {"type": "BertPreTokenizer"}
+    splits = (bert, {"type": "Sequence", "pretokenizers": [bert, as_bytes]})
+    return (
+        normalizer.get("type") == "BertNormalizer"
+        and normalizer["clean_text"]
+        and description["pre_tokenizer"] in splits
+        and not description["model"].get("dropout")
+        and all(token["special"] and not token["normalized"] for token in description["added_tokens"])
+    )

@@ -1,0 +1,168 @@
+"""Train tokenizers on counts of words, so that a corpus is read once, by several processes, in bounded memory.
+
+WordPiece is by Schuster & Nakajima (2012), BPE by Sennrich, Haddow & Birch (2016), https://arxiv.org/abs/1508.07909;
+`tokenizers` trains both.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import get_args
+
+from toolkit.corpora.arguments import MEMORY_GB
+from toolkit.corpora.corpus import Corpus
+from toolkit.corpora.encoding import word_spacer
+from toolkit.corpora.tokenization import (
+    CONTINUATION,
+    SPECIAL_TOKENS,
+    TokenizerKind,
+    bert_normalizer,
+    build_byte_tokenizer,
+    build_tokenizer,
+    subword_model,
+    word_level_tokenizer,
+    wrap,
+)
+from toolkit.corpora.word_counts import WordCounts, count_words, count_words_of
+from toolkit.corpora.workers import OnDone, available_cores
+from toolkit.errors import InputError
+
+# Memory as measured: of the program, of each process that counts, of each word counted or trained on.
+BYTES_WITHOUT_WORDS, BYTES_A_PROCESS, BYTES_COUNTED, BYTES_TRAINED = 350_000_000, 120_000_000, 200, 900
+TEXTS_A_BATCH = 1000
+WORDS_A_TEXT = 10_000  # of a text that the library is trained on
+
+
+def train_tokenizer(
+    texts: Iterable[str],
+    kind: TokenizerKind,
+    vocab_size: int = 8192,
+    min_frequency: int = 2,
+    do_lower_case: bool = False,
+    strip_accents: bool = False,
+    model_max_length: int = 512,
+    normalizer=None,
+):
+    """Train a tokenizer on texts. The same texts give the same tokenizer.
+
+    Args:
+        texts: The texts, read once; not read at all for `bytes`, which has a fixed vocabulary.
+        kind: The kind of tokenizer.
+        vocab_size: Maximum vocabulary size, including the special tokens.
+        min_frequency: Leave out words, or merges of pieces, that occur fewer times.
+        do_lower_case: Lower-case the text.
+        strip_accents: Remove accents from letters.
+        model_max_length: Maximum length of a text in tokens, for pieces of words.
+        normalizer: A `BertNormalizer` to use instead of lower-casing and stripping.
+    """
+    normalizer = normalizer or bert_normalizer(do_lower_case, strip_accents)
+    check_vocabulary(kind, vocab_size)
+    rest = iter(() if kind == "bytes" else texts)
+    words = count_words_of(iter(lambda: list(islice(rest, TEXTS_A_BATCH)), []), word_spacer(normalizer))
+    return _train_on_words(words, kind, vocab_size, min_frequency, normalizer, model_max_length)
+
+
+def train_on_corpus(
+    corpus: Corpus,
+    kind: TokenizerKind,
+    normalizer,
+    vocab_size: int = 8192,
+    min_frequency: int = 2,
+    memory_gb: float = MEMORY_GB,
+    num_proc: int | None = None,
+    on_block: OnDone | None = None,
+):
+    """Train a tokenizer on a corpus of any size, in bounded memory.
+
+    While all distinct words fit into `memory_gb`, the tokenizer is that of `train_tokenizer`; else the rarest are
+    dropped. `on_block` is called as by `count_words`.
+
+    Returns:
+        The tokenizer and the counts of words.
+    """
+    check_vocabulary(kind, vocab_size)
+    if kind == "bytes":
+        words = WordCounts()
+    else:
+        max_words = words_that_fit(memory_gb, BYTES_COUNTED if kind == "word" else BYTES_TRAINED)
+        room = memory_gb * 1e9 - BYTES_WITHOUT_WORDS - max_words * BYTES_COUNTED
+        num_proc = max(1, min(num_proc or available_cores(), int(room / BYTES_A_PROCESS)))
+        words = count_words(corpus, word_spacer(normalizer), max_words, num_proc, on_block)
+    return _train_on_words(words, kind, vocab_size, min_frequency, normalizer), words
+
+
+def words_that_fit(memory_gb: float, bytes_a_word: int = BYTES_COUNTED) -> int:
+    """How many distinct words fit into memory, beside the program and two processes that count.
+
+    Raises:
+        InputError: There is no room for words.
+    """
+    room = memory_gb * 1e9 - BYTES_WITHOUT_WORDS
+    if bytes_a_word == BYTES_COUNTED:
+        room -= 2 * BYTES_A_PROCESS
+    if room <= 0:
+        raise InputError(f"--memory_gb {memory_gb}: too little for the program itself, expected 0.7 or more")
+    return int(room / bytes_a_word)
+
+
+def check_vocabulary(kind: TokenizerKind, vocab_size: int) -> None:
+    """Raises `InputError` if there is no such kind of tokenizer, or it cannot have so few entries."""
+    if kind not in get_args(TokenizerKind):
+        raise InputError(f"--kind {kind}: expected one of {', '.join(get_args(TokenizerKind))}")
+    smallest = len(SPECIAL_TOKENS) + 1
+    if kind != "bytes" and vocab_size < smallest:
+        raise InputError(
+            f"--vocab_size {vocab_size}: expected at least {smallest}, {len(SPECIAL_TOKENS)} are special tokens"
+        )
+
+
+def _train_on_words(
+    words: WordCounts,
+    kind: TokenizerKind,
+    vocab_size: int,
+    min_frequency: int,
+    normalizer,
+    model_max_length: int = 512,
+):
+    if kind == "bytes":
+        return build_byte_tokenizer(normalizer)
+    if kind == "word":
+        frequent = [word for word, count in words.counts.items() if count >= min_frequency]
+        frequent.sort(key=lambda word: (-words.counts[word], word))
+        return word_level_tokenizer(frequent[: vocab_size - len(SPECIAL_TOKENS)], normalizer)
+    return wrap(_train_subwords(kind, words, normalizer, vocab_size, min_frequency), model_max_length)
+
+
+def _train_subwords(kind: TokenizerKind, words: WordCounts, normalizer, vocab_size: int, min_frequency: int):
+    """Train so that the same words give the same vocabulary.
+
+    The library numbers the letters that continue a word in the order of a hash table, and the numbers decide between
+    merges of equal count (https://github.com/huggingface/tokenizers/issues/1794). As special tokens the letters are
+    numbered in our order. A model with the trained vocabulary then replaces the one that has such special tokens.
+    """
+    from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
+
+    trainer_class = trainers.WordPieceTrainer if kind == "wordpiece" else trainers.BpeTrainer
+    trainer = trainer_class(
+        special_tokens=[*SPECIAL_TOKENS.values(), *(CONTINUATION + letter for letter in sorted(words.letters))],
+        continuing_subword_prefix=CONTINUATION,
+        vocab_size=vocab_size,
+        min_frequency=min_frequency,
+        show_progress=False,
+    )
+    trained = Tokenizer(subword_model(kind))
+    trained.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    trained.train_from_iterator(_repeated(words.counts), trainer)
+    model = json.loads(trained.to_str())["model"]
+    merges = [tuple(pair) for pair in model["merges"]] if kind == "bpe" else None
+    tokenizer = build_tokenizer(subword_model(kind, model["vocab"], merges), normalizer)
+    tokenizer.decoder = decoders.WordPiece(prefix=CONTINUATION)
+    return tokenizer
+
+
+def _repeated(counts: Mapping[str, int]) -> Iterator[str]:
+    """Texts in which each word occurs as often as its count says: the library trains on text alone."""
+    for word, count in counts.items():
+        while count > 0:
+            yield " ".join([word] * min(count, WORDS_A_TEXT))
+            count -= WORDS_A_TEXT
