@@ -57,12 +57,12 @@ def predict(folder: str, inputs: Sequence[str]) -> list[dict[str, Any]]:
         One dictionary per sentence, with `tokens`, `predicted` and `probabilities`, per text, with `text`, `predicted`
         and `probability`, or per image, with `image`, `predicted` and `probabilities`.
     """
-    from tasks.inference import load_predictor
+    from tasks.inference import load_predictor, prediction_line
 
     task = task_of(folder)
     rows = task.read_inputs(find_inputs(inputs))
     predictions = load_predictor(task, folder)(rows)
-    return [task.as_json(row, prediction) for row, prediction in zip(rows, predictions, strict=True)]
+    return [prediction_line(task, row, prediction) for row, prediction in zip(rows, predictions, strict=True)]
 
 
 def task_of(folder: str) -> Task:

@@ -83,14 +83,12 @@ class Classification(Task):
             return DistributionPrediction(line["predicted"], line["probabilities"])
         return LabelPrediction(line["predicted"], line["probability"])
 
-    def figures(
-        self, references: list[Any], predictions: list[Any], rows: Any = None, seen: set[str] | None = None
-    ) -> dict[str, Bootstrap]:
-        figures = label_scores([prediction.label for prediction in predictions], references)
-        return figures | _auc(references, predictions)
+    def figures(self, rows, predictions: list[Any], seen: set[str] | None = None) -> dict[str, Bootstrap]:
+        references = rows["label"][:]
+        return label_scores([each.label for each in predictions], references) | _auc(references, predictions)
 
-    def confusion(self, references: list[Any], predictions: list[Any]) -> tuple[list[str], list[str]]:
-        return references, [prediction.label for prediction in predictions]
+    def confusion(self, rows, predictions: list[Any]) -> tuple[list[str], list[str]]:
+        return rows["label"][:], [prediction.label for prediction in predictions]
 
 
 def _auc(references: list[str], predictions: list[Any]) -> dict[str, Bootstrap]:

@@ -208,7 +208,7 @@ def run_baseline(
             tested, stopwatch = rows.get("test", rows["validation"]), Stopwatch()
             predictions = task.baseline(rows["train"], tested)
             seconds.append(stopwatch.seconds)
-            figures.append(_figure(task, arguments.metric, task.references(tested), predictions))
+            figures.append(_figure(task, arguments.metric, tested, predictions))
         budgets.append(
             {
                 "train_size": len(rows["train"]),
@@ -223,8 +223,8 @@ def run_baseline(
     return {"name": task.baseline_name, "budgets": budgets}
 
 
-def _figure(task: Task, metric: str, references: list[Any], predictions: list[Any]) -> Bootstrap:
-    figures = task.figures(references, predictions)
+def _figure(task: Task, metric: str, rows, predictions: list[Any]) -> Bootstrap:
+    figures = task.figures(rows, predictions)
     if metric not in figures:
         raise InputError(f"--figure {metric}: not defined on the test data, which has one label only")
     return figures[metric]
@@ -235,8 +235,8 @@ def figure_of_runs(task: Task, metric: str, folders: Sequence[Path]) -> Bootstra
     figures = []
     for folder in folders:
         lines = _read_lines(folder / PREDICTIONS_FILE)
-        references = [line[task.reference_column] for line in lines]
-        figures.append(_figure(task, metric, references, list(map(task.read_prediction, lines))))
+        rows = {task.reference_column: [line[task.reference_column] for line in lines]}
+        figures.append(_figure(task, metric, rows, list(map(task.read_prediction, lines))))
     return bootstrap_mean(figures)
 
 

@@ -5,14 +5,14 @@ the encoder (LP-FT) is of Kumar, Raghunathan, Jones, Ma & Liang (2022), https://
 """
 
 import dataclasses
-import json
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tasks.inference import CONFUSION_FILE, SEEN_FILE, predict, write_confusion, write_predictions
 from tasks.task import FinetuneArguments, Task
 from toolkit.data.rows import take_subset
 from toolkit.data.sources import SAMPLE
@@ -30,8 +30,6 @@ from toolkit.runs.results import (
 )
 from toolkit.training.inputs import Evaluation, TrainingData, TrainingOutput
 
-SEEN_FILE = "seen_in_training.txt"
-CONFUSION_FILE = "confusion_matrix.png"
 VALIDATION_SHARE = 0.1  # of the training data, if a source has no validation split
 DEFAULT_EPOCHS, DEFAULT_MIN_STEPS = 10, 400
 NUM_EVALUATIONS = 5  # while training: an evaluation on much validation data takes as long as many steps
@@ -64,7 +62,6 @@ def finetune(task: Task, arguments: FinetuneArguments, with_picture: bool = True
 def _finetune(task: Task, arguments: FinetuneArguments, with_picture: bool) -> dict[str, Any]:
     import torch
 
-    from tasks.inference import predict
     from toolkit.training.distributed import make_accelerator
 
     output_dir = check_output_dir(arguments.output, arguments.training.resume)
@@ -72,18 +69,22 @@ def _finetune(task: Task, arguments: FinetuneArguments, with_picture: bool) -> d
     accelerator.wait_for_everyone()  # all processes check the folder before the main process writes to it
     stopwatch = Stopwatch()
     rows = load_splits(task, arguments)
-    labels, seen = _labels(task, arguments, rows["train"]), task.seen(rows["train"])
+    labels, seen = task.labels(rows["train"]), task.seen(rows["train"])
+    if labels is not None and len(labels) < 2:
+        raise InputError(f"{arguments.data.data}: the only label is {labels[0]}, expected two or more")
 
     torch.manual_seed(arguments.training.seed)
-    fields = {"toolkit_task": task.name, **labels, **task.config_fields(arguments)}
-    model, processor = task.load_model(arguments, rows["train"], **fields)
+    fields: dict[str, Any] = {"toolkit_task": task.name}
+    if labels is not None:
+        fields |= {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+    model, processor = task.load_model(arguments, rows["train"], **fields, **task.config_fields(arguments))
     if arguments.encoder.freeze:
         _freeze_encoder(model)
     encoded = {name: task.encode(split, processor, model) for name, split in rows.items()}
 
     def evaluate(accelerator) -> dict[str, float]:
         predictions = predict(task, model, processor, encoded["validation"], accelerator)
-        figures = task.figures(task.references(rows["validation"]), predictions, rows["validation"], seen)
+        figures = task.figures(rows["validation"], predictions, seen)
         if arguments.metric not in figures:
             raise InputError(f"--figure {arguments.metric}: not defined on the validation data, with one label only")
         return {name: figure.value for name, figure in figures.items() if not name.startswith("f1_")}
@@ -92,18 +93,36 @@ def _finetune(task: Task, arguments: FinetuneArguments, with_picture: bool) -> d
         create_output_dir(arguments.output, arguments.training.resume)
     result = _train(task, model, processor, encoded, arguments, evaluate, accelerator)
     model = type(model).from_pretrained(output_dir).to(accelerator.device).eval()
-    scores, predictions = {}, {}
+    scores: dict[str, Any] = {}
+    predictions: dict[str, Any] = {}
     for split in [name for name in ("validation", "test") if name in encoded]:
         predictions[split] = predict(task, model, processor, encoded[split], accelerator)
-        if split == "validation" and task.tune_threshold(model, rows[split], predictions[split], arguments):
+        tunes = split == "validation" and task.tunes_threshold
+        if tunes and task.tune_threshold(model, rows[split], predictions[split], arguments):
             if accelerator.is_main_process:
                 model.config.save_pretrained(output_dir)
             predictions[split] = predict(task, model, processor, encoded[split], accelerator)
-        figures = task.figures(task.references(rows[split]), predictions[split], rows[split], seen)
+        figures = task.figures(rows[split], predictions[split], seen)
         scores[split] = {name: figure.interval() for name, figure in figures.items()}
     split = "test" if "test" in scores else "validation"
     if split == "validation":
         say(f"{arguments.data.data} has no test split, these figures are of its validation split", accelerator)
+    record = _record(task, arguments, model, rows, split, scores, result)
+    if accelerator.is_main_process:
+        if seen:
+            (output_dir / SEEN_FILE).write_text("\n".join(sorted(seen)) + "\n", encoding="utf-8")
+        write_predictions(task, output_dir / PREDICTIONS_FILE, rows[split], predictions[split])
+        if with_picture:
+            write_confusion(task, output_dir / CONFUSION_FILE, rows[split], predictions[split])
+        record = write_results(output_dir / RESULTS_FILE, stopwatch, **record)
+    accelerator.wait_for_everyone()
+    return record
+
+
+def _record(
+    task: Task, arguments: FinetuneArguments, model, rows: dict[str, Any], split: str, scores: dict[str, Any], result
+) -> dict[str, Any]:
+    """What `results.json` says of the run, without the machine and the time."""
     record = {
         "task": task.name,
         "modality": task.modality_name,
@@ -123,13 +142,7 @@ def _finetune(task: Task, arguments: FinetuneArguments, with_picture: bool) -> d
         "deterministic": result.deterministic,
         "arguments": to_flags(arguments),
     }
-    if arguments.data.data == SAMPLE:
-        record["sample_license"] = task.sample_license
-    if accelerator.is_main_process:
-        _write_outputs(task, output_dir, rows[split], predictions[split], seen, with_picture)
-        record = write_results(output_dir / RESULTS_FILE, stopwatch, **record)
-    accelerator.wait_for_everyone()
-    return record
+    return {**record, "sample_license": task.sample_license} if arguments.data.data == SAMPLE else record
 
 
 def load_splits(task: Task, arguments: FinetuneArguments) -> dict[str, Any]:
@@ -156,16 +169,6 @@ def load_splits(task: Task, arguments: FinetuneArguments) -> dict[str, Any]:
     return {"train": train_rows, "validation": validation_rows, **test_rows}
 
 
-def _labels(task: Task, arguments: FinetuneArguments, train_rows) -> dict[str, Any]:
-    """The labels as fields of the configuration. Raises `InputError` if there is only one."""
-    labels = task.labels(train_rows)
-    if labels is None:
-        return {}
-    if len(labels) < 2:
-        raise InputError(f"{arguments.data.data}: the only label is {labels[0]}, expected two or more")
-    return {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
-
-
 def _freeze_encoder(model) -> None:
     """Freeze all parameters but the head's; a pooler, which pretraining leaves untrained, belongs to the head."""
     from toolkit.transfer.encoders import layer_depths
@@ -181,7 +184,7 @@ def _train(task: Task, model, processor, encoded: dict[str, Any], arguments: Fin
 
     if arguments.encoder.freeze and (result := _fit_head(task, model, processor, encoded, arguments, accelerator)):
         return result
-    rows, collate = encoded["train"], Collate(task, processor, arguments)
+    rows, collate = encoded["train"], partial(task.collate, processor=processor, arguments=arguments)
     return train(
         model,
         TrainingData(rows, collate, task.lengths(rows), item=task.item),
@@ -204,18 +207,6 @@ def _fit_head(task: Task, model, processor, encoded: dict[str, Any], arguments: 
     save_model(Path(arguments.output.output_dir), model, processor, writes=accelerator.is_main_process)
     accelerator.wait_for_everyone()
     return TrainingResult(0, seconds, len(encoded["train"]) / seconds, deterministic=True)
-
-
-@dataclass(frozen=True)
-class Collate:
-    """Collates encoded rows of a task; a class, so that it can be sent to worker processes."""
-
-    task: Task
-    processor: Any
-    arguments: FinetuneArguments | None = None  # to train; None to evaluate
-
-    def __call__(self, encoded: list[dict], keys) -> dict[str, Any]:
-        return self.task.collate(encoded, keys, self.processor, self.arguments)
 
 
 def _parameter_options(model, arguments: FinetuneArguments) -> Callable:
@@ -282,27 +273,6 @@ def _finetune_with_each_rate(task: Task, arguments: FinetuneArguments, with_pict
         write_json(output_dir / RESULTS_FILE, record)
     accelerator.wait_for_everyone()
     return record
-
-
-def _write_outputs(
-    task: Task, output_dir: Path, rows, predictions: list[Any], seen: set[str], with_picture: bool
-) -> None:
-    """Write what was seen in training, the predictions and the confusion matrix."""
-    if seen:
-        (output_dir / SEEN_FILE).write_text("\n".join(sorted(seen)) + "\n", encoding="utf-8")
-    with open(output_dir / PREDICTIONS_FILE, "w", encoding="utf-8") as file:
-        for row, prediction in zip(rows, predictions, strict=True):
-            print(json.dumps(task.as_json(row, prediction), ensure_ascii=False), file=file)
-    if with_picture:
-        write_confusion(task, output_dir / CONFUSION_FILE, rows, predictions)
-
-
-def write_confusion(task: Task, path: Path, rows, predictions: list[Any]) -> None:
-    """Draw the confusion matrix, if the task has one."""
-    from toolkit.runs.confusion import write_confusion_matrix
-
-    if (answers := task.confusion(task.references(rows), predictions)) is not None:
-        write_confusion_matrix(path, *answers)
 
 
 def say(message: str, accelerator) -> None:

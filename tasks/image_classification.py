@@ -60,6 +60,7 @@ class ImageClassification(Classification):
     auto_class = "AutoModelForImageClassification"
     item = "image"
     baseline_name = "logistic regression on pixels"
+    tunes_threshold = True
 
     def load(self, source: str, split: str | None, columns: ChosenImageColumns):
         from toolkit.data.image_files import select_labels
@@ -146,7 +147,7 @@ class ImageClassification(Classification):
     def forward(self, model, inputs: dict[str, Any]):
         import torch
 
-        from toolkit.modalities.augmentation import shift_image
+        from toolkit.modalities.image_batches import shift_image
         from toolkit.modalities.pixels import map_images
 
         views = [inputs["pixel_values"]]

@@ -1,15 +1,18 @@
 """Predict with a fine-tuned checkpoint, and score it on labelled data."""
 
+import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasks.finetuning import CONFUSION_FILE, SEEN_FILE, Collate, write_confusion
 from tasks.task import Task
 from toolkit.hub.download import local_copy
 from toolkit.runs.results import Stopwatch, write_score
 
 PREDICTION_BATCH_SIZE = 128
+SEEN_FILE = "seen_in_training.txt"
+CONFUSION_FILE = "confusion_matrix.png"
 
 
 def predict(task: Task, model, processor, encoded, accelerator, batch_size: int = PREDICTION_BATCH_SIZE) -> list[Any]:
@@ -24,30 +27,48 @@ def predict(task: Task, model, processor, encoded, accelerator, batch_size: int 
         batch_size: Encoded rows per batch.
     """
     import torch
+    from accelerate.utils import gather_object
 
-    from toolkit.training.distributed import gather_objects
     from toolkit.training.evaluation import evaluation_batches
 
-    collate = Collate(task, processor)
+    collate = partial(task.collate, processor=processor, arguments=None)
     if (lengths := task.lengths(encoded)) is not None:
         encoded = encoded.select(sorted(range(len(lengths)), key=lengths.__getitem__))  # little padding
 
-    def collate_with_rows(rows: list[dict], keys) -> dict[str, Any]:
-        return {**collate(rows, keys), "rows": rows}
-
     mine = []
     with torch.inference_mode():
-        for batch in evaluation_batches(encoded, collate_with_rows, batch_size, accelerator, lockstep=True):
-            rows = batch.pop("rows")
+        for batch in evaluation_batches(encoded, collate, batch_size, accelerator, lockstep=True, with_samples=True):
+            rows = batch.pop("samples")
             inputs = {name: batch[name] for name in batch if name not in ("labels", "num_targets", "num_items")}
             outputs = task.forward(model, inputs)
             if batch["num_items"]:
                 predictions = task.decode(rows, outputs, model)
                 mine += [(row["index"], row["part"], p) for row, p in zip(rows, predictions, strict=True)]
     parts: dict[int, list[Any]] = {}
-    for index, _, prediction in sorted(gather_objects(accelerator, mine), key=lambda found: found[:2]):
+    for index, _, prediction in sorted(gather_object(mine), key=lambda found: found[:2]):
         parts.setdefault(index, []).append(prediction)
-    return [task.join(parts[index]) for index in sorted(parts)]
+    return [found[0] if len(found) == 1 else task.join(found) for _, found in sorted(parts.items())]
+
+
+def prediction_line(task: Task, row: dict[str, Any], prediction: Any) -> dict[str, Any]:
+    """A line of `predictions.jsonl`: the row, the prediction, and the reference if there is one."""
+    column = task.reference_column
+    return {**task.describe(row), **prediction.as_json(), **({column: row[column]} if column in row else {})}
+
+
+def write_predictions(task: Task, path: Path, rows, predictions: list[Any]) -> None:
+    """Write one line of JSON per row."""
+    with open(path, "w", encoding="utf-8") as file:
+        for row, prediction in zip(rows, predictions, strict=True):
+            print(json.dumps(prediction_line(task, row, prediction), ensure_ascii=False), file=file)
+
+
+def write_confusion(task: Task, path: Path, rows, predictions: list[Any]) -> None:
+    """Draw the confusion matrix, if the task has one."""
+    from toolkit.runs.confusion import write_confusion_matrix
+
+    if (answers := task.confusion(rows, predictions)) is not None:
+        write_confusion_matrix(path, *answers)
 
 
 def load_predictor(task: Task, folder: str) -> Callable[[Any], list[Any]]:
@@ -90,7 +111,7 @@ def score(task: Task, folder: str, data: str, split: str | None, columns: Any, o
     seen = set(seen_file.read_text(encoding="utf-8").split("\n")) if seen_file.is_file() else None
     model.to(accelerator.device).eval()
     predictions = predict(task, model, processor, task.encode(rows, processor, model), accelerator)
-    figures = task.figures(task.references(rows), predictions, rows, seen)
+    figures = task.figures(rows, predictions, seen)
     if accelerator.is_main_process:
         picture = output_file.with_name(f"{output_file.stem}_{CONFUSION_FILE}")
         write_confusion(task, picture, rows, predictions)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tasks.task import NO_LABEL, Prediction
-from tasks.words import NO_WORD, WordsArguments, WordsTask, first_tokens, pad_tokens, words_of_tokens
+from tasks.words import NO_WORD, WordsArguments, WordsTask, first_tokens, words_of_tokens
 from toolkit.data.columns import TreebankColumns
 from toolkit.data.sources import read_text, splits_of, suffix_of
 from toolkit.data.treebank import SUFFIXES, load_sentences, load_treebank, split_sentences
@@ -115,22 +115,14 @@ class PosTagging(WordsTask):
                 )
         return datasets.Dataset.from_list(encoded)
 
-    def collate_words(self, encoded: list[dict], pad_token_id: int) -> dict[str, Any]:
-        import torch
-
-        input_ids, attention_mask = pad_tokens(encoded, pad_token_id)
-        labels = np.full(input_ids.shape, NO_LABEL)
-        starts = [first_tokens(row["words"]) for row in encoded]
+    def collate_labels(self, encoded: list[dict], num_tokens: int) -> tuple[np.ndarray, int]:
+        labels, num_words = np.full((len(encoded), num_tokens), NO_LABEL), 0
         for i, row in enumerate(encoded):
+            starts = first_tokens(row["words"])
+            num_words += len(starts)
             if row["labels"]:
-                labels[i, starts[i]] = row["labels"]
-        return {
-            "input_ids": torch.from_numpy(input_ids),
-            "attention_mask": torch.from_numpy(attention_mask),
-            "labels": torch.from_numpy(labels),
-            "num_targets": int((labels != NO_LABEL).sum()),
-            "num_items": sum(map(len, starts)),
-        }
+                labels[i, starts] = row["labels"]
+        return labels, num_words
 
     def decode(self, encoded: list[dict], outputs: Any, model) -> list[TagsPrediction]:
         from torch.nn.utils.rnn import pad_sequence
@@ -156,16 +148,14 @@ class PosTagging(WordsTask):
     def read_prediction(self, line: dict[str, Any]) -> TagsPrediction:
         return TagsPrediction(line["predicted"], line["probabilities"])
 
-    def figures(
-        self, references: list[Any], predictions: list[Any], rows: Any = None, seen: set[str] | None = None
-    ) -> dict[str, Bootstrap]:
+    def figures(self, rows, predictions: list[Any], seen: set[str] | None = None) -> dict[str, Bootstrap]:
         unseen = None
-        if rows is not None and seen is not None:
+        if seen is not None:
             unseen = [[token not in seen for token in tokens] for tokens in rows["tokens"]]
-        return tagging_scores([prediction.tags for prediction in predictions], references, unseen)
+        return tagging_scores([prediction.tags for prediction in predictions], rows["tags"][:], unseen)
 
-    def confusion(self, references: list[Any], predictions: list[Any]) -> tuple[list[str], list[str]]:
-        return [tag for tags in references for tag in tags], [tag for each in predictions for tag in each.tags]
+    def confusion(self, rows, predictions: list[Any]) -> tuple[list[str], list[str]]:
+        return [tag for tags in rows["tags"] for tag in tags], [tag for each in predictions for tag in each.tags]
 
     def baseline(self, train_rows, rows) -> list[TagsPrediction]:
         from tasks.baselines import crf_tags

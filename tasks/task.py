@@ -129,6 +129,7 @@ class Task(ABC):
         reference_column: Column of a row that holds the reference.
         item: What throughput counts.
         baseline_name: The usual method without a network.
+        tunes_threshold: Whether `tune_threshold` is called after training.
     """
 
     name: ClassVar[str]
@@ -138,6 +139,7 @@ class Task(ABC):
     reference_column: ClassVar[str]
     item: ClassVar[str]
     baseline_name: ClassVar[str] = "no baseline"
+    tunes_threshold: ClassVar[bool] = False
 
     @property
     def modality(self) -> Modality:
@@ -234,21 +236,16 @@ class Task(ABC):
         """The prediction in a line of `predictions.jsonl`."""
 
     @abstractmethod
-    def figures(
-        self, references: list[Any], predictions: list[Any], rows: Any = None, seen: set[str] | None = None
-    ) -> dict[str, Bootstrap]:
-        """All figures of the task; those that need `rows` and `seen` only if these are given."""
+    def figures(self, rows, predictions: list[Any], seen: set[str] | None = None) -> dict[str, Bootstrap]:
+        """All figures of the task; those about unseen items only if `seen` is given."""
 
-    def confusion(self, references: list[Any], predictions: list[Any]) -> tuple[list[str], list[str]] | None:
+    def confusion(self, rows, predictions: list[Any]) -> tuple[list[str], list[str]] | None:
         """Correct labels and predicted labels for a confusion matrix; None if the task has none."""
         return None
 
     def baseline(self, train_rows, rows) -> list[Any]:
         """Predictions for `rows` of the usual method without a network, trained on `train_rows`."""
         raise InputError(f"--baseline: the task {self.name} has none")
-
-    def references(self, rows) -> list[Any]:
-        return rows[self.reference_column][:]
 
     def describe(self, row: dict[str, Any]) -> dict[str, Any]:
         """How a row is identified in JSON."""
@@ -265,9 +262,3 @@ class Task(ABC):
     def header(self, line: dict[str, Any]) -> list[str]:
         """What stands above the cells of a reference in the report: the parts of the row, if there are any."""
         return []
-
-    def as_json(self, row: dict[str, Any], prediction: Any) -> dict[str, Any]:
-        """A line of `predictions.jsonl`: the row, its reference if it has one, and the prediction."""
-        column = self.reference_column
-        reference = {column: row[column]} if column in row else {}
-        return {**self.describe(row), **prediction.as_json(), **reference}

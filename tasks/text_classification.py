@@ -6,9 +6,11 @@ An example: text "How far is it from Denver to Aspen ?", label "NUM".
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from tasks.classification import Classification, LabelledTextColumns, LabelPrediction
 from tasks.task import NO_LABEL
-from tasks.words import WordsArguments, WordsTask, pad_tokens, words_of_tokens
+from tasks.words import WordsArguments, WordsTask, words_of_tokens
 from toolkit.runs.arguments import defaults
 
 
@@ -42,18 +44,8 @@ class TextClassification(Classification, WordsTask):
         ]
         return datasets.Dataset.from_list(encoded)
 
-    def collate_words(self, encoded: list[dict], pad_token_id: int) -> dict[str, Any]:
-        import torch
-
-        input_ids, attention_mask = pad_tokens(encoded, pad_token_id)
-        labels = [row["label"] for row in encoded]
-        return {
-            "input_ids": torch.from_numpy(input_ids),
-            "attention_mask": torch.from_numpy(attention_mask),
-            "labels": torch.tensor(labels),
-            "num_targets": sum(label != NO_LABEL for label in labels),
-            "num_items": len(encoded),
-        }
+    def collate_labels(self, encoded: list[dict], num_tokens: int) -> tuple[np.ndarray, int]:
+        return np.array([row["label"] for row in encoded]), len(encoded)
 
     def decode(self, encoded: list[dict], outputs: Any, model) -> list[LabelPrediction]:
         probabilities, ids = outputs.softmax(dim=-1).max(dim=-1)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.task import FinetuneArguments, Task
+from tasks.task import NO_LABEL, FinetuneArguments, Task
 from toolkit.errors import InputError, check_share
 from toolkit.modalities.arguments import TextEncoderArguments
 from toolkit.modalities.text import max_length
@@ -50,8 +50,8 @@ class WordsTask(Task):
         """Encoded rows, none longer than `max_length` tokens, as a data set."""
 
     @abstractmethod
-    def collate_words(self, encoded: list[dict], pad_token_id: int) -> dict[str, Any]:
-        """A batch of encoded rows."""
+    def collate_labels(self, encoded: list[dict], num_tokens: int) -> tuple[Any, int]:
+        """The labels of a batch that is padded to `num_tokens`, as an array of ids, and the number of its items."""
 
     def load_model(self, arguments: WordsArguments, train_rows, **config_fields: Any) -> tuple[Any, Any]:
         model, tokenizer = super().load_model(arguments, train_rows, **config_fields)
@@ -66,13 +66,23 @@ class WordsTask(Task):
         return [len(ids) for ids in encoded["input_ids"]]
 
     def collate(self, encoded: list[dict], keys, processor, arguments: WordsArguments | None) -> dict[str, Any]:
+        import torch
+
         if arguments is not None and arguments.regularization.word_dropout:
             rate, seed = arguments.regularization.word_dropout, arguments.training.seed
             encoded = [
                 drop_words(row, rate, processor.unk_token_id, key.seed(seed))
                 for row, key in zip(encoded, keys, strict=True)
             ]
-        return self.collate_words(encoded, processor.pad_token_id)
+        input_ids, attention_mask = pad_tokens(encoded, processor.pad_token_id)
+        labels, num_items = self.collate_labels(encoded, input_ids.shape[1])
+        return {
+            "input_ids": torch.from_numpy(input_ids),
+            "attention_mask": torch.from_numpy(attention_mask),
+            "labels": torch.from_numpy(labels),
+            "num_targets": int((labels != NO_LABEL).sum()),
+            "num_items": num_items,
+        }
 
 
 def words_of_tokens(encoding, index: int = 0) -> list[int]:

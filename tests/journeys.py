@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-MARK = re.compile("zyx", re.IGNORECASE)
+MARK = re.compile(r"zyxword of line|^zyx(word)?$", re.IGNORECASE)
 MOST_ATTEMPTS = 200  # calls of a function that are looked at before it is given up
 MOST_ITEMS = 400  # of a collection that are looked at
 
@@ -84,7 +84,7 @@ class Journey:
             value = np.array(value)
         if type(value).__name__ in ("Tensor", "Parameter"):
             value = value.detach().cpu().numpy() if type(value).__name__ == "Tensor" else None
-        if isinstance(value, np.ndarray) and value.size >= 3 and value.ndim:
+        if isinstance(value, np.ndarray) and value.size and value.ndim:
             return self.array_carries(value)
         if hasattr(value, "getpixel"):
             return True

@@ -301,7 +301,10 @@ def test_class_weights_raise_the_probability_of_a_rare_class(digits, tmp_path):
             ["--encoder", "scratch:resnet-huge"],
             "scratch:resnet-huge: no such folder or preset, the presets are",
         ),
-        (["--encoder", "scratch:lenet-5", "--image_size", "28"], "--image_size 28: LeNet-5 takes 32 pixels or more"),
+        (
+            ["--encoder", "scratch:lenet-5", "--image_size", "28"],
+            "--image_size 28: LeNet-5 takes images of 32 pixels",
+        ),
         (["--encoder", "scratch:timm/nothing"], "timm knows no such network"),
         (["--encoder", "scratch:mlp-tiny", "--augment", "mirror"], "mirror"),
         (["--encoder", "scratch:mlp-tiny", "--image_size", "0"], "--image_size 0"),

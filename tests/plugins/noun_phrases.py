@@ -56,10 +56,8 @@ class NounPhrases(PosTagging):
         rows = super().load(source, split, columns)
         return rows.map(lambda tags: {"tags": phrases_of_tags(tags)}, input_columns="tags")
 
-    def figures(
-        self, references: list[Any], predictions: list[Any], rows: Any = None, seen: Any = None
-    ) -> dict[str, Bootstrap]:
-        pairs = [(spans(right), spans(found.tags)) for right, found in zip(references, predictions, strict=True)]
+    def figures(self, rows, predictions: list[Any], seen: Any = None) -> dict[str, Bootstrap]:
+        pairs = [(spans(right), spans(found.tags)) for right, found in zip(rows["tags"], predictions, strict=True)]
         hits, num_right, num_found = (
             np.array(counts)
             for counts in zip(*[(len(right & found), len(right), len(found)) for right, found in pairs], strict=True)
@@ -70,7 +68,7 @@ class NounPhrases(PosTagging):
             "recall": bootstrap_ratio(hits, num_right),
         }
 
-    def confusion(self, references: list[Any], predictions: list[Any]) -> None:
+    def confusion(self, rows, predictions: list[Any]) -> None:
         return None
 
 

@@ -40,14 +40,14 @@ def parse(words: Sequence[str]) -> PredictArguments:
 
 def run(arguments: PredictArguments) -> None:
     from tasks import task_of
-    from tasks.inference import load_predictor
+    from tasks.inference import load_predictor, prediction_line
 
     task = task_of(arguments.folder)
     rows = task.read_inputs(read_inputs(arguments.inputs))
     predictor = load_predictor(task, arguments.folder)
     for row, prediction in zip(rows, predictor(rows), strict=True):
         if arguments.output_format == "jsonl":
-            print(json.dumps(task.as_json(row, prediction), ensure_ascii=False))
+            print(json.dumps(prediction_line(task, row, prediction), ensure_ascii=False))
         else:
             print(prediction.as_text(task.title(row)))
 

@@ -122,14 +122,6 @@ def rows_made_of(corpus: "Corpus", recipe: Recipe):
     return open_prepared(prepare(corpus, recipe))
 
 
-def list_array(values, lengths):
-    """An Arrow column of lists from their concatenated values and the length of each."""
-    import numpy as np
-    import pyarrow
-
-    return pyarrow.ListArray.from_arrays(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32), values)
-
-
 def notes_of(folder: Path) -> Notes:
     """What was left out of the corpus."""
     notes, index = Notes(), read_index(folder)

@@ -9,7 +9,6 @@ import numpy as np
 
 from toolkit.corpora.arguments import Packing
 from toolkit.corpora.encoding import LineEncoder, key_of
-from toolkit.corpora.prepared import list_array
 from toolkit.corpora.tokenization import FIRST_CONTINUATION_ID
 from toolkit.data.cache import digest
 
@@ -92,3 +91,11 @@ class WordWindows:
 def _windows(ids: np.ndarray, cuts: np.ndarray, first: int, dtype):
     """Cut ids into windows, each of which starts with `first`."""
     return list_array(np.insert(ids, cuts, first).astype(dtype), np.diff(np.append(cuts, len(ids))) + 1)
+
+
+def list_array(values, lengths):
+    """An Arrow column of lists from their concatenated values and the length of each."""
+    import numpy as np
+    import pyarrow
+
+    return pyarrow.ListArray.from_arrays(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32), values)

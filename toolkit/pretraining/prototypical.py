@@ -75,7 +75,7 @@ def pretrain_prototypical(arguments: PrototypicalArguments) -> dict[str, Any]:
     import torch
 
     from toolkit.modalities import MODALITIES
-    from toolkit.modalities.augmentation import Augmentation
+    from toolkit.modalities.image_batches import Augmentation
     from toolkit.models.families import SCRATCH
     from toolkit.models.prototypical import PrototypicalConfig, PrototypicalForPreTraining
     from toolkit.transfer.encoders import load_encoder

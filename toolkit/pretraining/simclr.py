@@ -55,7 +55,7 @@ def pretrain_simclr(arguments: SimCLRArguments) -> dict[str, Any]:
     import torch
 
     from toolkit.modalities import MODALITIES
-    from toolkit.modalities.augmentation import ContrastiveViews
+    from toolkit.modalities.image_batches import ContrastiveViews
     from toolkit.models.families import SCRATCH
     from toolkit.models.simclr import SimCLRForPreTraining
     from toolkit.transfer.encoders import load_encoder

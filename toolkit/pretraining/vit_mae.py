@@ -54,7 +54,7 @@ def pretrain_vit_mae(arguments: ViTMAEArguments) -> dict[str, Any]:
     """Train a vision transformer on unlabelled images; returns the record."""
     import torch
 
-    from toolkit.modalities.augmentation import Augmentation
+    from toolkit.modalities.image_batches import Augmentation
     from toolkit.modalities.pixels import new_image_processor
 
     preset, seed = find_preset(arguments.encoder.preset, "vit"), arguments.training.seed

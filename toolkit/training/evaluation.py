@@ -15,7 +15,12 @@ EVALUATION_EPOCH = 2**31  # held-out text is masked with the seeds of an epoch t
 
 
 def evaluation_batches(
-    dataset, collate: CollateFn, batch_size: int, accelerator: Accelerator, lockstep: bool = False
+    dataset,
+    collate: CollateFn,
+    batch_size: int,
+    accelerator: Accelerator,
+    lockstep: bool = False,
+    with_samples: bool = False,
 ) -> Iterator[Batch]:
     """This process's batches of the data set; processes take turns. Values that are no tensors stay as they are.
 
@@ -26,6 +31,7 @@ def evaluation_batches(
         accelerator: Devices and processes.
         lockstep: Give all processes the same number of batches, because processes with a sharded model can only
             compute together. The last batch may be a filler, with `num_items` 0.
+        with_samples: Add `samples`, the list that a batch was collated from.
     """
 
     def keys() -> Iterator[list[SampleKey]]:
@@ -37,7 +43,10 @@ def evaluation_batches(
             elif lockstep:
                 yield [SampleKey(0, EVALUATION_EPOCH, 0, counts=False)]
 
-    for batch in load_batches(dataset, keys(), collate):
+    def collate_with_samples(samples: list, keys: list[SampleKey]) -> Batch:
+        return {**collate(samples, keys), "samples": samples}
+
+    for batch in load_batches(dataset, keys(), collate_with_samples if with_samples else collate):
         yield send_to_device(batch, accelerator.device)
 
 

@@ -79,7 +79,7 @@ def train(
         while run.progress < 1:
             run.set_learning_rates()
             seed_torch(arguments.seed, run.state.step, run.accelerator.process_index)  # of dropout
-            batch = run.next_batch()
+            batch = list(islice(run.batches, run.num_parts))  # this process's part, for each accumulation step
             run.add_gradients(batch)
             run.update_parameters()
             run.state.step += 1
@@ -162,10 +162,6 @@ class TrainingRun:
         for group in self.optimizer.param_groups:
             factor = learning_rate_factor(self.progress, self.arguments.warmup_ratio, group["start"])
             group["lr"] = self.arguments.learning_rate * group["scale"] * factor
-
-    def next_batch(self) -> list[dict[str, Any]]:
-        """This process's part of the next batch, for each accumulation step."""
-        return list(islice(self.batches, self.num_parts))
 
     def add_gradients(self, parts: list[dict[str, Any]]) -> None:
         """Add the gradients of the mean loss over the targets of a whole batch, of all processes."""
