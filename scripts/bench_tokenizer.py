@@ -45,7 +45,7 @@ def by_hand(corpus: str, letters: list[str]) -> dict[str, int]:
 def once(way: str, corpus: str, letters: str) -> dict:
     import tokenizers  # noqa: F401
 
-    import toolkit.corpora.tokenization  # noqa: F401
+    import toolkit.corpora.tokenizer_training  # noqa: F401
 
     start = time.perf_counter()
     vocabulary = ours(corpus) if way == "toolkit" else by_hand(corpus, json.loads(letters))
