@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasks.inference import CONFUSION_FILE, SEEN_FILE, predict, write_confusion, write_predictions
+from tasks.inference import SEEN_FILE, predict, write_predictions
 from tasks.task import FinetuneArguments, Task
 from toolkit.data.rows import take_subset
 from toolkit.data.sources import SAMPLE
@@ -21,7 +21,6 @@ from toolkit.models.families import SCRATCH
 from toolkit.runs.arguments import to_flags, with_flags
 from toolkit.runs.output import check_output_dir, create_output_dir, write_json
 from toolkit.runs.results import (
-    PREDICTIONS_FILE,
     RESULTS_FILE,
     Stopwatch,
     finished_run,
@@ -111,9 +110,7 @@ def _finetune(task: Task, arguments: FinetuneArguments, with_picture: bool) -> d
     if accelerator.is_main_process:
         if seen:
             (output_dir / SEEN_FILE).write_text("\n".join(sorted(seen)) + "\n", encoding="utf-8")
-        write_predictions(task, output_dir / PREDICTIONS_FILE, rows[split], predictions[split])
-        if with_picture:
-            write_confusion(task, output_dir / CONFUSION_FILE, rows[split], predictions[split])
+        write_predictions(task, output_dir, rows[split], predictions[split], with_picture)
         record = write_results(output_dir / RESULTS_FILE, stopwatch, **record)
     accelerator.wait_for_everyone()
     return record

@@ -8,7 +8,8 @@ from typing import Any
 
 from tasks.task import Task
 from toolkit.hub.download import local_copy
-from toolkit.runs.results import Stopwatch, write_score
+from toolkit.runs.confusion import write_confusion_matrix
+from toolkit.runs.results import PREDICTIONS_FILE, Stopwatch, write_score
 
 PREDICTION_BATCH_SIZE = 128
 SEEN_FILE = "seen_in_training.txt"
@@ -56,19 +57,13 @@ def prediction_line(task: Task, row: dict[str, Any], prediction: Any) -> dict[st
     return {**task.describe(row), **prediction.as_json(), **({column: row[column]} if column in row else {})}
 
 
-def write_predictions(task: Task, path: Path, rows, predictions: list[Any]) -> None:
-    """Write one line of JSON per row."""
-    with open(path, "w", encoding="utf-8") as file:
+def write_predictions(task: Task, folder: Path, rows, predictions: list[Any], with_picture: bool) -> None:
+    """Write one line of JSON per row and, if the task has one, draw the confusion matrix."""
+    with open(folder / PREDICTIONS_FILE, "w", encoding="utf-8") as file:
         for row, prediction in zip(rows, predictions, strict=True):
             print(json.dumps(prediction_line(task, row, prediction), ensure_ascii=False), file=file)
-
-
-def write_confusion(task: Task, path: Path, rows, predictions: list[Any]) -> None:
-    """Draw the confusion matrix, if the task has one."""
-    from toolkit.runs.confusion import write_confusion_matrix
-
-    if (answers := task.confusion(rows, predictions)) is not None:
-        write_confusion_matrix(path, *answers)
+    if with_picture and (answers := task.confusion(rows, predictions)) is not None:
+        write_confusion_matrix(folder / CONFUSION_FILE, *answers)
 
 
 def load_predictor(task: Task, folder: str) -> Callable[[Any], list[Any]]:
@@ -114,7 +109,8 @@ def score(task: Task, folder: str, data: str, split: str | None, columns: Any, o
     figures = task.figures(rows, predictions, seen)
     if accelerator.is_main_process:
         picture = output_file.with_name(f"{output_file.stem}_{CONFUSION_FILE}")
-        write_confusion(task, picture, rows, predictions)
+        if (answers := task.confusion(rows, predictions)) is not None:
+            write_confusion_matrix(picture, *answers)
     return write_score(
         output_file,
         stopwatch,

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-MARK = re.compile(r"zyxword of line|^zyx(word)?$", re.IGNORECASE)
+MARK = re.compile(r"zyxword of line|^zyx(word|verb)?$", re.IGNORECASE)
 MOST_ATTEMPTS = 200  # calls of a function that are looked at before it is given up
 MOST_ITEMS = 400  # of a collection that are looked at
 
@@ -122,7 +122,7 @@ def words_of(kind: str, folder: Path) -> list[str]:
     if kind == "pos":
         (folder / "data").mkdir()
         for split in ("train", "dev", "test"):
-            sentence = "1\tzyxword\t_\tZYX\t_\t_\t_\t_\t_\t_\n2\tsleeps\t_\tVERB\t_\t_\t_\t_\t_\t_\n\n"
+            sentence = "1\tzyxword\t_\tZYX\t_\t_\t_\t_\t_\t_\n2\tsleeps\t_\tZYXVERB\t_\t_\t_\t_\t_\t_\n\n"
             (folder / "data" / f"{split}.conllu").write_text(sentence * 10)
             return ["finetune", "pos", "--encoder", str(pretrained_bert(folder)), "--data", str(folder / "data"), *out]
     from PIL import Image
