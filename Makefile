@@ -20,10 +20,13 @@ test: venv ## the tests, a quarter of an hour on two cores at most
 test-slow: venv ## the long tests, with the data shelf in TOOLKIT_DATA
 	$(BIN)/python -m pytest -m slow
 
-lint: venv ## ruff and mypy
+lint: venv ## style, types, the order of imports, undeclared dependencies, dead code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/deptry .
+	$(BIN)/vulture
 
 bench: venv ## every scripts/bench_*.py
 	@for script in scripts/bench_*.py; do [ ! -e $$script ] || $(BIN)/python $$script || exit 1; done

@@ -1,0 +1,28 @@
+"""How many files an example passes through, and how often it comes back to one that it had left."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from conftest import REPOSITORY
+
+
+@pytest.mark.parametrize(
+    ("kind", "first", "last"),
+    [
+        ("text", "toolkit/corpora/corpus.py", "toolkit/models/masked_lm.py"),
+        ("pos", "toolkit/data/treebank.py", "toolkit/runs/confusion.py"),
+        ("image", "toolkit/modalities/pixels.py", "tasks/image_classification.py"),
+    ],
+)
+def test_an_example_passes_few_files_and_seldom_returns(kind, first, last, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    done = subprocess.run(
+        [sys.executable, str(REPOSITORY / "tests" / "journeys.py"), kind], capture_output=True, text=True, timeout=500
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout)
+    assert (found["journey"][0], found["journey"][-1]) == (first, last)
+    assert 8 <= found["files"] <= 10
+    assert found["returns"] <= 3
