@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from forks import run_forked
 from loopback import Loopback
 
@@ -57,6 +58,17 @@ def shelf(name: str) -> Path:
     return DATA_SHELF / name
 
 
+def made_once(tmp_path_factory, name: str, make) -> Path:
+    """A folder that `make` fills, once for all workers of pytest-xdist: the first makes it and the others wait."""
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    with FileLock(root / f"{name}.lock"):
+        if not (root / f"{name}.made").exists():
+            make(root / name)
+            (root / f"{name}.made").touch()
+    return root / name
+
+
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory) -> Path:
     """The first 400 paragraphs of the sample text, as a file."""
@@ -72,10 +84,12 @@ def encoders(corpus, tmp_path_factory) -> dict[str, Path]:
     """A folder of each family, pretrained for a few steps."""
     from toolkit.cli.dispatch import main
 
-    root = tmp_path_factory.mktemp("encoders")
-    for family, flags in TINY_PRETRAINING.items():
-        flags = ["--corpus", str(corpus), "--output_dir", str(root / family), *flags]
-        assert main(["pretrain", family, *flags]) == 0
+    def make(root: Path) -> None:
+        for family, flags in TINY_PRETRAINING.items():
+            flags = ["--corpus", str(corpus), "--output_dir", str(root / family), *flags]
+            assert main(["pretrain", family, *flags]) == 0
+
+    root = made_once(tmp_path_factory, "encoders", make)
     return {family: root / family for family in FAMILIES}
 
 
@@ -84,11 +98,13 @@ def taggers(encoders, tmp_path_factory) -> dict[str, Path]:
     """A tagger on each of `encoders`, fine-tuned on 60 sentences of the sample."""
     from toolkit.cli.dispatch import main
 
-    root = tmp_path_factory.mktemp("taggers")
-    for family, encoder in encoders.items():
-        flags = ["--encoder", str(encoder), "--data", "sample", "--output_dir", str(root / family)]
-        flags += ["--train_size", "60", "--max_steps", "60", "--batch_size", "8", "--learning_rate", "3e-3"]
-        assert main(["finetune", "pos", *flags]) == 0
+    def make(root: Path) -> None:
+        for family, encoder in encoders.items():
+            flags = ["--encoder", str(encoder), "--data", "sample", "--output_dir", str(root / family)]
+            flags += ["--train_size", "60", "--max_steps", "60", "--batch_size", "8", "--learning_rate", "3e-3"]
+            assert main(["finetune", "pos", *flags]) == 0
+
+    root = made_once(tmp_path_factory, "taggers", make)
     return {family: root / family for family in FAMILIES}
 
 
@@ -105,12 +121,14 @@ def hub(tmp_path_factory):
 @pytest.fixture(scope="session")
 def digits_encoder(tmp_path_factory):
     """A prototypical network that has learned seven of the ten digits."""
-    folder = tmp_path_factory.mktemp("prototypical") / "encoder"
-    flags = ["--corpus", "sample", "--output_dir", folder, "--preset", "resnet-tiny", "--image_size", "16"]
-    flags += ["--ways", "5", "--max_steps", "60", "--learning_rate", "3e-3", "--validation_fraction", "0.3"]
-    done = run_toolkit("pretrain", "prototypical", *flags)
-    assert done.returncode == 0, done.stderr
-    return folder
+
+    def make(folder: Path) -> None:
+        flags = ["--corpus", "sample", "--output_dir", folder, "--preset", "resnet-tiny", "--image_size", "16"]
+        flags += ["--ways", "5", "--max_steps", "60", "--learning_rate", "3e-3", "--validation_fraction", "0.3"]
+        done = run_toolkit("pretrain", "prototypical", *flags)
+        assert done.returncode == 0, done.stderr
+
+    return made_once(tmp_path_factory, "prototypical", make)
 
 
 @pytest.fixture(scope="session")
