@@ -5,8 +5,6 @@ and form one run.
 """
 
 import atexit
-import contextlib
-import io
 import multiprocessing
 import os
 import runpy
@@ -31,17 +29,6 @@ LOADED = (
 TIMEOUT = 500
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(list(LOADED))
-
-
-def run_here(*arguments) -> subprocess.CompletedProcess:
-    """`toolkit` with these arguments, in this process."""
-    from toolkit.cli.dispatch import main
-
-    words = list(map(str, arguments))
-    stdout, stderr = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
-        code = main(words)
-    return subprocess.CompletedProcess(words, code, stdout.getvalue(), stderr.getvalue())
 
 
 class ForkedRun:

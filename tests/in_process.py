@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import subprocess
 import sys
 from unittest import mock
@@ -11,13 +12,17 @@ import datasets
 from toolkit.cli.dispatch import main
 
 
-def run_here(*words, stdin: str = "") -> subprocess.CompletedProcess:
-    """Run `toolkit WORDS` in this process; its exit code and what it printed."""
+def run_here(*words, stdin: str = "", **variables: str) -> subprocess.CompletedProcess:
+    """Run `toolkit WORDS` in this process with environment variables; its exit code and what it printed."""
     datasets.disable_progress_bars()  # as the command line does before it loads the library
     arguments, out, err = list(map(str, words)), io.StringIO(), io.StringIO()
-    with mock.patch.object(sys, "stdin", io.StringIO(stdin)), mock.patch.object(sys, "argv", ["toolkit", *arguments]):
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = main(arguments)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.object(sys, "stdin", io.StringIO(stdin)))
+        stack.enter_context(mock.patch.object(sys, "argv", ["toolkit", *arguments]))
+        stack.enter_context(mock.patch.dict(os.environ, variables))
+        stack.enter_context(contextlib.redirect_stdout(out))
+        stack.enter_context(contextlib.redirect_stderr(err))
+        code = main(arguments)
     return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 

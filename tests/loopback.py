@@ -1,10 +1,7 @@
 """The Hub of tests/hub_server.py as a process, and the requests that tests make to it."""
 
 import base64
-import contextlib
-import io
 import json
-import os
 import secrets
 import socket
 import subprocess
@@ -20,19 +17,12 @@ IN_PROCESS = ("push", "pull", "predict", "doctor")  # commands that leave nothin
 
 
 def run_in_process(*arguments: Any, offline: bool = True, **variables: str) -> subprocess.CompletedProcess:
-    """The command line in this process: seconds less than in a process of its own."""
+    """The command line in this process, where huggingface_hub was loaded offline or not."""
     from huggingface_hub import constants
+    from in_process import run_here
 
-    from toolkit.cli import main
-
-    words, stdout, stderr = list(map(str, arguments)), io.StringIO(), io.StringIO()
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(mock.patch.dict(os.environ, variables))
-        stack.enter_context(mock.patch.object(constants, "HF_HUB_OFFLINE", offline))
-        stack.enter_context(contextlib.redirect_stdout(stdout))
-        stack.enter_context(contextlib.redirect_stderr(stderr))
-        code = main(words)
-    return subprocess.CompletedProcess(words, code, stdout.getvalue(), stderr.getvalue())
+    with mock.patch.object(constants, "HF_HUB_OFFLINE", offline):
+        return run_here(*arguments, **variables)
 
 
 class Loopback:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY, TORCHRUN
-from forks import ForkedRun, run_forked, run_here
+from forks import ForkedRun, run_forked
+from in_process import run_here
 from safetensors.torch import load_file
 
 from toolkit.training.checkpoints import STATE_FILE, find_fault, list_checkpoints

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TORCHRUN, run_toolkit
-from forks import run_forked, run_here
+from forks import run_forked
+from in_process import run_here
 from safetensors.torch import load_file
 from test_training import losses
 

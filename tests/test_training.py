@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import REPOSITORY, run_toolkit
-from forks import ForkedRun, run_here
+from forks import ForkedRun
+from in_process import run_here
 from safetensors.torch import load_file
 
 from toolkit.errors import InputError
