@@ -122,11 +122,12 @@ def hub(tmp_path_factory):
 def digits_encoder(tmp_path_factory):
     """A prototypical network that has learned seven of the ten digits."""
 
+    from toolkit.cli.dispatch import main
+
     def make(folder: Path) -> None:
-        flags = ["--corpus", "sample", "--output_dir", folder, "--preset", "resnet-tiny", "--image_size", "16"]
+        flags = ["--corpus", "sample", "--output_dir", str(folder), "--preset", "resnet-tiny", "--image_size", "16"]
         flags += ["--ways", "5", "--max_steps", "60", "--learning_rate", "3e-3", "--validation_fraction", "0.3"]
-        done = run_toolkit("pretrain", "prototypical", *flags)
-        assert done.returncode == 0, done.stderr
+        assert main(["pretrain", "prototypical", *flags]) == 0
 
     return made_once(tmp_path_factory, "prototypical", make)
 

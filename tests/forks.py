@@ -15,13 +15,17 @@ import tempfile
 from pathlib import Path
 
 LOADED = (
+    "datasets",
     "evaluate",
     "gensim.models",
+    "matplotlib.pyplot",
     "sklearn.metrics",
+    "timm",
+    "torchvision.transforms.v2",
     "tasks.finetuning",
     "tasks.comparison",
-    "toolkit.transfer.word_vectors",
     "toolkit.models",
+    "toolkit.modalities.images",
     "toolkit.pretraining",
     "toolkit.training.loop",
     "toolkit.transfer.word_vectors",
@@ -129,8 +133,10 @@ def _run(arguments: list[str], cwd: Path, files: list[Path], script: Path | None
     for number, (file, mode) in enumerate(zip(files, (os.O_RDONLY, *2 * [os.O_WRONLY | os.O_CREAT]), strict=True)):
         os.dup2(os.open(file, mode), number)
     sys.stdin, sys.argv = os.fdopen(0, encoding="utf-8", closefd=False), [str(script or "toolkit"), *arguments]
-    if script is not None:
+    if script is None:
+        code = main(arguments)
+    else:
         runpy.run_path(str(script), run_name="__main__")
-    code = main(arguments)
+        code = 0
     atexit._run_exitfuncs()  # which multiprocessing leaves out
     sys.exit(code)

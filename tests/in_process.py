@@ -22,7 +22,10 @@ def run_here(*words, stdin: str = "", **variables: str) -> subprocess.CompletedP
         stack.enter_context(mock.patch.dict(os.environ, variables))
         stack.enter_context(contextlib.redirect_stdout(out))
         stack.enter_context(contextlib.redirect_stderr(err))
-        code = main(arguments)
+        try:
+            code = main(arguments)
+        except SystemExit as end:  # of --help and --version
+            code = end.code
     return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 

@@ -6,7 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import FAMILIES, REPOSITORY, run_toolkit
+from conftest import FAMILIES, REPOSITORY
+from in_process import run_here
 
 from tasks import TASKS
 from toolkit.cli.dispatch import COMMANDS
@@ -15,19 +16,44 @@ HELP = [["--help"], *([name, "--help"] for name in COMMANDS)]
 HELP += [["pretrain", family, "--help"] for family in FAMILIES] + [["finetune", task, "--help"] for task in TASKS]
 
 
-@pytest.mark.parametrize("words", HELP, ids=" ".join)
-def test_help_has_an_example_and_loads_nothing_slow(words):
-    done = run_toolkit(*words, launcher=("-X", "importtime", "-m"))
+EACH_IN_A_FORK = """
+import json, os, sys
+from toolkit.cli.dispatch import main
+
+for number, words in enumerate(json.loads(sys.argv[1])):
+    if not os.fork():
+        with open(f"{sys.argv[2]}/{number}", "w") as sys.stdout:
+            try:
+                code = main(words)
+            except SystemExit as end:
+                code = end.code
+            print("\\nloaded modules:", *sys.modules)
+        os._exit(code or 0)
+    assert os.wait()[1] == 0, words
+"""
+
+
+@pytest.fixture(scope="module")
+def help_texts(tmp_path_factory) -> list[str]:
+    """What each of `HELP` prints, followed by the modules that are loaded, in forks of a process without them."""
+    folder = tmp_path_factory.mktemp("help")
+    command = [sys.executable, "-c", EACH_IN_A_FORK, json.dumps(HELP), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr
-    loaded = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
-    assert "toolkit.cli.dispatch" in loaded
-    assert not loaded & {"torch", "transformers", "datasets", "gensim", "matplotlib", "evaluate"}
-    assert "examples:" in done.stdout
-    assert f"  toolkit {words[0] if words[0] != '--help' else 'pretrain'}" in done.stdout
+    return [(folder / str(number)).read_text() for number in range(len(HELP))]
+
+
+@pytest.mark.parametrize("number", range(len(HELP)), ids=lambda number: " ".join(HELP[number]))
+def test_help_has_an_example_and_loads_nothing_slow(number, help_texts):
+    words, (text, _, loaded) = HELP[number], help_texts[number].partition("\nloaded modules:")
+    assert "toolkit.cli.dispatch" in loaded.split()
+    assert not set(loaded.split()) & {"torch", "transformers", "datasets", "gensim", "matplotlib", "evaluate"}
+    assert "examples:" in text
+    assert f"  toolkit {words[0] if words[0] != '--help' else 'pretrain'}" in text
 
 
 def test_help_explains_every_flag():
-    done = run_toolkit("pretrain", "elmo", "--help")
+    done = run_here("pretrain", "elmo", "--help")
     lines = done.stdout.split("examples:")[0].splitlines()
     starts = [i for i, line in enumerate(lines) if line.startswith("  --")]
     assert len(starts) > 40
@@ -171,7 +197,7 @@ def test_bad_input_ends_with_one_clear_line(fault, files, tmp_path):
     folder, encoders, taggers = files
     names = {"files": folder, "out": tmp_path / "out", "tagger": taggers["bert"], **encoders}
     words, message = FAULTS[fault]
-    done = run_toolkit(*(word.format(**names) for word in words))
+    done = run_here(*(word.format(**names) for word in words))
     assert done.returncode == 2, done.stdout + done.stderr
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("toolkit: error: ")
@@ -184,7 +210,7 @@ def test_bad_input_ends_with_one_clear_line(fault, files, tmp_path):
 def test_yaml_gives_flags_and_flags_win(tmp_path, corpus):
     config = tmp_path / "run.yaml"
     config.write_text(f"corpus: {corpus}\nvocab_size: 300\nkind: bpe\ndo_lower_case: true\n")
-    done = run_toolkit("tokenizer", "--config", config, "--output_dir", tmp_path / "t", "--vocab_size", "400")
+    done = run_here("tokenizer", "--config", config, "--output_dir", tmp_path / "t", "--vocab_size", "400")
     assert done.returncode == 0, done.stderr
     assert "400 entries" in done.stdout
     tokenizer = json.loads((tmp_path / "t" / "tokenizer.json").read_text())
@@ -194,10 +220,10 @@ def test_yaml_gives_flags_and_flags_win(tmp_path, corpus):
 
 def test_overwriting_replaces_the_run(tmp_path, corpus):
     flags = ["tokenizer", "--corpus", corpus, "--output_dir", tmp_path / "t", "--kind", "bytes"]
-    assert run_toolkit(*flags).returncode == 0
+    assert run_here(*flags).returncode == 0
     (tmp_path / "t" / "stray.txt").write_text("of the earlier run")
-    assert run_toolkit(*flags).returncode == 2
-    assert run_toolkit(*flags, "--overwrite_output_dir").returncode == 0
+    assert run_here(*flags).returncode == 2
+    assert run_here(*flags, "--overwrite_output_dir").returncode == 0
     assert not (tmp_path / "t" / "stray.txt").exists()
 
 
@@ -225,7 +251,7 @@ def test_bad_data_does_not_cost_an_earlier_run(command, files, tmp_path):
     (tmp_path / "out" / ".toolkit-run").touch()
     (tmp_path / "out" / "results.json").write_text("{}")
     words = [word.format(files=folder, **encoders) for word in command]
-    done = run_toolkit(*words, "--output_dir", tmp_path / "out", "--overwrite_output_dir")
+    done = run_here(*words, "--output_dir", tmp_path / "out", "--overwrite_output_dir")
     assert done.returncode == 2
     assert "short.conllu" in done.stderr
     assert (tmp_path / "out" / "results.json").read_text() == "{}"
@@ -233,9 +259,9 @@ def test_bad_data_does_not_cost_an_earlier_run(command, files, tmp_path):
 
 def test_a_folder_of_runs_is_not_taken_for_a_run(tmp_path, corpus):
     flags = ["tokenizer", "--corpus", corpus, "--kind", "bytes", "--output_dir"]
-    assert run_toolkit(*flags, tmp_path / "runs" / "one").returncode == 0
-    assert run_toolkit(*flags, tmp_path / "runs", "--overwrite_output_dir").returncode == 2
-    assert run_toolkit("quickstart", "--output_dir", tmp_path / "runs").returncode == 2
+    assert run_here(*flags, tmp_path / "runs" / "one").returncode == 0
+    assert run_here(*flags, tmp_path / "runs", "--overwrite_output_dir").returncode == 2
+    assert run_here("quickstart", "--output_dir", tmp_path / "runs").returncode == 2
     assert (tmp_path / "runs" / "one" / "tokenizer.json").exists()
 
 
@@ -249,4 +275,4 @@ def test_a_closed_pipe_is_no_error(taggers):
 def test_version():
     from toolkit import __version__
 
-    assert run_toolkit("--version").stdout.strip() == f"toolkit {__version__}"
+    assert run_here("--version").stdout.strip() == f"toolkit {__version__}"

@@ -7,7 +7,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, run_toolkit
+from conftest import REPOSITORY
+from in_process import run_here
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
@@ -24,7 +25,7 @@ FLAGS = ["--max_steps", "6", "--batch_size", "8", "--seeds", "1", "--learning_ra
 def of_text(encoders, tmp_path_factory):
     folder = tmp_path_factory.mktemp("compare") / "text"
     flags = ["--encoders", encoders["word2vec"], "--data", "sample", "--output_dir", folder, "--baseline"]
-    done = run_toolkit("compare", "--task", "text", *flags, "--train_sizes", "3", "all", "--per_class", *FLAGS)
+    done = run_here("compare", "--task", "text", *flags, "--train_sizes", "3", "all", "--per_class", *FLAGS)
     assert done.returncode == 0, done.stderr
     return json.loads((folder / "results.json").read_text()), done.stdout, folder
 
@@ -57,7 +58,7 @@ def test_each_seed_may_have_its_own_examples(encoders, tmp_path):
     records = {}
     own = ["--subset_each_seed"]
     for name, more in (("shared", []), ("own", [*own, "--seeds", "1"]), ("own", [*own, "--resume"])):
-        done = run_toolkit("compare", *flags, "--output_dir", tmp_path / name, *more)
+        done = run_here("compare", *flags, "--output_dir", tmp_path / name, *more)
         assert done.returncode == 0, done.stderr
         records[name] = json.loads((tmp_path / name / "results.json").read_text())
     subset_seeds = {}
@@ -83,7 +84,7 @@ def test_each_seed_may_have_its_own_examples(encoders, tmp_path):
 
 def test_a_tagger_stands_beside_the_crf_on_hand_made_features(encoders, tmp_path):
     flags = ["--encoders", encoders["word2vec"], "--data", "sample", "--output_dir", tmp_path / "out", "--baseline"]
-    done = run_toolkit("compare", *flags, "--train_sizes", "50", "all", "--head", "crf", *FLAGS)
+    done = run_here("compare", *flags, "--train_sizes", "50", "all", "--head", "crf", *FLAGS)
     assert done.returncode == 0, done.stderr
     baseline = json.loads((tmp_path / "out" / "results.json").read_text())["baseline"]
     few, whole = (budget["accuracy"]["value"] for budget in baseline["budgets"])
@@ -96,7 +97,7 @@ def test_a_stopped_comparison_goes_on_where_it_was(encoders, tmp_path):
     folder = tmp_path / "out"
     flags = ["compare", "--encoders", encoders["word2vec"], "--data", "sample", "--output_dir", folder, *FLAGS]
     flags += ["--train_sizes", "20", "40", "--baseline"]
-    assert run_toolkit(*flags).returncode == 0
+    assert run_here(*flags).returncode == 0
     whole = json.loads((folder / "results.json").read_text())
     # As if stopped in the last run.
     runs = sorted(folder.glob("word2vec/*/*/results.json"), key=lambda path: path.stat().st_mtime_ns)
@@ -105,14 +106,14 @@ def test_a_stopped_comparison_goes_on_where_it_was(encoders, tmp_path):
     times = [path.stat().st_mtime_ns for path in runs]
     for path in (folder / "results.json", runs[-1]):
         path.unlink()
-    refused = run_toolkit(*flags)
+    refused = run_here(*flags)
     assert refused.returncode == 2
     assert "--resume" in refused.stderr
-    refused = run_toolkit(*flags, "--resume", "--word_dropout", "0.5")
+    refused = run_here(*flags, "--resume", "--word_dropout", "0.5")
     assert refused.returncode == 2
     assert "made with --word_dropout 0.0, not 0.5" in refused.stderr
     assert not (folder / "results.json").exists()
-    done = run_toolkit(*flags, "--resume")
+    done = run_here(*flags, "--resume")
     assert done.returncode == 0, done.stderr
     assert [path.stat().st_mtime_ns for path in runs[:-1]] == times[:-1]
     budgets, resumed = (

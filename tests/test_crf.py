@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import run_toolkit
 from encoder_cases import ATTENTION_MASK, CONFIGS, INPUT_IDS
+from in_process import run_here
 from transformers import AutoModelForTokenClassification
 
 from tasks import finetune, predict
@@ -102,13 +102,13 @@ def test_a_crf_folder_predicts_the_same_in_a_fresh_process(encoders, family, tmp
     record = finetune("pos", **flags, max_steps=40, batch_size=8, train_size=60, learning_rate=3e-3)
     text = "The zorblifiers frobnicated in Ghent. Who did?"
     expected = predict(str(tmp_path / "crf"), [text])
-    done = run_toolkit("predict", tmp_path / "crf", text)
+    done = run_here("predict", tmp_path / "crf", text)
     assert done.returncode == 0, done.stderr
     rows = [line.split("\t") for line in done.stdout.split("\n") if line]
     assert [row[1] for row in rows] == [tag for sentence in expected for tag in sentence["predicted"]]
     probabilities = [p for sentence in expected for p in sentence["probabilities"]]
     assert [float(row[2]) for row in rows] == pytest.approx(probabilities, abs=1e-3)
-    done = run_toolkit("score", tmp_path / "crf", "--data", "sample", "--output_file", tmp_path / "score.json")
+    done = run_here("score", tmp_path / "crf", "--data", "sample", "--output_file", tmp_path / "score.json")
     assert f"{record['metrics']['accuracy']['value']:.4f}" in done.stdout
     model, _ = load_encoder(str(tmp_path / "crf"), "AutoModelForTokenClassification", MODALITIES["text"])
     assert model.crf.transitions.abs().max() > 1e-3, "the transitions were trained"

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import run_toolkit, shelf
+from conftest import shelf
+from in_process import run_here
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
@@ -59,7 +60,7 @@ def classifiers(digits, tmp_path_factory):
     root = tmp_path_factory.mktemp("classifiers")
     for kind, (encoder, *own_flags) in ENCODERS.items():
         flags = ["--encoder", encoder, "--data", digits, "--output_dir", root / kind, "--image_size", "16", *own_flags]
-        done = run_toolkit("finetune", "image", *flags, "--max_steps", "40", "--batch_size", "16")
+        done = run_here("finetune", "image", *flags, "--max_steps", "40", "--batch_size", "16")
         assert done.returncode == 0, done.stderr
     return root
 
@@ -81,12 +82,12 @@ def test_figures_are_those_of_scikit_learn_on_the_predictions(classifiers, kind)
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_score_predict_and_the_pipeline_agree(classifiers, digits, kind, tmp_path):
     folder = classifiers / kind
-    done = run_toolkit("score", folder, "--data", digits, "--output_file", tmp_path / "score.json")
+    done = run_here("score", folder, "--data", digits, "--output_file", tmp_path / "score.json")
     assert done.returncode == 0, done.stderr
     record = json.loads((folder / "results.json").read_text())
     assert json.loads((tmp_path / "score.json").read_text())["metrics"] == record["metrics"]
     files = sorted(map(str, (digits / "test").rglob("*.png")))[::7]
-    done = run_toolkit("predict", folder, *files)
+    done = run_here("predict", folder, *files)
     rows = [line.split("\t") for line in done.stdout.splitlines()]
     assert [row[2] for row in rows] == files
     answers = pipeline("image-classification", model=str(folder))(files)
@@ -103,7 +104,7 @@ def test_a_folder_of_images_is_labelled(classifiers, digits):
 
 def test_what_is_pretrained_on_labels_moves_to_others(digits, tmp_path):
     flags = ["--preset", "resnet-tiny", "--image_size", "16", "--max_steps", "60", "--learning_rate", "1e-2"]
-    done = run_toolkit("pretrain", "resnet", "--corpus", "sample", "--output_dir", tmp_path / "encoder", *flags)
+    done = run_here("pretrain", "resnet", "--corpus", "sample", "--output_dir", tmp_path / "encoder", *flags)
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "encoder" / "results.json").read_text())["metrics"]
     assert metrics["loss"]["value"] < 2.0
@@ -124,20 +125,18 @@ def test_what_is_pretrained_on_labels_moves_to_others(digits, tmp_path):
 
 def test_labels_that_pretraining_never_saw(tmp_path):
     flags = ["--preset", "resnet-tiny", "--image_size", "16", "--max_steps", "20", "--labels", "0", "1", "2"]
-    done = run_toolkit("pretrain", "resnet", "--corpus", "sample", "--output_dir", tmp_path / "encoder", *flags)
+    done = run_here("pretrain", "resnet", "--corpus", "sample", "--output_dir", tmp_path / "encoder", *flags)
     assert done.returncode == 0, done.stderr
     assert set(AutoConfig.from_pretrained(tmp_path / "encoder").id2label.values()) == {"0", "1", "2"}
     flags = ["--data", "sample", "--freeze", "--labels", "8", "9"]
-    done = run_toolkit(
-        "finetune", "image", "--encoder", tmp_path / "encoder", *flags, "--output_dir", tmp_path / "probe"
-    )
+    done = run_here("finetune", "image", "--encoder", tmp_path / "encoder", *flags, "--output_dir", tmp_path / "probe")
     assert done.returncode == 0, done.stderr
     test_labels = load_labelled_images("sample", "test")["label"][:]
     record = json.loads((tmp_path / "probe" / "results.json").read_text())
     assert record["n"] == test_labels.count("8") + test_labels.count("9")
     assert record["metrics"]["accuracy"]["value"] > 0.8
     flags = ["--data", "sample", "--labels", "8", "nine"]
-    done = run_toolkit("score", tmp_path / "probe", *flags)
+    done = run_here("score", tmp_path / "probe", *flags)
     assert done.returncode == 2
     assert "--labels nine: not in sample, where there are 0, 1, 2, 3" in done.stderr
 
@@ -223,11 +222,11 @@ def test_broken_images_end_the_run_or_are_left_out_and_named(digits, tmp_path):
     save_digits(tmp_path / "data", "train", most=12)
     (tmp_path / "data" / "train" / "1" / "broken.png").write_text("not an image")
     flags = ["--encoder", "scratch:mlp-tiny", "--data", tmp_path / "data", "--max_steps", "2", "--image_size", "8"]
-    done = run_toolkit("finetune", "image", *flags, "--output_dir", tmp_path / "stopped")
+    done = run_here("finetune", "image", *flags, "--output_dir", tmp_path / "stopped")
     assert done.returncode == 2
     assert "broken.png: this is no image" in done.stderr
     assert not (tmp_path / "stopped").exists()
-    done = run_toolkit("finetune", "image", *flags, "--output_dir", tmp_path / "model", "--skip_broken")
+    done = run_here("finetune", "image", *flags, "--output_dir", tmp_path / "model", "--skip_broken")
     assert done.returncode == 0, done.stderr
     assert "left out: " in done.stderr
     assert "broken.png" in done.stderr
@@ -235,11 +234,11 @@ def test_broken_images_end_the_run_or_are_left_out_and_named(digits, tmp_path):
 
 def test_comparison_says_what_pretraining_bought(digits, tmp_path):
     flags = ["--preset", "resnet-tiny", "--image_size", "16", "--max_steps", "80", "--learning_rate", "1e-2"]
-    done = run_toolkit("pretrain", "resnet", "--corpus", "sample", "--output_dir", tmp_path / "encoder", *flags)
+    done = run_here("pretrain", "resnet", "--corpus", "sample", "--output_dir", tmp_path / "encoder", *flags)
     assert done.returncode == 0, done.stderr
     flags = ["--encoders", tmp_path / "encoder", "--data", digits, "--train_sizes", "2", "--per_class", "--baseline"]
     flags += ["--seeds", "2", "--learning_rates", "3e-3", "--max_steps", "20", "--batch_size", "4"]
-    done = run_toolkit("compare", "--task", "image", *flags, "--output_dir", tmp_path / "comparison")
+    done = run_here("compare", "--task", "image", *flags, "--output_dir", tmp_path / "comparison")
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "comparison" / "results.json").read_text())
     (budget,) = record["encoders"][0]["budgets"]
@@ -249,7 +248,7 @@ def test_comparison_says_what_pretraining_bought(digits, tmp_path):
     )
     assert 0.5 < record["baseline"]["budgets"][0]["accuracy"]["value"] <= 1
     more = ["--figure", "roc_auc", "--class_weights", "--output_dir", tmp_path / "areas"]
-    done = run_toolkit("compare", "--task", "image", *flags, *more)
+    done = run_here("compare", "--task", "image", *flags, *more)
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "areas" / "results.json").read_text())
     (budget,) = record["encoders"][0]["budgets"]
@@ -261,7 +260,7 @@ def test_comparison_says_what_pretraining_bought(digits, tmp_path):
         assert budget[variant]["roc_auc"]["value"] == pytest.approx(np.mean(areas), abs=1e-4)
     gain = budget["pretrained"]["roc_auc"]["value"] - budget["scratch"]["roc_auc"]["value"]
     assert budget["gain"]["value"] == pytest.approx(gain)
-    done = run_toolkit("compare", "--task", "image", *flags, "--head", "crf", "--output_dir", tmp_path / "other")
+    done = run_here("compare", "--task", "image", *flags, "--head", "crf", "--output_dir", tmp_path / "other")
     assert done.returncode == 2
     assert "--head crf: does not go with --task image" in done.stderr
 
@@ -313,7 +312,7 @@ def test_class_weights_raise_the_probability_of_a_rare_class(digits, tmp_path):
 )
 def test_wrong_flags_end_in_one_line(flags, message, tmp_path):
     flags = [*flags, "--data", "sample", "--output_dir", tmp_path / "out", "--max_steps", "1"]
-    done = run_toolkit("finetune", "image", *flags)
+    done = run_here("finetune", "image", *flags)
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()[-1:]) == 1

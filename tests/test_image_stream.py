@@ -12,8 +12,9 @@ import datasets
 import pyarrow.parquet
 import pytest
 import torch
-from conftest import REPOSITORY, run_toolkit
+from conftest import REPOSITORY
 from forks import run_forked
+from in_process import run_here
 from PIL import Image
 from safetensors.torch import load_file
 from test_faults import kill
@@ -123,7 +124,7 @@ def test_a_damaged_file_is_named(folders, tmp_path, kind, place):
         words = pretrain(
             tmp_path / "data", tmp_path / "out", "--max_steps", "9", "--dataloader_num_workers", processes
         )
-        done = run_toolkit(*words)
+        done = run_here(*words)
         assert done.returncode == 2, done.stderr
         what = "an image has no cls" if kind == "no label" else "cannot be read ("
         assert f"toolkit: error: {damaged}: {what}" in done.stderr
@@ -141,7 +142,7 @@ def test_stopped_and_resumed_it_ends_as_if_it_never_had_been(folders, tmp_path, 
     """Over more than one epoch of 45 images; and with processes that read ahead."""
     runs = {"whole": ["--max_steps", "12"], "workers": ["--max_steps", "12", "--dataloader_num_workers", "2"]}
     for name, flags in runs.items():
-        done = run_toolkit(*pretrain(folders[kind], tmp_path / name, *flags))
+        done = run_here(*pretrain(folders[kind], tmp_path / name, *flags))
         assert done.returncode == 0, done.stderr
     stopped = pretrain(folders[kind], tmp_path / "stopped", "--max_steps", "12", "--save_steps", "3")
     assert "resuming from" in kill([["after optimizer step", 8]], *stopped).stdout
@@ -169,11 +170,11 @@ def test_without_labels_and_with_broken_images(tmp_path):
     write_parquet(tmp_path / "data", images)
     flags = ["--streaming", "--preset", "resnet-tiny", "--image_size", "16", "--max_steps", "8", "--batch_size", "8"]
     words = ["pretrain", "simclr", "--corpus", tmp_path / "data", *flags, "--output_dir", tmp_path / "out"]
-    done = run_toolkit(*words)
+    done = run_here(*words)
     assert done.returncode == 2
     assert "image 6 of" in done.stderr
     assert "this is no image, or of a format that Pillow does not know" in done.stderr
-    done = run_toolkit(*words, "--skip_broken", "--overwrite_output_dir")
+    done = run_here(*words, "--skip_broken", "--overwrite_output_dir")
     assert done.returncode == 0, done.stderr
     assert "left out: image 6 of" in done.stderr
 
@@ -194,7 +195,7 @@ def test_without_labels_and_with_broken_images(tmp_path):
 def test_what_cannot_be_streamed_is_said(tmp_path, make, said):
     (tmp_path / "data").mkdir()
     make(tmp_path / "data")
-    done = run_toolkit(*pretrain(tmp_path / "data", tmp_path / "out", "--max_steps", "2"))
+    done = run_here(*pretrain(tmp_path / "data", tmp_path / "out", "--max_steps", "2"))
     assert done.returncode == 2
     assert said in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("toolkit: error:")
@@ -207,7 +208,7 @@ def test_images_of_the_hub_are_streamed(hub, folders, tmp_path):
     flags = ["--max_steps", "4"]
     done = hub.run(*pretrain("me/images", tmp_path / "by_name", *flags))
     assert done.returncode == 0, done.stderr
-    done = run_toolkit(*pretrain(folders["parquet"], tmp_path / "by_folder", *flags))
+    done = run_here(*pretrain(folders["parquet"], tmp_path / "by_folder", *flags))
     assert done.returncode == 0, done.stderr
     ours, other = (load_file(tmp_path / name / "model.safetensors") for name in ("by_name", "by_folder"))
     assert all(torch.equal(tensor, other[name]) for name, tensor in ours.items())
@@ -226,7 +227,7 @@ def test_a_head_of_twenty_thousand_classes_trains(tmp_path):
         columns = {"image": [{"bytes": image, "path": None}] * num_classes, "label": list(range(num_classes))}
         rows = datasets.Dataset.from_dict(columns, features=features)
         rows.to_parquet(tmp_path / "data" / f"{number}.parquet")
-    done = run_toolkit(*pretrain(tmp_path / "data", tmp_path / "out", "--max_steps", "6"))
+    done = run_here(*pretrain(tmp_path / "data", tmp_path / "out", "--max_steps", "6"))
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "out" / "results.json").read_text())
     config = json.loads((tmp_path / "out" / "config.json").read_text())

@@ -1,11 +1,10 @@
 """How many files an example passes through, and how often it comes back to one that it had left."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 from conftest import REPOSITORY
+from forks import run_forked
 
 
 @pytest.mark.parametrize(
@@ -16,11 +15,9 @@ from conftest import REPOSITORY
         ("image", "toolkit/modalities/pixels.py", "tasks/image_classification.py"),
     ],
 )
-def test_an_example_passes_few_files_and_seldom_returns(kind, first, last, tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    done = subprocess.run(
-        [sys.executable, str(REPOSITORY / "tests" / "journeys.py"), kind], capture_output=True, text=True, timeout=500
-    )
+def test_an_example_passes_few_files_and_seldom_returns(kind, first, last, tmp_path):
+    cache = {"XDG_CACHE_HOME": str(tmp_path)}
+    done = run_forked([kind], REPOSITORY, script=REPOSITORY / "tests" / "journeys.py", environment=cache)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout)
     assert (found["journey"][0], found["journey"][-1]) == (first, last)

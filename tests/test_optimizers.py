@@ -4,7 +4,8 @@ import copy
 
 import pytest
 import torch
-from conftest import TORCHRUN, run_toolkit
+from conftest import TORCHRUN
+from in_process import run_here
 from test_processes import FSDP2
 
 from toolkit.errors import InputError
@@ -112,7 +113,7 @@ def test_going_on_from_a_saved_state_equals_not_stopping():
 
 def test_what_muon_cannot_train_is_said(corpus, tmp_path):
     flags = ["--corpus", corpus, "--output_dir", tmp_path / "out", "--max_steps", "2", "--vocab_size", "500"]
-    done = run_toolkit("pretrain", "elmo", *flags, "--preset", "elmo-tiny", "--optim", "muon")
+    done = run_here("pretrain", "elmo", *flags, "--preset", "elmo-tiny", "--optim", "muon")
     assert done.returncode == 2
     assert "--optim muon: ElmoForPreTraining has no transformer layers or convolutions to train" in done.stderr
 
@@ -120,7 +121,7 @@ def test_what_muon_cannot_train_is_said(corpus, tmp_path):
 @pytest.mark.slow
 def test_muon_refuses_matrices_that_are_cut_up(corpus, tmp_path):
     flags = ["--corpus", corpus, "--output_dir", tmp_path / "out", "--max_steps", "2", "--vocab_size", "500"]
-    done = run_toolkit(
+    done = run_here(
         "pretrain", "bert", *flags, "--preset", "bert-tiny", "--optim", "muon", launcher=[*TORCHRUN, "-m"], **FSDP2
     )
     assert done.returncode != 0

@@ -1,17 +1,16 @@
 """An encoder, a task and a modality that are each one file outside the toolkit have every command."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
+from forks import run_forked
 
 PLUGINS = REPOSITORY / "tests" / "plugins"
-RUN_ALL = """
+RUN_ALL = f"""
 import contextlib, importlib, io, json, sys
+sys.path.insert(0, {str(PLUGINS)!r})
 importlib.import_module(sys.argv[1])
 from toolkit.cli.dispatch import main
 printed = []
@@ -23,23 +22,18 @@ for words in json.loads(sys.argv[2]):
             code = end.code
         assert not code, words
     printed.append(stdout.getvalue())
-sys.__stdout__.write(json.dumps(printed))
+print(json.dumps(printed))
 """
 
 
-def run_all(plugin: str, *commands: list, **environment: str) -> list[str]:
+def run_all(plugin: str, *commands: list, folder: Path, **environment: str) -> list[str]:
     """What each command prints that runs with the plugin, all in one new process."""
+    script = folder / "run_all.py"
+    script.write_text(RUN_ALL)
     words = json.dumps([list(map(str, command)) for command in commands])
-    path = os.pathsep.join([str(PLUGINS), str(REPOSITORY)])
-    done = subprocess.run(
-        [sys.executable, "-c", RUN_ALL, plugin, words],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path, **environment},
-        timeout=500,
-    )
+    done = run_forked([plugin, words], REPOSITORY, script=script, environment=environment)
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def read(folder: Path) -> dict:
@@ -73,6 +67,7 @@ def test_a_new_encoder_has_every_command(corpus, hub, tmp_path):
         ["fewshot", "fit", "--encoder", encoder, "--data", "sample", "--output_dir", known],
         ["fewshot", "predict", "--encoder", known, "The dog barks."],
         ["push", tagger, "me/hashed-words"],
+        folder=tmp_path,
         **hub.environment,
     )
     assert "hashed-words" in help_text
@@ -103,6 +98,7 @@ def test_a_new_task_has_every_command(encoders, hub, tmp_path):
         ["compare", "--task", "noun-phrases", "--encoders", encoders["elmo"], "--data", "sample", "--train_sizes", 20]
         + ["--seeds", 1, "--max_steps", 5, "--output_dir", tmp_path / "comparison"],
         ["push", model, "me/noun-phrases"],
+        folder=tmp_path,
         **hub.environment,
     )
     metrics = read(model)["metrics"]
@@ -147,6 +143,7 @@ def test_a_new_modality_has_every_command(hub, tmp_path):
         ["compare", "--task", "numbers", "--encoders", model, "--data", "sample", "--train_sizes", 10, "--seeds", 1]
         + ["--max_steps", 5, "--output_dir", tmp_path / "comparison"],
         ["push", model, "me/numbers"],
+        folder=tmp_path,
         **hub.environment,
     )
     assert read(model)["metrics"]["accuracy"]["value"] > 0.85

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from conftest import run_toolkit
+from in_process import run_here
 from PIL import Image
 from transformers import AutoModel, ResNetConfig, TimmWrapperConfig, pipeline
 
@@ -210,7 +210,7 @@ def test_images_of_mixed_sizes_are_learned_as_they_are(encoder, mixed, tmp_path)
         "--flip_at_test",
         "--shift_at_test",
     ]
-    done = run_toolkit("finetune", "image", *flags)
+    done = run_here("finetune", "image", *flags)
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "out" / "results.json").read_text())
     assert record["metrics"]["accuracy"]["value"] > 0.8
@@ -224,7 +224,7 @@ def test_images_of_mixed_sizes_are_learned_as_they_are(encoder, mixed, tmp_path)
 
 def test_the_pipeline_says_the_same_of_images_as_they_are(mixed, tmp_path):
     flags = ["--encoder", "scratch:resnet-tiny", "--data", mixed, "--output_dir", tmp_path, "--pooling", "max"]
-    done = run_toolkit("finetune", "image", *flags, "--keep_size", "--max_steps", "30", "--batch_size", "16")
+    done = run_here("finetune", "image", *flags, "--keep_size", "--max_steps", "30", "--batch_size", "16")
     assert done.returncode == 0, done.stderr
     files = sorted(map(str, (mixed / "test").rglob("*.png")))[:9]
     answers = pipeline("image-classification", model=str(tmp_path))(files)
@@ -257,7 +257,7 @@ def test_views_of_images_of_mixed_sizes_are_those_of_each():
     ],
 )
 def test_what_does_not_go_together_ends_in_one_line(flags, message, mixed, tmp_path):
-    done = run_toolkit("finetune", "image", "--data", mixed, "--output_dir", tmp_path / "out", "--encoder", *flags)
+    done = run_here("finetune", "image", "--data", mixed, "--output_dir", tmp_path / "out", "--encoder", *flags)
     assert done.returncode == 2
     assert message in done.stderr.splitlines()[-1]
     assert not (tmp_path / "out").exists()

@@ -5,8 +5,9 @@ import json
 
 import pytest
 import torch
-from conftest import FAMILIES, run_toolkit
+from conftest import FAMILIES
 from datasets import Dataset
+from in_process import run_here
 from transformers import AutoModel, AutoModelForTokenClassification, AutoTokenizer, pipeline
 
 from tasks import TASKS, finetune, predict
@@ -53,7 +54,7 @@ def test_the_record_is_complete_and_agrees_with_the_predictions(taggers, family)
 
 @families
 def test_scoring_the_folder_gives_the_same_figures_in_a_fresh_process(taggers, family, tmp_path):
-    done = run_toolkit("score", taggers[family], "--data", "sample", "--output_file", tmp_path / "score.json")
+    done = run_here("score", taggers[family], "--data", "sample", "--output_file", tmp_path / "score.json")
     assert done.returncode == 0, done.stderr
     before = json.loads((taggers[family] / "results.json").read_text())["metrics"]
     after = json.loads((tmp_path / "score.json").read_text())["metrics"]
@@ -63,13 +64,13 @@ def test_scoring_the_folder_gives_the_same_figures_in_a_fresh_process(taggers, f
 
 @families
 def test_predict_gives_one_tag_a_word(taggers, family):
-    done = run_toolkit("predict", taggers[family], UNSEEN)
+    done = run_here("predict", taggers[family], UNSEEN)
     assert done.returncode == 0, done.stderr
     rows = [line.split("\t") for line in done.stdout.strip().split("\n")]
     words = ["The", "zorblifiers", "quizzically", "frobnicated", "Ålesund", "'s", "12.5", "wugs", "!"]
     assert [row[0] for row in rows] == words
     assert all(0 < float(probability) <= 1 for _, _, probability in rows)
-    from_stdin = run_toolkit("predict", taggers[family], stdin=f"{UNSEEN}\n\nStop.\n")
+    from_stdin = run_here("predict", taggers[family], stdin=f"{UNSEEN}\n\nStop.\n")
     assert from_stdin.stdout.startswith(done.stdout.strip())
     assert from_stdin.stdout.count("\n\n") == 2
 
@@ -78,7 +79,7 @@ def test_predict_reads_files_and_writes_jsonl(taggers, tmp_path):
     treebank, text = tmp_path / "a.conllu", tmp_path / "a.txt"
     treebank.write_text("1\tNew York\t_\tPROPN\t_\t_\t_\t_\t_\t_\n2\tsleeps\t_\tVERB\t_\t_\t_\t_\t_\t_\n\n")
     text.write_text("It rains. We stay.")
-    done = run_toolkit("predict", taggers["elmo"], treebank, text, "--output_format", "jsonl")
+    done = run_here("predict", taggers["elmo"], treebank, text, "--output_format", "jsonl")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["tokens"] for line in lines] == [["New York", "sleeps"], ["It", "rains", "."], ["We", "stay", "."]]
     assert all(len(line["predicted"]) == len(line["tokens"]) == len(line["probabilities"]) for line in lines)
@@ -92,7 +93,7 @@ def test_predict_takes_long_texts_compressed_files_and_treebanks_without_tags(ta
     monkeypatch.chdir(tmp_path)
     found = predict(str(taggers["word2vec"]), [long, "a.conllu", "a.txt.gz"])
     assert [row["tokens"] for row in found] == [["boats"] * 60, ["Boats"], ["We", "sail", "."]]
-    done = run_toolkit("predict", taggers["word2vec"], stdin="a.conllu\n", cwd=tmp_path)
+    done = run_here("predict", taggers["word2vec"], stdin="a.conllu\n", cwd=tmp_path)
     assert done.stdout.startswith("a.conllu\t"), "standard input holds texts, not names of files"
 
 
@@ -189,7 +190,7 @@ def test_data_without_splits_is_split_and_said_so(encoders, tmp_path):
 
     treebank = files("toolkit.data") / "samples" / "treebank" / "train.conllu"
     flags = ["--encoder", encoders["word2vec"], "--data", treebank, "--output_dir", tmp_path / "a", "--max_steps", "2"]
-    done = run_toolkit("finetune", "pos", *flags)
+    done = run_here("finetune", "pos", *flags)
     assert done.returncode == 0, done.stderr
     assert "no test split" in done.stderr
     record = json.loads((tmp_path / "a" / "results.json").read_text())

@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, run_toolkit
+from conftest import REPOSITORY
+from in_process import run_here
 
 from toolkit.corpora import blocks
 from toolkit.corpora.corpus import open_corpus
@@ -104,24 +105,24 @@ def test_shards_are_prepared_merged_and_trained_on_by_the_command(tmp_path):
     text = some_text(tmp_path / "text.txt", 3_000)
     flags = ["--corpus", text, "--vocab_size", "90", "--max_length", "32", "--output_dir"]
     for name, more in (("whole", []), ("0", ["--shard", "0/2"]), ("1", ["--shard", "1/2"])):
-        done = run_toolkit("prepare", "bert", *flags, tmp_path / name, *more)
+        done = run_here("prepare", "bert", *flags, tmp_path / name, *more)
         assert done.returncode == 0, done.stderr
-    done = run_toolkit("prepare", "merge", tmp_path / "1", tmp_path / "0", "--output_dir", tmp_path / "merged")
+    done = run_here("prepare", "merge", tmp_path / "1", tmp_path / "0", "--output_dir", tmp_path / "merged")
     assert done.returncode == 0, done.stderr
     assert same(tmp_path / "whole", tmp_path / "merged")
-    done = run_toolkit("prepare", "merge", tmp_path / "1", "--output_dir", tmp_path / "part")
+    done = run_here("prepare", "merge", tmp_path / "1", "--output_dir", tmp_path / "part")
     assert done.returncode == 2
     assert "of 2 shards 0 are missing" in done.stderr
     assert not (tmp_path / "part").exists()
     folders = [tmp_path / "0", tmp_path / "1", "--output_dir", tmp_path / "0", "--overwrite_output_dir"]
-    done = run_toolkit("prepare", "merge", *folders)
+    done = run_here("prepare", "merge", *folders)
     assert done.returncode == 2
     assert "which is to be merged" in done.stderr
     assert (tmp_path / "0" / "prepared.json").is_file()
     train = ["pretrain", "bert", "--preset", "bert-tiny", "--max_steps", "3", "--max_length", "32"]
     records = {}
     for name, source in (("text", [text, "--vocab_size", "90"]), ("prepared", [tmp_path / "merged"])):
-        done = run_toolkit(*train, "--corpus", *source, "--output_dir", tmp_path / name)
+        done = run_here(*train, "--corpus", *source, "--output_dir", tmp_path / name)
         assert done.returncode == 0, done.stderr
         records[name] = json.loads((tmp_path / name / "results.json").read_text())
     assert records["text"]["metrics"] == records["prepared"]["metrics"]
@@ -133,7 +134,7 @@ def test_shards_are_prepared_merged_and_trained_on_by_the_command(tmp_path):
         (["pretrain", "bert", "--max_length", "32", "--min_words", "3"], "--min_words: goes with text"),
         (["pretrain", "bert", "--max_length", "32", "--tokenizer", tmp_path / "text"], "holds what was made of it"),
     ):
-        done = run_toolkit(*words, "--corpus", tmp_path / "merged", "--output_dir", tmp_path / "no")
+        done = run_here(*words, "--corpus", tmp_path / "merged", "--output_dir", tmp_path / "no")
         assert done.returncode == 2
         assert said in done.stderr
         assert not (tmp_path / "no").exists()
@@ -146,7 +147,7 @@ def test_output_words_are_those_of_the_given_tokenizer(tmp_path):
     for name, lower in (("lower", True), ("cased", False)):
         train_tokenizer((), "bytes", do_lower_case=lower).save_pretrained(tmp_path / f"{name} tokenizer")
         flags = ["--tokenizer", tmp_path / f"{name} tokenizer", "--output_dir", tmp_path / name]
-        done = run_toolkit("prepare", "elmo", "--corpus", text, *flags)
+        done = run_here("prepare", "elmo", "--corpus", text, *flags)
         assert done.returncode == 0, done.stderr
     words = [set(load_tokenizer(tmp_path / name / "output_words").get_vocab()) for name in ("lower", "cased")]
     assert [{"the", "The", "THE"} & of for of in words] == [{"the"}, {"the", "The", "THE"}]
@@ -154,7 +155,7 @@ def test_output_words_are_those_of_the_given_tokenizer(tmp_path):
 
 @pytest.mark.parametrize("shard", ["2/2", "1", "-1/2", "a/b"])
 def test_a_shard_that_there_is_not_is_refused(tmp_path, shard):
-    done = run_toolkit("prepare", "bert", "--corpus", "sample", f"--shard={shard}", "--output_dir", tmp_path / "out")
+    done = run_here("prepare", "bert", "--corpus", "sample", f"--shard={shard}", "--output_dir", tmp_path / "out")
     assert done.returncode == 2
     assert f"--shard {shard}: expected a number and how many there are, 0/8 to 7/8" in done.stderr
 

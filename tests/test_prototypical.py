@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import run_toolkit, shelf
+from conftest import shelf
+from in_process import run_here
 from test_faults import kill
 from torch.nn import functional as F
 
@@ -93,7 +94,7 @@ FLAGS = ["--preset", "resnet-tiny", "--image_size", "8", "--ways", "4", "--save_
 @pytest.mark.slow
 def test_it_goes_on_after_a_kill_as_if_there_had_been_none(tmp_path):
     flags = ["pretrain", "prototypical", "--corpus", "sample", *FLAGS, "--augment", "shift", "--max_steps", "6"]
-    done = run_toolkit(*flags, "--output_dir", tmp_path / "whole")
+    done = run_here(*flags, "--output_dir", tmp_path / "whole")
     assert done.returncode == 0, done.stderr
     plan = [["after checkpoint rename", 1], ["before the record", 1]]
     done = kill(plan, *flags, "--output_dir", tmp_path / "killed")
@@ -114,7 +115,7 @@ def test_it_goes_on_after_a_kill_as_if_there_had_been_none(tmp_path):
     ],
 )
 def test_bad_input_ends_with_one_line(flags, message, tmp_path):
-    done = run_toolkit(
+    done = run_here(
         *(
             "pretrain",
             "prototypical",
@@ -137,13 +138,13 @@ def test_characters_that_training_never_saw_are_told_apart(tmp_path):
     data = shelf("omniglot")
     flags = ["--corpus", data, "--split", "background", "--label_column", "character", "--rotations"]
     flags += ["--image_size", "28", "--max_steps", "150", "--output_dir", tmp_path / "encoder"]
-    done = run_toolkit("pretrain", "prototypical", *flags)
+    done = run_here("pretrain", "prototypical", *flags)
     assert done.returncode == 0, done.stderr
     accuracies = {}
     for name, more in (("all", []), ("within", ["--within", "alphabet"])):
         flags = ["--encoder", tmp_path / "encoder", "--data", data, "--split", "evaluation", "--shots", "1"]
         flags += ["--label_column", "character", "--ways", "20", "--episodes", "200", *more]
-        done = run_toolkit("fewshot", "evaluate", *flags, "--output_dir", tmp_path / name)
+        done = run_here("fewshot", "evaluate", *flags, "--output_dir", tmp_path / name)
         assert done.returncode == 0, done.stderr
         record = json.loads((tmp_path / name / "results.json").read_text())
         accuracies[name] = record["metrics"]["accuracy"]["value"]

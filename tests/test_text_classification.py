@@ -4,7 +4,8 @@ import json
 
 import datasets
 import pytest
-from conftest import FAMILIES, run_toolkit, shelf
+from conftest import FAMILIES, shelf
+from in_process import run_here
 from PIL import Image
 from sklearn.metrics import accuracy_score, f1_score
 from transformers import pipeline
@@ -26,7 +27,7 @@ def classifiers(encoders, tmp_path_factory):
         rows.to_json(root / "data" / f"{split}.jsonl")
     for family, encoder in encoders.items():
         flags = ["--encoder", encoder, "--data", root / "data", "--output_dir", root / family, "--max_steps", "120"]
-        done = run_toolkit("finetune", "text", *flags, "--batch_size", "16", "--learning_rate", "3e-3")
+        done = run_here("finetune", "text", *flags, "--batch_size", "16", "--learning_rate", "3e-3")
         assert done.returncode == 0, done.stderr
     return {family: root / family for family in FAMILIES}
 
@@ -49,12 +50,12 @@ def test_figures_are_those_of_scikit_learn_on_the_predictions(classifiers, famil
 @pytest.mark.parametrize("family", FAMILIES)
 def test_score_predict_and_the_pipeline_agree_in_fresh_processes(classifiers, family, tmp_path):
     data = classifiers[family].parent / "data"
-    done = run_toolkit("score", classifiers[family], "--data", data, "--output_file", tmp_path / "score.json")
+    done = run_here("score", classifiers[family], "--data", data, "--output_file", tmp_path / "score.json")
     assert done.returncode == 0, done.stderr
     record = json.loads((classifiers[family] / "results.json").read_text())
     assert json.loads((tmp_path / "score.json").read_text())["metrics"] == record["metrics"]
     texts = ["Whisk two eggs, then fry them.", "Why do zorblifiers frobnicate?"]
-    done = run_toolkit("predict", classifiers[family], *texts)
+    done = run_here("predict", classifiers[family], *texts)
     rows = [line.split("\t") for line in done.stdout.splitlines()]
     assert [row[2] for row in rows] == texts
     answers = pipeline("text-classification", model=str(classifiers[family]))(texts)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import run_toolkit
+from in_process import run_here
 from torchvision.transforms.v2 import functional as v2
 from transformers import AutoModel, AutoModelForImageClassification, ViTConfig, ViTModel
 
@@ -153,7 +153,7 @@ WITHOUT_POOLER = {"simclr": {}, "vit-mae": {"add_pooling_layer": False}}  # whic
 def test_what_learned_without_labels_takes_a_head(method, folder_without_labels, tmp_path):
     flags = ["--corpus", folder_without_labels, "--image_size", "16", "--batch_size", "32", "--learning_rate", "3e-3"]
     run = [*METHODS[method], *flags, "--max_steps", "12", "--save_steps", "6"]
-    done = run_toolkit("pretrain", method, *run, "--output_dir", tmp_path / "encoder")
+    done = run_here("pretrain", method, *run, "--output_dir", tmp_path / "encoder")
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "encoder" / "results.json").read_text())
     assert record["n"] == {"simclr": 12, "vit-mae": 6}[method]  # of the images held out, two views each
@@ -162,11 +162,11 @@ def test_what_learned_without_labels_takes_a_head(method, folder_without_labels,
     assert min(losses) < losses[0]
     model = AutoModel.from_pretrained(tmp_path / "encoder", **WITHOUT_POOLER[method])
     assert record["parameters"] == model.num_parameters()
-    run_toolkit("pretrain", method, *run, "--output_dir", tmp_path / "again")
+    run_here("pretrain", method, *run, "--output_dir", tmp_path / "again")
     again = AutoModel.from_pretrained(tmp_path / "again", **WITHOUT_POOLER[method]).state_dict()
     assert all(torch.equal(value, again[name]) for name, value in model.state_dict().items())
     head = ["--data", "sample", "--train_size", "100", "--freeze", "--output_dir", tmp_path / "probe"]
-    done = run_toolkit("finetune", "image", "--encoder", tmp_path / "encoder", *head)
+    done = run_here("finetune", "image", "--encoder", tmp_path / "encoder", *head)
     assert done.returncode == 0, done.stderr
     probe = AutoModelForImageClassification.from_pretrained(tmp_path / "probe").base_model.state_dict()
     assert all(torch.equal(value, probe[name]) for name, value in model.state_dict().items())
@@ -208,7 +208,7 @@ def test_images_without_labels_are_found(folder_without_labels, tmp_path):
     ],
 )
 def test_wrong_flags_end_in_one_line(flags, message, tmp_path):
-    done = run_toolkit("pretrain", *flags, "--corpus", "sample", "--output_dir", tmp_path / "out", "--max_steps", "1")
+    done = run_here("pretrain", *flags, "--corpus", "sample", "--output_dir", tmp_path / "out", "--max_steps", "1")
     assert done.returncode == 2
     assert message in done.stderr.splitlines()[-1]
     assert not (tmp_path / "out").exists()

@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from conftest import run_toolkit
+from in_process import run_here
 
 from toolkit.corpora import blocks
 from toolkit.corpora.corpus import open_corpus
@@ -134,6 +134,6 @@ def test_the_tokenizer_is_that_of_the_library(corpus, kind):
 
 def test_too_little_memory_is_said(corpus, tmp_path):
     flags = ["--corpus", corpus, "--output_dir", tmp_path / "out", "--memory_gb", "0.3"]
-    done = run_toolkit("tokenizer", *flags)
+    done = run_here("tokenizer", *flags)
     assert done.returncode == 2
     assert "--memory_gb 0.3: too little for the program itself" in done.stderr
