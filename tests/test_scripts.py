@@ -118,7 +118,7 @@ def test_pictures_of_convolution(tmp_path):
         assert picture.std() > 10
 
 
-def test_a_network_is_drawn_again_as_it_began(tmp_path, monkeypatch):
+def test_initial_model_has_the_weights_before_training(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(REPOSITORY / "scripts"))
     import convolution
 
@@ -126,7 +126,7 @@ def test_a_network_is_drawn_again_as_it_began(tmp_path, monkeypatch):
     done = run_toolkit("pretrain", "lenet", "--corpus", "sample", "--output_dir", tmp_path / "lenet", *flags)
     assert done.returncode == 0, done.stderr
     now = load_file(tmp_path / "lenet" / "model.safetensors")
-    before = convolution.as_it_began(str(tmp_path / "lenet")).state_dict()
+    before = convolution.initial_model(str(tmp_path / "lenet")).state_dict()
     torch.testing.assert_close({name: before[name] for name in now}, now, atol=1e-6, rtol=0)
 
 
