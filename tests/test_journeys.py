@@ -1,4 +1,4 @@
-"""How many files an example passes through, and how often it comes back to one that it had left."""
+"""The number of files that an example passes through, and of returns to a file that it had left."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ from conftest import REPOSITORY
         ("image", "toolkit/modalities/pixels.py", "tasks/image_classification.py"),
     ],
 )
-def test_an_example_passes_few_files_and_seldom_returns(kind, first, last, tmp_path, monkeypatch):
+def test_an_example_passes_through_few_files_with_few_returns(kind, first, last, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     done = subprocess.run(
         [sys.executable, str(REPOSITORY / "tests" / "journeys.py"), kind], capture_output=True, text=True, timeout=500
