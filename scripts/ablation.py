@@ -1,25 +1,24 @@
 #!/usr/bin/env python
-"""What each choice in pretraining buys at equal time: a recipe, and the recipe with one thing changed.
+"""Ablate the choices of pretraining at equal time: a recipe, and the recipe with one thing changed.
 
     python scripts/ablation.py METHOD CORPUS VALIDATION_CORPUS RUNS_DIR [MINUTES]
     python scripts/ablation.py elmo texts/ held_out.txt runs/ablation 10
 
-METHOD bert or elmo: every run pretrains a mini one for MINUTES (10) on one core, two runs side by side, with one
-tokenizer. Their losses are of the same held-out windows, of 128 tokens or 32 words, with the same masks. The recipe of
-a BERT is that of bench_mlm.py, of an ELMo batches of 64 and the defaults; in bfloat16 where the processor knows
-it. Started again, it makes the runs that are missing.
-Records: docs/results/ablation_METHOD.json, from which the tables of docs/pretraining.md are made.
+METHOD is bert or elmo. Every run pretrains the preset mini for MINUTES (10) on one core, two runs side by side, all
+with the same tokenizer. Losses are on the same held-out windows, of 128 tokens or 32 words, with the same masks. The
+recipe of BERT is that of bench_mlm.py, the recipe of ELMo batches of 64 and the defaults, in bfloat16 if the processor
+supports it. A repeated command runs only what is missing.
+Records: docs/results/ablation_METHOD.json, with the figures of docs/pretraining.md.
 """
 
-import json
 import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from alternation import KNOWS_BFLOAT16, write
-from bench_mlm import OURS, HeldOut
+from alternation import HAS_BFLOAT16, read_log, write_record
+from bench_mlm import RECIPE, HeldOut
 from transformers import AutoModelForPreTraining
 
 import toolkit.training.loop
@@ -37,8 +36,8 @@ from toolkit.training.distributed import make_accelerator
 from toolkit.training.evaluation import held_out_loss
 from toolkit.training.sampler import BatchSampler, SampleKey
 
-BATCHES_A_SIZE = 300
-RECIPES = {"bert": OURS, "elmo": {"batch_size": 64, "bf16": KNOWS_BFLOAT16}}
+BATCHES_PER_SIZE = 300
+RECIPES = {"bert": RECIPE, "elmo": {"batch_size": 64, "bf16": HAS_BFLOAT16}}
 CHANGES: dict[str, dict[str, dict]] = {
     "bert": {
         "the recipe": {},
@@ -82,7 +81,7 @@ CHANGES: dict[str, dict[str, dict]] = {
 
 
 class HeldOutWords:
-    """Held-out windows of words, and the losses of ELMos on them, of the full softmax."""
+    """Held-out windows of words; computes the losses of ELMos on them with the full softmax."""
 
     def __init__(self, validation_corpus: str, tokenizer: Path):
         if not tokenizer.is_dir():
@@ -91,7 +90,7 @@ class HeldOutWords:
         self.corpus = open_corpus(validation_corpus, "validation")
 
     def loss_of_folder(self, folder: Path) -> float:
-        words = load_tokenizer(folder / OUTPUT_WORDS)  # the same for all, of the same corpus
+        words = load_tokenizer(folder / OUTPUT_WORDS)  # the same in all runs
         rows = spread(rows_made_of(self.corpus, WordWindows(self.tokenizer, words, 32)), 2_048)
         collate = PredictBothDirections(self.tokenizer.pad_token_id, words.sep_token_id, len(words), seed=0)
         model = AutoModelForPreTraining.from_pretrained(folder).eval()
@@ -99,10 +98,10 @@ class HeldOutWords:
 
 
 class GrowingBatches(BatchSampler):
-    """`BATCHES_A_SIZE` batches of 4 examples, as many of 8, then of `batch_size`; the toolkit has no flag for it."""
+    """`BATCHES_PER_SIZE` batches of 4 samples, as many of 8, then batches of `batch_size`. No flag does this."""
 
     def batch(self, step: int, progress: float = 0.0) -> list[SampleKey]:
-        sizes = [4] * BATCHES_A_SIZE + [8] * BATCHES_A_SIZE
+        sizes = [4] * BATCHES_PER_SIZE + [8] * BATCHES_PER_SIZE
         start = sum(sizes[:step]) + max(0, step - len(sizes)) * self.batch_size
         size = sizes[step] if step < len(sizes) else self.batch_size
         places = [divmod(position, self.num_samples) for position in range(start, start + size)]
@@ -111,50 +110,51 @@ class GrowingBatches(BatchSampler):
 
 def main(method: str, corpus: str, validation_corpus: str, runs: str, minutes: float = 10.0) -> None:
     folder = Path(runs) / method
-    changes = {name: change for name, change in CHANGES[method].items() if KNOWS_BFLOAT16 or name != "float32"}
+    changes = {name: change for name, change in CHANGES[method].items() if HAS_BFLOAT16 or name != "float32"}
     held_out: HeldOut | HeldOutWords
     if method == "bert":
         held_out = HeldOut(corpus, validation_corpus, folder / "tokenizer")
     else:
         held_out = HeldOutWords(validation_corpus, folder / "tokenizer")
 
+    def folder_of(name: str) -> Path:
+        return folder / name.replace(" ", "_")
+
     def run(name: str) -> None:
-        place = folder / name.replace(" ", "_")
-        if (place / RESULTS_FILE).is_file():
+        run_folder = folder_of(name)
+        if (run_folder / RESULTS_FILE).is_file():
             return
         settings = RECIPES[method] | changes[name]
         program = [__file__, "growing"] if settings.pop("growing", False) else ["-m", "toolkit"]
-        command = [sys.executable, *program, "pretrain", method, "--resume", "--output_dir", str(place)]
+        command = [sys.executable, *program, "pretrain", method, "--resume", "--output_dir", str(run_folder)]
         command += ["--corpus", corpus, "--validation_corpus", validation_corpus, "--max_minutes", str(minutes)]
         command += ["--tokenizer", str(folder / "tokenizer")]
         for flag, value in settings.items():
             command += [] if value is False else [f"--{flag}"] if value is True else [f"--{flag}", str(value)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        with open(folder / f"{place.name}.log", "w") as log:
+        with open(folder / f"{run_folder.name}.log", "w") as log:
             subprocess.run(command, env=environment, stdout=log, stderr=log, check=True)
-        print(f"{name}: {held_out.loss_of_folder(place):.3f}", flush=True)
+        print(f"{name}: {held_out.loss_of_folder(run_folder):.3f}", flush=True)
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(run, changes))
     found = {}
     for name in changes:
-        place = folder / name.replace(" ", "_")
-        record = read_results(place)
-        log = [json.loads(line) for line in (place / "train_log.jsonl").read_text().splitlines()]
+        record = read_results(folder_of(name))
         found[name] = {
-            "loss": held_out.loss_of_folder(place),
+            "loss": held_out.loss_of_folder(folder_of(name)),
             "steps": record["num_steps"],
             record["throughput_unit"]: record["throughput"],
             "millions read": record["throughput"] * record["training_seconds"] / 1e6,
-            "last loss in training": [line["loss"] for line in log if "loss" in line][-1],
+            "last loss in training": [line["loss"] for line in read_log(folder_of(name)) if "loss" in line][-1],
         }
-    of_recipe = found["the recipe"]["loss"]
-    losses = {name: figures["loss"] - of_recipe for name, figures in found.items()}
+    loss_of_recipe = found["the recipe"]["loss"]
+    losses = {name: figures["loss"] - loss_of_recipe for name, figures in found.items()}
     head = {"unit": "nats", "minutes": minutes, "recipe": RECIPES[method]}
     record = head | {"runs": found, "loss beside the recipe's": losses}
     if isinstance(held_out, HeldOut):
         record |= held_out.frequencies()
-    write(f"ablation_{method}", record)
+    write_record(f"ablation_{method}", record)
 
 
 if __name__ == "__main__":

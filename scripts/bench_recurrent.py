@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Which recurrent layer is the fastest on this machine: one step of training, forwards and backwards, of each.
+"""Compare recurrent layers: words per second of a training step, forward and backward.
 
     python scripts/bench_recurrent.py [ROUNDS]
 
-Batches of 64 windows of 32 words, two layers of 256 a direction, both directions, with random input, in turns in one
-process. `toolkit.models.elmo` is built of the last. The paper's ELMo has cells that are wider than what they hand on:
-of 1,024 here, projected to 256. Record: docs/results/bench_recurrent.json, in words a second.
+Batches of 64 windows of 32 words, two layers of 256 units per direction, both directions, random input; all
+alternatives take turns in one process. `toolkit.models.elmo` uses the last of `LAYERS`. The wide LSTMs have 1,024
+cells, projected to 256, like the ELMo of the paper. Record: docs/results/bench_recurrent.json, in words per second.
 """
 
 import sys
@@ -14,16 +14,14 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from alternation import alternate, write
+from alternation import HAS_BFLOAT16, alternate, write_record
 from torch import nn
-
-from toolkit.training.distributed import knows_bfloat16
 
 BATCH_SIZE, WORDS, SIZE, WIDE, STEPS = 64, 32, 256, 1024, 5
 
 
 class Stack(nn.Module):
-    """Two layers of a kind, each followed by a linear one where it is wider than `SIZE`."""
+    """Two recurrent layers. Each is followed by a linear layer if it is wider than `SIZE` and has no `proj_size`."""
 
     def __init__(self, kind: type[nn.RNNBase], width: int = SIZE, batch_first: bool = True, **settings: int):
         super().__init__()
@@ -41,7 +39,7 @@ class Stack(nn.Module):
 
 
 class Cells(nn.Module):
-    """The same from `nn.LSTMCell`, a word at a time in Python."""
+    """Two LSTM layers made of `nn.LSTMCell`, which read one word at a time in Python."""
 
     def __init__(self):
         super().__init__()
@@ -57,7 +55,7 @@ class Cells(nn.Module):
         return words
 
 
-KINDS: dict[str, Callable[[], nn.Module]] = {
+LAYERS: dict[str, Callable[[], nn.Module]] = {
     "LSTM, time first": partial(Stack, nn.LSTM, batch_first=False),
     "LSTM of cells in Python": Cells,
     "GRU": partial(Stack, nn.GRU),
@@ -80,13 +78,14 @@ def words_per_second(directions: list[nn.Module], dtype: torch.dtype) -> float:
 
 
 def main(rounds: int = 3) -> None:
-    ways = {}
-    dtypes = {", bf16": torch.bfloat16} if knows_bfloat16(torch.device("cpu")) else {}
+    alternatives = {}
+    dtypes = {", bf16": torch.bfloat16} if HAS_BFLOAT16 else {}
     for suffix, dtype in (dtypes | {"": torch.float32}).items():
-        for name, kind in KINDS.items():
+        for name, new_layer in LAYERS.items():
             torch.manual_seed(0)
-            ways[f"{name}{suffix}"] = partial(words_per_second, [kind(), kind()], dtype)
-    write("bench_recurrent", {"unit": "words/s", "threads": torch.get_num_threads()} | alternate(ways, rounds))
+            alternatives[f"{name}{suffix}"] = partial(words_per_second, [new_layer(), new_layer()], dtype)
+    head = {"unit": "words/s", "threads": torch.get_num_threads()}
+    write_record("bench_recurrent", head | alternate(alternatives, rounds))
 
 
 if __name__ == "__main__":

@@ -1,16 +1,15 @@
 #!/usr/bin/env python
-"""What docs/scaling.md is made from: efficiency of two processes, bytes sent a step, and speed of what feeds a run.
+"""Measure what docs/scaling.md shows: efficiency of two processes, bytes sent per step, and speed of data loading.
 
     python scripts/bench_scaling.py [ROUNDS]
 
-Efficiency: tokens or words a second of `torchrun --nproc_per_node 2 -m toolkit pretrain …` over those of one process,
-one thread a process, once with twice the batch (each process has as much to do as before), once with the same batch;
-and of two processes that do not know of each other, which says what the machine itself gives for its second core.
-What 8, 64 and 512 GPUs would do is an estimate from these figures and from the public ones of `ASSUMED`.
+Efficiency is the tokens or words per second of `torchrun --nproc_per_node 2 -m toolkit pretrain …` relative to one
+process, with one thread per process: once with twice the batch, so that each process has as much work as before, and
+once with the same batch. Two independent processes show what the second core of the machine is worth. The figures for
+8, 64 and 512 GPUs are estimates from these measurements and the public figures in `ASSUMED`.
 Record: docs/results/bench_scaling.json.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -19,7 +18,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from alternation import alternate, write
+from alternation import alternate, masking_collator, read_log, write_record
 
 STEPS, BATCH_SIZE = 30, {"bert-mini": 8, "elmo-mini": 32}
 SIZES = ("tiny", "mini", "small", "base")
@@ -30,13 +29,13 @@ ASSUMED = {
     "loader workers a GPU": 8,
     "bytes/s to the next GPU": {8: 450e9, 64: 50e9, 512: 50e9},  # NVLink 4, one direction; InfiniBand NDR, 400 Gbit/s
     "seconds a hop": 10e-6,
-    "blocking exchanges a step": 2,  # number of targets; clock and signals
+    "blocking exchanges a step": 2,  # number of targets; elapsed time and signals
     "corpus in bytes": 1e12,
     "cores that tokenize": 64,
 }
 
 
-def pretraining(preset: str, folder: Path, num_processes: int, batch_size: int) -> subprocess.Popen:
+def start_pretraining(preset: str, folder: Path, num_processes: int, batch_size: int) -> subprocess.Popen:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"] if num_processes > 1 else []
     command = [sys.executable, *launcher, "-m", "toolkit", "pretrain", preset.partition("-")[0], "--corpus", "sample"]
     command += ["--preset", preset, "--output_dir", str(folder), "--max_steps", str(STEPS), "--eval_steps", str(STEPS)]
@@ -46,23 +45,22 @@ def pretraining(preset: str, folder: Path, num_processes: int, batch_size: int) 
 
 
 def throughput(run: subprocess.Popen, folder: Path) -> float:
-    """Items a second between the first and the last line of the log, which leaves start and evaluation out."""
+    """The median of the items per second in the log, without its first line. Start and evaluation do not count."""
     _, messages = run.communicate()
     assert run.returncode == 0, messages
-    lines = [json.loads(line) for line in (folder / "train_log.jsonl").read_text().splitlines()]
-    rates = [value for line in lines for name, value in line.items() if name.endswith("s_per_second")]
+    rates = [value for line in read_log(folder) for name, value in line.items() if name.endswith("s_per_second")]
     return float(np.median(rates[1:]))
 
 
 def run_once(preset: str, num_processes: int, batch_size: int) -> float:
     with tempfile.TemporaryDirectory() as root:
-        return throughput(pretraining(preset, Path(root) / "run", num_processes, batch_size), Path(root) / "run")
+        return throughput(start_pretraining(preset, Path(root) / "run", num_processes, batch_size), Path(root) / "run")
 
 
-def run_two_apart(preset: str, batch_size: int) -> float:
+def run_two_independently(preset: str, batch_size: int) -> float:
     with tempfile.TemporaryDirectory() as root:
         folders = [Path(root) / name for name in ("a", "b")]
-        runs = [pretraining(preset, folder, 1, batch_size) for folder in folders]
+        runs = [start_pretraining(preset, folder, 1, batch_size) for folder in folders]
         return sum(throughput(run, folder) for run, folder in zip(runs, folders, strict=True))
 
 
@@ -72,7 +70,7 @@ def efficiency(preset: str, rounds: int) -> dict:
         {
             "two processes, twice the batch": lambda: run_once(preset, 2, 2 * batch_size),
             "two processes, the same batch": lambda: run_once(preset, 2, batch_size),
-            "two runs apart": lambda: run_two_apart(preset, batch_size),
+            "two runs apart": lambda: run_two_independently(preset, batch_size),
             "one process": lambda: run_once(preset, 1, batch_size),
         },
         rounds,
@@ -80,7 +78,7 @@ def efficiency(preset: str, rounds: int) -> dict:
 
 
 def bytes_sent() -> dict[str, dict[str, int]]:
-    """Of each preset the parameters, and the gradient's bytes: an all-reduce sends 2 (N - 1) / N times as many."""
+    """Parameters and gradient bytes of each preset. An all-reduce sends 2 (N - 1) / N times the gradient bytes."""
     import torch
 
     from toolkit.models.bert import BertForMaskedLM
@@ -97,15 +95,13 @@ def bytes_sent() -> dict[str, dict[str, int]]:
     return sizes
 
 
-def feeding() -> dict[str, float]:
-    """What one process prepares in a second, tokenizing on all cores and masking on one; and what it takes to keep the
-    order of the data."""
+def data_loading() -> dict[str, float]:
+    """What is prepared per second, tokenizing on all cores and masking on one, and the cost of shuffling."""
     from toolkit.corpora.corpus import open_corpus
     from toolkit.corpora.prepared import open_prepared, prepare
     from toolkit.corpora.tokenizer_training import train_tokenizer
     from toolkit.corpora.windows import PieceWindows
     from toolkit.corpora.workers import available_cores
-    from toolkit.pretraining.bert import MaskTokens
     from toolkit.training.sampler import BatchSampler, SampleKey
 
     corpus = open_corpus("sample").divided(available_cores())
@@ -116,7 +112,7 @@ def feeding() -> dict[str, float]:
         rows = open_prepared(prepare(corpus, PieceWindows(tokenizer, 128), Path(folder)))
         tokenizing = time.perf_counter() - start
         ids, num_tokens = rows["input_ids"][:1000], sum(map(len, rows["input_ids"]))
-    collate = MaskTokens(0, tokenizer.mask_token_id, tokenizer.all_special_ids, len(tokenizer), seed=0)
+    collate = masking_collator(tokenizer)
     batch = [{"input_ids": row} for row in ids]
     start = time.perf_counter()
     num_rounds = 5
@@ -136,7 +132,7 @@ def feeding() -> dict[str, float]:
 
 
 def estimate(presets: dict[str, dict[str, int]], feeding: dict[str, float]) -> dict[str, dict]:
-    """Seconds of a step by part, efficiency and days for the corpus, by preset and number of GPUs."""
+    """Milliseconds of each part of a step, efficiency and hours for the corpus, by preset and number of GPUs."""
     tokens = ASSUMED["tokens a GPU and step"]
     corpus_tokens = ASSUMED["corpus in bytes"] / feeding["bytes a token"]
     found: dict[str, dict] = {}
@@ -172,8 +168,8 @@ def estimate(presets: dict[str, dict[str, int]], feeding: dict[str, float]) -> d
 
 if __name__ == "__main__":
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
-    record = {"presets": bytes_sent(), "feeding": feeding(), "assumed": ASSUMED}
+    record = {"presets": bytes_sent(), "feeding": data_loading(), "assumed": ASSUMED}
     for preset in BATCH_SIZE:
         record[preset] = efficiency(preset, rounds)
     record["estimates"] = estimate(record["presets"], record["feeding"])
-    write("bench_scaling", record)
+    write_record("bench_scaling", record)

@@ -1,15 +1,15 @@
 #!/usr/bin/env python
-"""Seconds from raw text to saved word vectors, beside what gensim takes by hand to train on the same words.
+"""Compare the seconds from raw text to saved word vectors with the seconds that gensim trains on the same words.
 
     python scripts/bench_word2vec.py [ROUNDS] [CORPUS] [METHOD]
     python scripts/bench_word2vec.py 3 ../shared/data/text_corpus/train.txt fasttext
 
-The toolkit's figure is of the whole process of `toolkit pretrain METHOD`, word2vec or fasttext: libraries, reading
-text with nothing cached, splitting it into words, training, held-out text, checkpoint. gensim's is of training alone,
-on a file of the same words; what it takes to count them before, and to do both, stand apart. Five epochs, two workers,
-a process each, in turns. Both are scored on sets of words, gensim's by itself: it leaves out pairs and questions with
-unseen words, as it must for word2vec, while a fastText of the toolkit answers them. Record:
-docs/results/bench_METHOD.json.
+METHOD is word2vec or fasttext. The toolkit's seconds are of the whole process of `toolkit pretrain METHOD`: imports,
+reading text without a cache, splitting it into words, training, held-out evaluation, checkpoint. gensim's seconds are
+of training alone, on a file of the same words; the seconds to count the words before, and of both together, are
+recorded separately. Both run five epochs with two workers, each in its own process, in turns. The vectors of both are
+scored on word sets. gensim's own scores leave out pairs and questions with unseen words, as they must for word2vec,
+while a fastText of the toolkit answers them. Record: docs/results/bench_METHOD.json.
 """
 
 import json
@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from alternation import alternate, in_a_process, write
+from alternation import alternate, run_in_process, write_record
 
 from toolkit.corpora.corpus import open_corpus
 from toolkit.corpora.encoding import word_spacer
@@ -38,7 +38,7 @@ from toolkit.transfer.word_vectors import WORD_SETS, score_words
 EPOCHS, WORKERS = 5, 2
 
 
-def ours(method: str, corpus: str, folder: Path) -> dict[str, float]:
+def train_with_toolkit(method: str, corpus: str, folder: Path) -> dict[str, float]:
     command = [sys.executable, "-m", "toolkit", "pretrain", method, "--corpus", corpus, "--do_lower_case"]
     command += ["--output_dir", str(folder / "encoder"), "--num_train_epochs", str(EPOCHS), "--workers", str(WORKERS)]
     start = time.perf_counter()
@@ -54,12 +54,12 @@ def ours(method: str, corpus: str, folder: Path) -> dict[str, float]:
     return found
 
 
-def gensim_by_hand(method: str, sentences: Sentences) -> dict[str, float]:
-    return in_a_process(__file__, method, str(sentences.file), str(EPOCHS))
+def train_with_gensim(method: str, sentences: Sentences) -> dict[str, float]:
+    return run_in_process(__file__, method, str(sentences.file), str(EPOCHS))
 
 
 def once(method: str, file: str, epochs: int) -> dict[str, float]:
-    """In a process of its own: gensim with the settings that are the toolkit's defaults."""
+    """Train and score gensim with the toolkit's default settings. Runs in its own process."""
     from gensim.models import FastText, Word2Vec
     from gensim.test.utils import datapath
 
@@ -99,14 +99,13 @@ def main(rounds: int = 3, corpus: str = "sample", method: str = "word2vec") -> N
 
         found: dict[str, Any] = alternate(
             {
-                "toolkit": lambda: seconds_of("toolkit", ours(method, corpus, Path(root) / "run")),
-                "gensim": lambda: seconds_of("gensim", gensim_by_hand(method, sentences)),
+                "toolkit": lambda: seconds_of("toolkit", train_with_toolkit(method, corpus, Path(root) / "run")),
+                "gensim": lambda: seconds_of("gensim", train_with_gensim(method, sentences)),
             },
             rounds,
         )
     medians = {
-        name: {key: statistics.median(note[key] for note in of_name) for key in of_name[0]}
-        for name, of_name in notes.items()
+        name: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for name, runs in notes.items()
     }
     found["ratio of medians to build_vocab and training"] = (
         found["medians"]["toolkit"] / medians["gensim"]["seconds of both"]
@@ -114,7 +113,7 @@ def main(rounds: int = 3, corpus: str = "sample", method: str = "word2vec") -> N
     found["words/s"] = {name: EPOCHS * sentences.words.num_words / found["medians"][name] for name in notes}
     found["medians of all that was noted"] = medians
     head = {"unit": "s", "corpus": Path(corpus).name, "words": sentences.words.num_words, "epochs": EPOCHS}
-    write(f"bench_{method}", head | {"workers": WORKERS} | found)
+    write_record(f"bench_{method}", head | {"workers": WORKERS} | found)
 
 
 if __name__ == "__main__":

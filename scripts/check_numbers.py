@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""Fail where README or a page of docs quotes a figure that no record under docs/results holds.
+"""Check that every figure in README and the pages of docs is in a record under docs/results.
 
     python scripts/check_numbers.py
 
-Checked are figures with an interval, `89.2 [88.6, 89.6]`, anywhere, and every cell of a table that is a number. The
-records that a section quotes stand above its figures in a comment, `<!-- figures of ewt_elmo.json ewt_crf.json -->`. A
-record holds a figure if one of its numbers, as it is or times 100, rounds to it; an interval if one of its intervals
-does.
+Figures are all numbers with an interval, `89.2 [88.6, 89.6]`, and all table cells that are numbers. A comment above
+the figures of a section names their records: `<!-- figures of ewt_elmo.json ewt_crf.json -->`. A record contains a
+figure if one of its numbers, or a number times 100, rounds to it, and an interval if one of its intervals does. The
+exit code is 1 if a figure is in no record.
 """
 
 import json
@@ -22,7 +22,7 @@ CELL = re.compile(rf"\**({NUMBER})\**(?: s| %|)")
 
 
 def leaves(value) -> Iterator[tuple[float, ...]]:
-    """Every number of a record, as a tuple of one, and every interval, as a tuple of three."""
+    """Generate every number of a record as a tuple of one, and every interval as a tuple of three."""
     if isinstance(value, dict):
         if set(value) == {"value", "low", "high"}:
             yield value["value"], value["low"], value["high"]
@@ -35,8 +35,8 @@ def leaves(value) -> Iterator[tuple[float, ...]]:
         yield (value,)
 
 
-def quoted(text: str) -> Iterator[tuple[int, list[str], tuple[str, ...]]]:
-    """Of each figure the line, the names of the records that it should be in, and its parts."""
+def figures_in(text: str) -> Iterator[tuple[int, list[str], tuple[str, ...]]]:
+    """Generate the line number of each figure, the names of its records, and its parts."""
     records: list[str] = []
     for number, line in enumerate(text.splitlines(), start=1):
         if match := RECORDS.search(line):
@@ -51,7 +51,8 @@ def quoted(text: str) -> Iterator[tuple[int, list[str], tuple[str, ...]]]:
                     yield number, records, match.groups()
 
 
-def holds(figure: tuple[str, ...], found: tuple[float, ...]) -> bool:
+def matches(figure: tuple[str, ...], found: tuple[float, ...]) -> bool:
+    """Whether the numbers of a record, or 100 times these, round to the figure."""
     if len(figure) != len(found):
         return False
     for factor in (1, 100):
@@ -70,9 +71,9 @@ def main(root: Path) -> int:
     known = {path.name: set(leaves(json.loads(path.read_text(encoding="utf-8")))) for path in paths}
     missing = num_figures = 0
     for page in [root / "README.md", *sorted(root.glob("docs/**/*.md"))]:
-        for line, records, figure in quoted(page.read_text(encoding="utf-8")):
+        for line, records, figure in figures_in(page.read_text(encoding="utf-8")):
             num_figures += 1
-            if not any(holds(figure, found) for record in records for found in known.get(record, ())):
+            if not any(matches(figure, found) for record in records for found in known.get(record, ())):
                 missing += 1
                 where = " or ".join(records) or "no record, since no comment above names one,"
                 print(f"{page.relative_to(root)}:{line}: {' '.join(figure)} is not in {where}")

@@ -1,15 +1,16 @@
 #!/usr/bin/env python
-"""How far a tagger trained on other data agrees with the sample treebank, and every word where it does not.
+"""Compare the sample treebank with a tagger trained on other data, and print every word where they disagree.
 
     python scripts/check_treebank.py TAGGER > disagreements.tsv
 
-TAGGER is a folder of `toolkit finetune pos`. A line: tag of the treebank, of the tagger, its probability, the word
-between its neighbours. The share of words that agree goes to standard error.
+TAGGER is a folder of `toolkit finetune pos`. Each line has the tag of the treebank, the tag of the tagger, its
+probability, and the word in its context. The fraction of words on which both agree goes to standard error.
 """
 
 import sys
 
-from tasks import TASKS, load_predictor
+from tasks import TASKS
+from tasks.inference import load_predictor
 from toolkit.data.treebank import load_treebank
 
 (folder,) = sys.argv[1:]
@@ -20,9 +21,10 @@ for split in ("train", "validation", "test"):
     for row, prediction in zip(rows, predictor(rows), strict=True):
         tokens = row["tokens"]
         num_words += len(tokens)
-        for i, (tag, (predicted, probability)) in enumerate(zip(row["tags"], prediction, strict=True)):
-            if tag != predicted:
+        answers = zip(row["tags"], prediction.tags, prediction.probabilities, strict=True)
+        for i, (tag, tag_of_tagger, probability) in enumerate(answers):
+            if tag != tag_of_tagger:
                 context = [*tokens[max(0, i - 4) : i], f"[{tokens[i]}]", *tokens[i + 1 : i + 5]]
-                lines.append(f"{tag}\t{predicted}\t{probability:.2f}\t{' '.join(context)}")
+                lines.append(f"{tag}\t{tag_of_tagger}\t{probability:.2f}\t{' '.join(context)}")
 print(*sorted(lines), sep="\n")
 print(f"{1 - len(lines) / num_words:.4f} of {num_words} words agree, {len(lines)} do not", file=sys.stderr)

@@ -21,7 +21,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from alternation import write
+from alternation import write_record
 
 LOOP = "import bench_loop, json; bench_loop.ours(); print(json.dumps({'seconds': 1 / bench_loop.ours()}))"
 NO_LETTERS = "[]"
@@ -76,7 +76,7 @@ def main() -> None:
             ratio = medians["old"] / medians["new"]
             record[name] = {"seconds": seconds, "medians": medians, "old / new": ratio}
             print(f"{name:<26}old {medians['old']:.4g} s, new {medians['new']:.4g} s, ratio {ratio:.3f}", flush=True)
-    write("compare_speed", {"rounds": arguments.rounds} | record)
+    write_record("compare_speed", {"rounds": arguments.rounds} | record)
 
 
 if __name__ == "__main__":

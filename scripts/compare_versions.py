@@ -107,7 +107,7 @@ def run(name: str, checkout: Path, root: Path) -> str | None:
 
 
 def fingerprint(folder: Path) -> dict[str, Any]:
-    """What a run left that has to be the same: hashes of weights, losses, metrics."""
+    """What must be equal in both versions: hashes of weights, losses, metrics."""
     found: dict[str, Any] = {}
     for file in sorted(folder.rglob("*.safetensors")):
         if not file.relative_to(folder).parts[0].startswith("checkpoint-"):
@@ -135,17 +135,19 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         root = arguments.keep or Path(temporary)
         for name in names:
-            prints = {}
+            fingerprints = {}
             for version, checkout in (("old", arguments.old.resolve()), ("new", arguments.new.resolve())):
                 kept = (root / version / name / "results.json").is_file() and version == "old"
                 error = None if kept else run(name, checkout, (root / version).resolve())
-                prints[version] = {"error": error} if error else fingerprint(root / version / name)
-            keys = {**prints["old"], **prints["new"]}
-            unlike = [key for key in keys if prints["old"].get(key) != prints["new"].get(key)]
-            print(f"{name:<22}{len(keys):>4} values, {len(unlike)} differ", *unlike[:3], sep="  ", flush=True)
-            if failed := [f"{version}: {found['error']}" for version, found in prints.items() if found.get("error")]:
+                fingerprints[version] = {"error": error} if error else fingerprint(root / version / name)
+            keys = {**fingerprints["old"], **fingerprints["new"]}
+            differing = [key for key in keys if fingerprints["old"].get(key) != fingerprints["new"].get(key)]
+            print(f"{name:<22}{len(keys):>4} values, {len(differing)} differ", *differing[:3], sep="  ", flush=True)
+            if failed := [
+                f"{version}: {found['error']}" for version, found in fingerprints.items() if found.get("error")
+            ]:
                 print("", *failed, sep="\n    ", flush=True)
-            different += [name] if unlike or failed else []
+            different += [name] if differing or failed else []
     print(f"{len(names)} runs, {len(different)} differ: {', '.join(different) or 'none'}")
     return 1 if different else 0
 

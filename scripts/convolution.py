@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""The pictures of docs/convolution.md.
+"""Draw the pictures of docs/convolution.md.
 
     python scripts/convolution.py kernels OUT.png [IMAGE]
     python scripts/convolution.py pooling OUT.png [IMAGE]
@@ -9,11 +9,11 @@
     python scripts/convolution.py depth OUT.png RUNS/DEPTH-yes-SEED… RUNS/DEPTH-no-SEED…
     python scripts/convolution.py filters OUT.png FOLDER
 
-IMAGE is a photograph that scikit-learn ships (china.jpg, by Daniel Buechele, CC BY 2.0) where none is given. `subset`
-writes 10,000 images of DATA to train on, 1,000 to choose by and 2,000 to test on, or a tenth and what there is.
-`network` writes a residual network of 6 n + 2 layers, n being DEPTH, of He et al. (2016), with its shortcuts or
-without, as a folder for `scratch:FOLDER`; `depth` keys what fine-tuned folders reached, `scripts/depth.sh` makes
-them. `filters` keys the first layer of a folder of `toolkit pretrain`, and how it began.
+The default IMAGE is a photograph that comes with scikit-learn (china.jpg, by Daniel Buechele, CC BY 2.0). `subset`
+writes 10,000 training, 1,000 validation and 2,000 test images of DATA; of smaller data, a tenth for validation and
+the rest. `network` writes a residual network of 6 DEPTH + 2 layers (He et al. 2016), with or without shortcuts, to a
+folder for `scratch:FOLDER`. `depth` draws the results of the fine-tuned folders that `scripts/depth.sh` makes.
+`filters` draws the first layer of a folder of `toolkit pretrain` before and after pretraining.
 """
 
 import json
@@ -47,7 +47,7 @@ SIDE, WINDOW = 200, 8  # pixels
 
 
 def photograph(path: str | None) -> np.ndarray:
-    """A square of grey, from 0 to 1."""
+    """A grey square image (SIDE, SIDE) with values from 0 to 1."""
     if path is None:
         from sklearn.datasets import load_sample_image
 
@@ -121,7 +121,7 @@ def pooling(out: str, image: str | None = None) -> None:
 
 
 def parameters(out: str) -> None:
-    """Of a layer from 100 × 100 grey pixels to as many outputs, counted by torch."""
+    """Draw the parameters of layers from 100 × 100 grey pixels to as many outputs, counted by torch."""
     pixels = 100 * 100
     with torch.device("meta"):
         layers = {
@@ -177,17 +177,17 @@ def network(depth: str, shortcuts: str, folder: str) -> None:
 
 
 def depth(out: str, *folders: str) -> None:
-    reached: dict[tuple[str, int], list[tuple[float, float]]] = {}
+    figures_of_networks: dict[tuple[str, int], list[tuple[float, float]]] = {}
     for folder in map(Path, folders):
         number, shortcuts, _ = folder.name.split("-")
         record = read_results(folder)
         lines = [json.loads(line) for line in (folder / LOG_FILE).read_text().splitlines()]
         losses = [line["loss"] for line in lines if "loss" in line][-10:]
         figures = 100 * record["metrics"]["accuracy"]["value"], statistics.fmean(losses)
-        reached.setdefault((shortcuts, 6 * int(number) + 2), []).append(figures)
+        figures_of_networks.setdefault((shortcuts, 6 * int(number) + 2), []).append(figures)
     figure, all_axes = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     for shortcuts, name, marker in (("yes", "with shortcuts", "o"), ("no", "without", "s")):
-        found = {layers: values for (kind, layers), values in sorted(reached.items()) if kind == shortcuts}
+        found = {layers: values for (kind, layers), values in sorted(figures_of_networks.items()) if kind == shortcuts}
         for part, axes in enumerate(all_axes):
             values = {layers: [pair[part] for pair in pairs] for layers, pairs in found.items()}
             means = [statistics.fmean(v) for v in values.values()]
@@ -196,14 +196,14 @@ def depth(out: str, *folders: str) -> None:
     for axes, title in zip(all_axes, ("test accuracy, %", "training loss at the end, nats"), strict=True):
         axes.set_xlabel("layers")
         axes.set_ylabel(title)
-        axes.set_xticks(sorted({layers for _, layers in reached}))
+        axes.set_xticks(sorted({layers for _, layers in figures_of_networks}))
         axes.grid(alpha=0.3)
         axes.legend()
-    num_seeds = max(map(len, reached.values()))
+    num_seeds = max(map(len, figures_of_networks.values()))
     figure.suptitle(f"depth with and without shortcuts: mean, least and most of {num_seeds} seeds", fontsize=10)
     save(figure, out)
     record: dict[str, dict] = {}
-    for (shortcuts, layers), pairs in sorted(reached.items()):
+    for (shortcuts, layers), pairs in sorted(figures_of_networks.items()):
         accuracies, losses = zip(*pairs, strict=True)
         record[f"{layers} layers, shortcuts: {shortcuts}"] = {
             "layers": layers,
@@ -215,8 +215,8 @@ def depth(out: str, *folders: str) -> None:
     print(json.dumps(record, indent=2))
 
 
-def as_it_began(folder: str):
-    """The classifier that a run of `toolkit pretrain` in the folder started from, drawn again from its seed."""
+def initial_model(folder: str):
+    """The classifier with the random weights that a run of `toolkit pretrain` started from, from its seed."""
     from transformers import AutoConfig, AutoModelForImageClassification
 
     config = AutoConfig.from_pretrained(folder)
@@ -230,7 +230,7 @@ def filters(out: str, folder: str) -> None:
     from toolkit.explain.pictures import zero_is_grey
     from toolkit.explain.saliency import first_kernels
 
-    networks = {"before": as_it_began(folder), "after": AutoModelForImageClassification.from_pretrained(folder)}
+    networks = {"before": initial_model(folder), "after": AutoModelForImageClassification.from_pretrained(folder)}
     figure = pyplot.figure(figsize=(9, 4.8), layout="constrained")
     for part, (title, model) in zip(figure.subfigures(1, 2), networks.items(), strict=True):
         found = first_kernels(model)

@@ -1,11 +1,11 @@
-"""A corpus larger than memory, made of a small one: new sentences of its words, with identifiers and numbers.
+"""Make a large corpus from a small one: new sentences of its words, mixed with identifiers and numbers.
 
     python scripts/large_corpus.py OUT.txt [GIGABYTES 2] [CORPUS sample]
 
-Each line is the beginning of one line of the corpus and the end of another, which nearly never come together twice;
-between their words stand identifiers of two words and a number, hexadecimal ones, and numbers, nearly all of them new.
-So words follow Zipf's law as in real text, and of distinct ones there are ten millions a gigabyte. The same arguments
-give the same file. OUT may end in .txt, .jsonl or .parquet.
+Each line joins the beginning of one line of the corpus and the end of another; a pair hardly ever occurs twice.
+Between the words are identifiers of two words and a number, hexadecimal identifiers, and numbers, nearly all of them
+new. So words follow Zipf's law as in real text, with ten million distinct words per gigabyte. The same arguments give
+the same file. OUT may end in .txt, .jsonl or .parquet.
 """
 
 import json
@@ -16,16 +16,16 @@ from pathlib import Path
 
 from toolkit.corpora.corpus import open_corpus
 
-LINES_TOGETHER = 10_000
+LINES_PER_BATCH = 10_000
 
 
 def lines(corpus: str, seed: int = 0) -> Iterator[str]:
-    """Without end."""
+    """Generate lines without end."""
     rng = random.Random(seed)
-    of_words = [words for text in open_corpus(corpus).texts() if len(words := text.split()) >= 4]
-    names = sorted({word for words in of_words for word in words if word.isalpha()})
+    lines_of_words = [words for text in open_corpus(corpus).texts() if len(words := text.split()) >= 4]
+    names = sorted({word for words in lines_of_words for word in words if word.isalpha()})
     while True:
-        start, end = rng.choice(of_words), rng.choice(of_words)
+        start, end = rng.choice(lines_of_words), rng.choice(lines_of_words)
         words = start[: len(start) // 2] + end[len(end) // 2 :]
         for _ in range(2 + len(words) // 12):
             number = int(10 ** rng.uniform(2, 12))
@@ -48,13 +48,13 @@ def main(out: str, gigabytes: float = 2.0, corpus: str = "sample") -> None:
         schema = pyarrow.schema([("text", pyarrow.string())])
         with pyarrow.parquet.ParquetWriter(path, schema) as writer:
             while left > 0:
-                texts = [next(source) for _ in range(LINES_TOGETHER)]
+                texts = [next(source) for _ in range(LINES_PER_BATCH)]
                 writer.write_table(pyarrow.table({"text": texts}, schema))
                 left -= sum(map(len, texts)) + len(texts)
         return
     with open(path, "w", encoding="utf-8") as file:
         while left > 0:
-            texts = [next(source) for _ in range(LINES_TOGETHER)]
+            texts = [next(source) for _ in range(LINES_PER_BATCH)]
             rows = texts if path.suffix == ".txt" else [json.dumps({"text": text}) for text in texts]
             file.write("\n".join(rows) + "\n")
             left -= sum(map(len, texts)) + len(texts)

@@ -1,4 +1,4 @@
-"""Behind an air gap: pull once and continue without a network; tokens in files, proxies, one's own CA."""
+"""Behind an air gap: pull once, then work without a network; tokens in files, proxies, a custom CA."""
 
 import filecmp
 import json
@@ -15,7 +15,7 @@ from conftest import REPOSITORY, run_toolkit
 CUT_OFF = {"HF_HUB_OFFLINE": "1", "HF_TOKEN": "", "WITHOUT_SOCKETS": "1"}
 
 
-def test_a_process_that_is_cut_off_cannot_ask_anybody(hub, tmp_path):
+def test_a_process_without_network_cannot_connect(hub, tmp_path):
     done = hub.run("pull", "me/x", tmp_path / "x", WITHOUT_SOCKETS="1")
     assert "somebody asked for the network" in done.stderr
 
@@ -38,7 +38,7 @@ def test_after_one_pull_everything_works_without_a_network(encoders, hub, tmp_pa
     assert "auto_map" not in json.loads((tagger / "config.json").read_text())  # it does not have that code
 
 
-def test_by_name_what_was_fetched_once_is_found_without_a_network(encoders, hub):
+def test_names_fetched_before_load_without_a_network(encoders, hub):
     assert hub.run("push", encoders["word2vec"], "me/gap-word2vec").returncode == 0
     hub.plant("models/me/gap-word2vec", "pytorch_model.bin")  # never fetched, and not missed
     hub.api().create_tag("me/gap-word2vec", tag="v1")
@@ -55,7 +55,7 @@ def test_by_name_what_was_fetched_once_is_found_without_a_network(encoders, hub)
 
 
 @pytest.mark.parametrize("command", ["push", "pull"])
-def test_offline_is_said_in_one_line(encoders, hub, tmp_path, command):
+def test_offline_errors_are_one_line(encoders, hub, tmp_path, command):
     words = {"push": [encoders["bert"], "me/offline"], "pull": ["me/offline", tmp_path / "x"]}[command]
     done = hub.run(command, *words, HF_HUB_OFFLINE="1")
     assert done.returncode == 2
@@ -64,7 +64,7 @@ def test_offline_is_said_in_one_line(encoders, hub, tmp_path, command):
 
 
 def test_a_token_in_a_file_and_a_proxy(encoders, hub, tmp_path, request):
-    """The proxy is the Hub itself, which is asked for a host that does not exist."""
+    """The Hub itself is the proxy and receives the requests for a host that does not exist."""
     token_file = tmp_path / "token"
     token_file.write_text(hub.token + "\n")
     request.addfinalizer(token_file.unlink)  # no other file of the tests holds it
@@ -81,7 +81,7 @@ def test_a_token_in_a_file_and_a_proxy(encoders, hub, tmp_path, request):
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed, which makes the certificate")
-def test_a_ca_of_ones_own(hub, encoders, tmp_path):
+def test_a_custom_certificate_authority(hub, encoders, tmp_path):
     subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
     files = ["-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "ca.pem")]
     make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *subject, *files]
@@ -126,7 +126,7 @@ def test_the_hubs_own_command_line_agrees(encoders, hub, tmp_path):
 ROWS = {"train": [("a good film", "pos"), ("a bad film", "neg")] * 6, "test": [("good", "pos"), ("bad", "neg")]}
 
 
-def test_data_sets_travel_too(hub, encoders, tmp_path):
+def test_push_and_pull_of_a_data_set(hub, encoders, tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "LICENSE").write_text("Jo's licence\n")
     for split, rows in ROWS.items():
@@ -151,7 +151,7 @@ def test_data_sets_travel_too(hub, encoders, tmp_path):
     assert "datasets:\n- me/films" in Path(card).read_text()
 
 
-def test_a_treebank_travels_too(hub, tmp_path):
+def test_push_and_pull_of_a_treebank(hub, tmp_path):
     from toolkit.data.sources import SAMPLE_TREEBANK
 
     done = hub.run("push", SAMPLE_TREEBANK, "me/treebank", "--repo_type", "dataset")
@@ -163,7 +163,7 @@ def test_a_treebank_travels_too(hub, tmp_path):
         assert filecmp.cmp(file, tmp_path / "treebank" / file.relative_to(SAMPLE_TREEBANK), shallow=False)
 
 
-def test_data_is_not_sent_as_a_model(hub, tmp_path):
+def test_pushing_data_as_a_model_is_refused(hub, tmp_path):
     (tmp_path / "train.jsonl").write_text('{"text": "x"}\n')
     done = hub.run("push", tmp_path, "me/mistaken")
     assert done.returncode == 2

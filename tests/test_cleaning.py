@@ -1,4 +1,4 @@
-"""Cleaning of a corpus: repaired text, left out rows, and duplicates, all counted."""
+"""Cleaning of a corpus: repaired text, rows that are left out, and duplicates, all counted."""
 
 import random
 from functools import partial
@@ -17,7 +17,7 @@ def brute_force(texts: list[str], alike) -> set[int]:
 
 
 @pytest.mark.usefixtures("small_blocks")
-def test_exact_duplicates_are_those_of_a_dictionary(tmp_path):
+def test_exact_duplicates_equal_those_found_with_a_dictionary(tmp_path):
     texts = some_texts(size=800)
     corpus = open_corpus(str(write(tmp_path, texts, "txt")), search=DuplicateSearch("exact"), num_proc=2)
     seen, expected = set(), []
@@ -35,8 +35,8 @@ def test_exact_duplicates_are_those_of_a_dictionary(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["txt", "jsonl"])
 @pytest.mark.usefixtures("small_blocks")
-def test_near_duplicates_are_those_of_the_jaccard_similarity(tmp_path, suffix):
-    """Documents whose similarity is far from the limit, on either side, across the bounds of blocks."""
+def test_near_duplicates_equal_those_found_by_jaccard_similarity(tmp_path, suffix):
+    """Documents in several blocks whose similarities are well above or below the threshold."""
     rng = random.Random(0)
     words = [f"word{i}" for i in range(2000)]
     documents = [rng.choices(words, k=60) for _ in range(60)]
@@ -70,7 +70,7 @@ def test_near_duplicates_are_those_of_the_jaccard_similarity(tmp_path, suffix):
     assert kept == "\n".join(text for i, text in enumerate(texts) if i not in expected)
 
 
-def test_lines_are_mended_and_left_out_with_counts(tmp_path):
+def test_repaired_and_left_out_lines_are_counted(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("schÃ¶n and good\n\nshort\n1 2 3 4 5 6\nas it is here\nयह हिन्दी है\n", encoding="utf-8")
     cleaning = Cleaning(fix_text=True, min_words=2, min_letters=0.9)
@@ -83,7 +83,7 @@ def test_lines_are_mended_and_left_out_with_counts(tmp_path):
 @pytest.mark.parametrize("function", ["np.save", "shutil.rmtree"])
 @pytest.mark.usefixtures("small_blocks")
 def test_an_interrupted_search_can_be_repeated(tmp_path, monkeypatch, function):
-    """Whether it was stopped while it wrote what it found or while it removed what it compared."""
+    """Interrupted while it writes its results, or while it removes the data that it compared."""
     texts = some_texts(size=300)
     open_it = partial(open_corpus, str(write(tmp_path, texts, "txt")), search=DuplicateSearch("near", "line"))
     with monkeypatch.context() as patched:

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: help that teaches, one line for every fault, nothing half-written."""
+"""The command line as users see it: help texts, errors of one line, no half-written folders."""
 
 import json
 import shutil
@@ -62,7 +62,7 @@ def test_help_explains_every_flag():
 
 
 def test_the_examples_of_the_help_parse(tmp_path):
-    """Each example is accepted by the parser of its command."""
+    """The parser of each command accepts its examples."""
     import importlib
     import shlex
 
@@ -207,7 +207,7 @@ def test_bad_input_ends_with_one_clear_line(fault, files, tmp_path):
     assert (folder / "other" / "thesis.doc").read_text() == "precious"
 
 
-def test_yaml_gives_flags_and_flags_win(tmp_path, corpus):
+def test_flags_override_the_yaml_file(tmp_path, corpus):
     config = tmp_path / "run.yaml"
     config.write_text(f"corpus: {corpus}\nvocab_size: 300\nkind: bpe\ndo_lower_case: true\n")
     done = run_here("tokenizer", "--config", config, "--output_dir", tmp_path / "t", "--vocab_size", "400")
@@ -245,7 +245,7 @@ def test_overwriting_replaces_the_run(tmp_path, corpus):
     ],
     ids=lambda words: words[0],
 )
-def test_bad_data_does_not_cost_an_earlier_run(command, files, tmp_path):
+def test_bad_data_does_not_delete_an_earlier_run(command, files, tmp_path):
     folder, encoders, _ = files
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / ".toolkit-run").touch()
@@ -257,7 +257,7 @@ def test_bad_data_does_not_cost_an_earlier_run(command, files, tmp_path):
     assert (tmp_path / "out" / "results.json").read_text() == "{}"
 
 
-def test_a_folder_of_runs_is_not_taken_for_a_run(tmp_path, corpus):
+def test_a_folder_of_runs_is_not_overwritten_as_a_run(tmp_path, corpus):
     flags = ["tokenizer", "--corpus", corpus, "--kind", "bytes", "--output_dir"]
     assert run_here(*flags, tmp_path / "runs" / "one").returncode == 0
     assert run_here(*flags, tmp_path / "runs", "--overwrite_output_dir").returncode == 2

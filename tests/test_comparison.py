@@ -1,4 +1,4 @@
-"""`toolkit compare` as a user runs it: text with so many labels a class, a tagger with a CRF, and their baselines."""
+"""`toolkit compare` as users run it: texts with a budget per class, taggers, and their baselines."""
 
 import json
 import subprocess
@@ -30,7 +30,7 @@ def of_text(encoders, tmp_path_factory):
     return json.loads((folder / "results.json").read_text()), done.stdout, folder
 
 
-def test_budgets_a_class_are_named_and_taken(of_text):
+def test_budgets_per_class_are_named_and_used(of_text):
     record, printed, folder = of_text
     small, whole = record["encoders"][0]["budgets"]
     labels = Counter(load_labelled_text("sample", "train")["label"])
@@ -82,7 +82,7 @@ def test_each_seed_may_have_its_own_examples(encoders, tmp_path):
     assert baselines == pytest.approx({"shared": right[0], "own": sum(right) / 2})
 
 
-def test_a_tagger_stands_beside_the_crf_on_hand_made_features(encoders, tmp_path):
+def test_a_tagger_is_compared_with_a_crf_on_hand_made_features(encoders, tmp_path):
     flags = ["--encoders", encoders["word2vec"], "--data", "sample", "--output_dir", tmp_path / "out", "--baseline"]
     done = run_here("compare", *flags, "--train_sizes", "50", "all", "--head", "crf", *FLAGS)
     assert done.returncode == 0, done.stderr
@@ -93,7 +93,7 @@ def test_a_tagger_stands_beside_the_crf_on_hand_made_features(encoders, tmp_path
     assert json.loads(run.read_text())["tagging_head"] == "crf"
 
 
-def test_a_stopped_comparison_goes_on_where_it_was(encoders, tmp_path):
+def test_a_stopped_comparison_resumes(encoders, tmp_path):
     folder = tmp_path / "out"
     flags = ["compare", "--encoders", encoders["word2vec"], "--data", "sample", "--output_dir", folder, *FLAGS]
     flags += ["--train_sizes", "20", "40", "--baseline"]
@@ -124,17 +124,17 @@ def test_a_stopped_comparison_goes_on_where_it_was(encoders, tmp_path):
     assert json.loads((folder / "results.json").read_text())["baseline"] == whole["baseline"]
 
 
-def test_a_line_of_json_may_hold_other_ends_of_lines(tmp_path):
+def test_a_line_of_json_may_contain_other_line_separators(tmp_path):
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": "a\u2028b\x85c"}, ensure_ascii=False) + "\n{}\n", "utf-8")
     assert _read_lines(tmp_path / "a.jsonl") == [{"text": "a\u2028b\x85c"}, {}]
 
 
 @pytest.mark.parametrize(("word", "shape"), [("McCoy-7", "XxXx-d"), ("2.5", "d.d"), ("the", "x"), ("", "")])
-def test_shapes_of_words(word, shape):
+def test_word_shapes(word, shape):
     assert _shape(word) == shape
 
 
-def test_a_figure_in_no_record_is_found(tmp_path):
+def test_check_numbers_finds_a_figure_in_no_record(tmp_path):
     (tmp_path / "scripts").mkdir()
     (tmp_path / "docs" / "results").mkdir(parents=True)
     script = (REPOSITORY / "scripts" / "check_numbers.py").read_text(encoding="utf-8")
@@ -157,6 +157,6 @@ def test_a_figure_in_no_record_is_found(tmp_path):
     assert check("| parameters | 12,345 |\n## Next\n| parameters | 12,345 |\n").returncode == 1, "a new section"
 
 
-def test_the_figures_of_this_project_are_in_its_records():
+def test_all_figures_of_the_docs_are_in_the_records():
     done = subprocess.run([sys.executable, "scripts/check_numbers.py"], capture_output=True, text=True, cwd=REPOSITORY)
     assert done.returncode == 0, done.stdout

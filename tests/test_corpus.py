@@ -1,4 +1,4 @@
-"""Corpora of any size: whatever the format and the blocks, the same rows; what cannot be read is named."""
+"""Corpora of any size: every format and block size gives the same rows, and unreadable input is named."""
 
 import csv
 import gzip
@@ -26,7 +26,7 @@ FORMATS = ("txt", "txt.gz", "jsonl", "jsonl.gz", "json", "csv", "csv.gz", "parqu
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    """Blocks of a few kilobytes, batches of a few rows, read in chunks that end anywhere."""
+    """Blocks of a few kilobytes and batches of a few rows, read in small chunks."""
     for name, value in {"BYTES_A_BLOCK": 4_000, "BYTES_A_BATCH": 900, "ROWS_A_BATCH": 10, "CHUNK": 997}.items():
         monkeypatch.setattr(blocks, name, value)
 
@@ -101,19 +101,19 @@ def test_each_process_decompresses_a_file_once(small_blocks, tmp_path, monkeypat
     assert len(opened) <= 1
 
 
-def test_line_ends_of_windows_marks_of_utf_8_and_a_missing_end(small_blocks, tmp_path):
+def test_windows_line_ends_byte_order_marks_and_a_missing_last_line_end(small_blocks, tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(b"\xef\xbb\xbfone\r\n\r\ntwo \xe2\x82\xac\rand more\nthree")
     assert list(open_corpus(str(path)).texts()) == ["one", "", "two €\rand more", "three"]
 
 
 @pytest.mark.parametrize("suffix", ["txt", "jsonl", "csv"])
-def test_lines_that_are_longer_than_what_is_read_at_a_time(small_blocks, tmp_path, suffix):
+def test_lines_longer_than_the_read_buffer(small_blocks, tmp_path, suffix):
     texts = ["one", "long " * 1000, "two", "x" * 3000, "three"]
     assert list(open_corpus(str(write(tmp_path, texts, suffix))).texts()) == texts
 
 
-def test_the_key_is_of_the_content(tmp_path):
+def test_the_key_depends_on_the_content(tmp_path):
     texts, keys = some_texts(), {}
     for folder in ("here", "there"):
         (tmp_path / folder).mkdir()
@@ -126,7 +126,7 @@ def test_the_key_is_of_the_content(tmp_path):
     assert open_corpus(str(path)).key != keys["there"]
 
 
-def test_a_file_is_looked_through_once(tmp_path, monkeypatch):
+def test_a_file_is_scanned_once(tmp_path, monkeypatch):
     import os
     import time
 
@@ -171,7 +171,7 @@ def read_all(corpus, notes: Notes) -> list[str]:
     return [text for block in corpus.blocks for texts in corpus.read(block, notes) for text in texts]
 
 
-def test_what_is_bad_is_named_with_file_and_offset(tmp_path):
+def test_unreadable_lines_are_named_with_file_and_offset(tmp_path):
     path, good, places = bad_text(tmp_path)
     corpus, notes = open_corpus(str(path), on_error="skip"), Notes()
     assert read_all(corpus, notes) == good
@@ -187,14 +187,14 @@ def test_what_is_bad_is_named_with_file_and_offset(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", "\n\n"])
-def test_where_there_is_no_text_no_duplicates_are_searched(tmp_path, content):
+def test_no_duplicates_are_searched_in_an_empty_corpus(tmp_path, content):
     (tmp_path / "a.txt").write_text(content)
     with pytest.raises(InputError, match="there is no text in it"):
         open_corpus(str(tmp_path), on_error="skip", search=DuplicateSearch("exact"))
 
 
-def test_batches_of_which_all_is_left_out(tmp_path):
-    """To who reads them they are not there: a tokenizer of another library takes no empty list."""
+def test_batches_without_any_kept_line(tmp_path):
+    """Readers never see empty batches, since the tokenizers library refuses an empty list."""
     path = tmp_path / "a.txt"
     path.write_bytes(b"\xff\n" * 3000 + b"one\n" * 3000 + b"two\n")
     corpus = open_corpus(str(path), on_error="skip", search=DuplicateSearch("exact"))
@@ -208,7 +208,7 @@ def test_batches_of_which_all_is_left_out(tmp_path):
     assert lines[10:] == ["left out 2,990 more", "left out, like an earlier one: 2,999 rows"]
 
 
-def test_rows_that_come_late_or_seldom_have_a_text(tmp_path):
+def test_a_text_column_that_is_empty_at_first(tmp_path):
     path = tmp_path / "a.jsonl"
     rows = ['{"id": 1}'] * 300 + ['{"id": 2, "text": "one"}']
     path.write_text("\n" * 300 + "\n".join(rows))
@@ -217,8 +217,8 @@ def test_rows_that_come_late_or_seldom_have_a_text(tmp_path):
     assert list(filter(None, open_corpus(str(path)).texts())) == ["one"]
 
 
-def test_a_column_that_python_cannot_hold_is_no_matter(tmp_path):
-    """Of dates after the year 9999; and of two columns of one name the first is read."""
+def test_other_columns_may_hold_values_that_python_cannot(tmp_path):
+    """Dates after the year 9999. Of two columns with the same name, the first is read."""
     dates = pyarrow.array([10**17], type=pyarrow.int64()).cast(pyarrow.timestamp("ms"))
     pyarrow.parquet.write_table(pyarrow.table({"when": dates, "text": ["one"]}), tmp_path / "a.parquet")
     assert list(open_corpus(str(tmp_path / "a.parquet")).texts()) == ["one"]
@@ -226,8 +226,8 @@ def test_a_column_that_python_cannot_hold_is_no_matter(tmp_path):
     assert list(open_corpus(str(tmp_path / "a.csv")).texts()) == ["one"]
 
 
-def test_a_slice_before_damage_is_whole(small_blocks, tmp_path):
-    """Only who needs the damaged page is told."""
+def test_a_slice_before_damage_is_complete(small_blocks, tmp_path):
+    """Only reading the damaged page raises an error."""
     path = tmp_path / "a.parquet"
     texts = [f"text {i} " + "x" * 90 for i in range(600)]
     options = {"use_dictionary": False, "compression": "none", "data_page_size": 1000, "write_batch_size": 10}
@@ -243,8 +243,8 @@ def test_a_slice_before_damage_is_whole(small_blocks, tmp_path):
         list(corpus.texts())
 
 
-def test_a_file_that_is_gone_later_is_no_fault_of_the_text(tmp_path):
-    """Nothing is left out for it, and kept as if it were all."""
+def test_a_file_that_is_deleted_later_is_an_error(tmp_path):
+    """The missing file is not skipped, and no incomplete result is cached."""
     path = write(tmp_path, some_texts(size=50), "txt")
     corpus = open_corpus(str(path), on_error="skip")
     path.rename(tmp_path / "elsewhere.txt")
@@ -254,7 +254,7 @@ def test_a_file_that_is_gone_later_is_no_fault_of_the_text(tmp_path):
     assert len(open_prepared(prepare(corpus, AsItIs()))) == 50
 
 
-def test_offsets_count_a_mark_of_utf_8(tmp_path):
+def test_offsets_count_the_byte_order_mark(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(b"\xef\xbb\xbfone\n\xff\n")
     notes = Notes()
@@ -315,8 +315,8 @@ def test_bad_rows_of_tables_are_named(tmp_path, suffix, write_bad, num_faults):
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
-def test_every_file_has_to_have_the_column(tmp_path, suffix):
-    """It is known before anything is read of the first one."""
+def test_every_file_must_have_the_column(tmp_path, suffix):
+    """The error is raised before the first file is read."""
     texts = ["one", "two"]
     tables = {"a": {"text": texts}, "b": {"other": texts}, "c": {"text": texts}, "d": {"text": [[1], [2]]}}
     for name, columns in tables.items():
@@ -340,7 +340,7 @@ def test_every_file_has_to_have_the_column(tmp_path, suffix):
         assert "the column 'text' holds list" in corpus.faults[1].what
 
 
-def test_strings_of_parquet_that_are_not_utf_8(tmp_path):
+def test_parquet_strings_that_are_not_utf_8(tmp_path):
     values = [b"one", b"\xff", None, "señor".encode()]
     array = pyarrow.array(values, type=pyarrow.binary()).view(pyarrow.string())
     pyarrow.parquet.write_table(pyarrow.table({"text": array}), tmp_path / "a.parquet")
@@ -351,7 +351,7 @@ def test_strings_of_parquet_that_are_not_utf_8(tmp_path):
         list(open_corpus(str(tmp_path)).texts())
 
 
-def test_arrays_of_json(tmp_path, monkeypatch):
+def test_json_arrays(tmp_path, monkeypatch):
     path = tmp_path / "a.json"
     path.write_bytes(b'\xef\xbb\xbf [{"text": "one"}, 3, {"text": ["two"]}, {"text": "\\ud800"}, {}, {"text": "end"}]')
     corpus, notes = open_corpus(str(path), on_error="skip"), Notes()
@@ -401,7 +401,7 @@ def test_on_error_is_a_flag_of_every_command(tmp_path, command, toolkit):
         assert f"at byte {offset:,}\n" in printed
 
 
-def test_what_was_left_out_is_counted_by_the_command(tmp_path, toolkit):
+def test_the_command_counts_what_is_left_out(tmp_path, toolkit):
     path = tmp_path / "a.txt"
     path.write_text(
         "the old man the boats of the town\n" * 20 + "a b\n" + "another line with words\n", encoding="utf-8"
@@ -417,7 +417,7 @@ def test_what_was_left_out_is_counted_by_the_command(tmp_path, toolkit):
 
 
 @pytest.mark.parametrize("suffix", ["txt", "jsonl", "parquet"])
-def test_data_of_the_hub_is_streamed(hub, tmp_path, suffix, toolkit):
+def test_hub_data_is_streamed(hub, tmp_path, suffix, toolkit):
     texts = some_texts()
     (tmp_path / "data").mkdir()
     write(tmp_path / "data", texts, suffix).rename(tmp_path / "data" / f"train.{suffix}")
@@ -435,8 +435,8 @@ def test_data_of_the_hub_is_streamed(hub, tmp_path, suffix, toolkit):
     assert not any(content[:1000] in path.read_bytes() for path in copies)
 
 
-def test_a_hub_that_fails_is_no_fault_of_the_text(hub, tmp_path):
-    """Nothing is left out for it."""
+def test_a_failing_hub_is_an_error_even_with_on_error_skip(hub, tmp_path):
+    """Its rows are not skipped."""
     (tmp_path / "data").mkdir()
     write(tmp_path / "data", some_texts(size=50), "jsonl").rename(tmp_path / "data" / "train.jsonl")
     assert hub.run("push", tmp_path / "data", "me/failing", "--repo_type", "dataset").returncode == 0

@@ -1,4 +1,4 @@
-"""The conditional random field on a tagger, against sums over all paths by hand."""
+"""The conditional random field of a tagger, compared with explicit sums over all paths."""
 
 import itertools
 import json
@@ -66,7 +66,7 @@ def test_decoding_finds_the_best_path_and_the_probability_of_each_tag(model):
             assert probabilities[row, place].item() == pytest.approx(agreeing / sum(weights), rel=1e-4)
 
 
-def test_the_field_travels_with_the_weights_and_the_rest_opens_without_it(model, tmp_path):
+def test_the_crf_is_saved_with_the_weights_and_the_rest_loads_without_it(model, tmp_path):
     model.save_pretrained(tmp_path)
     loaded = type(model).from_pretrained(tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(model.crf.parameters(), loaded.crf.parameters(), strict=True))
@@ -80,7 +80,7 @@ def test_the_field_travels_with_the_weights_and_the_rest_opens_without_it(model,
         assert torch.equal(plain(INPUT_IDS).logits, model(INPUT_IDS).logits)
 
 
-def test_a_tagger_with_a_field_is_an_encoder_like_others_and_trains_in_bfloat16(encoders, tmp_path):
+def test_a_crf_tagger_is_an_ordinary_encoder_and_trains_in_bfloat16(encoders, tmp_path):
     flags = {"data": "sample", "max_steps": 4, "batch_size": 8, "train_size": 20}
     finetune("pos", encoder=str(encoders["elmo"]), output_dir=str(tmp_path / "crf"), head="crf", bf16=True, **flags)
     finetune("text", encoder=str(tmp_path / "crf"), output_dir=str(tmp_path / "text"), **flags)

@@ -1,4 +1,4 @@
-"""Sources: every format gives the same text, every fault is named."""
+"""Sources: every format gives the same text, and every error names its place."""
 
 import gzip
 import json
@@ -108,7 +108,7 @@ def test_bad_text_is_named(tmp_path, content, message):
     assert "bad.txt" in str(error.value)
 
 
-def test_missing_column_lists_those_there_are(tmp_path):
+def test_a_missing_column_lists_the_columns(tmp_path):
     write_text_sources(tmp_path)
     with pytest.raises(InputError, match=r"no such column in .* found id, text"):
         load_text(str(tmp_path / "a.csv"), text_column="body")
@@ -125,7 +125,7 @@ def test_held_out_lines_are_the_last_and_no_line_is_lost():
         hold_out(rows.select([0]), 0.1)
 
 
-def test_conllu_multiword_tokens_and_empty_nodes_are_no_words(tmp_path):
+def test_conllu_multiword_tokens_and_empty_nodes_are_not_words(tmp_path):
     path = tmp_path / "test.conllu"
     path.write_text(CONLLU, encoding="utf-8")
     rows = load_treebank(str(path))
@@ -188,7 +188,7 @@ def test_a_faulty_row_of_a_table_is_named(tmp_path, row, message):
         load_treebank(str(tmp_path / "a.jsonl"))
 
 
-def test_sentences_without_words_are_left_out_and_text_is_no_list_of_words(tmp_path):
+def test_empty_sentences_are_left_out_and_a_text_is_not_a_list_of_words(tmp_path):
     rows = [{"tokens": [], "tags": []}, {"tokens": ["stop"], "tags": ["VERB"]}]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
     assert load_treebank(str(tmp_path / "a.jsonl"))["tokens"][:] == [["stop"]]
@@ -198,7 +198,7 @@ def test_sentences_without_words_are_left_out_and_text_is_no_list_of_words(tmp_p
             load_treebank(str(tmp_path / "b.jsonl"))
 
 
-def test_words_are_read_where_there_are_no_tags(tmp_path):
+def test_words_are_read_from_files_without_tags(tmp_path):
     (tmp_path / "a.conllu").write_text(CONLLU.replace("PRON", "_").replace("VERB", "_"), encoding="utf-8")
     assert load_sentences(str(tmp_path / "a.conllu"))[1] == ["Stop"]
     (tmp_path / "a.jsonl").write_text(json.dumps({"words": ["Stop", "!"]}))
@@ -222,7 +222,7 @@ def test_plain_text_is_split_as_treebanks_split_it():
     ]
 
 
-def test_the_sample_treebank_is_sound():
+def test_the_sample_treebank_is_valid():
     universal = set("ADJ ADP ADV AUX CCONJ DET INTJ NOUN NUM PART PRON PROPN PUNCT SCONJ SYM VERB X".split())
     splits = [load_treebank("sample", split) for split in ("train", "validation", "test")]
     sentences = [tuple(tokens) for rows in splits for tokens in rows["tokens"]]
@@ -233,7 +233,7 @@ def test_the_sample_treebank_is_sound():
 
 
 def test_the_sample_treebank_spells_its_text():
-    """`# text` is what the words and multiword tokens spell with SpaceAfter."""
+    """The words and multiword tokens, joined according to SpaceAfter, give the text in `# text`."""
     from importlib.resources import files
 
     for path in (files("toolkit.data") / "samples" / "treebank").iterdir():

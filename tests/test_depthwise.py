@@ -1,4 +1,4 @@
-"""Depthwise convolutions on small maps give what torch's own give, forwards and backwards."""
+"""Depthwise convolutions on small maps equal those of torch, forward and backward."""
 
 import copy
 
@@ -11,7 +11,7 @@ from toolkit.models.depthwise import DepthwiseConv2d, speed_up_depthwise
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (2, 5), (4, 3), (4, 4), (7, 7)])
 @pytest.mark.parametrize("width", [3, 5, 7])
-def test_outputs_and_gradients_are_those_of_torch(width, size):
+def test_outputs_and_gradients_equal_torch(width, size):
     torch.manual_seed(0)
     expected = nn.Sequential(nn.Conv2d(6, 6, width, padding=width // 2, groups=6))
     found = copy.deepcopy(expected)
@@ -44,6 +44,6 @@ def test_outputs_and_gradients_are_those_of_torch(width, size):
         nn.Conv2d(1, 1, 3, padding=1),
     ],
 )
-def test_other_convolutions_stay_as_they_are(other):
+def test_other_convolutions_are_not_changed(other):
     speed_up_depthwise(other)
     assert type(other) is nn.Conv2d

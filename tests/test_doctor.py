@@ -1,4 +1,4 @@
-"""`toolkit doctor` reports what works, and for what fails what to do."""
+"""`toolkit doctor` reports what works, and gives advice for what fails."""
 
 import pytest
 from conftest import run_toolkit
@@ -19,11 +19,11 @@ def without_processes(monkeypatch):
 
 
 def outcomes(stdout: str) -> dict[str, tuple[str, str]]:
-    """For each check by name: ok, failed or skipped, and its message."""
+    """The status (ok, failed or skipped) and message of each check, by name."""
     return {line[8:22].strip(): (line[:8].strip(), line[22:]) for line in stdout.splitlines()}
 
 
-def test_it_examines_machine_and_hub_and_leaves_nothing_there(hub):
+def test_doctor_checks_machine_and_hub_and_leaves_nothing_behind(hub):
     done = hub.run("doctor", "--hub")
     found = outcomes(done.stdout)
     assert list(found) == ["versions", "devices", "processes", "disk", "caches", *HUB_CHECKS]
@@ -44,7 +44,7 @@ def test_it_examines_machine_and_hub_and_leaves_nothing_there(hub):
         pytest.param({"HF_ENDPOINT": "http://127.0.0.1:9"}, "endpoint", "check HF_ENDPOINT", marks=pytest.mark.slow),
     ],
 )
-def test_it_says_what_is_wrong_with_the_way_to_the_hub(hub, without_processes, variables, failed, advice):
+def test_doctor_names_faults_of_the_connection_to_the_hub(hub, without_processes, variables, failed, advice):
     if "HF_ENDPOINT" in variables:  # which the libraries read when they are loaded
         done = run_toolkit("doctor", "--hub", **{**hub.environment, **variables})
     else:
@@ -57,7 +57,7 @@ def test_it_says_what_is_wrong_with_the_way_to_the_hub(hub, without_processes, v
     assert f"failed: {failed}" in done.stderr
 
 
-def test_a_hub_that_shows_what_is_private_is_found_out(hub, without_processes):
+def test_doctor_detects_a_hub_that_shows_private_repositories(hub, without_processes):
     hub.spoil("open", match="create")
     try:
         found = outcomes(hub.run("doctor", "--hub").stdout)

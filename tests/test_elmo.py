@@ -1,4 +1,4 @@
-"""The ELMo encoder: words from pieces, both directions, and what is computed once."""
+"""The ELMo encoder: words from pieces, both directions, and cached character vectors."""
 
 import torch
 from encoder_cases import ATTENTION_MASK, INPUT_IDS
@@ -37,7 +37,7 @@ def test_forward_states_do_not_see_later_words_nor_backward_states_earlier_ones(
     assert not torch.allclose(backwards[:3], changed_backwards[:3])
 
 
-def test_pieces_have_the_state_of_their_word_and_logits_are_one_row_a_piece():
+def test_pieces_have_the_state_of_their_word_and_one_row_of_logits_each():
     model = make(elmo.ElmoForTokenClassification)
     with torch.no_grad():
         output = model(INPUT_IDS, attention_mask=ATTENTION_MASK, output_hidden_states=True)
@@ -55,7 +55,7 @@ def test_a_word_has_the_same_characters_wherever_it_stands():
 
 
 def test_two_layers_equal_torch_run_by_hand():
-    """The stacks against `nn.LSTM` applied word by word to one sentence."""
+    """Compare with `nn.LSTM` applied word by word to one sentence."""
     model = make(elmo.ElmoModel)
     with torch.no_grad():
         output = model(INPUT_IDS, attention_mask=ATTENTION_MASK)
@@ -76,8 +76,8 @@ def test_two_layers_equal_torch_run_by_hand():
                 assert torch.allclose(output.word_states[number + 1][1, :3, half], expected, atol=1e-6)
 
 
-def test_windows_read_on_equal_one_long_window():
-    """Forwards from the first, backwards from the last; what follows a window with padding begins anew."""
+def test_consecutive_windows_equal_one_long_window():
+    """Forward from the first window, backward from the last. The state restarts after a padded window."""
     model = make(elmo.ElmoModel)
     ids = torch.tensor([[2, 70, 330, 71, 72, 73], [2, 80, 331, 81, 82, 83], [2, 90, 332, 92, 93, 0]])
     parts = ids[:, :3], ids[:, 3:]
@@ -98,7 +98,7 @@ def test_windows_read_on_equal_one_long_window():
     assert not last.state.requires_grad
 
 
-def test_a_word_read_before_is_not_spelled_again_until_weights_or_precision_change(monkeypatch):
+def test_character_vectors_are_cached_until_weights_or_precision_change(monkeypatch):
     model = make(elmo.ElmoModel)
     spelled = []
     encode = elmo.ElmoCharacterEncoder.forward

@@ -1,4 +1,4 @@
-"""Explanations: each map against a calculation by hand, and the pictures."""
+"""Explanations: each map compared with a calculation by hand, and the pictures."""
 
 import types
 
@@ -28,7 +28,7 @@ class Network(nn.Module):
 
 
 class Rectified(nn.Module):
-    """A rectifier that is a function and not a module, as in most networks."""
+    """A ReLU that is a function and not a module, as in most networks."""
 
     def __init__(self, function):
         super().__init__()
@@ -52,7 +52,7 @@ IMAGE = [[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 5.0, 0.0], [0.0, 0.0, 5.0, 0.0], [0.0,
 
 
 @pytest.mark.parametrize("rectify", [nn.ReLU(inplace=True), Rectified(F.relu), Rectified(torch.Tensor.relu)])
-def test_deconvolution_of_two_filters_is_the_known_answer(rectify):
+def test_deconvolution_of_two_filters_gives_the_known_answer(rectify):
     pixels = torch.tensor(IMAGE)[None, None]
     network = two_filters(rectify)
     # The first filter is largest, 20, above the bright column, the second, 15, on its lower end.
@@ -72,8 +72,8 @@ def test_deconvolution_of_two_filters_is_the_known_answer(rectify):
     torch.testing.assert_close(saliency.deconvolution(network, pixels, "layers.3", [0]), expected)
 
 
-def test_deconvolution_goes_through_a_rectifier_that_was_shut():
-    """As in the paper, and unlike in a gradient: only the sign of the signal that comes back decides."""
+def test_deconvolution_passes_inactive_rectifiers():
+    """As in the paper and unlike a gradient, only the sign of the backward signal counts."""
     network = Network(nn.Conv2d(1, 1, 1), nn.ReLU(), nn.Conv2d(1, 1, 1), nn.Flatten())
     with torch.no_grad():
         for layer, weight, bias in ((network.layers[0], 1.0, -3.0), (network.layers[2], 2.0, 1.0)):
@@ -84,7 +84,7 @@ def test_deconvolution_goes_through_a_rectifier_that_was_shut():
     assert nn.functional.relu(torch.tensor(-1.0)) == 0  # rectifiers are what they were
 
 
-def test_the_occlusion_map_is_what_covering_takes_away():
+def test_the_occlusion_map_is_the_drop_of_the_logit():
     weights = torch.zeros(1, 1, 16, 16)
     weights[0, 0, 8:12, 4:8] = 1
     network = Network(nn.Flatten(), nn.Linear(256, 2))
@@ -122,7 +122,7 @@ def test_rollout_follows_attention_through_the_layers():
     assert found.ravel() == pytest.approx(reached / reached.sum())
 
 
-def test_attention_is_that_of_the_model():
+def test_attention_equals_the_attention_of_the_model():
     torch.manual_seed(0)
     sizes = {"image_size": 16, "patch_size": 4, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
     model = ViTForImageClassification(ViTConfig(**sizes, intermediate_size=16, num_labels=3)).eval()
@@ -175,7 +175,7 @@ def test_the_pictures_are_written(kind, flags, files, shown, tmp_path):
     assert name == str(shown / "digit.png")
 
 
-def test_layers_and_the_label_are_for_the_user_to_choose(shown, tmp_path):
+def test_layers_and_label_can_be_chosen(shown, tmp_path):
     flags = ["--output_dir", tmp_path / "out", "--label", "3", "--layers", "resnet.encoder.stages.0"]
     done = run_in_process("explain", shown / "resnet", shown / "digit.png", *flags)
     assert done.returncode == 0, done.stderr
@@ -189,7 +189,7 @@ def test_layers_and_the_label_are_for_the_user_to_choose(shown, tmp_path):
         (["--layers", "nowhere"], "--layers nowhere: no layer with maps, the main ones are resnet.encoder.stages.0"),
     ],
 )
-def test_what_the_network_does_not_have_is_named(flags, message, shown, tmp_path):
+def test_missing_layers_and_labels_are_named(flags, message, shown, tmp_path):
     done = run_in_process("explain", shown / "resnet", shown / "digit.png", "--output_dir", tmp_path / "out", *flags)
     assert done.returncode == 2
     assert message in done.stderr

@@ -1,4 +1,4 @@
-"""fastText against gensim by hand: the vector of every word, in the model that transformers opens."""
+"""fastText compared with gensim: the vector of every word, in the model that transformers loads."""
 
 import json
 import subprocess
@@ -52,7 +52,7 @@ def by_hand(corpus, tmp_path_factory) -> FastText:
 
 @pytest.fixture(scope="module")
 def folder(corpus, tmp_path_factory) -> str:
-    """From the command line, with the same settings."""
+    """A run from the command line with the same settings."""
     folder = tmp_path_factory.mktemp("fasttext") / "encoder"
     flags = ["--corpus", str(corpus), "--validation_corpus", str(corpus), "--output_dir", str(folder)]
     flags += ["--preset", "fasttext-tiny", "--workers", "1", "--seed", "7", "--num_train_epochs", "2"]
@@ -61,7 +61,7 @@ def folder(corpus, tmp_path_factory) -> str:
 
 
 def vectors_of(folder: str, words: list[str]) -> np.ndarray:
-    """Each word as a text of its own, in one batch: the state of every piece of it, which must be the same."""
+    """The state of each word, as a text of its own in one batch. All pieces of a word must have the same state."""
     model, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
     inputs = tokenizer(words, padding=True, return_tensors="pt")
     with torch.no_grad():
@@ -117,7 +117,7 @@ def test_a_fresh_process_gives_the_same_vectors(folder, by_hand, tmp_path):
     assert np.abs(np.load(tmp_path / "vectors.npy") - np.stack([by_hand.wv[word] for word in words])).max() < 1e-6
 
 
-def test_an_unknown_word_is_most_like_a_rare_one(folder, by_hand):
+def test_an_unknown_word_is_most_similar_to_a_rare_one(folder, by_hand):
     model, tokenizer = AutoModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     rarest = by_hand.wv.vectors[-(len(by_hand.wv) // 10) :]
     row = model.get_input_embeddings().weight[tokenizer.unk_token_id].detach().numpy()
@@ -179,7 +179,7 @@ def test_a_lower_casing_tokenizer_of_bytes_is_the_flag(folder, corpus, tmp_path)
     assert tokenizer("THE Government")["input_ids"] == tokenizer("the government")["input_ids"]
 
 
-def test_a_tokenizer_that_normalizes_otherwise_is_refused(tmp_path, capsys):
+def test_a_tokenizer_with_another_normalizer_is_refused(tmp_path, capsys):
     from tokenizers import normalizers
 
     from toolkit.corpora.tokenizer_training import train_tokenizer
@@ -205,7 +205,7 @@ def test_training_that_ends_early_leaves_vectors_made_of_ngrams(corpus, tmp_path
     assert np.array_equal(vectors, model.wv.vectors)
 
 
-def test_a_comparison_has_the_scratch_twin(folder, tmp_path):
+def test_a_comparison_includes_the_network_from_scratch(folder, tmp_path):
     flags = ["--encoders", folder, "--data", "sample", "--output_dir", str(tmp_path / "out"), "--train_sizes", "20"]
     assert main(["compare", *flags, "--seeds", "1", "--learning_rates", "1e-2", "--max_steps", "3"]) == 0
     runs = [json.loads(path.read_text()) for path in (tmp_path / "out").glob("*/*/*/results.json")]
@@ -216,15 +216,15 @@ def test_a_comparison_has_the_scratch_twin(folder, tmp_path):
 # Sets of words
 
 
-def test_whole_words_are_gensims_and_the_bytes(folder, by_hand):
+def test_whole_words_are_those_of_gensim_and_the_bytes(folder, by_hand):
     letters = {chr(code) for code in range(33, 127)}
     words = whole_words(folder, AutoTokenizer.from_pretrained(folder))
     assert [word for word in words if word not in letters] == [w for w in by_hand.wv.key_to_index if w not in letters]
     assert letters < set(words)
 
 
-def test_similarity_is_of_all_words_of_the_set(folder, by_hand, tmp_path):
-    """By hand: gensim's vector of each word, in the first spelling that its vocabulary has."""
+def test_similarity_uses_all_words_of_the_set(folder, by_hand, tmp_path):
+    """Compare with gensim's vector of each word, in the first spelling that is in its vocabulary."""
     from scipy.stats import spearmanr
 
     known = {word.upper(): word for word in reversed(by_hand.wv.index_to_key)}
@@ -242,7 +242,7 @@ def test_similarity_is_of_all_words_of_the_set(folder, by_hand, tmp_path):
     assert metrics["spearman"]["value"] == pytest.approx(expected, abs=1e-3)
 
 
-def test_analogies_ask_for_unseen_words_too(folder, tmp_path):
+def test_analogies_include_unseen_words(folder, tmp_path):
     record = score_words(folder, "analogies", tmp_path / "score.json")
     assert record["metrics"]["coverage"]["value"] == 1
     assert 0 < record["metrics"]["syntactic_accuracy"]["value"] < 1

@@ -1,4 +1,4 @@
-"""Runs that are killed, and machines that fail: nothing is lost, and what happened is said in one line."""
+"""Killed runs and failing machines: nothing is lost, and one line says what happened."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def command_of(task: str, corpus: Path, encoders: dict[str, Path]) -> list[str]:
 
 
 def kill(plan: list, *command) -> subprocess.CompletedProcess:
-    """Run a command with --resume until it ends by itself, after it was killed as `plan` says."""
+    """Run a command, kill it according to `plan`, and repeat it with --resume until it ends by itself."""
     arguments = [json.dumps(plan), *map(str, command), "--resume"]
     done = run_forked(arguments, REPOSITORY, script=REPOSITORY / "tests" / "kill_runs.py")
     assert done.returncode == 0, done.stderr
@@ -81,7 +81,7 @@ PLANS = {
         ),
     ],
 )
-def test_a_run_that_is_killed_again_and_again_ends_as_if_it_never_had(task, num_workers, corpus, encoders, tmp_path):
+def test_a_run_that_is_killed_repeatedly_ends_with_the_same_weights(task, num_workers, corpus, encoders, tmp_path):
     command = command_of(task, corpus, encoders)
     done = run_here(*command, "--output_dir", tmp_path / "whole")
     assert done.returncode == 0, done.stderr
@@ -95,7 +95,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_it_never_had(task, num_
 
 
 @pytest.mark.slow
-def test_a_choice_of_learning_rates_that_is_killed_goes_on(corpus, encoders, tmp_path):
+def test_a_killed_choice_of_learning_rates_resumes(corpus, encoders, tmp_path):
     command = [*command_of("pos", corpus, encoders), "--learning_rates", "1e-3", "3e-3"]
     done = run_here(*command, "--output_dir", tmp_path / "whole")
     assert done.returncode == 0, done.stderr
@@ -111,8 +111,8 @@ def test_a_choice_of_learning_rates_that_is_killed_goes_on(corpus, encoders, tmp
 
 
 @pytest.mark.slow
-def test_patience_is_counted_on_after_a_kill(corpus, encoders, tmp_path):
-    """At such a rate nothing improves: the first evaluation is the best, and the third, after step 6, ends the run."""
+def test_patience_counts_evaluations_before_a_kill(corpus, encoders, tmp_path):
+    """This rate improves nothing, so the first evaluation is the best and the third, after step 6, ends the run."""
     command = [*command_of("pos", corpus, encoders), "--output_dir", tmp_path / "run", "--learning_rate", "1e-12"]
     command += ["--max_steps", "40", "--eval_steps", "2", "--early_stopping_patience", "2"]
     done = kill([["after checkpoint rename", 1]], *command)
@@ -128,7 +128,7 @@ def test_patience_is_counted_on_after_a_kill(corpus, encoders, tmp_path):
         ("bert", ["--optim", "muon"], "was made with --optim adamw"),
     ],
 )
-def test_what_a_checkpoint_does_not_fit_is_named(task, flags, message, corpus, encoders, tmp_path):
+def test_a_checkpoint_of_other_settings_is_refused(task, flags, message, corpus, encoders, tmp_path):
     command = [*command_of(task, corpus, encoders), "--max_steps", "3", "--output_dir", tmp_path / "run"]
     done = run_here(*command)
     assert done.returncode == 0, done.stderr
@@ -183,7 +183,7 @@ def stopped_copy(finished, tmp_path) -> Path:
 
 
 @pytest.mark.parametrize("damage", [cut_short, alter_a_byte, delete_the_optimizer, delete_the_manifest])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_used(damage, finished, tmp_path):
+def test_a_damaged_checkpoint_is_named_and_the_previous_one_used(damage, finished, tmp_path):
     folder = stopped_copy(finished, tmp_path)
     fault = damage(folder / "checkpoint-00000012")
     done = run_here(*finished[0], "--output_dir", folder, "--resume")
@@ -194,7 +194,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_used(damage, finished,
     assert find_fault(folder / "checkpoint-00000012") is None
 
 
-def test_a_run_without_a_whole_checkpoint_is_not_started_anew_unasked(finished, tmp_path):
+def test_a_run_without_an_intact_checkpoint_does_not_restart_by_itself(finished, tmp_path):
     folder = stopped_copy(finished, tmp_path)
     for checkpoint in list_checkpoints(folder):
         cut_short(checkpoint)
@@ -205,14 +205,14 @@ def test_a_run_without_a_whole_checkpoint_is_not_started_anew_unasked(finished, 
     assert (folder / "train_log.jsonl").read_bytes() == log
 
 
-def test_data_that_would_come_in_another_order_are_noticed(finished, tmp_path):
+def test_changed_data_order_is_refused_on_resume(finished, tmp_path):
     folder = stopped_copy(finished, tmp_path)
     done = run_here(*finished[0], "--output_dir", folder, "--resume", "--batch_size", "16")
     assert done.returncode == 2
     assert "was made with batch_size 8, not 16" in done.stderr
 
 
-def test_checkpoints_are_as_many_as_asked_for(finished, corpus, encoders, tmp_path):
+def test_the_number_of_checkpoints_is_limited(finished, corpus, encoders, tmp_path):
     done = run_here(*command_of("pos", corpus, encoders), "--output_dir", tmp_path / "run", "--save_total_limit", "3")
     assert done.returncode == 0, done.stderr
     assert [path.name for path in list_checkpoints(tmp_path / "run")] == [f"checkpoint-0000000{n}" for n in "69"] + [
@@ -245,7 +245,7 @@ shutil.copytree("disk/run", "run")
     else True,
     reason="a small disk of its own needs `unshare -rm`, which this system does not allow",
 )
-def test_a_full_disk_costs_nothing_that_was_saved(finished, tmp_path):
+def test_a_full_disk_does_not_damage_saved_checkpoints(finished, tmp_path):
     command = [*finished[0], "--output_dir", "disk/run"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])}
     python = ["unshare", "-rm", sys.executable, "-c", SMALL_DISK, *command]
@@ -278,7 +278,7 @@ def log_grows(folder: Path, is_running: Callable[[], bool]) -> bool:
 
 
 def started(command: list[str], folder: Path, **options) -> ForkedRun:
-    """A run without end, whose log has some lines."""
+    """A run without a limit whose log has some lines already."""
     run = ForkedRun(endless(command, folder), REPOSITORY, environment={"OMP_NUM_THREADS": "1"}, **options)
     if not log_grows(folder, lambda: run.is_running):
         pytest.fail(run.wait(1).stderr)
@@ -291,7 +291,7 @@ def children(pid: int) -> list[int]:
     ]
 
 
-def test_a_folder_that_vanishes_ends_the_run(corpus, encoders, tmp_path):
+def test_a_deleted_folder_ends_the_run(corpus, encoders, tmp_path):
     keep_all = ["--save_total_limit", "100000"]  # what fails is then a save, not the end of an old checkpoint
     run = started([*command_of("bert", corpus, encoders), *keep_all], tmp_path / "run")
     (tmp_path / "run").rename(tmp_path / "elsewhere")  # at once, where deleting file by file would race with the run
@@ -303,7 +303,7 @@ def test_a_folder_that_vanishes_ends_the_run(corpus, encoders, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the workers of a process in /proc")
-def test_a_loader_worker_that_dies_ends_the_run_with_what_to_do(corpus, encoders, tmp_path):
+def test_a_killed_loader_worker_ends_the_run_with_advice(corpus, encoders, tmp_path):
     command = [*command_of("bert", corpus, encoders), "--dataloader_num_workers", "2"]
     run = started(command, tmp_path / "run")
     os.kill(children(run.pids[0])[0], signal.SIGKILL)
@@ -315,7 +315,7 @@ def test_a_loader_worker_that_dies_ends_the_run_with_what_to_do(corpus, encoders
 
 
 def test_a_signal_to_the_whole_job_still_saves(corpus, encoders, tmp_path):
-    """As Ctrl-C in a terminal and a scheduler do it: the workers get it as well."""
+    """The workers receive the signal too, as with Ctrl-C in a terminal or from a scheduler."""
     command = [*command_of("bert", corpus, encoders), "--dataloader_num_workers", "2", "--save_steps", "90000"]
     for number in (signal.SIGUSR1, signal.SIGTERM):
         run = started(command, tmp_path / number.name)
@@ -352,7 +352,7 @@ def test_a_signal_to_all_processes_waits_for_the_one_that_writes(corpus, encoder
 
 
 @pytest.mark.parametrize("in_background", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_second_signal_is_obeyed_at_once(in_background, corpus, encoders, tmp_path):
+def test_a_second_signal_stops_at_once(in_background, corpus, encoders, tmp_path):
     script, folder = tmp_path / "script.py", tmp_path / "run"
     handler = "SIG_IGN" if in_background else "default_int_handler"  # as shells start what runs in the background
     start = f"import signal\nsignal.signal(signal.SIGINT, signal.{handler})\n"

@@ -1,4 +1,4 @@
-"""Few-shot classification: against scikit-learn and easyfsl, by hand, and from the command line."""
+"""Few-shot classification: compared with scikit-learn and easyfsl, by hand, and from the command line."""
 
 import json
 import os
@@ -35,7 +35,7 @@ PLAIN = {"center": False, "normalize": False}
 
 
 @parametrize_with_checks([FewShotClassifier(method=method) for method in ("prototype", "nearest", "linear")])
-def test_it_keeps_the_conventions_of_scikit_learn(estimator, check):
+def test_the_classifier_keeps_the_conventions_of_scikit_learn(estimator, check):
     check(estimator)
 
 
@@ -54,7 +54,7 @@ def blobs():
 
 @pytest.mark.parametrize("center", [False, True])
 @pytest.mark.parametrize("normalize", [False, True])
-def test_logits_are_those_of_easyfsl(blobs, center, normalize):
+def test_logits_equal_easyfsl(blobs, center, normalize):
     features, labels, queries, _ = blobs
     ours = FewShotClassifier(metric="euclidean", center=center, normalize=normalize).fit(features, labels)
     theirs = PrototypicalNetworks(
@@ -72,7 +72,7 @@ def test_logits_are_those_of_easyfsl(blobs, center, normalize):
     np.testing.assert_allclose(cosines.logits(queries), expected.numpy(), atol=1e-6)
 
 
-def test_predictions_are_those_of_scikit_learn(blobs):
+def test_predictions_equal_scikit_learn(blobs):
     features, labels, queries, others = blobs
     for ours, theirs in (
         (FewShotClassifier(metric="euclidean", **PLAIN), NearestCentroid()),
@@ -85,7 +85,7 @@ def test_predictions_are_those_of_scikit_learn(blobs):
 
 
 @pytest.mark.parametrize("num_classes", [2, 4])
-def test_probabilities_are_those_of_logistic_regression(blobs, num_classes):
+def test_probabilities_equal_logistic_regression(blobs, num_classes):
     features, labels, queries, _ = blobs
     some = slice(0, 5 * num_classes)
     ours = FewShotClassifier(method="linear", C=3, **PLAIN).fit(features[some], labels[some])
@@ -93,7 +93,7 @@ def test_probabilities_are_those_of_logistic_regression(blobs, num_classes):
     np.testing.assert_allclose(ours.predict_proba(queries), theirs.predict_proba(queries), atol=1e-6)
 
 
-def test_several_labels_are_one_regression_each(blobs):
+def test_each_of_several_labels_has_its_own_regression(blobs):
     features, labels, queries, _ = blobs
     targets = np.stack([labels == "ant", (labels == "ant") | (labels == "cat"), labels == "dog"], axis=1).astype(int)
     ours = FewShotClassifier(method="linear", C=3, **PLAIN).fit(features, targets)
@@ -105,7 +105,7 @@ def test_several_labels_are_one_regression_each(blobs):
 
 
 @pytest.mark.parametrize("method", ["prototype", "nearest", "linear"])
-def test_a_class_comes_and_goes(blobs, method):
+def test_a_class_can_be_added_and_removed(blobs, method):
     features, labels, queries, _ = blobs
     whole = FewShotClassifier(method=method, center=False).fit(features, labels)
     three = labels != "dog"
@@ -123,14 +123,14 @@ def test_a_class_comes_and_goes(blobs, method):
     assert set(classifier.predict(queries)) <= {"ant", "cat"}
 
 
-def test_the_mean_is_of_what_is_not_labelled(blobs):
+def test_features_are_centred_on_unlabelled_items(blobs):
     features, labels, queries, _ = blobs
     classifier = FewShotClassifier().fit(features, labels, unlabelled=queries)
     assert (classifier.mean_ == queries.mean(axis=0)).all()
 
 
 @pytest.mark.parametrize("method", ["prototype", "linear"])
-def test_the_surest_of_the_unlabelled_items_become_examples(blobs, method, tmp_path):
+def test_the_most_certain_unlabelled_items_become_examples(blobs, method, tmp_path):
     features, labels, queries, others = blobs
     plain = FewShotClassifier(method=method).fit(features, labels, queries)
     learned, of_learned = features, labels
@@ -156,7 +156,7 @@ def test_the_surest_of_the_unlabelled_items_become_examples(blobs, method, tmp_p
     assert (plain.predict(queries) == others).mean() > 0.6
 
 
-def test_what_belongs_to_no_class_is_rejected():
+def test_items_of_no_class_are_rejected():
     rng = np.random.default_rng(1)
     centres = 3 * np.eye(20)
     features = centres.repeat(12, axis=0) + 0.5 * rng.normal(size=(240, 20))
@@ -190,7 +190,7 @@ def test_what_belongs_to_no_class_is_rejected():
         (lambda c, x, y: FewShotClassifier.from_pretrained("no/where"), "no/where"),
     ],
 )
-def test_bad_input_is_said(blobs, fault, message):
+def test_bad_input_is_named(blobs, fault, message):
     features, labels, *_ = blobs
     classifier = FewShotClassifier().fit(features, labels)
     with pytest.raises(InputError, match=message):
@@ -218,7 +218,7 @@ def test_episodes_follow_from_the_seed_alone():
         assert len(np.unique(np.concatenate(episode, axis=1))) == 20
 
 
-def test_classes_of_an_episode_may_be_of_one_group():
+def test_classes_of_an_episode_may_share_a_group():
     labels = [name for name in "abcdefg" for _ in range(3)]
     groups = ["early" if name in "abc" else "late" if name in "def" else "alone" for name in labels]
     drawn = [
@@ -283,7 +283,7 @@ def test_features_of_words_are_the_mean_over_words(encoders, family):
 
 
 @pytest.mark.parametrize("family", ["word2vec", "fasttext", "elmo", "bert"])
-def test_a_text_alone_is_an_item(encoders, genres, family):
+def test_a_single_text_is_one_item(encoders, genres, family):
     texts, labels = genres
     classifier = FewShotClassifier(str(encoders[family])).fit(texts, labels)
     together = classifier.predict_proba(texts[:9])
@@ -304,7 +304,7 @@ def test_a_text_alone_is_an_item(encoders, genres, family):
         ("fasttext", {"method": "nearest"}),
     ],
 )
-def test_to_transformers_it_is_a_model_of_the_same_logits(encoders, genres, tmp_path, family, settings):
+def test_transformers_loads_a_text_classifier_with_the_same_logits(encoders, genres, tmp_path, family, settings):
     texts, labels = genres
     classifier = FewShotClassifier(str(encoders[family]), **settings).fit(texts, labels)
     texts = [*texts[:7], "Unheard-of wugs frobnicate é, o.", "x"]
@@ -319,7 +319,7 @@ def test_to_transformers_it_is_a_model_of_the_same_logits(encoders, genres, tmp_
     assert found["label"] == classifier.predict(texts[0])[0]
 
 
-def test_to_transformers_one_of_images_is_a_model_too(digits_encoder, tmp_path):
+def test_transformers_loads_an_image_classifier(digits_encoder, tmp_path):
     rows = load_labelled_images("sample", "test")
     images = [open_image(row["image"], row["name"]) for row in rows.select(range(40))]
     classifier = FewShotClassifier(str(digits_encoder)).fit(images, rows["label"][:40])
@@ -333,7 +333,7 @@ def test_to_transformers_one_of_images_is_a_model_too(digits_encoder, tmp_path):
     np.testing.assert_allclose(again.logits(images), classifier.logits(images), atol=1e-5)
 
 
-def test_labels_by_the_dozen_keep_their_own_probabilities(encoders, genres, tmp_path):
+def test_a_dozen_labels_keep_their_own_probabilities(encoders, genres, tmp_path):
     texts, _ = genres
     targets = np.array([[n % 2, n % 3 == 0, 1] for n in range(len(texts))])
     classifier = FewShotClassifier(str(encoders["word2vec"]), method="linear").fit(texts, targets)
@@ -355,7 +355,7 @@ for name in sys.argv[1:]:
 """
 
 
-def test_saved_pushed_and_loaded_it_says_the_same(encoders, genres, hub, tmp_path):
+def test_a_saved_or_pushed_classifier_predicts_the_same(encoders, genres, hub, tmp_path):
     texts, labels = genres
     folders, expected = [], []
     for family, method in (("word2vec", "prototype"), ("bert", "linear")):
@@ -397,7 +397,7 @@ def test_a_prototypical_network_is_an_ordinary_encoder(digits_encoder):
     assert record["metrics"]["accuracy"]["value"] > 0.6
 
 
-def test_episodes_are_measured_from_the_command_line(digits_encoder, tmp_path):
+def test_evaluate_with_episodes_from_the_command_line(digits_encoder, tmp_path):
     accuracies = {}
     for shots in ("1", "5"):
         flags = ["--encoder", digits_encoder, "--data", "sample", "--shots", shots, "--episodes", "100"]
@@ -413,7 +413,7 @@ def test_episodes_are_measured_from_the_command_line(digits_encoder, tmp_path):
     assert 0.5 < accuracies["1"] < accuracies["5"]
 
 
-def test_seeds_are_measured_from_the_command_line(encoders, tmp_path):
+def test_evaluate_with_seeds_from_the_command_line(encoders, tmp_path):
     flags = ["--encoder", encoders["word2vec"], "--data", "sample", "--shots", "4", "--seeds", "3"]
     done = run_here("fewshot", "evaluate", *flags, "--method", "linear", "--output_dir", tmp_path / "out")
     assert done.returncode == 0, done.stderr
@@ -440,7 +440,7 @@ def test_predictions_for_images_are_written_with_their_names(digits_encoder, tmp
     assert accuracy > 0.7
 
 
-def test_an_encoder_that_stays_as_it_is_runs_once_for_all_seeds(encoders, tmp_path):
+def test_a_frozen_encoder_runs_once_for_all_seeds(encoders, tmp_path):
     test = load_labelled_text("sample", "test")
     labels = ["reviews", "travel", "questions"]
     (tmp_path / "more.txt").write_text("\n".join(test["text"][:50]))
@@ -459,7 +459,7 @@ def test_an_encoder_that_stays_as_it_is_runs_once_for_all_seeds(encoders, tmp_pa
         assert [line["predicted"][seed] for line in lines] == expected
 
 
-def test_a_description_is_one_more_example(encoders, tmp_path):
+def test_a_description_counts_as_one_example(encoders, tmp_path):
     train, test = (load_labelled_text("sample", split) for split in ("train", "test"))
     names = sorted(set(test["label"]))
     (tmp_path / "described.csv").write_text(

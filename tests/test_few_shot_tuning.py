@@ -1,4 +1,4 @@
-"""Fine-tuning on a handful of examples: the loss by hand, what it changes, what it needs."""
+"""Contrastive fine-tuning on a few examples: the loss by hand, its effect, and its memory."""
 
 import tracemalloc
 from collections import Counter
@@ -15,7 +15,7 @@ from toolkit.transfer.few_shot_classifier import FewShotClassifier
 from toolkit.transfer.few_shot_tuning import CollateClasses, contrastive_loss
 
 
-def test_the_loss_is_that_of_all_pairs_by_hand():
+def test_the_loss_equals_a_sum_over_all_pairs():
     torch.manual_seed(0)
     features = torch.randn(5, 3)
     targets = torch.tensor([[1, 0, 0], [1, 0, 1], [0, 1, 0], [0, 0, 1], [0, 1, 0]]).float()
@@ -43,8 +43,8 @@ class Counted:
         return {"input_ids": torch.tensor([row["number"] for row in rows])}
 
 
-def test_a_step_takes_a_few_of_each_class_and_never_lists_all_pairs():
-    """Of 77 classes with 64 examples there are 12 million pairs."""
+def test_a_step_samples_each_class_without_listing_all_pairs():
+    """77 classes with 64 examples have 12 million pairs."""
     targets = np.repeat(np.eye(77, dtype=bool), 64, axis=0)
     rows = [{"number": number} for number in range(len(targets))]
     tracemalloc.start()
@@ -76,7 +76,7 @@ def test_classes_move_apart_and_the_same_seed_repeats(encoders, genres, family, 
     settings = {"max_steps": 30, "learning_rate": 1e-3}
 
     def nearness(classifier) -> float:
-        """How much more alike examples of one class are than others, before they are centred."""
+        """The mean similarity within classes minus that between classes, before centring."""
         features = classifier._featurizer(texts)
         features /= np.linalg.norm(features, axis=1, keepdims=True)
         cosines, alike = features @ features.T, labels[:, None] == labels

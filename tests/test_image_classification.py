@@ -1,4 +1,4 @@
-"""The image task: networks of every kind, with and without pretraining, and what they predict."""
+"""The image task: every kind of network, with and without pretraining, and its predictions."""
 
 import json
 from collections import Counter
@@ -66,7 +66,7 @@ def classifiers(digits, tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", ENCODERS)
-def test_figures_are_those_of_scikit_learn_on_the_predictions(classifiers, kind):
+def test_metrics_equal_scikit_learn_on_the_predictions(classifiers, kind):
     record = json.loads((classifiers / kind / "results.json").read_text())
     lines = [json.loads(line) for line in (classifiers / kind / "predictions.jsonl").read_text().splitlines()]
     right, predicted = [line["label"] for line in lines], [line["predicted"] for line in lines]
@@ -102,7 +102,7 @@ def test_a_folder_of_images_is_labelled(classifiers, digits):
     assert np.mean([line["predicted"] == "7" for line in lines]) > 0.8
 
 
-def test_what_is_pretrained_on_labels_moves_to_others(digits, tmp_path):
+def test_a_pretrained_resnet_is_a_classifier_and_an_encoder(digits, tmp_path):
     flags = ["--preset", "resnet-tiny", "--image_size", "16", "--max_steps", "60", "--learning_rate", "1e-2"]
     done = run_here("pretrain", "resnet", "--corpus", "sample", "--output_dir", tmp_path / "encoder", *flags)
     assert done.returncode == 0, done.stderr
@@ -123,7 +123,7 @@ def test_what_is_pretrained_on_labels_moves_to_others(digits, tmp_path):
     assert all(torch.equal(before[name], after[name]) for name in before if name.startswith("resnet."))
 
 
-def test_labels_that_pretraining_never_saw(tmp_path):
+def test_fine_tuning_on_labels_unseen_in_pretraining(tmp_path):
     flags = ["--preset", "resnet-tiny", "--image_size", "16", "--max_steps", "20", "--labels", "0", "1", "2"]
     done = run_here("pretrain", "resnet", "--corpus", "sample", "--output_dir", tmp_path / "encoder", *flags)
     assert done.returncode == 0, done.stderr
@@ -141,7 +141,7 @@ def test_labels_that_pretraining_never_saw(tmp_path):
     assert "--labels nine: not in sample, where there are 0, 1, 2, 3" in done.stderr
 
 
-def test_a_fitted_head_says_what_scikit_learn_says():
+def test_a_fitted_head_predicts_like_scikit_learn():
     torch.manual_seed(0)
     model = torch.nn.Module()
     model.classifier = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(5, 4))
@@ -156,7 +156,7 @@ def test_a_fitted_head_says_what_scikit_learn_says():
     assert found[:, 3].max() < 1e-6, "a label without an example"
 
 
-def test_a_frozen_network_with_new_weights_is_normalised_by_the_images():
+def test_a_frozen_random_network_is_normalized_with_the_training_images():
     torch.manual_seed(0)
     model = AutoModelForImageClassification.from_config(
         ResNetConfig(embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1], layer_type="basic")
@@ -176,7 +176,7 @@ def test_a_frozen_network_with_new_weights_is_normalised_by_the_images():
     assert first.normalization.momentum == 0.1
 
 
-def test_the_threshold_is_the_best_one_on_validation_images(digits, tmp_path):
+def test_the_threshold_is_the_best_on_validation_images(digits, tmp_path):
     flags = {"data": str(digits), "freeze": True, "flip_at_test": True, "choose_threshold": True}
     record = finetune("image", encoder="scratch:mlp-tiny", output_dir=str(tmp_path / "probe"), image_size=8, **flags)
     config = json.loads((tmp_path / "probe" / "config.json").read_text())
@@ -191,7 +191,7 @@ def test_the_threshold_is_the_best_one_on_validation_images(digits, tmp_path):
     assert all(((scores >= level) == right).mean() <= reached for level in [0, *(scores + 1e-5)])
 
 
-def test_a_mirrored_image_has_the_same_answer_where_both_are_asked(digits, tmp_path):
+def test_flip_at_test_gives_mirrored_images_the_same_prediction(digits, tmp_path):
     flags = {"data": str(digits), "flip_at_test": True, "max_steps": 5}
     finetune("image", encoder="scratch:resnet-tiny", output_dir=str(tmp_path / "model"), image_size=16, **flags)
     file = next((digits / "test" / "7").iterdir())
@@ -201,7 +201,7 @@ def test_a_mirrored_image_has_the_same_answer_where_both_are_asked(digits, tmp_p
     assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-3)
 
 
-def test_the_answer_is_the_mean_over_moved_images_where_they_are_asked_too(digits, tmp_path):
+def test_shift_at_test_averages_over_shifted_images(digits, tmp_path):
     flags = {"data": str(digits), "shift_at_test": True, "max_steps": 5}
     finetune("image", encoder="scratch:resnet-tiny", output_dir=str(tmp_path / "model"), image_size=32, **flags)
     file = next((digits / "test" / "7").iterdir())
@@ -232,7 +232,7 @@ def test_broken_images_end_the_run_or_are_left_out_and_named(digits, tmp_path):
     assert "broken.png" in done.stderr
 
 
-def test_comparison_says_what_pretraining_bought(digits, tmp_path):
+def test_comparison_reports_the_gain_of_pretraining(digits, tmp_path):
     flags = ["--preset", "resnet-tiny", "--image_size", "16", "--max_steps", "80", "--learning_rate", "1e-2"]
     done = run_here("pretrain", "resnet", "--corpus", "sample", "--output_dir", tmp_path / "encoder", *flags)
     assert done.returncode == 0, done.stderr
@@ -265,7 +265,7 @@ def test_comparison_says_what_pretraining_bought(digits, tmp_path):
     assert "--head crf: does not go with --task image" in done.stderr
 
 
-def test_class_weights_are_those_of_scikit_learn_and_weight_the_loss():
+def test_class_weights_equal_scikit_learn_and_weight_the_loss():
     labels = ["a"] * 30 + ["b"] * 10 + ["c"] * 5
     weights = weights_of_classes(Counter(labels), ["a", "b", "c"])
     assert weights == pytest.approx(compute_class_weight("balanced", classes=np.array(["a", "b", "c"]), y=labels))
@@ -318,7 +318,7 @@ def test_wrong_flags_end_in_one_line(flags, message, tmp_path):
     assert len(done.stderr.strip().splitlines()[-1:]) == 1
 
 
-def test_the_area_under_the_curve_is_that_of_scikit_learn():
+def test_the_area_under_the_curve_equals_scikit_learn():
     rng = np.random.default_rng(0)
     scores, positive = rng.integers(0, 20, 200) / 20, rng.random(200) < 0.3
     found = bootstrap_auc(scores, positive).interval()
@@ -371,7 +371,7 @@ def test_layers_are_counted_from_the_head_down(name, order):
     assert max(firsts) == max(depths.values())
 
 
-def test_an_imagenet_network_reads_x_rays(tmp_path):
+def test_fine_tuning_an_imagenet_network_on_x_rays(tmp_path):
     data = shelf("chest_xray")
     encoder = data.parent.parent / "models" / "efficientnet_lite0_imagenet"
     if not encoder.is_dir():

@@ -1,4 +1,4 @@
-"""Image encoders against their papers, torchvision and transformers."""
+"""Image encoders compared with their papers, torchvision and transformers."""
 
 import os
 import subprocess
@@ -67,7 +67,7 @@ def test_lenet_computes_what_the_paper_says():
     torch.testing.assert_close(model(images).pooler_output, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_lenet_begins_within_the_bounds_of_the_paper():
+def test_lenet_is_initialized_within_the_bounds_of_the_paper():
     model = LeNetForImageClassification(LeNetConfig())
     for layer, inputs in ((model.lenet.layers[0], 25), (model.lenet.layers[4], 400), (model.lenet.dense, 120)):
         assert 0.9 * 2.4 / inputs < layer.weight.abs().max() <= 2.4 / inputs
@@ -84,7 +84,7 @@ def test_lenet_needs_images_of_32_pixels():
 
 @pytest.fixture(scope="module")
 def googlenets():
-    """Torchvision's network and ours with its weights."""
+    """Torchvision's network, and the toolkit's with the same weights."""
     torch.manual_seed(0)
     theirs = torchvision.models.googlenet(weights=None, aux_logits=True, init_weights=False, num_classes=7)
     for module in theirs.modules():
@@ -105,7 +105,7 @@ def googlenets():
 
 
 @pytest.mark.parametrize("size", [224, 96])
-def test_googlenet_gives_the_outputs_of_torchvision(googlenets, size):
+def test_googlenet_outputs_equal_torchvision(googlenets, size):
     theirs, ours = (model.eval() for model in googlenets)
     images = torch.randn(2, 3, size, size)
     with torch.no_grad():
@@ -113,7 +113,7 @@ def test_googlenet_gives_the_outputs_of_torchvision(googlenets, size):
 
 
 def test_googlenet_learns_from_its_auxiliary_heads_too(googlenets):
-    """At 0.3 each, as in section 5 of the paper."""
+    """Each auxiliary head has weight 0.3, as in section 5 of the paper."""
     theirs, ours = (model.train() for model in googlenets)
     for model in googlenets:
         for module in model.modules():
@@ -133,8 +133,8 @@ def test_googlenet_of_small_images_keeps_their_resolution():
     assert [tuple(layer.shape[2:]) for layer in states] == [(32, 32)] * 3 + [(16, 16)] * 5 + [(8, 8)] * 2
 
 
-def test_copies_with_their_code_stand_alone(tmp_path, monkeypatch):
-    """As on a Hub: the folder holds the model's file and what it needs, and there is no toolkit."""
+def test_models_pushed_with_code_load_without_the_toolkit(tmp_path, monkeypatch):
+    """As on a Hub: the folder has the file of the model and its imports, and the toolkit is not installed."""
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     save_file({"images": images}, tmp_path / "images.safetensors")
     own = [case for case in CASES if case.auto_class == "AutoModelForImageClassification"]
@@ -190,7 +190,7 @@ def test_the_stem_of_the_fast_resnet_whitens_the_training_images():
     assert found[np.ix_(grey, grey)] == pytest.approx(np.eye(4), abs=0.05)
 
 
-def test_the_kernels_of_the_fast_resnet_begin_as_the_identity_and_its_stem_stays_as_it_is():
+def test_fast_resnet_kernels_start_as_the_identity_and_its_stem_is_frozen():
     torch.manual_seed(0)
     model = FastResNetForImageClassification(FastResNetConfig(num_labels=3)).train()
     for block, width in zip(model.fast_resnet.blocks, (24, 32, 128), strict=True):
@@ -203,7 +203,7 @@ def test_the_kernels_of_the_fast_resnet_begin_as_the_identity_and_its_stem_stays
 
 @pytest.mark.parametrize("size", [2, 8, 33])
 def test_the_fast_resnet_takes_images_of_any_size(size):
-    """The stem takes one row and one column; each block halves them, drops an odd one, and keeps a single one."""
+    """The stem removes one row and one column. Each block halves the size, rounded down, but not below one."""
     torch.manual_seed(0)
     model = FastResNetForImageClassification(FastResNetConfig(num_labels=3)).eval()
     images = torch.randn(2, 3, size, size + 1)
@@ -240,7 +240,7 @@ def test_without_shortcuts_a_resnet_is_a_plain_network():
 
 
 @pytest.mark.parametrize("layer_type", ["basic", "bottleneck"])
-def test_the_resnet_is_that_of_transformers_but_for_its_stem(layer_type):
+def test_the_resnet_equals_transformers_except_for_its_stem(layer_type):
     torch.manual_seed(0)
     sizes = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 2], "layer_type": layer_type, "num_labels": 3}
     ours = SmallImageResNetForImageClassification(SmallImageResNetConfig(**sizes)).eval()

@@ -1,4 +1,4 @@
-"""Images that are streamed: every one once an epoch, the same after a stop and in two processes, none copied."""
+"""Streamed images: each once per epoch, the same after a stop and in two processes, without copies."""
 
 import io
 import json
@@ -28,7 +28,7 @@ NUM_FILES, IMAGES_A_FILE = 4, 15
 
 
 def some_images(size: int = 8) -> list[tuple[bytes, str]]:
-    """Of a colour each, by which one knows them again: red says the label."""
+    """Images of one colour each, which identifies them; red is the label."""
     rng, images = random.Random(0), []
     for number in range(NUM_FILES * IMAGES_A_FILE):
         label = rng.randrange(len(LABELS))
@@ -70,7 +70,7 @@ def folders(tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("kind", ["parquet", "webdataset"])
-def test_every_image_comes_once_an_epoch_in_an_order_of_its_own(folders, kind, monkeypatch):
+def test_every_image_comes_once_per_epoch_in_a_new_order(folders, kind, monkeypatch):
     monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)  # for programs that end meanwhile
     images = dict(some_images())
     stream = ImageStream(files_of_stream(str(folders[kind]), None), seed=1, buffer_size=20)
@@ -91,7 +91,7 @@ def test_every_image_comes_once_an_epoch_in_an_order_of_its_own(folders, kind, m
         assert other.read([(epoch, place)])[0]["image"]["bytes"] == orders[epoch][place]
 
 
-def test_some_labels_alone_and_first_images(folders):
+def test_selected_labels_and_a_limited_number_of_images(folders):
     files = files_of_stream(str(folders["parquet"]), None)
     stream = ImageStream(files, only=["cat", "owl"])
     images = [image for image, label in some_images() if label != "dog"]
@@ -107,7 +107,7 @@ def test_some_labels_alone_and_first_images(folders):
 
 @pytest.mark.parametrize(("kind", "place"), [("webdataset", 0), ("webdataset", 2), ("parquet", 2), ("no label", 2)])
 def test_a_damaged_file_is_named(folders, tmp_path, kind, place):
-    """Where it is the first, whose columns are asked for, and in the middle, where it is found while reading."""
+    """The first file, whose columns are read at the start, or a later file, whose damage is found while reading."""
     shutil.copytree(folders["parquet" if kind == "parquet" else "webdataset"], tmp_path / "data")
     damaged = sorted((tmp_path / "data").iterdir())[place]
     content = damaged.read_bytes()
@@ -138,8 +138,8 @@ def pretrain(folder: Path, out: Path, *flags) -> list:
 
 
 @pytest.mark.parametrize("kind", ["webdataset", pytest.param("parquet", marks=pytest.mark.slow)])
-def test_stopped_and_resumed_it_ends_as_if_it_never_had_been(folders, tmp_path, kind):
-    """Over more than one epoch of 45 images; and with processes that read ahead."""
+def test_resuming_a_stream_equals_never_having_stopped(folders, tmp_path, kind):
+    """Over more than one epoch of 45 images, also with loader workers."""
     runs = {"whole": ["--max_steps", "12"], "workers": ["--max_steps", "12", "--dataloader_num_workers", "2"]}
     for name, flags in runs.items():
         done = run_here(*pretrain(folders[kind], tmp_path / name, *flags))
@@ -154,7 +154,7 @@ def test_stopped_and_resumed_it_ends_as_if_it_never_had_been(folders, tmp_path, 
 
 @pytest.mark.parametrize("kind", ["webdataset", pytest.param("parquet", marks=pytest.mark.slow)])
 def test_two_processes_read_what_one_reads(folders, tmp_path, kind):
-    """A vision transformer has no figures of a batch, so that the losses agree."""
+    """A vision transformer has no batch statistics, so the losses agree."""
     flags = ["--max_steps", "9", "--augment", "flip", "--preset", "vit-tiny"]
     for name, num_processes in (("one", 1), ("two", 2)):
         words = ["pretrain", "vit", *pretrain(folders[kind], tmp_path / name)[2:], *flags]
@@ -192,7 +192,7 @@ def test_without_labels_and_with_broken_images(tmp_path):
         ),
     ],
 )
-def test_what_cannot_be_streamed_is_said(tmp_path, make, said):
+def test_sources_that_cannot_be_streamed_are_named(tmp_path, make, said):
     (tmp_path / "data").mkdir()
     make(tmp_path / "data")
     done = run_here(*pretrain(tmp_path / "data", tmp_path / "out", "--max_steps", "2"))
@@ -202,7 +202,7 @@ def test_what_cannot_be_streamed_is_said(tmp_path, make, said):
     assert not (tmp_path / "out").exists()
 
 
-def test_images_of_the_hub_are_streamed(hub, folders, tmp_path):
+def test_hub_images_are_streamed(hub, folders, tmp_path):
     done = hub.run("push", folders["parquet"], "me/images", "--repo_type", "dataset")
     assert done.returncode == 0, done.stderr
     flags = ["--max_steps", "4"]
@@ -217,7 +217,7 @@ def test_images_of_the_hub_are_streamed(hub, folders, tmp_path):
 
 
 def test_a_head_of_twenty_thousand_classes_trains(tmp_path):
-    """An image a class: the loss of the first step is that of a guess, and falls."""
+    """With one image per class, the loss starts at that of a random guess and falls."""
     (tmp_path / "data").mkdir()
     num_classes = 20_000
     image = some_images()[0][0]

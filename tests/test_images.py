@@ -1,4 +1,4 @@
-"""Images: what can be opened, from which sources, and how they become numbers."""
+"""Images: formats, sources, and conversion to pixel values."""
 
 import collections
 import io
@@ -33,7 +33,7 @@ def encoded(image: Image.Image, kind: str = "PNG", **settings) -> dict:
     return {"bytes": file.getvalue(), "path": None}
 
 
-def test_a_turned_photograph_is_put_upright():
+def test_exif_rotation_is_applied():
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera lay on its side
     turned = picture().transpose(Image.Transpose.ROTATE_90)
@@ -42,7 +42,7 @@ def test_a_turned_photograph_is_put_upright():
     assert np.array_equal(upright, picture())
 
 
-def test_sixteen_bits_of_grey_become_eight():
+def test_sixteen_bit_grey_becomes_eight_bit():
     values = np.linspace(0, 65_535, 64).astype(np.uint16).reshape(8, 8)
     found = np.asarray(open_image(encoded(Image.fromarray(values)), "scan"))
     assert found.shape == (8, 8, 3)
@@ -67,7 +67,7 @@ def test_every_mode_becomes_rgb(mode, kind):
     ],
     ids=["empty", "text", "truncated"],
 )
-def test_what_is_broken_is_named(tmp_path, content, message):
+def test_broken_images_are_named(tmp_path, content, message):
     file = tmp_path / "x.png"
     file.write_bytes(content)
     with pytest.raises(InputError, match=f"x.png: .*{message}"):
@@ -124,7 +124,7 @@ def test_the_sample_is_three_splits_of_all_digits():
         load_labelled_images("sample", "dev")
 
 
-def test_a_label_without_images_and_a_path_that_leads_nowhere_are_named(tmp_path):
+def test_a_class_without_images_and_a_missing_path_are_named(tmp_path):
     write("class folders", tmp_path)
     (tmp_path / "bird").mkdir()
     with pytest.raises(InputError, match="bird: no image in this folder"):
@@ -148,7 +148,7 @@ def processor_of(name: str, image_size: int = 32):
 
 
 @pytest.mark.parametrize("name", ["scratch:resnet-tiny", "scratch:timm/test_resnet"])
-def test_the_halves_of_a_processor_make_the_whole(name):
+def test_the_two_parts_of_a_processor_equal_the_whole(name):
     processor = processor_of(name)
     halves = PixelProcessor(processor)
     pixels = torch.from_numpy(halves.resize(picture()))
@@ -158,7 +158,7 @@ def test_the_halves_of_a_processor_make_the_whole(name):
     torch.testing.assert_close(halves.normalize(pixels[None]), whole, rtol=0, atol=1e-5)
 
 
-def test_a_new_processor_normalises_what_it_saw(tmp_path):
+def test_a_new_processor_normalizes_the_training_images(tmp_path):
     processor = processor_of("scratch:vit-tiny")
     pixels = torch.cat([processor(picture(seed=i), return_tensors="pt")["pixel_values"] for i in range(3)])
     torch.testing.assert_close(pixels.mean(dim=(0, 2, 3)), torch.zeros(3), rtol=0, atol=1e-3)
@@ -168,7 +168,7 @@ def test_a_new_processor_normalises_what_it_saw(tmp_path):
     assert torch.equal(again, pixels[:1])
 
 
-def test_what_changes_at_random_follows_from_the_draw_alone():
+def test_augmentation_depends_on_the_sample_key_only():
     pixels = torch.stack([torch.from_numpy(np.array(picture(32, 32, seed=i))).permute(2, 0, 1) for i in range(4)])
     changes = Augmentation(("flip", "shift", "rotate", "color", "zoom", "trivial", "erase"), seed=5)
     keys = [SampleKey(7, 1, example) for example in range(4)]
@@ -196,7 +196,7 @@ def test_an_image_is_flipped_in_every_second_epoch():
 
 
 @pytest.mark.parametrize(("max_shift", "most"), [(1 / 8, 4), (1 / 16, 2), (0.01, 1)])
-def test_an_image_is_shifted_into_its_own_reflection(max_shift, most):
+def test_shifts_pad_with_reflection(max_shift, most):
     pixels = torch.stack([torch.from_numpy(np.array(picture(24, 32))).permute(2, 0, 1)] * 200)
     changed = Augmentation(("shift",), 5, max_shift)(pixels, [SampleKey(0, 1, example) for example in range(200)])
     padded = v2.functional.pad(pixels[0], [most, most], padding_mode="reflect")
@@ -208,7 +208,7 @@ def test_an_image_is_shifted_into_its_own_reflection(max_shift, most):
     assert {top for [(top, _)] in found} == {left for [(_, left)] in found} == set(range(2 * most + 1))
 
 
-def test_images_grow_while_training_goes_on():
+def test_images_grow_during_training():
     pixels = np.asarray(picture(32, 32)).transpose(2, 0, 1)
     row = {"pixels": pixels.tobytes(), "height": 32, "width": 32, "label": 1}
     collate = CollateImages(processor_of("scratch:resnet-tiny"), size_start=16)
@@ -223,7 +223,7 @@ def test_images_grow_while_training_goes_on():
     torch.testing.assert_close(half, PixelProcessor(collate.processor).normalize(expected)[0])
 
 
-def test_weights_let_labels_count_alike():
+def test_class_weights_balance_the_labels():
     counts = collections.Counter("aaab")
     weights = weights_of_classes(counts, ["a", "b"])
     assert weights == pytest.approx([4 / 6, 2])

@@ -1,4 +1,4 @@
-"""Intervals against scipy and against cases whose answer is known."""
+"""Intervals compared with scipy and with known answers."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def test_ratio_interval_agrees_with_scipy():
     assert ours["high"] == pytest.approx(theirs.high, abs=2e-3)
 
 
-def test_a_harmonic_mean_is_that_of_the_ratios_and_its_interval_agrees_with_scipy():
+def test_harmonic_mean_and_its_interval_agree_with_scipy():
     rng = np.random.default_rng(3)
     is_first = rng.random(500) < 0.4
     hits = rng.random(500) < np.where(is_first, 0.9, 0.5)
@@ -38,7 +38,7 @@ def test_a_harmonic_mean_is_that_of_the_ratios_and_its_interval_agrees_with_scip
     assert ours["high"] == pytest.approx(theirs.high, abs=5e-3)
 
 
-def test_pairing_sees_a_small_steady_gain_that_separate_intervals_hide():
+def test_a_paired_interval_detects_a_small_steady_gain():
     rng = np.random.default_rng(0)
     words = np.full(200, 20)
     second = rng.binomial(20, rng.uniform(0.3, 1.0, 200))

@@ -1,4 +1,4 @@
-"""How many files an example passes through, and how often it comes back to one that it had left."""
+"""The number of files that an example passes through, and of returns to a file that it had left."""
 
 import json
 
@@ -15,7 +15,7 @@ from forks import run_forked
         ("image", "toolkit/modalities/pixels.py", "tasks/image_classification.py"),
     ],
 )
-def test_an_example_passes_few_files_and_seldom_returns(kind, first, last, tmp_path):
+def test_an_example_passes_through_few_files_with_few_returns(kind, first, last, tmp_path):
     cache = {"XDG_CACHE_HOME": str(tmp_path)}
     done = run_forked([kind], REPOSITORY, script=REPOSITORY / "tests" / "journeys.py", environment=cache)
     assert done.returncode == 0, done.stderr[-2000:]

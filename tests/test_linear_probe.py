@@ -1,4 +1,4 @@
-"""Linear probes and the logits of few-shot classification, against scikit-learn, scipy and by hand."""
+"""Linear probes and the logits of few-shot classification, compared with scikit-learn, scipy and by hand."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def items():
 
 @pytest.mark.parametrize("classes", ["ab", "abc"])
 @pytest.mark.parametrize("as_given", [np.asarray, csr_matrix])
-def test_a_probe_is_a_linear_layer(items, classes, as_given):
+def test_a_probe_equals_a_linear_layer(items, classes, as_given):
     features, labels = (part[np.isin(items[1], list(classes))] for part in items)
     probe = fit_linear_probe(as_given(features), labels, C=2.0)
     expected = LogisticRegression(C=2.0, max_iter=1000).fit(features, labels)
@@ -45,7 +45,7 @@ def test_regularization_is_chosen_on_held_out_items(items):
     assert STRENGTHS[0] < probe.C < STRENGTHS[-1]
 
 
-def test_with_several_labels_each_has_a_probe_of_its_own(items, recwarn):
+def test_each_of_several_labels_has_its_own_probe(items, recwarn):
     features, labels = items
     targets = np.stack([labels == "a", labels != "c", labels != "", labels == ""], axis=1)
     weights, biases = linear_layer(fit_linear_probe(features, targets, C=2.0))
@@ -77,7 +77,7 @@ def test_the_most_similar_point_of_a_class_gives_its_logit(metric, classes):
     np.testing.assert_allclose(found, np.stack(expected, axis=1), atol=1e-12)
 
 
-def test_features_are_centered_and_made_of_unit_length():
+def test_features_are_centered_and_normalized():
     features, mean = torch.tensor([[3.0, 5.0], [1.0, 1.0]]), torch.tensor([0.0, 1.0])
     assert center_and_normalize(features, mean, False).tolist() == [[3.0, 4.0], [1.0, 0.0]]
     assert center_and_normalize(features, mean, True).tolist() == [

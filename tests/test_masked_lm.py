@@ -1,4 +1,4 @@
-"""BERT and ELECTRA in pretraining: the same losses as transformers, and how their weights start."""
+"""BERT and ELECTRA in pretraining: the losses of transformers, and the initial weights."""
 
 import json
 
@@ -18,8 +18,8 @@ def make(model_class):
     return model_class(CONFIGS["bert" if model_class is bert.BertForMaskedLM else "electra"]).eval()
 
 
-def test_random_weights_are_those_of_transformers():
-    """The last layer is a class of its own, but building it draws no random numbers."""
+def test_random_weights_equal_transformers():
+    """The last layer has its own class, but building it uses no random numbers."""
     torch.manual_seed(0)
     expected = transformers.BertForMaskedLM(CONFIGS["bert"])
     after = torch.rand(3)
@@ -30,8 +30,8 @@ def test_random_weights_are_those_of_transformers():
     assert [type(layer) for layer in model.bert.encoder.layer] == [BertLayer, bert.BertLastLayer]
 
 
-def test_loss_and_gradients_at_masked_positions_are_those_of_transformers():
-    """Rows of different lengths with three targets, one and, as in a share of a batch, none."""
+def test_loss_and_gradients_at_masked_positions_equal_transformers():
+    """Rows of different lengths with three targets, one target and, as can happen on one process, none."""
     torch.manual_seed(1)
     model = make(bert.BertForMaskedLM)
     plain = transformers.BertForMaskedLM(model.config).eval()
@@ -52,7 +52,7 @@ def test_loss_and_gradients_at_masked_positions_are_those_of_transformers():
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_a_packed_sequence_is_read_as_if_it_stood_alone(attention):
+def test_a_packed_sequence_equals_the_sequence_alone(attention):
     model = make(bert.BertForMaskedLM)
     model.set_attn_implementation(attention)
     first, second, third = [2, 70, 330, 331, 3], [2, 71, 332, 3], [2, 400, 401, 402, 403, 404, 3]
@@ -75,7 +75,7 @@ def test_a_packed_sequence_is_read_as_if_it_stood_alone(attention):
         assert torch.allclose(found, parameter.grad, atol=1e-5)
 
 
-def test_dropout_is_of_the_modules_and_not_of_the_configuration():
+def test_set_dropout_changes_the_modules_and_not_the_configuration():
     torch.manual_seed(0)
     model = bert.BertForMaskedLM(presets()["bert-tiny"].config(600)).train()
     labels = torch.where(ATTENTION_MASK.bool(), INPUT_IDS, -100)
@@ -91,7 +91,7 @@ def test_dropout_is_of_the_modules_and_not_of_the_configuration():
     assert model.config.hidden_dropout_prob == model.config.attention_probs_dropout_prob == 0.1
 
 
-def test_output_bias_guesses_tokens_as_often_as_they_occur():
+def test_output_bias_predicts_the_token_frequencies():
     model = make(bert.BertForMaskedLM)
     counts = torch.arange(600) % 7
     model.set_output_bias(counts)
@@ -103,7 +103,7 @@ def test_output_bias_guesses_tokens_as_often_as_they_occur():
 
 
 def attentions_of_stacks(model, ids: torch.Tensor) -> list[list[torch.Tensor]]:
-    """Of each stack of layers its attentions, (texts, heads, from, to) a layer."""
+    """The attentions (texts, heads, from, to) of each layer, for each stack of layers."""
     with torch.no_grad():
         found = [list(model.base_model(ids, output_attentions=True).attentions)]
         if hasattr(model, "generator"):
@@ -124,7 +124,7 @@ def attentions_of_stacks(model, ids: torch.Tensor) -> list[list[torch.Tensor]]:
         (electra.ElectraForPreTraining, "electra-mini"),
     ],
 )
-def test_heads_begin_by_looking_at_neighbours(model_class, preset):
+def test_heads_start_on_neighbouring_tokens(model_class, preset):
     torch.manual_seed(0)
     config = presets()[preset].config(600)
     config._attn_implementation = "eager"
@@ -146,7 +146,7 @@ def test_heads_begin_by_looking_at_neighbours(model_class, preset):
     torch.testing.assert_close(positions, words, rtol=0.02, atol=0)
 
 
-def test_given_embeddings_have_the_spread_of_random_ones_and_are_the_output_layer_too():
+def test_given_embeddings_are_rescaled_and_tied_to_the_output_layer():
     model = make(bert.BertForMaskedLM)
     before = model.get_input_embeddings().weight.detach().clone()
     ids = np.array([9, 400, 7, 8])
@@ -162,13 +162,13 @@ def test_given_embeddings_have_the_spread_of_random_ones_and_are_the_output_laye
     assert torch.equal(model.cls.predictions.decoder.weight, after)
 
 
-def test_transformers_opens_the_checkpoint_as_its_own(tmp_path):
+def test_transformers_loads_the_checkpoint_as_its_own_class(tmp_path):
     make(bert.BertForMaskedLM).save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["architectures"] == ["BertForMaskedLM"]
 
 
-def test_loss_of_an_electra_is_that_of_transformers_generator_and_discriminator():
-    """What the generator keys is found by numpy, of the probabilities of a transformers' generator."""
+def test_electra_loss_equals_transformers_generator_and_discriminator():
+    """numpy computes the samples of the generator from the probabilities of transformers' generator."""
     model = make(electra.ElectraForPreTraining)
     generator = transformers.ElectraForMaskedLM(model.generator.config).eval()
     generator.electra.embeddings.load_state_dict(model.electra.embeddings.state_dict())
@@ -203,7 +203,7 @@ def test_loss_of_an_electra_is_that_of_transformers_generator_and_discriminator(
     assert torch.allclose(found.logits[real], judged.logits[real], atol=1e-5)
 
 
-def test_a_generator_draws_with_its_probabilities():
+def test_the_generator_samples_from_its_probabilities():
     logits = torch.tensor([2.0, -1.0, 0.5, -float("inf"), 1.0])
     uniforms = (torch.arange(10_000) + 0.5) / 10_000
     drawn = electra.sample_tokens(logits.expand(10_000, -1), uniforms)
@@ -211,7 +211,7 @@ def test_a_generator_draws_with_its_probabilities():
     assert electra.sample_tokens(logits.unsqueeze(0), torch.ones(1)).item() == 4
 
 
-def test_an_electra_without_its_generator_is_one_of_transformers(tmp_path):
+def test_the_electra_discriminator_loads_in_transformers(tmp_path):
     model = make(electra.ElectraForPreTraining)
     expected = model(INPUT_IDS, attention_mask=ATTENTION_MASK).logits
     model.without_generator().save_pretrained(tmp_path)

@@ -1,4 +1,4 @@
-"""The tagging metric against scikit-learn."""
+"""The tagging metric compared with scikit-learn."""
 
 import numpy as np
 import pytest
@@ -23,6 +23,6 @@ def test_tagging_agrees_with_scikit_learn():
         assert interval["low"] <= interval["value"] <= interval["high"]
 
 
-def test_without_unseen_words_there_is_no_such_figure():
+def test_no_unseen_accuracy_without_unseen_words():
     scores = Tagging(keep_in_memory=True).compute(predictions=[["A"]], references=[["A"]], unseen=[[False]])
     assert "accuracy_unseen_words" not in scores

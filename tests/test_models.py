@@ -1,4 +1,4 @@
-"""The contract that every encoder keeps. A new row of `FAMILIES` is tested without a change here."""
+"""The contract of every encoder. A new row of `FAMILIES` is tested without a change here."""
 
 import importlib
 import inspect
@@ -49,7 +49,7 @@ def make(model_class: type[PreTrainedModel]) -> PreTrainedModel:
 
 
 def test_every_family_has_a_preset_and_every_class_is_tested():
-    """Abstract bases are left out by their names."""
+    """Abstract base classes are excluded by their names."""
     in_table = {model_type for row in FAMILIES.values() for model_type in row.model_types}
     in_table |= {each.model_type for row in FAMILIES.values() for each in row.architectures}
     assert in_table == set(CONFIGS)
@@ -93,8 +93,8 @@ def test_one_step_of_training_then_save_and_load(case, tmp_path):
 
 
 @all_cases
-def test_an_item_alone_equals_the_same_in_a_batch(case):
-    """Padding and the other items of a batch change nothing."""
+def test_one_item_alone_equals_the_item_in_a_batch(case):
+    """Padding and the other items of a batch do not change the outputs."""
     model = case.make()
     if case.modality == "text":
         length = int(ATTENTION_MASK[1].sum())
@@ -151,7 +151,7 @@ def test_every_parameter_has_a_depth_below_the_output(case):
 
 @pytest.mark.parametrize("model_type", [name for name in CONFIGS if name in {c.config.model_type for c in CASES}])
 def test_every_parameter_gets_a_gradient_in_at_least_one_use(model_type):
-    """Of the frozen stem of the fast ResNet none is expected."""
+    """The frozen stem of the fast ResNet is excepted."""
     with_gradient, without = set(), set()
     for case in CASES:
         if case.config.model_type == model_type and case.has_loss:
@@ -166,8 +166,8 @@ def test_every_parameter_gets_a_gradient_in_at_least_one_use(model_type):
 
 
 @encoders_only
-def test_inputs_of_other_sizes(case):
-    """Texts of one token; images of another size, where the configuration has none."""
+def test_inputs_of_unusual_sizes(case):
+    """Texts of one token. Images of another size, if the configuration does not fix the size."""
     model = case.make()
     with torch.no_grad():
         if case.modality == "text":
@@ -183,7 +183,7 @@ def test_inputs_of_other_sizes(case):
 
 @pytest.mark.parametrize("preset", presets("text"))
 def test_every_preset_keeps_the_contract(preset, tmp_path):
-    """One step of training lowers the loss, save and load change no bit, padding does not leak."""
+    """A training step lowers the loss, saving and loading keep every bit, and padding has no effect."""
     config = presets()[preset].config(700)  # a small vocabulary, and as few n-grams; the rest as it is
     config.update({"num_labels": 4, "num_buckets": 700})
     torch.manual_seed(0)
@@ -208,7 +208,7 @@ def test_every_preset_keeps_the_contract(preset, tmp_path):
 
 
 def test_auto_classes_know_the_encoder_in_every_import_order():
-    """Each order in a process that has loaded torch, but neither transformers nor toolkit."""
+    """Each import order in a new process that has loaded torch, but neither transformers nor toolkit."""
     orders = [
         "import toolkit; from transformers import AutoConfig",
         "from transformers import AutoConfig; import toolkit",
@@ -242,7 +242,7 @@ def test_scalar_mix_starts_as_the_mean_of_the_layers():
 
 
 @pytest.mark.parametrize("head", ["TokenClassification", "SequenceClassification"])
-def test_a_mix_of_layers_by_hand(head):
+def test_a_mix_of_layers_equals_a_calculation_by_hand(head):
     model = make(getattr(layer_mix, f"LayerMixFor{head}"))
     encoder = transformers.BertModel(CONFIGS["bert"], add_pooling_layer=False).eval()
     encoder.load_state_dict(model.encoder.state_dict())
@@ -259,7 +259,7 @@ def test_a_mix_of_layers_by_hand(head):
     assert torch.allclose(found, model.classifier(states), atol=1e-5)
 
 
-def test_tagger_sees_its_window_and_no_further():
+def test_the_tagger_reads_its_window_only():
     model = make(word2vec.Word2VecForTokenClassification)
     ids = torch.tensor([[10, 11, 12, 13, 14, 15, 16]])
     changed = ids.clone()

@@ -1,4 +1,4 @@
-"""What pretraining predicts: masks, windows, negatives, and word2vec against gensim by hand."""
+"""Objectives of pretraining: masks, windows, negative samples, and word2vec compared with gensim."""
 
 import dataclasses
 import errno
@@ -53,7 +53,7 @@ def test_masking_is_80_10_10():
         assert low <= count <= high
 
 
-def test_the_share_of_masks_changes_linearly_over_the_run():
+def test_the_masked_fraction_changes_linearly_over_the_run():
     collate = dataclasses.replace(mask_tokens(), shares=(0.4, 0.2))
     rows = [{"input_ids": list(range(5, 105))}] * 3
     batch = collate(rows, [SampleKey(0, 0, i, progress=progress) for i, progress in enumerate((0.0, 0.25, 1.0))])
@@ -63,7 +63,7 @@ def test_the_share_of_masks_changes_linearly_over_the_run():
     assert (usual["labels"] != -100).sum(dim=1).tolist() == [15] * 3
 
 
-def test_words_are_masked_whole_as_often_as_tokens_alone():
+def test_whole_word_masking_masks_the_same_fraction():
     """Every third token begins a word; the last word is cut off by [SEP], and a new window begins within a word."""
     continues = np.arange(1000) % 3 != 0
     continues[:5] = False
@@ -122,7 +122,7 @@ def test_blank_lines_and_lines_of_unknown_letters_leave_no_window(blank):
         assert len(PieceWindows(pieces, 8, packing)([*blank, "Ελληνικά"])["input_ids"]) == 0
 
 
-def test_masks_depend_on_the_example_and_the_epoch_not_on_its_neighbours():
+def test_masks_depend_on_the_sample_key_only():
     rows = [{"input_ids": list(range(5, 105))}, {"input_ids": list(range(5, 65))}]
     collate = mask_tokens()
     together = collate(rows, [SampleKey(3, 1, 7), SampleKey(3, 1, 8)])
@@ -135,7 +135,7 @@ def test_masks_depend_on_the_example_and_the_epoch_not_on_its_neighbours():
     assert not torch.equal(next_epoch["labels"], alone["labels"])
 
 
-def test_an_electra_masks_every_target_and_draws_by_the_example():
+def test_electra_masks_every_target_and_samples_by_the_sample_key():
     collate = ReplaceTokens(0, 4, [0, 1, 2, 3, 4], 1000, seed=0, shares=(0.3, 0.3))
     rows = [{"input_ids": list(range(5, 105))}, {"input_ids": list(range(305, 345))}]
     batch = collate(rows, [SampleKey(0, 0, 7), SampleKey(0, 0, 8)])
@@ -191,13 +191,13 @@ def test_packed_batches_number_their_sequences():
     assert batch["num_items"] == 10
 
 
-def test_tokens_are_counted_as_they_stand_in_the_windows():
+def test_token_counts_equal_those_of_the_windows():
     rows = Dataset.from_dict({"input_ids": [[2, 7, 7, 3], [9], [7, 2]]}).select([2, 0])
     assert count_tokens(rows, 11).tolist() == [0, 0, 2, 1, 0, 0, 0, 3, 0, 0, 0]
 
 
-def test_vectors_of_tokens_equal_gensim_by_hand(tmp_path):
-    """Nothing that a boundary parts is neighbours; a hand-written file with one line a part gives the same vectors."""
+def test_token_vectors_equal_gensim(tmp_path):
+    """Tokens on both sides of a boundary are not neighbours: a file with one line per part gives the same vectors."""
     from gensim.models import Word2Vec
 
     from toolkit.pretraining.skip_gram import train_token_vectors
@@ -216,7 +216,7 @@ def test_vectors_of_tokens_equal_gensim_by_hand(tmp_path):
     assert np.array_equal(by_hand.wv.vectors, vectors)
 
 
-def test_two_way_lm_windows_align_words_and_labels():
+def test_bidirectional_lm_windows_align_words_and_labels():
     pieces, words = train_tokenizer((), "bytes"), train_tokenizer(TEXTS, "word", min_frequency=1)
     columns = WordWindows(pieces, words, max_words=7)(TEXTS)
     rows = {name: column.to_pylist() for name, column in columns.items()}
@@ -233,7 +233,7 @@ def test_two_way_lm_windows_align_words_and_labels():
     assert spelled[:7] == ["The", "old", "man", "the", "boats", ".", "[SEP]"]
 
 
-def test_two_way_lm_counts_what_is_predicted():
+def test_bidirectional_lm_counts_its_targets():
     collate = PredictBothDirections(0, boundary_id=3, output_vocab_size=50, seed=0, num_negatives=20)
     rows = [{"input_ids": [2, 9, 300, 10], "labels": [-100, 7, 8]}, {"input_ids": [2, 9, 3], "labels": [-100, 7, 3]}]
     batch = collate(rows, [SampleKey(4, 0, 0), SampleKey(4, 0, 1)])
@@ -246,7 +246,7 @@ def test_two_way_lm_counts_what_is_predicted():
     assert not torch.equal(batch["negatives"], collate(rows, [SampleKey(5, 0, 0), SampleKey(5, 0, 1)])["negatives"])
 
 
-def test_expected_counts_of_negatives_are_what_samples_show():
+def test_expected_counts_of_negatives_match_samples():
     vocab_size, num_negatives, num_samples = 200, 40, 4000
     seen = np.zeros(vocab_size)
     expected = np.zeros(vocab_size)
@@ -258,7 +258,7 @@ def test_expected_counts_of_negatives_are_what_samples_show():
     assert np.abs(seen / num_samples - expected / num_samples).max() < 0.02
 
 
-def test_gradients_of_the_sampled_softmax_are_those_of_its_formula():
+def test_gradients_of_the_sampled_softmax_equal_its_formula():
     from toolkit.models.sampled_softmax import SampledSoftmax
 
     generator = torch.Generator().manual_seed(0)
@@ -280,7 +280,7 @@ def test_gradients_of_the_sampled_softmax_are_those_of_its_formula():
 
 
 def test_sampled_softmax_approaches_the_exact_one():
-    """With every word among the negatives, each expected once, the two losses are the same."""
+    """With every word once among the negatives, both losses are equal."""
     from toolkit.models.elmo import ElmoConfig, ElmoForPreTraining
 
     torch.manual_seed(0)
@@ -294,8 +294,8 @@ def test_sampled_softmax_approaches_the_exact_one():
     assert sampled.item() == pytest.approx(exact.item(), rel=1e-6)
 
 
-def test_word_vectors_equal_gensim_by_hand(corpus, tmp_path):
-    """The same text, settings, seed and one worker; the whole way through the command line and from_pretrained."""
+def test_word_vectors_equal_gensim(corpus, tmp_path):
+    """The same text, settings, seed and one worker, through the command line and from_pretrained."""
     from gensim.models import Word2Vec
     from tokenizers import pre_tokenizers
 
@@ -338,7 +338,7 @@ def test_word_vectors_equal_gensim_by_hand(corpus, tmp_path):
     )
 
 
-def test_parts_of_a_text_are_written_as_the_whole(corpus, tmp_path, monkeypatch):
+def test_parts_of_a_text_are_written_like_the_whole(corpus, tmp_path, monkeypatch):
     from toolkit.pretraining import skip_gram
 
     monkeypatch.setattr(skip_gram, "ROWS_A_PART", 100)
@@ -351,7 +351,7 @@ def test_parts_of_a_text_are_written_as_the_whole(corpus, tmp_path, monkeypatch)
     assert {path.name for path in tmp_path.iterdir()} == {"whole.txt", "joined.txt"}
 
 
-def test_what_goes_wrong_with_a_part_is_said(corpus, tmp_path, monkeypatch):
+def test_an_error_in_a_part_is_reported(corpus, tmp_path, monkeypatch):
     from toolkit.pretraining import skip_gram
 
     def full(texts):
@@ -370,8 +370,8 @@ def test_what_goes_wrong_with_a_part_is_said(corpus, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("ngrams", [None, {"bucket": 1000, "min_n": 3, "max_n": 6}], ids=["word2vec", "fasttext"])
-def test_lines_that_gensim_cuts_train_as_by_hand(corpus, ngrams, tmp_path):
-    """A line of more than 10,000 words among others: vocabulary, order of equal counts and learning rate agree."""
+def test_long_lines_that_gensim_splits_train_the_same(corpus, ngrams, tmp_path):
+    """A line of more than 10,000 words: vocabulary, order of equal counts and learning rates agree with gensim."""
     from gensim.models import FastText, Word2Vec
 
     from toolkit.pretraining.skip_gram import SkipGramSettings, train_word_vectors, write_sentences

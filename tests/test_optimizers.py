@@ -1,4 +1,4 @@
-"""Muon beside AdamW in one optimiser: against torch's two by hand, its state, and what it refuses."""
+"""Muon and AdamW in one optimizer: compared with torch's two optimizers, its state, and its errors."""
 
 import copy
 
@@ -33,7 +33,7 @@ def add_gradients(model) -> None:
     model(INPUT_IDS, attention_mask=ATTENTION_MASK, labels=INPUT_IDS).loss.backward()
 
 
-def test_the_matrices_are_those_of_the_layers():
+def test_muon_trains_the_matrices_of_the_layers():
     model = make_model()
     matrices = muon_parameters(model)
     names = {name for name, parameter in model.named_parameters() if parameter in matrices}
@@ -47,7 +47,7 @@ def test_the_matrices_are_those_of_the_layers():
         muon_parameters(model)
 
 
-def test_steps_are_those_of_muon_and_adamw_apart():
+def test_steps_equal_separate_muon_and_adamw():
     model = make_model()
     twin = copy.deepcopy(model)
     optimizer = optimizer_of(model)
@@ -73,8 +73,8 @@ def test_steps_are_those_of_muon_and_adamw_apart():
     assert moved == {name for name, _ in model.named_parameters()}
 
 
-def test_in_float32_steps_are_those_of_singular_values():
-    """Newton and Schulz's polynomials move the singular values alone: done to them by hand, in float64."""
+def test_float32_steps_equal_a_calculation_with_singular_values():
+    """Newton-Schulz polynomials change only the singular values, so the test applies them to these in float64."""
     torch.manual_seed(0)
     for shape in ((5, 5), (4, 9), (9, 4), (6, 2, 3, 3)):
         parameters = [torch.nn.Parameter(torch.zeros(shape)) for _ in range(2)]
@@ -94,7 +94,7 @@ def test_in_float32_steps_are_those_of_singular_values():
             )
 
 
-def test_going_on_from_a_saved_state_equals_not_stopping():
+def test_resuming_from_a_saved_state_equals_not_stopping():
     whole = make_model()
     optimizer = optimizer_of(whole)
     add_gradients(whole)
@@ -111,7 +111,7 @@ def test_going_on_from_a_saved_state_equals_not_stopping():
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
 
 
-def test_what_muon_cannot_train_is_said(corpus, tmp_path):
+def test_parameters_that_muon_cannot_train_are_named(corpus, tmp_path):
     flags = ["--corpus", corpus, "--output_dir", tmp_path / "out", "--max_steps", "2", "--vocab_size", "500"]
     done = run_here("pretrain", "elmo", *flags, "--preset", "elmo-tiny", "--optim", "muon")
     assert done.returncode == 2
@@ -119,7 +119,7 @@ def test_what_muon_cannot_train_is_said(corpus, tmp_path):
 
 
 @pytest.mark.slow
-def test_muon_refuses_matrices_that_are_cut_up(corpus, tmp_path):
+def test_muon_refuses_sharded_matrices(corpus, tmp_path):
     flags = ["--corpus", corpus, "--output_dir", tmp_path / "out", "--max_steps", "2", "--vocab_size", "500"]
     done = run_here(
         "pretrain", "bert", *flags, "--preset", "bert-tiny", "--optim", "muon", launcher=[*TORCHRUN, "-m"], **FSDP2

@@ -1,4 +1,4 @@
-"""Perplexity: against calculations by hand, and what pretraining measured."""
+"""Perplexity compared with calculations by hand and with the held-out loss of pretraining."""
 
 import json
 import math
@@ -38,7 +38,7 @@ def held_out(corpus, tmp_path_factory):
     return str(path)
 
 
-def test_perplexity_is_what_pretraining_measured_on_the_same_text(encoders, held_out, tmp_path):
+def test_perplexity_equals_the_held_out_loss_of_pretraining(encoders, held_out, tmp_path):
     record = score_text(str(encoders["elmo"]), held_out, tmp_path / "score.json")
     before = json.loads((encoders["elmo"] / "results.json").read_text())
     assert record["metrics"]["loss"]["value"] == pytest.approx(before["metrics"]["loss"]["value"], rel=1e-6)
@@ -51,7 +51,7 @@ def test_perplexity_is_what_pretraining_measured_on_the_same_text(encoders, held
 
 
 def test_perplexity_equals_a_calculation_by_hand(encoders, text, tmp_path):
-    """Two windows of 32 words at most, `[CLS]` first; the words and their ends are those of the text."""
+    """Two windows of at most 32 words that start with `[CLS]`. Words and sentence ends are those of the text."""
     folder = encoders["elmo"]
     model, tokenizer = AutoModelForPreTraining.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     words = AutoTokenizer.from_pretrained(folder / "output_words").get_vocab()

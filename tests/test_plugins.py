@@ -1,4 +1,4 @@
-"""An encoder, a task and a modality that are each one file outside the toolkit have every command."""
+"""An encoder, a task and a modality, each in one file outside the toolkit, work with every command."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ print(json.dumps(printed))
 
 
 def run_all(plugin: str, *commands: list, folder: Path, **environment: str) -> list[str]:
-    """What each command prints that runs with the plugin, all in one new process."""
+    """The output of each command with the plugin, all run in one new process."""
     script = folder / "run_all.py"
     script.write_text(RUN_ALL)
     words = json.dumps([list(map(str, command)) for command in commands])
@@ -118,7 +118,7 @@ def test_a_new_task_has_every_command(encoders, hub, tmp_path):
 
 
 def _spans(marks: list[str]) -> set[tuple[int, ...]]:
-    """The positions of each phrase, found in another way than the plugin does: by growing them."""
+    """The positions of each phrase, found differently from the plugin: by extending each phrase."""
     phrases: list[list[int]] = []
     for position, mark in enumerate(marks):
         if mark == "I" and phrases and phrases[-1][-1] == position - 1:

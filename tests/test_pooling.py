@@ -1,4 +1,4 @@
-"""Pooling by choice: vectors of a fixed size from images of any size."""
+"""The choice of pooling: vectors of a fixed size from images of any size."""
 
 import json
 from functools import partial
@@ -45,7 +45,7 @@ def pooled(kind: str, pooling: str, **fields) -> PooledConfig:
     return PooledConfig(encoder=encoder.to_dict(), hidden_size=hidden_size, pooling=pooling, **fields)
 
 
-def test_each_pooling_is_its_formula():
+def test_each_pooling_equals_its_formula():
     maps = torch.tensor([[[[1.0, 2.0], [0.0, 4.0]], [[3.0, -3.0], [0.0, 0.0]]]])
     assert GlobalPooling("max")(maps).tolist() == [[4, 3]]
     assert GlobalPooling("average")(maps).tolist() == [[1.75, 0]]
@@ -79,7 +79,7 @@ def test_pooling_does_not_depend_on_the_order_of_positions(kind):
         assert (found >= maps.amin(dim=(2, 3))).all()
 
 
-def test_gradients_of_the_generalized_mean_are_those_of_its_formula():
+def test_gradients_of_the_generalized_mean_equal_its_formula():
     """With m = mean(h^p): d/dh = h^(p-1) m^(1/p-1) / n, and d/dp = m^(1/p) (mean(h^p ln h) / (p m) - ln m / p²)."""
     pooling, values, p = GlobalPooling("gem"), np.array([1.0, 2.0, 0.5, 4.0]), 3.0
     maps = torch.tensor(values, dtype=torch.float32).view(1, 1, 2, 2).requires_grad_()
@@ -91,7 +91,7 @@ def test_gradients_of_the_generalized_mean_are_those_of_its_formula():
     assert pooling.power.grad.item() == pytest.approx(of_power, rel=1e-4)
 
 
-def test_the_exponent_of_the_generalized_mean_learns():
+def test_the_exponent_of_the_generalized_mean_is_trained():
     model = PooledForImageClassification(pooled("resnet", "gem", num_labels=3)).train()
     assert model.pooled.pooling.power.tolist() == [3.0]
     model(torch.randn(4, 3, 12, 12), labels=torch.tensor([0, 1, 2, 1])).loss.backward()
@@ -188,7 +188,7 @@ def mixed(tmp_path_factory):
 
 
 @pytest.mark.parametrize("encoder", ["scratch:resnet-fast", "scratch:timm/test_resnet"])
-def test_images_of_mixed_sizes_are_learned_as_they_are(encoder, mixed, tmp_path):
+def test_fine_tuning_on_images_of_mixed_sizes(encoder, mixed, tmp_path):
     flags = [
         "--encoder",
         encoder,
@@ -222,7 +222,7 @@ def test_images_of_mixed_sizes_are_learned_as_they_are(encoder, mixed, tmp_path)
     assert len(set(turned)) == 3
 
 
-def test_the_pipeline_says_the_same_of_images_as_they_are(mixed, tmp_path):
+def test_the_pipeline_predicts_the_same_for_images_of_mixed_sizes(mixed, tmp_path):
     flags = ["--encoder", "scratch:resnet-tiny", "--data", mixed, "--output_dir", tmp_path, "--pooling", "max"]
     done = run_here("finetune", "image", *flags, "--keep_size", "--max_steps", "30", "--batch_size", "16")
     assert done.returncode == 0, done.stderr
@@ -234,7 +234,7 @@ def test_the_pipeline_says_the_same_of_images_as_they_are(mixed, tmp_path):
     assert found == pytest.approx([answer[0]["score"] for answer in answers], abs=1e-3)
 
 
-def test_views_of_images_of_mixed_sizes_are_those_of_each():
+def test_views_of_images_of_mixed_sizes_equal_one_by_one():
     torch.manual_seed(0)
     images = [torch.rand(3, 32, 40), torch.rand(3, 64, 32)]
     moved = map_images(images, partial(shift_image, by=1))
@@ -256,7 +256,7 @@ def test_views_of_images_of_mixed_sizes_are_those_of_each():
         (["scratch:lenet-5", "--pooling", "max", "--keep_size"], "16 × 16 pixels, too small"),
     ],
 )
-def test_what_does_not_go_together_ends_in_one_line(flags, message, mixed, tmp_path):
+def test_contradicting_flags_end_with_one_line(flags, message, mixed, tmp_path):
     done = run_here("finetune", "image", "--data", mixed, "--output_dir", tmp_path / "out", "--encoder", *flags)
     assert done.returncode == 2
     assert message in done.stderr.splitlines()[-1]

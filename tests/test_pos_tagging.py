@@ -63,7 +63,7 @@ def test_scoring_the_folder_gives_the_same_figures_in_a_fresh_process(taggers, f
 
 
 @families
-def test_predict_gives_one_tag_a_word(taggers, family):
+def test_predict_gives_one_tag_per_word(taggers, family):
     done = run_here("predict", taggers[family], UNSEEN)
     assert done.returncode == 0, done.stderr
     rows = [line.split("\t") for line in done.stdout.strip().split("\n")]
@@ -119,7 +119,7 @@ def test_the_pipeline_of_transformers_gives_right_offsets_on_unseen_words(tagger
 
 
 @families
-def test_the_pretrained_folder_opens_as_a_plain_encoder(encoders, family):
+def test_the_pretrained_folder_loads_as_a_plain_encoder(encoders, family):
     model, tokenizer = AutoModel.from_pretrained(encoders[family]), AutoTokenizer.from_pretrained(encoders[family])
     inputs = tokenizer([UNSEEN, "Short."], padding=True, return_tensors="pt")
     with torch.no_grad():
@@ -129,7 +129,7 @@ def test_the_pretrained_folder_opens_as_a_plain_encoder(encoders, family):
 
 
 def test_the_tagger_uses_the_recurrent_layers_of_elmo(taggers, tmp_path):
-    """With its LSTMs silenced, the same tagger is worse: it does not live on characters alone."""
+    """Without its LSTMs the tagger is worse, so it does not rely on characters alone."""
     model = AutoModelForTokenClassification.from_pretrained(taggers["elmo"])
     for layers in (model.elmo.forward_layers, model.elmo.backward_layers):
         for parameter in layers.parameters():
@@ -146,7 +146,7 @@ def test_the_tagger_uses_the_recurrent_layers_of_elmo(taggers, tmp_path):
 
 
 @families
-def test_a_frozen_encoder_stays_as_it_was(encoders, family, tmp_path):
+def test_a_frozen_encoder_is_not_changed(encoders, family, tmp_path):
     flags = {"encoder": str(encoders[family]), "data": "sample", "output_dir": str(tmp_path), "train_size": 20}
     finetune("pos", **flags, max_steps=4, freeze=True)
     before = AutoModel.from_pretrained(encoders[family]).state_dict()
@@ -156,7 +156,7 @@ def test_a_frozen_encoder_stays_as_it_was(encoders, family, tmp_path):
 
 
 @families
-def test_scratch_is_the_same_network_with_other_weights(encoders, family, tmp_path):
+def test_scratch_is_the_same_network_with_random_weights(encoders, family, tmp_path):
     records = []
     for name, encoder in (("pretrained", encoders[family]), ("scratch", f"scratch:{encoders[family]}")):
         flags = {"encoder": str(encoder), "data": "sample", "output_dir": str(tmp_path / name), "train_size": 20}
@@ -185,7 +185,7 @@ def test_scratch_preset_needs_nothing_but_the_data(preset, tmp_path):
     assert record["metrics"]["accuracy"]["value"] == pytest.approx(sum(right) / len(right))
 
 
-def test_data_without_splits_is_split_and_said_so(encoders, tmp_path):
+def test_data_without_splits_is_split_with_a_message(encoders, tmp_path):
     from importlib.resources import files
 
     treebank = files("toolkit.data") / "samples" / "treebank" / "train.conllu"
@@ -215,7 +215,7 @@ def test_a_word_of_invisible_characters_still_gets_a_tag():
     assert ids[first_tokens(words)[1]] == tokenizer.unk_token_id
 
 
-def test_a_tag_that_training_lacks_counts_as_wrong_not_as_an_error(encoders, tmp_path):
+def test_an_unknown_tag_counts_as_wrong(encoders, tmp_path):
     (tmp_path / "data").mkdir()
     line = "{}\t{}\t_\t{}\t_\t_\t_\t_\t_\t_\n"
     for split, tags in (("train", ["A", "B"]), ("dev", ["A", "B"]), ("test", ["A", "C"])):
@@ -227,14 +227,14 @@ def test_a_tag_that_training_lacks_counts_as_wrong_not_as_an_error(encoders, tmp
     assert record["metrics"]["f1_C"]["value"] == 0
 
 
-def test_a_folder_that_is_no_tagger_is_refused(encoders):
+def test_a_folder_that_is_not_a_tagger_is_refused(encoders):
     from tasks import task_of
 
     with pytest.raises(InputError, match="expected a fine-tuned checkpoint"):
         task_of(str(encoders["bert"]))
 
 
-def test_a_bert_is_given_no_more_pieces_than_it_was_pretrained_on(encoders, tmp_path):
+def test_a_bert_reads_at_most_its_pretraining_length(encoders, tmp_path):
     """A sentence of 200 words is tagged in parts of at most 128 pieces, each word once."""
     tokenizer = AutoTokenizer.from_pretrained(encoders["bert"])
     assert tokenizer.model_max_length == 128

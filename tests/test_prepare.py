@@ -1,4 +1,4 @@
-"""Preparing a corpus: the same files whoever makes them and however often they are stopped."""
+"""Preparing a corpus: the same files for any number of processes, machines and interruptions."""
 
 import filecmp
 import json
@@ -44,7 +44,7 @@ def corpus(tmp_path, monkeypatch):
     return open_corpus(str(some_text(tmp_path / "text.txt", 12_000)))
 
 
-def test_the_files_are_the_same_however_many_processes_and_machines_make_them(corpus, tmp_path):
+def test_files_do_not_depend_on_the_number_of_processes_and_shards(corpus, tmp_path):
     recipe = PieceWindows(train_tokenizer(corpus.texts(), "wordpiece", 200), 32)
     assert len(corpus.blocks) > 5
     for num_proc in (1, 3):
@@ -58,7 +58,7 @@ def test_the_files_are_the_same_however_many_processes_and_machines_make_them(co
     assert rows["input_ids"][:] == [ids for texts in corpus for ids in recipe(texts)["input_ids"].to_pylist()]
 
 
-def test_what_was_made_is_kept_and_a_changed_file_noticed(corpus, tmp_path):
+def test_prepared_data_is_cached_and_a_changed_file_noticed(corpus, tmp_path):
     first = prepare(corpus, AsItIs())
     times = {file: file.stat().st_mtime_ns for file in first.iterdir()}
     assert prepare(corpus, AsItIs(), num_proc=3) == first
@@ -84,7 +84,7 @@ def test_damage_is_noticed(corpus, tmp_path):
         check_shards([folder])
 
 
-def test_every_shard_has_to_be_there_once(corpus, tmp_path):
+def test_every_shard_must_be_there_once(corpus, tmp_path):
     shards = [prepare(corpus, AsItIs(), tmp_path / f"{i}", shard=Shard(i, 3)) for i in range(3)]
     other = prepare(corpus.rows(0, 5000), AsItIs(), tmp_path / "other", shard=Shard(1, 3))
     of_two = prepare(corpus, AsItIs(), tmp_path / "of two", shard=Shard(1, 2))
@@ -141,7 +141,7 @@ def test_shards_are_prepared_merged_and_trained_on_by_the_command(tmp_path):
 
 
 def test_output_words_are_those_of_the_given_tokenizer(tmp_path):
-    """Of one text, with tokenizers that differ in nothing but how they normalize it."""
+    """One text with tokenizers that differ only in their normalizers."""
     text = tmp_path / "text.txt"
     text.write_text("The Old man the Boats of THE old town\n" * 200)
     for name, lower in (("lower", True), ("cased", False)):
@@ -154,7 +154,7 @@ def test_output_words_are_those_of_the_given_tokenizer(tmp_path):
 
 
 @pytest.mark.parametrize("shard", ["2/2", "1", "-1/2", "a/b"])
-def test_a_shard_that_there_is_not_is_refused(tmp_path, shard):
+def test_an_impossible_shard_is_refused(tmp_path, shard):
     done = run_here("prepare", "bert", "--corpus", "sample", f"--shard={shard}", "--output_dir", tmp_path / "out")
     assert done.returncode == 2
     assert f"--shard {shard}: expected a number and how many there are, 0/8 to 7/8" in done.stderr
@@ -176,8 +176,8 @@ def killed_and_repeated(command: list, delays: list[float], environment: dict[st
 
 
 @pytest.mark.slow
-def test_killed_at_ten_moments_it_ends_as_if_it_never_had_been(tmp_path):
-    """A corpus of several blocks on two processes; how often it was really killed, and when, is printed."""
+def test_preparation_killed_at_ten_moments_gives_the_same_files(tmp_path):
+    """A corpus of several blocks on two processes. The test prints how often and when it killed the command."""
     text = some_text(tmp_path / "text.txt", 2_500_000)
     environment = {**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(REPOSITORY)}
     train_tokenizer(open_corpus(str(text)).rows(0, 10_000).texts(), "wordpiece", 90).save_pretrained(tmp_path / "t")

@@ -1,4 +1,4 @@
-"""Episodic training: the loss by hand, which images an episode has, and what a run leaves."""
+"""Episodic training: the loss by hand, the images of an episode, and the files of a run."""
 
 import json
 
@@ -38,7 +38,7 @@ def model():
     return PrototypicalForPreTraining(PrototypicalConfig(encoder=config.to_dict(), shots=2)).eval()
 
 
-def test_the_loss_is_that_of_the_nearest_prototype_by_hand(digits, model):
+def test_the_loss_equals_a_calculation_by_hand(digits, model):
     processor, images = digits
     collate = CollateEpisodes(processor, images, per_class=5, seed=0)
     rows = list(rows_of_classes(["3", "5", "8"], rotations=False))
@@ -60,7 +60,7 @@ def test_the_loss_is_that_of_the_nearest_prototype_by_hand(digits, model):
         torch.testing.assert_close(output.logits, torch.stack(first_logits), rtol=1e-3, atol=1e-4)
 
 
-def test_images_follow_from_the_draw_and_turns_make_other_classes(digits):
+def test_episodes_depend_on_the_sample_key_and_rotations_add_classes(digits):
     processor, images = digits
     collate = CollateEpisodes(processor, images, per_class=4, seed=0)
     rows = rows_of_classes(["1", "7"], rotations=True)
@@ -74,7 +74,7 @@ def test_images_follow_from_the_draw_and_turns_make_other_classes(digits):
         assert (collate([upright], [key])["pixel_values"][0] != pixels).any()
 
 
-def test_accuracy_is_that_of_the_nearest_prototype(digits, model):
+def test_accuracy_equals_nearest_prototype_by_hand(digits, model):
     processor, images = digits
     collate = CollateEpisodes(processor, images, per_class=5, seed=0)
     rows = rows_of_classes(sorted(images), rotations=False)
@@ -92,7 +92,7 @@ FLAGS = ["--preset", "resnet-tiny", "--image_size", "8", "--ways", "4", "--save_
 
 
 @pytest.mark.slow
-def test_it_goes_on_after_a_kill_as_if_there_had_been_none(tmp_path):
+def test_resuming_after_a_kill_gives_the_same_weights(tmp_path):
     flags = ["pretrain", "prototypical", "--corpus", "sample", *FLAGS, "--augment", "shift", "--max_steps", "6"]
     done = run_here(*flags, "--output_dir", tmp_path / "whole")
     assert done.returncode == 0, done.stderr
@@ -134,7 +134,7 @@ def test_bad_input_ends_with_one_line(flags, message, tmp_path):
 
 
 @pytest.mark.slow
-def test_characters_that_training_never_saw_are_told_apart(tmp_path):
+def test_unseen_characters_are_classified(tmp_path):
     data = shelf("omniglot")
     flags = ["--corpus", data, "--split", "background", "--label_column", "character", "--rotations"]
     flags += ["--image_size", "28", "--max_steps", "150", "--output_dir", tmp_path / "encoder"]

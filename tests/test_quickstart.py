@@ -1,4 +1,4 @@
-"""The quickstart with a fiftieth of its steps: every part runs, and the page needs no other file."""
+"""The quickstart with a fiftieth of its steps: every part runs, and the page is self-contained."""
 
 import base64
 import io
@@ -32,7 +32,7 @@ def test_table_and_next_commands_are_printed(quickstart):
     assert re.search(r"^\[\d:\d\d\] \d+/\d+ runs done", done.stderr, flags=re.MULTILINE)
 
 
-def test_figures_are_those_of_the_runs(quickstart):
+def test_figures_equal_those_of_the_runs(quickstart):
     folder, _ = quickstart
     record = json.loads((folder / "pos" / "results.json").read_text())
     assert [encoder["name"] for encoder in record["encoders"]] == ["word2vec", "elmo", "bert"]
@@ -64,7 +64,7 @@ def test_learning_rates_are_chosen_on_validation_data(quickstart):
         assert of_chosen["validation_metrics"]["accuracy"]["value"] == best
 
 
-def test_digits_are_told_apart_that_pretraining_never_saw(quickstart):
+def test_unseen_digits_are_classified(quickstart):
     folder, _ = quickstart
     assert set(json.loads((folder / "resnet" / "config.json").read_text())["label2id"]) == set("01234")
     record = json.loads((folder / "image" / "results.json").read_text())
@@ -97,14 +97,14 @@ def test_the_page_stands_alone_and_shows_table_plots_and_sentences(quickstart):
     assert "<script" not in page
 
 
-def test_a_folder_of_something_else_is_left_alone(tmp_path):
+def test_another_folder_is_not_overwritten(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("precious")
     assert "holds something else" in error_of(run_here("quickstart", "--output_dir", tmp_path / "mine"))
     assert (tmp_path / "mine" / "notes.txt").read_text() == "precious"
 
 
-def test_a_bound_that_rounding_moved_off_zero_excludes_nothing():
+def test_a_bound_of_zero_up_to_rounding_is_not_significant():
     assert not is_significant({"value": 0.06, "low": 3.7e-18, "high": 0.12})
     assert is_significant({"value": 0.06, "low": 0.001, "high": 0.12})
     assert is_significant({"value": -0.06, "low": -0.1, "high": -0.001})

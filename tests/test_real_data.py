@@ -1,4 +1,4 @@
-"""On the data shelf: what README says of UD English EWT, with a small share of the time. Slow."""
+"""The claim of README about UD English EWT, with a fraction of the training time. Slow."""
 
 import gzip
 import json
@@ -9,7 +9,7 @@ from conftest import run_toolkit, shelf
 from toolkit.data.treebank import load_treebank
 
 
-def test_treebanks_of_the_shelf_have_the_words_their_readme_says():
+def test_shared_treebanks_have_the_number_of_words_of_their_readme():
     folder = shelf("ud_english_ewt")
     counts = {split: load_treebank(str(folder), split) for split in ("train", "validation", "test")}
     assert {split: len(rows) for split, rows in counts.items()} == {"train": 12544, "validation": 2001, "test": 2077}
@@ -21,7 +21,7 @@ def test_treebanks_of_the_shelf_have_the_words_their_readme_says():
 
 
 @pytest.mark.slow
-def test_two_minutes_of_elmo_beat_its_scratch_twin_at_500_sentences(tmp_path):
+def test_two_minutes_of_elmo_beat_training_from_scratch_at_500_sentences(tmp_path):
     corpus, treebank = shelf("text_corpus") / "train.txt", shelf("ud_english_ewt")
     flags = ["--corpus", corpus, "--output_dir", tmp_path / "elmo", "--max_minutes", "2"]
     assert run_toolkit("pretrain", "elmo", *flags).returncode == 0

@@ -1,4 +1,4 @@
-"""The recipes run, with a tiny budget, in one process and under torchrun."""
+"""The recipes and benchmarks with a tiny budget, in one process and under torchrun."""
 
 import json
 import os
@@ -22,7 +22,7 @@ TOOLKIT = {
 
 
 def run_script(script: str, *arguments, way: str = "one process", cwd: Path = REPOSITORY) -> str:
-    """What a script, which must succeed, prints; `python` is the interpreter of the tests."""
+    """Run a script, which must succeed, and return what it prints. `python` is the interpreter of the tests."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {**os.environ, "TOOLKIT": TOOLKIT[way], "PYTHONPATH": str(REPOSITORY), "PATH": path}
     command = [*([sys.executable] if script.endswith(".py") else []), str(REPOSITORY / "scripts" / script)]
@@ -68,7 +68,7 @@ def test_word_vectors_of_three_seeds_are_scored(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["word2vec", "fasttext"])
-def test_word_vectors_are_timed_beside_gensims(method, tmp_path, monkeypatch):
+def test_the_benchmark_of_word_vectors_runs(method, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(REPOSITORY / "scripts"))
     import alternation
     import bench_word2vec
@@ -88,7 +88,7 @@ def test_word_vectors_are_timed_beside_gensims(method, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_pictures_of_convolution(tmp_path):
+def test_pictures_of_convolution_are_drawn(tmp_path):
     run = partial(run_script, cwd=tmp_path)
     for name in ("pictures", "results"):
         (tmp_path / "docs" / name).mkdir(parents=True)
@@ -118,7 +118,7 @@ def test_pictures_of_convolution(tmp_path):
         assert picture.std() > 10
 
 
-def test_a_network_is_drawn_again_as_it_began(tmp_path, monkeypatch):
+def test_initial_model_has_the_weights_before_training(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(REPOSITORY / "scripts"))
     import convolution
 
@@ -126,13 +126,13 @@ def test_a_network_is_drawn_again_as_it_began(tmp_path, monkeypatch):
     done = run_toolkit("pretrain", "lenet", "--corpus", "sample", "--output_dir", tmp_path / "lenet", *flags)
     assert done.returncode == 0, done.stderr
     now = load_file(tmp_path / "lenet" / "model.safetensors")
-    before = convolution.as_it_began(str(tmp_path / "lenet")).state_dict()
+    before = convolution.initial_model(str(tmp_path / "lenet")).state_dict()
     torch.testing.assert_close({name: before[name] for name in now}, now, atol=1e-6, rtol=0)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_few_shot_learning_is_measured(monkeypatch, tmp_path):
+def test_the_recipe_of_few_shot_learning_runs(monkeypatch, tmp_path):
     data = shelf("omniglot").parent
     for name, value in (("MINUTES", "0.2"), ("SEEDS", "1"), ("EPISODES", "20")):
         monkeypatch.setenv(name, value)
@@ -148,7 +148,7 @@ def test_few_shot_learning_is_measured(monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_sentence_encoder_is_tuned_beside_setfit(monkeypatch, tmp_path):
+def test_the_benchmark_of_few_shot_learning_runs(monkeypatch, tmp_path):
     pytest.importorskip("setfit", reason="setfit is not installed: pip install -e '.[bench]'")
     monkeypatch.syspath_prepend(str(REPOSITORY / "scripts"))
     import alternation
@@ -162,8 +162,8 @@ def test_a_sentence_encoder_is_tuned_beside_setfit(monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_explanations_are_checked(tmp_path):
-    """By a network that reads the sample's digits well, whose logits fall where the pixels it reads are covered."""
+def test_check_explanations_runs(tmp_path):
+    """A network that classifies the sample's digits well. Covering the pixels that it uses must lower its logits."""
     digits = tmp_path / "digits"
     flags = ["--image_size", "16", "--num_train_epochs", "5", "--optim", "muon", "--learning_rate", "1e-2"]
     done = run_toolkit(
@@ -179,7 +179,7 @@ def test_explanations_are_checked(tmp_path):
         assert found[""] > 0
 
 
-def test_the_tenth_that_is_covered(monkeypatch):
+def test_check_explanations_covers_the_most_important_tenth(monkeypatch):
     monkeypatch.syspath_prepend(str(REPOSITORY / "scripts"))
     import check_explanations
 
@@ -194,7 +194,7 @@ def test_the_tenth_that_is_covered(monkeypatch):
     assert row[9] == 0
 
 
-def test_recipes_explain_themselves():
+def test_recipes_print_their_usage():
     for script in (REPOSITORY / "scripts").glob("*.sh"):
         text = script.read_text()
         assert text.startswith("#!/usr/bin/env bash\n# ")
@@ -204,7 +204,7 @@ def test_recipes_explain_themselves():
         assert any(name in done.stderr for name in ("CORPUS", "ENCODERS_DIR", "DATA_DIR"))
 
 
-def test_accelerate_knows_the_configurations():
+def test_accelerate_reads_the_configurations():
     from accelerate.commands.config import load_config_from_file
 
     kinds = {
@@ -223,7 +223,7 @@ def test_accelerate_knows_the_configurations():
     assert kinds["deepspeed"].deepspeed_config["zero_stage"] == 2
 
 
-def test_the_configuration_for_cpus_runs(corpus, tmp_path):
+def test_the_cpu_configuration_runs(corpus, tmp_path):
     launcher = ("-m", "accelerate.commands.launch", "--config_file", REPOSITORY / "scripts/accelerate/cpu.yaml", "-m")
     flags = ["--corpus", corpus, "--output_dir", tmp_path / "out", "--preset", "bert-tiny", "--vocab_size", "500"]
     done = run_toolkit("pretrain", "bert", *flags, "--max_steps", "2", launcher=launcher)
@@ -232,8 +232,8 @@ def test_the_configuration_for_cpus_runs(corpus, tmp_path):
 
 
 @pytest.mark.parametrize(("code", "goes_on"), [(0, False), (2, False), (1, True), (138, True)])
-def test_the_batch_job_goes_on_where_that_can_help(code, goes_on, tmp_path):
-    """With a srun that runs one process, whose end is given, in the place of SLURM."""
+def test_the_batch_job_requeues_itself_after_failures(code, goes_on, tmp_path):
+    """A fake srun runs one process and ends with the given exit code."""
     commands = {
         "srun": f'shift 2; export SLURM_PROCID=0 SLURM_LOCALID=0; "$@"; exit {code}',
         "scontrol": 'if [ $1 = show ]; then echo first; echo second; else echo "$@" >> requeued; fi',
@@ -257,7 +257,7 @@ def test_the_batch_job_goes_on_where_that_can_help(code, goes_on, tmp_path):
 
 @pytest.mark.slow
 def test_benchmarks_of_large_corpora_run(tmp_path, monkeypatch):
-    """On a corpus of two megabytes that the script makes: both ways agree, and a second start finds what is there."""
+    """On a corpus of two megabytes that large_corpus.py makes, toolkit and libraries must agree."""
     monkeypatch.syspath_prepend(REPOSITORY / "scripts")
     import alternation
     import bench_large_corpus
@@ -280,7 +280,7 @@ def test_benchmarks_of_large_corpora_run(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_an_array_of_slurm_prepares_a_corpus(corpus, encoders, tmp_path, monkeypatch):
+def test_a_slurm_array_prepares_a_corpus(corpus, encoders, tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "2")
     for number in ("0", "1"):
         monkeypatch.setenv("SLURM_ARRAY_TASK_ID", number)

@@ -33,7 +33,7 @@ def classifiers(encoders, tmp_path_factory):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_figures_are_those_of_scikit_learn_on_the_predictions(classifiers, family):
+def test_metrics_equal_scikit_learn_on_the_predictions(classifiers, family):
     record = json.loads((classifiers[family] / "results.json").read_text())
     lines = [json.loads(line) for line in (classifiers[family] / "predictions.jsonl").read_text().splitlines()]
     right, predicted = [line["label"] for line in lines], [line["predicted"] for line in lines]
@@ -48,7 +48,7 @@ def test_figures_are_those_of_scikit_learn_on_the_predictions(classifiers, famil
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_score_predict_and_the_pipeline_agree_in_fresh_processes(classifiers, family, tmp_path):
+def test_score_predict_and_the_pipeline_agree_in_new_processes(classifiers, family, tmp_path):
     data = classifiers[family].parent / "data"
     done = run_here("score", classifiers[family], "--data", data, "--output_file", tmp_path / "score.json")
     assert done.returncode == 0, done.stderr
@@ -63,7 +63,7 @@ def test_score_predict_and_the_pipeline_agree_in_fresh_processes(classifiers, fa
     assert [float(row[1]) for row in rows] == pytest.approx([answer["score"] for answer in answers], abs=1e-3)
 
 
-def test_the_confusion_matrix_is_a_picture(classifiers, tmp_path):
+def test_the_confusion_matrix_is_drawn(classifiers, tmp_path):
     with Image.open(classifiers["bert"] / "confusion_matrix.png") as picture:
         assert picture.format == "PNG"
         assert min(picture.size) > 200
@@ -100,12 +100,12 @@ def test_class_folders_have_splits(tmp_path):
     assert splits_of_labelled_text(str(tmp_path / "flat")) == ["train"]
 
 
-def test_the_shelf_opens_with_its_labels():
+def test_shared_data_sets_load_with_their_labels():
     assert set(load_labelled_text(str(shelf("trec")), "test")["label"]) == set("ABBR DESC ENTY HUM LOC NUM".split())
     assert len(load_labelled_text(str(shelf("banking77")), "train")) == 10003
 
 
-def test_a_budget_a_class_takes_so_many_of_each(encoders, tmp_path):
+def test_a_budget_per_class_takes_as_many_of_each_class(encoders, tmp_path):
     rows = load_labelled_text("sample", "train")
     smallest = min(rows["label"].count(label) for label in set(rows["label"][:]))
     flags = {"encoder": str(encoders["word2vec"]), "data": "sample", "output_dir": str(tmp_path / "out")}
@@ -113,7 +113,7 @@ def test_a_budget_a_class_takes_so_many_of_each(encoders, tmp_path):
     assert record["train_size"] == smallest * len(set(rows["label"][:]))
 
 
-def test_a_list_of_learning_rates_keeps_what_validation_data_likes_best(encoders, tmp_path):
+def test_the_learning_rate_is_chosen_on_validation_data(encoders, tmp_path):
     flags = {"encoder": str(encoders["elmo"]), "data": "sample", "output_dir": str(tmp_path / "out")}
     record = finetune("text", **flags, max_steps=40, learning_rates=[1e-6, 3e-3])
     tried = record["learning_rates_tried"]
@@ -144,7 +144,7 @@ def test_bad_data_ends_with_one_clear_line(fault, encoders, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_tagger_is_not_asked_for_examples_a_class(encoders, tmp_path):
+def test_a_tagger_has_no_budget_per_class(encoders, tmp_path):
     flags = {"encoder": str(encoders["word2vec"]), "data": "sample", "output_dir": str(tmp_path / "out")}
     with pytest.raises(InputError, match="--per_class"):
         finetune("pos", **flags, max_steps=1, train_size=2, per_class=True)

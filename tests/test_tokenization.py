@@ -1,4 +1,4 @@
-"""Tokenizers: what they are trained on is what they say, and they survive a round trip through a folder."""
+"""Tokenizers: training, encoding, and a round trip through a folder."""
 
 import pytest
 from tokenizers import AddedToken, normalizers
@@ -51,7 +51,7 @@ def test_offsets_point_at_the_words(texts, kind):
 
 
 def test_wordpiece_equals_the_library(texts):
-    """The same entries as `tokenizers` gives by hand, whose numbering changes from run to run."""
+    """The same entries as from the `tokenizers` library, whose ids change from run to run."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
     by_hand = Tokenizer(models.WordPiece(unk_token="[UNK]"))
@@ -74,7 +74,7 @@ def test_the_same_texts_give_the_same_tokenizer(texts, kind):
     assert "##" not in str(train_tokenizer(texts, kind, vocab_size=900).all_special_tokens)
 
 
-def test_bytes_mark_what_continues_a_word(texts):
+def test_bytes_that_continue_a_word_are_marked(texts):
     tokenizer = train_tokenizer((), "bytes")
     assert is_byte_level(tokenizer)
     assert not is_byte_level(train_tokenizer(texts, "bpe", 517))
@@ -98,8 +98,8 @@ def test_every_character_has_bytes():
         *(pytest.param(*case, marks=pytest.mark.slow) for case in ((False, True), (True, False))),
     ],
 )
-def test_many_texts_are_split_as_the_library_splits_one(do_lower_case, strip_accents):
-    """Every character there is, between letters and beside another; texts of several lines, and empty ones."""
+def test_batches_of_texts_are_split_like_single_texts(do_lower_case, strip_accents):
+    """Every Unicode character, between letters and beside another character; multi-line texts and empty texts."""
     from tokenizers import pre_tokenizers
 
     normalizer, pre_tokenizer = bert_normalizer(do_lower_case, strip_accents), pre_tokenizers.BertPreTokenizer()
@@ -115,7 +115,7 @@ def test_many_texts_are_split_as_the_library_splits_one(do_lower_case, strip_acc
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_many_texts_are_cut_into_tokens_as_one(texts, kind):
+def test_batches_of_texts_are_tokenized_like_single_texts(texts, kind):
     tokenizer = train_tokenizer(texts, kind, vocab_size=600)
     assert token_spacer(tokenizer)(texts[:50]) == [" ".join(tokenizer.tokenize(text)) for text in texts[:50]]
 
@@ -153,7 +153,7 @@ def test_lower_case_and_accents_are_options(texts):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_lines_are_encoded_as_the_tokenizer_encodes_them(texts, kind):
-    """Whether words are looked up or not: with tokens that were added, and where control characters are kept."""
+    """With and without a lookup of words: with added tokens, and with kept control characters."""
     plain = train_tokenizer(texts, kind, vocab_size=600)
     added = train_tokenizer(texts, kind, vocab_size=600)
     added.add_tokens([AddedToken("<ent>", special=True, normalized=False)])

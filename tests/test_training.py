@@ -1,4 +1,4 @@
-"""The training loop: which samples it takes, how it weights them, how it ends, stops and resumes."""
+"""The training loop: sampling, weighting, limits, interruption and resuming."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def test_every_sample_comes_once_per_epoch(lengths, batch_size):
         assert [d.index for d in keys[:23]] != [d.index for d in keys[23:46]]
 
 
-def test_neighbours_follow_each_other_at_the_same_position_of_the_batch():
+def test_consecutive_windows_have_the_same_position_in_the_batch():
     sampler = BatchSampler(23, batch_size=4, seed=0, consecutive=3)
     batches = [sampler.batch(step) for step in range(12)]
     for before, after in pairwise(batches):
@@ -52,7 +52,7 @@ def test_neighbours_follow_each_other_at_the_same_position_of_the_batch():
         assert set(seen.values()) == {1}
 
 
-def test_a_step_is_addressed_without_replaying_those_before_it():
+def test_the_batch_of_a_step_needs_no_earlier_steps():
     sampler, other = (BatchSampler(1000, 32, seed=1) for _ in range(2))
     replayed = [sampler.batch(step) for step in range(200)]
     assert other.batch(150) == replayed[150]
@@ -80,7 +80,7 @@ def test_parts_of_a_batch_count_each_sample_once(num_samples, num_parts):
     assert max(sizes) - min(sizes) <= 1
 
 
-def test_budget_of_epochs_ends_with_the_epoch():
+def test_a_budget_of_epochs_ends_with_the_epoch():
     budget = Budget.of(TrainingArguments(num_train_epochs=3, batch_size=10), num_samples=23)
     assert budget.max_steps == 7
     sampler = BatchSampler(23, 10, 0, max_samples=budget.max_samples)
@@ -147,7 +147,7 @@ def weights_of(folder: Path) -> bytes:
 
 
 def interrupted_copy(run: Path, folder: Path) -> Path:
-    """The run as if it had been killed at its end, before it wrote its record."""
+    """A copy of the run as if it had been killed before it wrote its record."""
     shutil.copytree(run, folder)
     (folder / "results.json").unlink()
     return folder
@@ -186,7 +186,7 @@ GOLDEN = {
 
 @pytest.mark.parametrize("method", TINY)
 def test_the_same_command_and_seed_give_the_same_bytes(method, six_steps, corpus, tmp_path):
-    """In another process, where other runs came before."""
+    """Repeat the run in another process, after other runs."""
     torch.rand(17)
     pretrain(method, corpus, tmp_path / "second", *SIX_STEPS)
     pretrain(method, corpus, tmp_path / "third", *SIX_STEPS)
@@ -210,7 +210,7 @@ def test_bfloat16_trains_nearly_the_same_and_keeps_float32_weights(method, corpu
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
 
 
-def test_dropout_of_pretraining_is_not_that_of_the_checkpoint(corpus, tmp_path):
+def test_the_checkpoint_does_not_keep_the_dropout_of_pretraining(corpus, tmp_path):
     flags = ["--max_steps", "2", "--batch_size", "8", "--logging_steps", "1", "--dropout", "0.3"]
     pretrain("bert", corpus, tmp_path / "out", *flags)
     assert losses(tmp_path / "out") != pytest.approx(GOLDEN["bert"][:2], rel=1e-3)
@@ -234,7 +234,7 @@ def test_float16_trains_nearly_the_same_and_resumes_with_its_loss_scale(six_step
     assert losses(resumed) == found
 
 
-def test_activations_can_be_recomputed_instead_of_kept(corpus, tmp_path):
+def test_gradient_checkpointing_gives_the_same_losses(corpus, tmp_path):
     pretrain("bert", corpus, tmp_path / "bert", *SIX_STEPS, "--gradient_checkpointing")
     assert losses(tmp_path / "bert") == pytest.approx(GOLDEN["bert"], rel=1e-5)
     done = run_here(*command_of("elmo", corpus, tmp_path / "elmo", *SIX_STEPS, "--gradient_checkpointing"))
@@ -242,7 +242,7 @@ def test_activations_can_be_recomputed_instead_of_kept(corpus, tmp_path):
     assert "--gradient_checkpointing: ElmoForPreTraining does not support it" in done.stderr
 
 
-def test_a_tracker_gets_what_the_log_has(corpus, tmp_path):
+def test_a_tracker_receives_the_figures_of_the_log(corpus, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     flags = ["--max_steps", "6", "--batch_size", "8", "--logging_steps", "2", "--report_to", "tensorboard"]
@@ -301,7 +301,7 @@ def test_resuming_equals_never_having_stopped(corpus, tmp_path):
     ],
     ids=" ".join,
 )
-def test_each_way_to_pretrain_a_bert_differs_and_resumes(flags, corpus, tmp_path):
+def test_each_option_of_bert_changes_the_weights_and_resumes(flags, corpus, tmp_path):
     flags = [*SIX_STEPS, "--save_steps", "4", *flags]
     pretrain("bert", corpus, tmp_path / "whole", *flags)
     stopped = interrupted_copy(tmp_path / "whole", tmp_path / "stopped")
@@ -345,7 +345,7 @@ def test_recurrent_states_that_do_not_fit_are_refused_before_anything_is_written
 @pytest.mark.parametrize(
     "flags", [{}, {"packing": "lines", "generator_size": 1.0, "embeddings": "random", "bf16": True}]
 )
-def test_an_electra_repeats_resumes_and_leaves_the_last_weights_of_its_encoder(flags, corpus, tmp_path):
+def test_electra_is_deterministic_resumes_and_saves_its_last_weights(flags, corpus, tmp_path):
     from transformers import ElectraForPreTraining
 
     from toolkit.pretraining import pretrain
@@ -379,7 +379,7 @@ def test_impossible_settings_of_a_bert_are_named(flag, value):
         pretrain("bert", corpus="sample", output_dir="out", **{flag: value})
 
 
-def test_every_pretraining_leaves_a_log(encoders):
+def test_every_method_writes_a_log(encoders):
     for folder in encoders.values():
         lines = [json.loads(line) for line in (folder / "train_log.jsonl").read_text().splitlines()]
         steps = [line["step"] for line in lines]
@@ -399,7 +399,7 @@ def test_a_finished_run_is_not_touched_by_resuming_it(six_steps, corpus):
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
 
 
-def test_nothing_to_resume_is_said(corpus, tmp_path):
+def test_resuming_without_a_checkpoint_starts_with_a_message(corpus, tmp_path):
     done = pretrain("bert", corpus, tmp_path / "new", "--max_steps", "2", "--resume")
     assert "nothing to resume" in done.stdout
 
@@ -458,7 +458,7 @@ def test_training_without_an_output_writes_nothing_and_gives_the_same_weights(tm
     assert (tmp_path / "out" / "model.safetensors").is_file()
 
 
-def test_a_loss_that_is_not_finite_ends_the_run(corpus, tmp_path):
+def test_a_non_finite_loss_ends_the_run(corpus, tmp_path):
     flags = [*SIX_STEPS, "--learning_rate", "1e38", "--warmup_ratio", "0", "--optim", "sgd"]
     done = run_here(*command_of("bert", corpus, tmp_path / "out", *flags))
     assert done.returncode == 2
@@ -466,7 +466,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(corpus, tmp_path):
     assert load_file(tmp_path / "out" / "model.safetensors"), "the weights saved before are still there"
 
 
-def test_minutes_end_the_run_and_are_recorded(corpus, tmp_path):
+def test_max_minutes_ends_the_run_and_is_recorded(corpus, tmp_path):
     pretrain("bert", corpus, tmp_path / "a", "--max_minutes", "0.05", "--logging_steps", "1")
     record = json.loads((tmp_path / "a" / "results.json").read_text())
     lines = [json.loads(line) for line in (tmp_path / "a" / "train_log.jsonl").read_text().splitlines()]
@@ -480,7 +480,7 @@ def test_minutes_end_the_run_and_are_recorded(corpus, tmp_path):
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("limit", [{"max_steps": 8}, {"max_minutes": 0.05}])
 def test_sample_keys_hold_the_progress_of_the_run(limit, workers, corpus, tmp_path, monkeypatch):
-    """Exact with a limit of steps, also for batches that workers prepare ahead; by the clock with one of minutes."""
+    """The progress is exact with a limit of steps, also in loader workers, and by the clock with one of minutes."""
     from toolkit.pretraining import bert, pretrain
 
     original = bert.MaskTokens.__call__
@@ -525,7 +525,7 @@ def test_fine_tuning_twice_gives_the_same_bytes(encoders, tmp_path):
 
 
 @pytest.mark.parametrize("task", ["pos", "text"])
-def test_a_head_on_a_mix_of_layers_is_saved_with_the_encoder_that_it_reads(task, encoders, tmp_path):
+def test_a_head_on_a_mix_of_layers_is_saved_with_its_encoder(task, encoders, tmp_path):
     finetune(task, encoders["bert"], tmp_path / "out", "--freeze", "--max_steps", "6", "--learning_rate", "1e-2")
     before, after = (load_file(folder / "model.safetensors") for folder in (encoders["bert"], tmp_path / "out"))
     kept = {name: value for name, value in after.items() if name.startswith("encoder.")}
@@ -539,7 +539,7 @@ def test_a_head_on_a_mix_of_layers_is_saved_with_the_encoder_that_it_reads(task,
 
 
 @pytest.mark.parametrize(("task", "head"), [("pos", {"classifier"}), ("text", {"classifier", "bert.pooler.dense"})])
-def test_freezing_trains_the_head_alone(task, head, encoders, tmp_path):
+def test_freeze_trains_the_head_alone(task, head, encoders, tmp_path):
     flags = ["--max_steps", "4", "--freeze", "--layers", "top", "--train_size", "40"]
     finetune(task, encoders["bert"], tmp_path / "out", *flags)
     before, after = (load_file(folder / "model.safetensors") for folder in (encoders["bert"], tmp_path / "out"))
@@ -547,7 +547,7 @@ def test_freezing_trains_the_head_alone(task, head, encoders, tmp_path):
     assert {name.rpartition(".")[0] for name in moved} == head
 
 
-def test_a_head_warmup_leaves_the_encoder_as_it_was(encoders, tmp_path):
+def test_the_encoder_is_frozen_during_head_warmup(encoders, tmp_path):
     flags = ["--max_steps", "10", "--head_warmup_ratio", "0.99", "--train_size", "20"]
     finetune("pos", encoders["bert"], tmp_path / "out", *flags)
     before, after = (load_file(folder / "model.safetensors") for folder in (encoders["bert"], tmp_path / "out"))
@@ -564,7 +564,7 @@ def test_the_schedule_after_a_head_warmup_takes_the_rest_of_the_run():
     assert learning_rate_factor(0.75, 0.1, start=0.5) == pytest.approx(learning_rate_factor(0.5, 0.1))
 
 
-def test_lower_layers_learn_slower(encoders):
+def test_lower_layers_have_lower_learning_rates(encoders):
     from tasks.finetuning import _parameter_options
     from tasks.task import FinetuneArguments
     from toolkit.modalities import MODALITIES
@@ -599,7 +599,7 @@ def test_lower_layers_learn_slower(encoders):
         assert {tuple(options(name)) for name in names} == {(1.0, 0.0)}
 
 
-def test_word_dropout_replaces_whole_words_and_only_the_share_asked_for():
+def test_word_dropout_replaces_whole_words_at_the_given_rate():
     from tasks.words import NO_WORD, drop_words, first_tokens
 
     words = [NO_WORD, *(word for word in range(2000) for _ in range(1 + word % 3)), NO_WORD]

@@ -1,4 +1,4 @@
-"""Learning from images without labels: the losses beside calculations by hand, the views, what comes out."""
+"""Pretraining on images without labels: the losses compared with calculations by hand, the views, the encoders."""
 
 import json
 from dataclasses import replace
@@ -44,7 +44,7 @@ def test_the_contrastive_loss_is_equation_1_of_the_paper():
     assert float(found) == pytest.approx(np.mean(losses), rel=1e-5)
 
 
-def test_two_views_follow_from_the_draw_alone_and_differ():
+def test_two_views_differ_and_depend_on_the_sample_key_only():
     pixels = digits(4)
     keys = [SampleKey(7, 1, example) for example in range(4)]
     views = ContrastiveViews(seed=5)(pixels, keys)
@@ -58,7 +58,7 @@ def test_two_views_follow_from_the_draw_alone_and_differ():
     assert views.max() <= 255
 
 
-def test_a_view_of_all_of_an_image_is_the_image_or_its_mirror_image():
+def test_a_view_of_the_whole_image_is_the_image_or_its_mirror_image():
     pixels = digits(40)
     keys = [SampleKey(0, 0, example) for example in range(40)]
     changes = ContrastiveViews(seed=0, color_strength=0)
@@ -73,7 +73,7 @@ def test_a_view_of_all_of_an_image_is_the_image_or_its_mirror_image():
     torch.testing.assert_close(drawn, torch.full_like(drawn, 77.0), rtol=0, atol=0.1)
 
 
-def test_a_view_of_a_quarter_is_a_quarter():
+def test_a_view_of_a_quarter_enlarges_that_quarter():
     pixels = digits(1, 16).float()
     pixels[0, :, 8:, 8:] = torch.arange(64.0).view(8, 8)
     chances = torch.full((11, 1), 0.5)
@@ -83,7 +83,7 @@ def test_a_view_of_a_quarter_is_a_quarter():
     torch.testing.assert_close(found[..., 2:-2, 2:-2], expected[..., 2:-2, 2:-2], rtol=0, atol=0.5)
 
 
-def test_colours_change_as_those_of_torchvision():
+def test_colour_jitter_equals_torchvision():
     torch.manual_seed(0)
     pixels = 60 + 80 * torch.rand(3, 3, 8, 8)
     same, none = torch.ones(3), torch.zeros(3)
@@ -104,7 +104,7 @@ def test_colours_change_as_those_of_torchvision():
     torch.testing.assert_close(thrice, pixels, rtol=0, atol=0.5)  # a whole turn
 
 
-def test_three_quarters_of_the_patches_are_hidden_and_the_encoder_sees_all_later():
+def test_vit_mae_masks_three_quarters_of_the_patches_in_pretraining_only():
     torch.manual_seed(0)
     config = ViTConfig(
         image_size=16, patch_size=4, hidden_size=64, num_hidden_layers=2, num_attention_heads=1, intermediate_size=32
@@ -150,7 +150,7 @@ WITHOUT_POOLER = {"simclr": {}, "vit-mae": {"add_pooling_layer": False}}  # whic
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_what_learned_without_labels_takes_a_head(method, folder_without_labels, tmp_path):
+def test_encoders_pretrained_without_labels_can_be_fine_tuned(method, folder_without_labels, tmp_path):
     flags = ["--corpus", folder_without_labels, "--image_size", "16", "--batch_size", "32", "--learning_rate", "3e-3"]
     run = [*METHODS[method], *flags, "--max_steps", "12", "--save_steps", "6"]
     done = run_here("pretrain", method, *run, "--output_dir", tmp_path / "encoder")
@@ -174,7 +174,7 @@ def test_what_learned_without_labels_takes_a_head(method, folder_without_labels,
         assert json.loads((tmp_path / "probe" / "results.json").read_text())["metrics"]["accuracy"]["value"] > 0.4
 
 
-def test_an_encoder_under_simclr_is_the_encoder(tmp_path):
+def test_the_simclr_checkpoint_is_the_plain_encoder(tmp_path):
     torch.manual_seed(0)
     rows = load_corpus_of_images("sample", "validation")
     encoder, processor = load_image_encoder("scratch:resnet-fast", "AutoModel", 16, rows)

@@ -1,4 +1,4 @@
-"""Counts of words in bounded memory, and tokenizers trained on them: the library's own while all words fit."""
+"""Word counts in bounded memory, and tokenizers trained on them, which equal the library's while all words fit."""
 
 import json
 import random
@@ -26,7 +26,7 @@ from toolkit.corpora.word_counts import (
 
 @pytest.fixture
 def zipf(tmp_path, monkeypatch):
-    """Some frequent words among thousands that occur once or twice, in several blocks; and how often each occurs."""
+    """Some frequent words among thousands that occur once or twice, in several blocks, and the count of each word."""
     monkeypatch.setattr(blocks, "BYTES_A_BLOCK", 30_000)
     rng = random.Random(0)
     lines = [
@@ -49,7 +49,7 @@ def test_counts_are_exact_while_words_fit(zipf, num_proc):
     assert found.left_out() == []
 
 
-def test_beyond_that_the_rarest_are_dropped_and_counted(zipf):
+def test_the_rarest_words_are_dropped_and_counted_beyond_the_limit(zipf):
     corpus, expected = zipf
     found = [count_words(corpus, word_spacer(bert_normalizer()), 3_000, num_proc) for num_proc in (1, 3)]
     assert list(found[0].counts.items()) == list(found[1].counts.items())
@@ -64,7 +64,7 @@ def test_beyond_that_the_rarest_are_dropped_and_counted(zipf):
     assert found[0].letters == {letter for word in expected for letter in word[1:]}, "also those of dropped words"
 
 
-def test_long_words_take_the_room_of_several():
+def test_long_words_use_the_memory_of_several():
     words = WordCounts(max_words=1_000)
     for number in range(900):
         words.add(Counter({f"{number}x" * 8: 1, "frequent": 2, f"{number % 3}": 1}))
@@ -86,7 +86,7 @@ def test_distinct_words_are_counted_in_little_memory(number):
     assert registers.nbytes == 1 << 16
 
 
-def test_registers_are_those_of_the_library():
+def test_registers_equal_datasketch():
     from datasketch import HyperLogLogPlusPlus
     from xxhash import xxh3_64_intdigest
 
@@ -97,7 +97,7 @@ def test_registers_are_those_of_the_library():
     assert (registers == by_library.reg).all()
 
 
-def test_counts_survive_their_way_from_a_process():
+def test_counts_are_passed_between_processes():
     counts = Counter({"a": 1, "Łódź": 2**40, "日": 3})
     assert list(PackedCounts(counts).unpacked().items()) == list(counts.items())
     assert PackedCounts(Counter()).unpacked() == {}
@@ -107,8 +107,8 @@ def test_counts_survive_their_way_from_a_process():
 
 
 @pytest.mark.parametrize("kind", ["wordpiece", "bpe", "word"])
-def test_the_tokenizer_is_that_of_the_library(corpus, kind):
-    """By hand on the lines themselves: the same entries with the same numbers, where the letters have ours."""
+def test_the_tokenizer_equals_the_library(corpus, kind):
+    """Compare with the library trained on the lines: equal entries and ids if the letters have the toolkit's order."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     ours, words = train_on_corpus(open_corpus(str(corpus)), kind, bert_normalizer(True), 900)
@@ -132,7 +132,7 @@ def test_the_tokenizer_is_that_of_the_library(corpus, kind):
         assert merges[0] == merges[1]
 
 
-def test_too_little_memory_is_said(corpus, tmp_path):
+def test_too_little_memory_is_refused(corpus, tmp_path):
     flags = ["--corpus", corpus, "--output_dir", tmp_path / "out", "--memory_gb", "0.3"]
     done = run_here("tokenizer", *flags)
     assert done.returncode == 2

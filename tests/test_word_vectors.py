@@ -1,4 +1,4 @@
-"""Word vectors: against gensim's own figures, and by hand."""
+"""Scores of word vectors, compared with gensim's and with calculations by hand."""
 
 import json
 
@@ -21,7 +21,7 @@ from toolkit.transfer.word_vectors import WORD_SETS, analogies, score_words, sim
 
 @pytest.fixture(scope="module")
 def word2vec(corpus, tmp_path_factory):
-    """A folder with vectors of every word of the corpus, and what gensim gives by hand with the same settings."""
+    """A folder with vectors of every word of the corpus, and gensim's model with the same settings."""
     root = tmp_path_factory.mktemp("word2vec")
     flags = ["--corpus", str(corpus), "--validation_corpus", str(corpus), "--output_dir", str(root / "encoder")]
     flags += ["--preset", "word2vec-tiny", "--workers", "1", "--num_train_epochs", "2", "--min_count", "1"]
@@ -58,8 +58,8 @@ def test_analogies_of_word2vec_equal_gensims(word2vec, tmp_path):
     assert record["metrics"]["coverage"]["value"] == pytest.approx(num_answers / 19_544)
 
 
-def test_analogies_count_what_is_right_and_what_is_known(tmp_path):
-    """The plural of `walk` is `walks`, so that `walked` is a wrong answer, and nothing is known of `unheard`."""
+def test_analogies_count_correct_and_known_questions(tmp_path):
+    """`walked` is a wrong answer, since the plural of `walk` is `walks`; `unheard` has no vector."""
     table = {"man": [1], "woman": [1, 1], "king": [1, 0, 1], "Queen": [1, 1, 1]}
     table |= {"cat": [0, 0, 0, 1], "cats": [0, 0, 0, 1, 1], "dog": [0, 0, 0, 0, 0, 1], "dogs": [0, 0, 0, 0, 1, 1]}
     table |= {"walk": [0, 0, 0, 0, 0, 0, 1], "walks": [0, 0, 0, 0, 1, 0, 1], "walked": [0, 0, 0, 0, -1, 0, 1]}
@@ -74,7 +74,7 @@ def test_analogies_count_what_is_right_and_what_is_known(tmp_path):
     assert values == pytest.approx(expected)
 
 
-def test_similarity_of_vectors_in_the_order_of_the_scores_is_one(tmp_path):
+def test_similarity_is_one_for_vectors_in_the_order_of_the_scores(tmp_path):
     vectors = KeyedVectors(2)
     angles = np.linspace(0, 1, 13)
     vectors.add_vectors(list("abcdefghijklm"), np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32))
@@ -116,7 +116,7 @@ def test_whole_words_are_those_of_the_vocabulary(encoders, taggers, word2vec):
 
 
 @pytest.mark.parametrize("family", ["fasttext", "elmo", "bert"])
-def test_an_encoder_that_spells_knows_every_pair(encoders, family, tmp_path):
+def test_an_encoder_of_characters_covers_every_pair(encoders, family, tmp_path):
     done = run_here("score", encoders[family], "--data", "wordsim353", "--output_file", tmp_path / "score.json")
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "score.json").read_text())

@@ -1,4 +1,4 @@
-"""Zero-shot classification: by hand, against transformers, with a real encoder, and from the command line."""
+"""Zero-shot classification: compared with calculations by hand and transformers, and from the command line."""
 
 import json
 
@@ -24,7 +24,7 @@ def cosines(first, second):
     return first @ second.T
 
 
-def test_the_nearest_description_by_hand(minilm):
+def test_the_nearest_description_equals_a_calculation_by_hand(minilm):
     classifier = ZeroShotClassifier(minilm).fit(TOPICS, unlabelled=TEXTS)
     assert classifier.predict(TEXTS).tolist() == ["cooking", "space", "sport"]
     encode = load_featurizer(minilm)
@@ -36,7 +36,7 @@ def test_the_nearest_description_by_hand(minilm):
     assert classifier.penalty_ == 0
 
 
-def test_classes_move_to_the_items_that_are_like_them():
+def test_classes_move_towards_similar_items():
     described = np.array([[1.0, 0.2], [0.2, 1.0]])
     usual = np.array([[2.0, -1.0], [2.0, -2.0], [1.0, -0.5], [-1.0, 2.0], [0.0, 3.0]])
     classifier = ZeroShotClassifier("", rounds=1).fit_features(["a", "b"], described, unlabelled=usual)
@@ -59,7 +59,7 @@ def half_described():
     return names, described, examples, [names[i] for i in ids], items, np.array(names)[of_items]
 
 
-def test_seen_classes_do_not_swallow_the_others(half_described):
+def test_seen_classes_do_not_displace_unseen_ones(half_described):
     names, described, examples, labels, items, right = half_described
     classifier = ZeroShotClassifier("").fit_features(names, described, examples, labels)
     assert classifier.is_seen_.tolist() == [True] * 12 + [False] * 12
@@ -98,7 +98,7 @@ def test_images_are_mapped_to_descriptions():
 
 @pytest.fixture(scope="module")
 def model_of_inference(encoders, tmp_path_factory):
-    """It knows nothing, but has the labels."""
+    """A random model with labels."""
     torch.manual_seed(0)
     labels = {0: "contradiction", 1: "neutral", 2: "entailment"}
     model = AutoModelForSequenceClassification.from_pretrained(
@@ -110,7 +110,7 @@ def model_of_inference(encoders, tmp_path_factory):
     return folder
 
 
-def test_entailment_says_what_the_pipeline_of_transformers_says(model_of_inference):
+def test_entailment_equals_the_pipeline_of_transformers(model_of_inference):
     hypothesis = "It is about {}."
     classifier = EntailmentClassifier(str(model_of_inference), hypothesis).fit(TOPICS)
     theirs = pipeline("zero-shot-classification", model=str(model_of_inference))
@@ -134,7 +134,7 @@ def test_entailment_says_what_the_pipeline_of_transformers_says(model_of_inferen
         (lambda encoder: EntailmentClassifier(encoder).fit(TOPICS), "none of its labels is entailment"),
     ],
 )
-def test_bad_input_is_said(encoders, fault, message):
+def test_bad_input_is_named(encoders, fault, message):
     with pytest.raises(InputError, match=message):
         fault(str(encoders["bert"]))
 
@@ -142,7 +142,7 @@ def test_bad_input_is_said(encoders, fault, message):
 # The command line
 
 
-def test_names_are_measured_from_the_command_line(minilm, tmp_path):
+def test_evaluate_with_names_from_the_command_line(minilm, tmp_path):
     texts = [f"{text} {more}" for text in TEXTS for more in ("Really.", "So they say.", "Who knows?")]
     rows = [{"text": text, "label": list(TOPICS)[place // 3]} for place, text in enumerate(texts)]
     (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -182,7 +182,7 @@ def test_some_labels_have_examples(encoders, tmp_path):
     assert record["metrics"]["harmonic_mean"]["low"] <= metrics["harmonic_mean"]
 
 
-def test_a_share_of_the_labels_is_seen(encoders, tmp_path):
+def test_a_fraction_of_the_labels_is_seen(encoders, tmp_path):
     flags = ["--encoder", encoders["word2vec"], "--data", "sample", "--seen_fraction", "0.5", "--seeds", "1"]
     first, second = (run_here("zeroshot", "evaluate", *flags) for _ in range(2))
     assert first.returncode == 0, first.stderr
@@ -208,7 +208,7 @@ def test_images_are_classified_by_names(digits_encoder, minilm, tmp_path):
     assert float(seen.split()[1]) > 0.3
 
 
-def test_predictions_know_examples_and_names(minilm, tmp_path):
+def test_predictions_use_examples_and_names(minilm, tmp_path):
     rows = [{"text": "Fry the onions.", "label": "cooking"}, {"text": "The team scored twice.", "label": "sport"}]
     (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
     flags = ["--encoder", minilm, "--data", tmp_path / "data.jsonl", "--labels", "outer_space"]
