@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from tasks.classification import Classification, DistributionPrediction, LabelledImageColumns
+from tasks.classification import Classification, LabelPrediction
 from tasks.task import FinetuneArguments
-from toolkit.data.columns import ChosenLabels
+from toolkit.data.columns import ChosenLabels, ImageColumn, LabelColumn
 from toolkit.errors import InputError
 from toolkit.modalities.arguments import AugmentationArguments, ImageEncoderArguments
 from toolkit.runs.arguments import Arguments, defaults
@@ -18,7 +18,7 @@ FEATURE_BATCH_SIZE = 128
 
 
 @dataclass(kw_only=True)
-class ChosenImageColumns(ChosenLabels, LabelledImageColumns):
+class LabelledImageColumns(ChosenLabels, LabelColumn, ImageColumn):
     """Columns of labelled images, and which labels are used."""
 
 
@@ -39,7 +39,7 @@ class ImageDecisionArguments(Arguments):
 
 @dataclass(kw_only=True)
 class ImageArguments(FinetuneArguments):
-    columns: ChosenImageColumns = defaults(ChosenImageColumns)
+    columns: LabelledImageColumns = defaults(LabelledImageColumns)
     options: ImageEncoderArguments = defaults(ImageEncoderArguments)
     augmentation: AugmentationArguments = defaults(AugmentationArguments)
     decision: ImageDecisionArguments = defaults(ImageDecisionArguments)
@@ -60,19 +60,16 @@ class ImageClassification(Classification):
     auto_class = "AutoModelForImageClassification"
     item = "image"
     baseline_name = "logistic regression on pixels"
-    tunes_threshold = True
+    can_be_explained = True
 
-    def load(self, source: str, split: str | None, columns: ChosenImageColumns):
+    def load(self, source: str, split: str | None, columns: LabelledImageColumns):
         from toolkit.data.image_files import select_labels
 
         rows = super().load(source, split, columns)
         return rows if columns.labels is None else select_labels(source, rows, columns.labels)
 
     def config_fields(self, arguments: ImageArguments) -> dict[str, Any]:
-        return {
-            "flip_at_test": arguments.decision.flip_at_test,
-            "shift_at_test": arguments.decision.shift_at_test,
-        }
+        return {name: getattr(arguments.decision, name) for name in ("flip_at_test", "shift_at_test")}
 
     def load_model(self, arguments: ImageArguments, train_rows, **config_fields: Any) -> tuple[Any, Any]:
         from collections import Counter
@@ -157,19 +154,16 @@ class ImageClassification(Classification):
             views += [map_images(view, partial(torch.flip, dims=[-1])) for view in views]
         return sum(model(pixel_values=view).logits for view in views) / len(views)
 
-    def decode(self, encoded: list[dict], outputs: Any, model) -> list[DistributionPrediction]:
+    def decode(self, encoded: list[dict], outputs: Any, model) -> list[LabelPrediction]:
         names = [model.config.id2label[i] for i in range(model.config.num_labels)]
         threshold = getattr(model.config, "threshold", None)
         predictions = []
         for values in outputs.float().softmax(dim=-1).tolist():
-            probabilities = dict(zip(names, values, strict=True))
-            label = max(names, key=lambda name: probabilities[name])
-            if threshold is not None:
-                label = names[values[1] >= threshold]
-            predictions.append(DistributionPrediction(label, probabilities))
+            best = values.index(max(values)) if threshold is None else int(values[1] >= threshold)
+            predictions.append(LabelPrediction(names[best], values[best], dict(zip(names, values, strict=True))))
         return predictions
 
-    def baseline(self, train_rows, rows) -> list[DistributionPrediction]:
+    def baseline(self, train_rows, rows) -> list[LabelPrediction]:
         from tasks.baselines import pixel_labels
 
-        return [DistributionPrediction(*found) for found in pixel_labels(train_rows, rows)]
+        return [LabelPrediction(*found) for found in pixel_labels(train_rows, rows)]

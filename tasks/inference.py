@@ -1,6 +1,5 @@
 """Predict with a fine-tuned checkpoint, and score it on labelled data."""
 
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -9,24 +8,15 @@ from typing import Any
 from tasks.task import Task
 from toolkit.hub.download import local_copy
 from toolkit.runs.confusion import write_confusion_matrix
-from toolkit.runs.results import PREDICTIONS_FILE, Stopwatch, write_score
+from toolkit.runs.results import Stopwatch, write_score
 
-PREDICTION_BATCH_SIZE = 128
+BATCH_SIZE = 128
 SEEN_FILE = "seen_in_training.txt"
 CONFUSION_FILE = "confusion_matrix.png"
 
 
-def predict(task: Task, model, processor, encoded, accelerator, batch_size: int = PREDICTION_BATCH_SIZE) -> list[Any]:
-    """One prediction per row of data, in order, the same on all processes.
-
-    Args:
-        task: The task.
-        model: The model, in evaluation mode.
-        processor: Its processor.
-        encoded: Encoded rows; a row may be encoded in several parts.
-        accelerator: The processes that share the work.
-        batch_size: Encoded rows per batch.
-    """
+def predict(task: Task, model, processor, encoded, accelerator) -> list[Any]:
+    """One prediction per row of data, in order, the same on all processes; a row may be encoded in several parts."""
     import torch
     from accelerate.utils import gather_object
 
@@ -38,7 +28,7 @@ def predict(task: Task, model, processor, encoded, accelerator, batch_size: int 
 
     mine = []
     with torch.inference_mode():
-        for batch in evaluation_batches(encoded, collate, batch_size, accelerator, lockstep=True, with_samples=True):
+        for batch in evaluation_batches(encoded, collate, BATCH_SIZE, accelerator, lockstep=True, with_samples=True):
             rows = batch.pop("samples")
             inputs = {name: batch[name] for name in batch if name not in ("labels", "num_targets", "num_items")}
             outputs = task.forward(model, inputs)
@@ -48,7 +38,7 @@ def predict(task: Task, model, processor, encoded, accelerator, batch_size: int 
     parts: dict[int, list[Any]] = {}
     for index, _, prediction in sorted(gather_object(mine), key=lambda found: found[:2]):
         parts.setdefault(index, []).append(prediction)
-    return [found[0] if len(found) == 1 else task.join(found) for _, found in sorted(parts.items())]
+    return [found[0] if len(found) == 1 else task.join(found) for found in parts.values()]
 
 
 def prediction_line(task: Task, row: dict[str, Any], prediction: Any) -> dict[str, Any]:
@@ -57,13 +47,10 @@ def prediction_line(task: Task, row: dict[str, Any], prediction: Any) -> dict[st
     return {**task.describe(row), **prediction.as_json(), **({column: row[column]} if column in row else {})}
 
 
-def write_predictions(task: Task, folder: Path, rows, predictions: list[Any], with_picture: bool) -> None:
-    """Write one line of JSON per row and, if the task has one, draw the confusion matrix."""
-    with open(folder / PREDICTIONS_FILE, "w", encoding="utf-8") as file:
-        for row, prediction in zip(rows, predictions, strict=True):
-            print(json.dumps(prediction_line(task, row, prediction), ensure_ascii=False), file=file)
-    if with_picture and (answers := task.confusion(rows, predictions)) is not None:
-        write_confusion_matrix(folder / CONFUSION_FILE, *answers)
+def draw_confusion(task: Task, path: Path, rows, predictions: list[Any]) -> None:
+    """Draw the confusion matrix, if the task has one."""
+    if (answers := task.confusion(rows, predictions)) is not None:
+        write_confusion_matrix(path, *answers)
 
 
 def load_predictor(task: Task, folder: str) -> Callable[[Any], list[Any]]:
@@ -81,18 +68,10 @@ def load_predictor(task: Task, folder: str) -> Callable[[Any], list[Any]]:
 
 
 def score(task: Task, folder: str, data: str, split: str | None, columns: Any, output_file: Path) -> dict[str, Any]:
-    """Score a fine-tuned checkpoint on labelled data.
+    """Score a fine-tuned checkpoint on a split of labelled data (default: test); returns the record that is written.
 
-    Args:
-        task: The task of the checkpoint.
-        folder: Folder or Hub id of the checkpoint.
-        data: Labelled data.
-        split: Split of a folder or Hub data set (default: test).
-        columns: Which columns hold what.
-        output_file: Where the record is written to.
-
-    Returns:
-        The record.
+    Raises:
+        InputError: The checkpoint or the data cannot be used.
     """
     from toolkit.training.distributed import make_accelerator
 
@@ -108,9 +87,7 @@ def score(task: Task, folder: str, data: str, split: str | None, columns: Any, o
     predictions = predict(task, model, processor, task.encode(rows, processor, model), accelerator)
     figures = task.figures(rows, predictions, seen)
     if accelerator.is_main_process:
-        picture = output_file.with_name(f"{output_file.stem}_{CONFUSION_FILE}")
-        if (answers := task.confusion(rows, predictions)) is not None:
-            write_confusion_matrix(picture, *answers)
+        draw_confusion(task, output_file.with_name(f"{output_file.stem}_{CONFUSION_FILE}"), rows, predictions)
     return write_score(
         output_file,
         stopwatch,

@@ -6,6 +6,7 @@ carries its tag. Figures: accuracy, accuracy on words that are not in the traini
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -142,8 +143,8 @@ class PosTagging(WordsTask):
         ]
 
     def join(self, parts: list[TagsPrediction]) -> TagsPrediction:
-        tags, probabilities = ([each for part in parts for each in getattr(part, name)] for name in _PARTS)
-        return TagsPrediction(tags, probabilities)
+        tags, probabilities = ([part.tags for part in parts], [part.probabilities for part in parts])
+        return TagsPrediction(list(chain.from_iterable(tags)), list(chain.from_iterable(probabilities)))
 
     def read_prediction(self, line: dict[str, Any]) -> TagsPrediction:
         return TagsPrediction(line["predicted"], line["probabilities"])
@@ -153,9 +154,6 @@ class PosTagging(WordsTask):
         if seen is not None:
             unseen = [[token not in seen for token in tokens] for tokens in rows["tokens"]]
         return tagging_scores([prediction.tags for prediction in predictions], rows["tags"][:], unseen)
-
-    def confusion(self, rows, predictions: list[Any]) -> tuple[list[str], list[str]]:
-        return [tag for tags in rows["tags"] for tag in tags], [tag for each in predictions for tag in each.tags]
 
     def baseline(self, train_rows, rows) -> list[TagsPrediction]:
         from tasks.baselines import crf_tags
@@ -171,9 +169,6 @@ class PosTagging(WordsTask):
 
     def header(self, line: dict[str, Any]) -> list[str]:
         return line["tokens"]
-
-
-_PARTS = ("tags", "probabilities")
 
 
 def _tokenize(tokens: list[str], tokenizer, max_length: int | None) -> Iterator[tuple[list[int], list[int]]]:

@@ -1,7 +1,7 @@
 """What a task is: from labelled rows to model inputs, from model outputs to predictions, from predictions to figures.
 
-A *row* is an example of the data. An *encoded* row is what `collate` makes batches of; it has `index` and `part`, the
-row that it was made from and which part of it. A *reference* is the correct answer of a row.
+A *row* is an example of the data. An *encoded* row is what `collate` makes batches of; its `index` says which row it
+was made from, its `part` which part of that row. A *reference* is the correct answer of a row.
 """
 
 from abc import ABC, abstractmethod
@@ -108,10 +108,6 @@ class Prediction(ABC):
     def cells(self) -> list[str]:
         """The answer as cells of a table: one, or one for each part of the row."""
 
-    def is_right(self, reference: Any) -> bool:
-        """Whether the whole answer is correct."""
-        return self.cells() == cells_of(reference)
-
 
 def cells_of(reference: Any) -> list[str]:
     """A reference as cells of a table."""
@@ -129,7 +125,7 @@ class Task(ABC):
         reference_column: Column of a row that holds the reference.
         item: What throughput counts.
         baseline_name: The usual method without a network.
-        tunes_threshold: Whether `tune_threshold` is called after training.
+        can_be_explained: Whether `toolkit explain` draws what the model looks at.
     """
 
     name: ClassVar[str]
@@ -139,16 +135,11 @@ class Task(ABC):
     reference_column: ClassVar[str]
     item: ClassVar[str]
     baseline_name: ClassVar[str] = "no baseline"
-    tunes_threshold: ClassVar[bool] = False
+    can_be_explained: ClassVar[bool] = False
 
     @property
     def modality(self) -> Modality:
         return MODALITIES[self.modality_name]
-
-    @property
-    def sample_license(self) -> str:
-        """Licence of the task's `sample`."""
-        return self.modality.labelled_sample_license
 
     # Data
 
@@ -156,21 +147,17 @@ class Task(ABC):
     def load(self, source: str, split: str | None, columns: Any):
         """A `datasets.Dataset` of labelled rows. Raises `InputError` if the source is missing or malformed."""
 
-    @abstractmethod
     def splits(self, source: str) -> list[str]:
         """The splits that the source is known to have."""
+        return self.modality.splits(source)
 
-    @abstractmethod
     def read_inputs(self, inputs: Sequence[str | Path]):
         """A `datasets.Dataset` of rows to predict, from texts and paths. Raises `InputError`."""
+        return self.modality.read_inputs(inputs)
 
     def labels(self, rows) -> list[str] | None:
         """All labels, in the order of their ids; None for a task without labels."""
         return None
-
-    def label_of_each(self, rows) -> list[str]:
-        """The label of each row. Raises `InputError` if a row has several."""
-        raise InputError(f"--per_class: an example of {self.name} has many labels, give --train_size alone")
 
     def seen(self, rows) -> set[str]:
         """What counts as seen in training when figures are computed, such as words."""
@@ -186,8 +173,7 @@ class Task(ABC):
         """The encoder under the task's head, and its processor. Raises `InputError`."""
         from toolkit.transfer.encoders import load_encoder
 
-        options = arguments.resolved().options
-        name = arguments.encoder.encoder
+        name, options = arguments.encoder.encoder, arguments.resolved().options
         return load_encoder(name, self.auto_class, self.modality, options, train_rows, **config_fields)
 
     def load_finetuned(self, folder: str) -> tuple[Any, Any]:
@@ -241,7 +227,8 @@ class Task(ABC):
 
     def confusion(self, rows, predictions: list[Any]) -> tuple[list[str], list[str]] | None:
         """Correct labels and predicted labels for a confusion matrix; None if the task has none."""
-        return None
+        references = [cell for reference in rows[self.reference_column] for cell in cells_of(reference)]
+        return references, [cell for prediction in predictions for cell in prediction.cells()]
 
     def baseline(self, train_rows, rows) -> list[Any]:
         """Predictions for `rows` of the usual method without a network, trained on `train_rows`."""

@@ -3,7 +3,6 @@
 Word dropout is of Iyyer, Manjunatha, Boyd-Graber & Daumé (2015), https://aclanthology.org/P15-1162.
 """
 
-import dataclasses
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from tasks.task import NO_LABEL, FinetuneArguments, Task
 from toolkit.errors import InputError, check_share
 from toolkit.modalities.arguments import TextEncoderArguments
 from toolkit.modalities.text import max_length
-from toolkit.runs.arguments import Arguments, defaults
+from toolkit.runs.arguments import Arguments, defaults, with_flags
 
 NO_WORD = -1
 
@@ -36,8 +35,7 @@ class WordsArguments(FinetuneArguments):
     regularization: WordDropoutArguments = defaults(WordDropoutArguments)
 
     def resolved(self) -> "WordsArguments":
-        layers = self.options.layers or ("mix" if self.encoder.freeze else "top")
-        return dataclasses.replace(self, options=dataclasses.replace(self.options, layers=layers))
+        return with_flags(self, layers=self.options.layers or ("mix" if self.encoder.freeze else "top"))
 
 
 class WordsTask(Task):
@@ -67,6 +65,7 @@ class WordsTask(Task):
 
     def collate(self, encoded: list[dict], keys, processor, arguments: WordsArguments | None) -> dict[str, Any]:
         import torch
+        from torch.nn.utils.rnn import pad_sequence
 
         if arguments is not None and arguments.regularization.word_dropout:
             rate, seed = arguments.regularization.word_dropout, arguments.training.seed
@@ -74,11 +73,12 @@ class WordsTask(Task):
                 drop_words(row, rate, processor.unk_token_id, key.seed(seed))
                 for row, key in zip(encoded, keys, strict=True)
             ]
-        input_ids, attention_mask = pad_tokens(encoded, processor.pad_token_id)
+        ids = [torch.tensor(row["input_ids"]) for row in encoded]
+        input_ids = pad_sequence(ids, batch_first=True, padding_value=processor.pad_token_id)
         labels, num_items = self.collate_labels(encoded, input_ids.shape[1])
         return {
-            "input_ids": torch.from_numpy(input_ids),
-            "attention_mask": torch.from_numpy(attention_mask),
+            "input_ids": input_ids,
+            "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
             "labels": torch.from_numpy(labels),
             "num_targets": int((labels != NO_LABEL).sum()),
             "num_items": num_items,
@@ -93,15 +93,6 @@ def words_of_tokens(encoding, index: int = 0) -> list[int]:
 def first_tokens(words: list[int]) -> list[int]:
     """The positions of the first token of each word."""
     return [i for i, word in enumerate(words) if word != NO_WORD and (i == 0 or word != words[i - 1])]
-
-
-def pad_tokens(encoded: list[dict], pad_token_id: int) -> tuple[np.ndarray, np.ndarray]:
-    """`input_ids`, padded on the right, and `attention_mask`; both (rows, tokens)."""
-    lengths = np.array([len(row["input_ids"]) for row in encoded])
-    attention_mask = np.arange(lengths.max()) < lengths[:, None]
-    input_ids = np.full(attention_mask.shape, pad_token_id)
-    input_ids[attention_mask] = np.concatenate([row["input_ids"] for row in encoded])
-    return input_ids, attention_mask.astype(np.int64)
 
 
 def drop_words(row: dict, rate: float, unk_token_id: int, seed: tuple[int, ...]) -> dict:
