@@ -7,6 +7,9 @@ Texts are classified by logistic regression on TF-IDF weights of words and word 
 
 from collections.abc import Sequence
 
+import numpy as np
+
+from toolkit.data.image_files import open_image
 from toolkit.errors import extra
 
 
@@ -64,10 +67,8 @@ def pixel_labels(train_rows, rows, size: int = 28) -> list[tuple[str, float, dic
 
     Returns for each of `rows` the predicted label, its probability, and the probability of every label.
     """
-    import numpy as np
     from sklearn.preprocessing import StandardScaler
 
-    from toolkit.data.image_files import open_image
     from toolkit.transfer.linear_probe import fit_linear_probe
 
     def pixels(rows):

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from toolkit.data.columns import LabelColumn
+from toolkit.data.rows import take_subset
+from toolkit.data.sources import TABLE_BUILDERS, find_files, full_column, load_table
 from toolkit.errors import InputError, check_not_negative
 from toolkit.modalities import MODALITIES, Modality
 from toolkit.runs.arguments import Arguments, defaults, to_flags
@@ -104,8 +106,6 @@ class Examples:
 
     def choose(self, shots: int | None, seed: int) -> "Examples":
         """`shots` examples per label, or all examples. Raises `InputError` if a label has fewer."""
-        from toolkit.data.rows import take_subset
-
         if shots is None:
             return self
         label, count = min(Counter(self.labels).items(), key=lambda pair: pair[1])
@@ -122,15 +122,10 @@ class Examples:
 
 
 def load_examples(
-    modality: Modality,
-    source: str,
-    split: str | None,
-    columns: Any,
-    default_split: str | None = None,
-    within: str | None = None,
+    modality: Modality, source: str, split: str | None, columns: Any, default: str = "train", within: str | None = None
 ) -> Examples:
     """Labelled examples of a split, or of the default one if the source has it. Raises `InputError`."""
-    split = split or (default_split if default_split in modality.splits(source) else None)
+    split = split or (default if default in modality.splits(source) else None)
     return Examples(modality, modality.load_labelled(source, split, columns, columns.label_column, within), split)
 
 
@@ -145,8 +140,6 @@ def describe_labels(names: Sequence[str], table: str | None) -> dict[str, str]:
     Without `names`, all labels of the table. Raises `InputError` if the table lacks a label, or two labels have the
     same description.
     """
-    from toolkit.data.sources import TABLE_BUILDERS, find_files, full_column, load_table
-
     if table is None:
         return {name: name.replace("_", " ") for name in names}
     rows = load_table(table, find_files(table, set(TABLE_BUILDERS), None), None)
@@ -154,9 +147,8 @@ def describe_labels(names: Sequence[str], table: str | None) -> dict[str, str]:
         raise InputError(f"{table}: has no column {min(missing)}, but {', '.join(rows.column_names)}")
     labels, texts = (full_column(table, rows, name) for name in ("label", "description"))
     of_label = dict(zip(map(str, labels), texts, strict=True))
-    for name in names or of_label:
-        if name not in of_label:
-            raise InputError(f"{table}: has no description of the label {name}")
+    if unknown := [name for name in names if name not in of_label]:
+        raise InputError(f"{table}: has no description of the label {unknown[0]}")
     if len(set(of_label.values())) < len(of_label):
         raise InputError(f"{table}: two labels have the same description")
     return {name: of_label[name] for name in names or of_label}
@@ -167,15 +159,14 @@ def write_evaluation(
 ) -> dict[str, Any]:
     """Evaluate with `measure`, which returns fields of the record and lines of `predictions.jsonl`.
 
-    The record and the lines are written to the output folder if there is one. Returns the record.
+    Both are written to the output folder, if there is one. Returns the record.
     """
-    has_output = arguments.output.output_dir is not None
-    if has_output:
+    folder, stopwatch = None, Stopwatch()
+    if arguments.output.output_dir is not None:
         check_output_dir(arguments.output)
-    stopwatch = Stopwatch()
     fields, lines = measure(arguments)
-    folder = create_output_dir(arguments.output) if has_output else None
-    if folder is not None:
+    if arguments.output.output_dir is not None:
+        folder = create_output_dir(arguments.output)
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         (folder / PREDICTIONS_FILE).write_text(text, encoding="utf-8")
     return write_record(task, arguments, stopwatch, folder, **fields)

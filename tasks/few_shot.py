@@ -1,13 +1,16 @@
-"""Few-shot classification: classes that are known by a handful of labelled examples each, of any modality.
+"""Few-shot classification: a handful of labelled examples of each class, of any modality.
 
-Two protocols: many small problems (episodes) sampled from classes that pretraining never saw (Vinyals et al. 2016,
-https://arxiv.org/abs/1606.04080), for which the encoder runs once over all examples; or a few labelled examples of
-every class and the whole test set, with several seeds (Tunstall et al. 2022, https://arxiv.org/abs/2209.11055).
+There are two protocols. The first samples many small problems (episodes) from classes that pretraining never saw
+(Vinyals et al. 2016, https://arxiv.org/abs/1606.04080); the encoder runs once over all examples. The second learns
+from a few labelled examples of every class and classifies the whole test set, with several seeds (Tunstall et al.
+2022, https://arxiv.org/abs/2209.11055).
 """
 
 import statistics
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+import numpy as np
 
 from tasks.examples import (
     ExampleClassifierArguments,
@@ -24,6 +27,7 @@ from tasks.examples import (
 from toolkit.data.sources import SAMPLE
 from toolkit.errors import InputError, check_not_negative, check_positive
 from toolkit.hub.arguments import HubArguments
+from toolkit.metrics.intervals import ratio_interval
 from toolkit.modalities import Modality
 from toolkit.runs.arguments import Arguments, defaults, without
 from toolkit.runs.output import OutputArguments, check_output_dir, create_output_dir
@@ -123,21 +127,13 @@ class PredictFewShotArguments(FewShotArguments):
 
 
 def evaluate(arguments: EvaluateFewShotArguments) -> dict[str, Any]:
-    """Measure few-shot classification by one of the two protocols; returns the record.
-
-    Raises:
-        InputError: The encoder or the data cannot be used.
-    """
+    """Measure few-shot classification by one of the two protocols; returns the record. Raises `InputError`."""
     measure = _evaluate_episodes if arguments.protocol.seeds is None else _evaluate_seeds
     return write_evaluation("few-shot", arguments, measure)
 
 
 def fit(arguments: FitFewShotArguments) -> dict[str, Any]:
-    """Fit a `FewShotClassifier` and save it to the output folder; returns the record.
-
-    Raises:
-        InputError: The encoder or the data cannot be used.
-    """
+    """Fit a `FewShotClassifier` and save it to the output folder; returns the record. Raises `InputError`."""
     from toolkit.hub.upload import push_run
 
     check_output_dir(arguments.output)
@@ -145,7 +141,7 @@ def fit(arguments: FitFewShotArguments) -> dict[str, Any]:
     classifier, num_examples = fit_classifier(arguments)
     modality, flags = classifier.modality, arguments.examples
     if (source := arguments.calibration.calibration_data) is not None:
-        others = load_examples(modality, source, flags.split, arguments.columns, "train")
+        others = load_examples(modality, source, flags.split, arguments.columns)
         classifier.calibrate(others.items, others.labels).set_params(reject=True)
     folder = create_output_dir(arguments.output)
     classifier.save(folder)
@@ -172,7 +168,7 @@ def fit_classifier(arguments: FitFewShotArguments | PredictFewShotArguments):
     """A `FewShotClassifier` fitted to the labelled data, and the number of its examples. Raises `InputError`."""
     flags = arguments.examples
     modality = modality_of_encoder(flags.encoder)
-    examples = load_examples(modality, flags.data, flags.split, arguments.columns, "train")
+    examples = load_examples(modality, flags.data, flags.split, arguments.columns)
     items, labels = _with_descriptions(examples.choose(arguments.classifier.shots, flags.seed), arguments.classifier)
     unlabelled = load_unlabelled(modality, flags.unlabelled, arguments.columns)
     classifier = _new_classifier(arguments.classifier, flags.encoder, flags.seed)
@@ -198,9 +194,6 @@ def _load_evaluated(modality: Modality, arguments: EvaluateFewShotArguments, spl
 
 def _evaluate_episodes(arguments: EvaluateFewShotArguments) -> tuple[dict[str, Any], list[dict]]:
     """Fields of the record, and a line per episode."""
-    import numpy as np
-
-    from toolkit.metrics.intervals import ratio_interval
     from toolkit.transfer.episodes import draw_episodes
     from toolkit.transfer.features import load_featurizer
 
@@ -237,9 +230,6 @@ def _evaluate_episodes(arguments: EvaluateFewShotArguments) -> tuple[dict[str, A
 
 def _evaluate_seeds(arguments: EvaluateFewShotArguments) -> tuple[dict[str, Any], list[dict]]:
     """Fields of the record, and a line per test item."""
-    import numpy as np
-
-    from toolkit.metrics.intervals import ratio_interval
     from toolkit.transfer.features import load_featurizer
 
     flags, protocol, given = arguments.classifier, arguments.protocol, arguments.examples

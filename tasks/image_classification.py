@@ -3,13 +3,17 @@
 An example: a chest X-ray, label "pneumonia".
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+import numpy as np
+
 from tasks.classification import Classification, LabelPrediction
 from tasks.task import FinetuneArguments
 from toolkit.data.columns import ChosenLabels, ImageColumn, LabelColumn
+from toolkit.data.image_files import select_labels
 from toolkit.errors import InputError
 from toolkit.modalities.arguments import AugmentationArguments, ImageEncoderArguments
 from toolkit.runs.arguments import Arguments, defaults
@@ -63,8 +67,6 @@ class ImageClassification(Classification):
     can_be_explained = True
 
     def load(self, source: str, split: str | None, columns: LabelledImageColumns):
-        from toolkit.data.image_files import select_labels
-
         rows = super().load(source, split, columns)
         return rows if columns.labels is None else select_labels(source, rows, columns.labels)
 
@@ -72,8 +74,6 @@ class ImageClassification(Classification):
         return {name: getattr(arguments.decision, name) for name in ("flip_at_test", "shift_at_test")}
 
     def load_model(self, arguments: ImageArguments, train_rows, **config_fields: Any) -> tuple[Any, Any]:
-        from collections import Counter
-
         from toolkit.modalities.image_batches import set_loss, weights_of_classes
 
         num_labels = len(config_fields["id2label"])
@@ -106,29 +106,20 @@ class ImageClassification(Classification):
         return CollateImages.for_training(processor, arguments.augmentation, arguments.training.seed)(encoded, keys)
 
     def fit_head(self, model, processor, encoded: dict[str, Any], is_scratch: bool) -> bool:
-        import numpy as np
-
         from toolkit.training.evaluation import batches_in_order
         from toolkit.transfer.linear_probe import estimate_batch_norm, fit_head, head_inputs
 
         collate = partial(self.collate, processor=processor, arguments=None)
-
-        def batches(rows):
-            return batches_in_order(rows, collate, FEATURE_BATCH_SIZE)
-
+        batches = partial(batches_in_order, collate=collate, batch_size=FEATURE_BATCH_SIZE)
+        train, validation = encoded["train"], encoded["validation"]
         if is_scratch:
-            estimate_batch_norm(model, batches(encoded["train"]))
-        found = []
-        for split in ("train", "validation"):
-            rows = encoded[split]
-            found += [head_inputs(model, batches(rows)), np.array(rows["label"][:])]
-        fit_head(model, *found)
+            estimate_batch_norm(model, batches(train))
+        features, held_out = head_inputs(model, batches(train)), head_inputs(model, batches(validation))
+        fit_head(model, features, np.array(train["label"][:]), held_out, np.array(validation["label"][:]))
         return True
 
     def tune_threshold(self, model, rows, predictions, arguments: ImageArguments) -> bool:
         """Choose the threshold at which most validation images are right."""
-        import numpy as np
-
         if not arguments.decision.choose_threshold:
             return False
         second = model.config.id2label[1]

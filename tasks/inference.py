@@ -29,16 +29,16 @@ def predict(task: Task, model, processor, encoded, accelerator) -> list[Any]:
     mine = []
     with torch.inference_mode():
         for batch in evaluation_batches(encoded, collate, BATCH_SIZE, accelerator, lockstep=True, with_samples=True):
-            rows = batch.pop("samples")
-            inputs = {name: batch[name] for name in batch if name not in ("labels", "num_targets", "num_items")}
+            rows, num_items = batch.pop("samples"), batch.pop("num_items")
+            inputs = {name: batch[name] for name in batch if name not in ("labels", "num_targets")}
             outputs = task.forward(model, inputs)
-            if batch["num_items"]:
+            if num_items:
                 predictions = task.decode(rows, outputs, model)
                 mine += [(row["index"], row["part"], p) for row, p in zip(rows, predictions, strict=True)]
     parts: dict[int, list[Any]] = {}
     for index, _, prediction in sorted(gather_object(mine), key=lambda found: found[:2]):
         parts.setdefault(index, []).append(prediction)
-    return [found[0] if len(found) == 1 else task.join(found) for found in parts.values()]
+    return [task.join(found) for found in parts.values()]
 
 
 def prediction_line(task: Task, row: dict[str, Any], prediction: Any) -> dict[str, Any]:

@@ -6,7 +6,6 @@ carries its tag. Figures: accuracy, accuracy on words that are not in the traini
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -143,8 +142,8 @@ class PosTagging(WordsTask):
         ]
 
     def join(self, parts: list[TagsPrediction]) -> TagsPrediction:
-        tags, probabilities = ([part.tags for part in parts], [part.probabilities for part in parts])
-        return TagsPrediction(list(chain.from_iterable(tags)), list(chain.from_iterable(probabilities)))
+        probabilities = [probability for part in parts for probability in part.probabilities]
+        return TagsPrediction([tag for part in parts for tag in part.tags], probabilities)
 
     def read_prediction(self, line: dict[str, Any]) -> TagsPrediction:
         return TagsPrediction(line["predicted"], line["probabilities"])

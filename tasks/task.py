@@ -213,7 +213,7 @@ class Task(ABC):
         """One prediction per encoded row of a batch, from what `forward` returned."""
 
     def join(self, parts: list[Any]) -> Any:
-        """One prediction of those for all parts of a row."""
+        """One prediction from those for the parts of a row."""
         (prediction,) = parts
         return prediction
 

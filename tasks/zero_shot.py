@@ -1,8 +1,8 @@
-"""Zero-shot classification: classes that are known by their names or descriptions, some of them by examples too.
+"""Zero-shot classification: classes are known by their names or descriptions; some of them may have examples too.
 
-If all classes are known by descriptions alone, the figure is accuracy. If some (the seen ones) have labelled examples
-too, all classes are predicted, and the figures are the accuracies on items of seen and of unseen classes and their
-harmonic mean (Xian, Schiele & Akata 2017, https://arxiv.org/abs/1703.04394).
+If no class has examples, the figure is accuracy. If some classes (the seen ones) have labelled examples, the figures
+are also the accuracies on items of seen and of unseen classes and their harmonic mean (Xian, Schiele & Akata 2017,
+https://arxiv.org/abs/1703.04394); all classes are predicted.
 """
 
 from dataclasses import dataclass, field
@@ -22,6 +22,7 @@ from tasks.examples import (
     write_evaluation,
 )
 from toolkit.errors import InputError, check_not_negative, check_positive, check_share
+from toolkit.metrics.intervals import bootstrap_harmonic_mean, bootstrap_ratio, ratio_interval
 from toolkit.modalities import Modality
 from toolkit.runs.arguments import Arguments, defaults, without
 from toolkit.transfer.encoders import modality_of_encoder
@@ -113,11 +114,7 @@ class PredictZeroShotArguments(ZeroShotArguments):
 
 
 def evaluate(arguments: EvaluateZeroShotArguments) -> dict[str, Any]:
-    """Measure zero-shot classification; returns the record.
-
-    Raises:
-        InputError: The encoder or the data cannot be used.
-    """
+    """Measure zero-shot classification; returns the record. Raises `InputError`."""
     return write_evaluation("zero-shot", arguments, _measure)
 
 
@@ -139,7 +136,7 @@ def fit_classifier(modality: Modality, arguments: PredictZeroShotArguments):
 
     items, labels, given, flags = [], [], arguments.examples, arguments.classifier
     if given.data is not None:
-        examples = load_examples(modality, given.data, given.split, arguments.columns, "train")
+        examples = load_examples(modality, given.data, given.split, arguments.columns)
         items, labels = examples.items, examples.labels
     described = describe_labels(sorted({*arguments.unseen.labels, *labels}), flags.descriptions)
     if flags.method == "entailment":
@@ -150,7 +147,6 @@ def fit_classifier(modality: Modality, arguments: PredictZeroShotArguments):
 
 def _by_entailment(arguments: EvaluateZeroShotArguments, test: Examples, names: list[str]):
     """The predicted labels, in a list of one run, and fields of the record."""
-    from toolkit.metrics.intervals import ratio_interval
     from toolkit.transfer.zero_shot_classifier import EntailmentClassifier
 
     if not test.modality.items_are_texts:
@@ -194,8 +190,6 @@ def _by_nearness(arguments: EvaluateZeroShotArguments, test: Examples, names: li
 def _figures(hits: np.ndarray, of_seen: np.ndarray, is_generalized: bool) -> dict[str, Any]:
     """Fields of the record; (seeds, items): which predictions are right, and which items are of seen classes."""
     from scipy.stats import hmean
-
-    from toolkit.metrics.intervals import bootstrap_harmonic_mean, bootstrap_ratio
 
     figures = {"accuracy": bootstrap_ratio(hits.sum(axis=0), [len(hits)] * hits.shape[1])}
     fields: dict[str, Any] = {}
