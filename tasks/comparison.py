@@ -123,9 +123,9 @@ def _compare_encoder(task: Task, grid: Grid, arguments: FinetuneArguments, name:
             cells[variant], figures[variant] = _run_cell(task, grid, shared, root)
             num_done += 1
         record = read_results(Path(cells[PRETRAINED]["folders"][0]))
-        shown = {key: record[key] for key in ("train_size", "parameters", "split", "n", "num_steps")}
+        of_both = {key: record[key] for key in ("train_size", "parameters", "split", "n", "num_steps")}
         gain = figures[PRETRAINED].minus(figures[FROM_SCRATCH]).interval()
-        budgets.append({"name": budget, **shown, **cells, "gain": gain})
+        budgets.append({"name": budget, **of_both, **cells, "gain": gain})
     source = local_copy(folder)
     return {
         "name": name,

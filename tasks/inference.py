@@ -24,7 +24,7 @@ def predict(task: Task, model, processor, encoded, accelerator) -> list[Any]:
 
     collate = partial(task.collate, processor=processor, arguments=None)
     if (lengths := task.lengths(encoded)) is not None:
-        encoded = encoded.select(sorted(range(len(lengths)), key=lengths.__getitem__))  # little padding
+        encoded = encoded.select(sorted(range(len(lengths)), key=lengths.__getitem__))  # to reduce padding
 
     mine = []
     with torch.inference_mode():
@@ -54,7 +54,7 @@ def draw_confusion(task: Task, path: Path, rows, predictions: list[Any]) -> None
 
 
 def load_predictor(task: Task, folder: str) -> Callable[[Any], list[Any]]:
-    """A function from rows to predictions, of a fine-tuned checkpoint. Raises `InputError`."""
+    """Load a fine-tuned checkpoint as a function from rows to predictions. Raises `InputError`."""
     from toolkit.training.distributed import make_accelerator
 
     accelerator = make_accelerator()

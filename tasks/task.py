@@ -203,7 +203,7 @@ class Task(ABC):
         return False
 
     def forward(self, model, inputs: dict[str, Any]) -> Any:
-        """What the model says of a batch: its logits, or generated sequences."""
+        """The outputs of the model for a batch: logits, or generated sequences."""
         return model(**inputs).logits
 
     # Predictions

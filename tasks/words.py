@@ -73,7 +73,7 @@ class WordsTask(Task):
                 drop_words(row, rate, processor.unk_token_id, key.seed(seed))
                 for row, key in zip(encoded, keys, strict=True)
             ]
-        ids = [torch.tensor(row["input_ids"]) for row in encoded]
+        ids = [torch.tensor(row["input_ids"], dtype=torch.long) for row in encoded]
         input_ids = pad_sequence(ids, batch_first=True, padding_value=processor.pad_token_id)
         labels, num_items = self.collate_labels(encoded, input_ids.shape[1])
         return {
@@ -97,13 +97,8 @@ def first_tokens(words: list[int]) -> list[int]:
 
 def drop_words(row: dict, rate: float, unk_token_id: int, seed: tuple[int, ...]) -> dict:
     """Replace each word of an encoded row by one unknown token with probability `rate`."""
-    ids, words = row["input_ids"], row["words"]
-    dropped = np.random.default_rng(seed).random(max(words) + 1) < rate
-    starts = set(first_tokens(words))
-    kept = [i for i, word in enumerate(words) if word == NO_WORD or not dropped[word] or i in starts]
-    is_dropped = [words[i] != NO_WORD and dropped[words[i]] for i in kept]
-    return {
-        **row,
-        "input_ids": [unk_token_id if gone else ids[i] for i, gone in zip(kept, is_dropped, strict=True)],
-        "words": [words[i] for i in kept],
-    }
+    words, starts = row["words"], set(first_tokens(row["words"]))
+    dropped = [*(np.random.default_rng(seed).random(max(words) + 1) < rate), False]  # the last one is for `NO_WORD`
+    kept = [i for i, word in enumerate(words) if not dropped[word] or i in starts]
+    input_ids = [unk_token_id if dropped[words[i]] else row["input_ids"][i] for i in kept]
+    return {**row, "input_ids": input_ids, "words": [words[i] for i in kept]}
