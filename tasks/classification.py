@@ -52,6 +52,9 @@ class Classification(Task):
         references = rows["label"][:]
         return label_scores([each.label for each in predictions], references) | _auc(references, predictions)
 
+    def confusion(self, rows, predictions: list[Any]) -> tuple[list[str], list[str]]:
+        return rows["label"][:], [prediction.label for prediction in predictions]
+
 
 def _auc(references: list[str], predictions: list[Any]) -> dict[str, Bootstrap]:
     """`roc_auc` of the labels that some examples have and others do not; of two labels, only of the second."""

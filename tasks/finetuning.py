@@ -5,7 +5,6 @@ the encoder (LP-FT) is of Kumar, Raghunathan, Jones, Ma & Liang (2022), https://
 """
 
 import dataclasses
-import json
 import math
 import shutil
 import sys
@@ -14,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasks.inference import CONFUSION_FILE, SEEN_FILE, draw_confusion, predict, prediction_line
+from tasks.inference import SEEN_FILE, predict, write_predictions
 from tasks.task import FinetuneArguments, Task
 from toolkit.data.rows import take_subset
 from toolkit.data.sources import SAMPLE
@@ -22,7 +21,7 @@ from toolkit.errors import InputError
 from toolkit.models.families import SCRATCH
 from toolkit.runs.arguments import to_flags, with_flags
 from toolkit.runs.output import check_output_dir, create_output_dir, write_json
-from toolkit.runs.results import PREDICTIONS_FILE, RESULTS_FILE, Stopwatch, finished_run, write_results
+from toolkit.runs.results import RESULTS_FILE, Stopwatch, finished_run, write_results
 from toolkit.training.inputs import Evaluation, TrainingData, TrainingOutput
 
 VALIDATION_SHARE = 0.1  # of the training data, if a source has no validation split
@@ -84,7 +83,8 @@ def _finetune(task: Task, arguments: FinetuneArguments, with_picture: bool) -> d
     scores: dict[str, Any] = {}
     for split in [name for name in rows if name != "train"]:  # the last one is reported
         predictions = predict(task, model, processor, encoded[split], accelerator)
-        if split == "validation" and task.tune_threshold(model, rows[split], predictions, arguments):
+        tunes = split == "validation" and task.tunes_threshold
+        if tunes and task.tune_threshold(model, rows[split], predictions, arguments):
             if accelerator.is_main_process:
                 model.config.save_pretrained(output_dir)
             predictions = predict(task, model, processor, encoded[split], accelerator)
@@ -96,11 +96,7 @@ def _finetune(task: Task, arguments: FinetuneArguments, with_picture: bool) -> d
             print(f"{data} has no test split, these figures are of its validation split", file=sys.stderr, flush=True)
         if seen:
             (output_dir / SEEN_FILE).write_text("\n".join(sorted(seen)) + "\n", encoding="utf-8")
-        with open(output_dir / PREDICTIONS_FILE, "w", encoding="utf-8") as file:
-            for row, prediction in zip(rows[split], predictions, strict=True):
-                print(json.dumps(prediction_line(task, row, prediction), ensure_ascii=False), file=file)
-        if with_picture:
-            draw_confusion(task, output_dir / CONFUSION_FILE, rows[split], predictions)
+        write_predictions(task, output_dir, rows[split], predictions, with_picture)
         record = write_results(output_dir / RESULTS_FILE, stopwatch, **record)
     accelerator.wait_for_everyone()
     return record

@@ -64,7 +64,7 @@ class ImageClassification(Classification):
     auto_class = "AutoModelForImageClassification"
     item = "image"
     baseline_name = "logistic regression on pixels"
-    can_be_explained = True
+    tunes_threshold = can_be_explained = True
 
     def load(self, source: str, split: str | None, columns: LabelledImageColumns):
         rows = super().load(source, split, columns)

@@ -1,5 +1,6 @@
 """Predict with a fine-tuned checkpoint, and score it on labelled data."""
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 from tasks.task import Task
 from toolkit.hub.download import local_copy
 from toolkit.runs.confusion import write_confusion_matrix
-from toolkit.runs.results import Stopwatch, write_score
+from toolkit.runs.results import PREDICTIONS_FILE, Stopwatch, write_score
 
 BATCH_SIZE = 128
 SEEN_FILE = "seen_in_training.txt"
@@ -38,7 +39,7 @@ def predict(task: Task, model, processor, encoded, accelerator) -> list[Any]:
     parts: dict[int, list[Any]] = {}
     for index, _, prediction in sorted(gather_object(mine), key=lambda found: found[:2]):
         parts.setdefault(index, []).append(prediction)
-    return [task.join(found) for found in parts.values()]
+    return [found[0] if len(found) == 1 else task.join(found) for found in parts.values()]
 
 
 def prediction_line(task: Task, row: dict[str, Any], prediction: Any) -> dict[str, Any]:
@@ -47,10 +48,13 @@ def prediction_line(task: Task, row: dict[str, Any], prediction: Any) -> dict[st
     return {**task.describe(row), **prediction.as_json(), **({column: row[column]} if column in row else {})}
 
 
-def draw_confusion(task: Task, path: Path, rows, predictions: list[Any]) -> None:
-    """Draw the confusion matrix, if the task has one."""
-    if (answers := task.confusion(rows, predictions)) is not None:
-        write_confusion_matrix(path, *answers)
+def write_predictions(task: Task, folder: Path, rows, predictions: list[Any], with_picture: bool) -> None:
+    """Write one line of JSON per row and, if the task has one, draw the confusion matrix."""
+    with open(folder / PREDICTIONS_FILE, "w", encoding="utf-8") as file:
+        for row, prediction in zip(rows, predictions, strict=True):
+            print(json.dumps(prediction_line(task, row, prediction), ensure_ascii=False), file=file)
+    if with_picture and (answers := task.confusion(rows, predictions)) is not None:
+        write_confusion_matrix(folder / CONFUSION_FILE, *answers)
 
 
 def load_predictor(task: Task, folder: str) -> Callable[[Any], list[Any]]:
@@ -86,8 +90,8 @@ def score(task: Task, folder: str, data: str, split: str | None, columns: Any, o
     model.to(accelerator.device).eval()
     predictions = predict(task, model, processor, task.encode(rows, processor, model), accelerator)
     figures = task.figures(rows, predictions, seen)
-    if accelerator.is_main_process:
-        draw_confusion(task, output_file.with_name(f"{output_file.stem}_{CONFUSION_FILE}"), rows, predictions)
+    if accelerator.is_main_process and (answers := task.confusion(rows, predictions)) is not None:
+        write_confusion_matrix(output_file.with_name(f"{output_file.stem}_{CONFUSION_FILE}"), *answers)
     return write_score(
         output_file,
         stopwatch,

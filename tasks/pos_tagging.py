@@ -154,6 +154,9 @@ class PosTagging(WordsTask):
             unseen = [[token not in seen for token in tokens] for tokens in rows["tokens"]]
         return tagging_scores([prediction.tags for prediction in predictions], rows["tags"][:], unseen)
 
+    def confusion(self, rows, predictions: list[Any]) -> tuple[list[str], list[str]]:
+        return [tag for tags in rows["tags"] for tag in tags], [tag for each in predictions for tag in each.tags]
+
     def baseline(self, train_rows, rows) -> list[TagsPrediction]:
         from tasks.baselines import crf_tags
 

@@ -125,6 +125,7 @@ class Task(ABC):
         reference_column: Column of a row that holds the reference.
         item: What throughput counts.
         baseline_name: The usual method without a network.
+        tunes_threshold: Whether `tune_threshold` is called after training.
         can_be_explained: Whether `toolkit explain` draws what the model looks at.
     """
 
@@ -135,6 +136,7 @@ class Task(ABC):
     reference_column: ClassVar[str]
     item: ClassVar[str]
     baseline_name: ClassVar[str] = "no baseline"
+    tunes_threshold: ClassVar[bool] = False
     can_be_explained: ClassVar[bool] = False
 
     @property
@@ -227,8 +229,7 @@ class Task(ABC):
 
     def confusion(self, rows, predictions: list[Any]) -> tuple[list[str], list[str]] | None:
         """Correct labels and predicted labels for a confusion matrix; None if the task has none."""
-        references = [cell for reference in rows[self.reference_column] for cell in cells_of(reference)]
-        return references, [cell for prediction in predictions for cell in prediction.cells()]
+        return None
 
     def baseline(self, train_rows, rows) -> list[Any]:
         """Predictions for `rows` of the usual method without a network, trained on `train_rows`."""
