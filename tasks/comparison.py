@@ -59,14 +59,8 @@ class Grid:
 def compare(task: Task, grid: Grid, arguments: FinetuneArguments) -> dict[str, Any]:
     """Fine-tune every encoder, pretrained and from scratch, at each label budget with each seed.
 
-    Args:
-        task: The task.
-        grid: What is compared.
-        arguments: What all runs share. The output folder receives one folder per run and `results.json`; with
-            `resume`, finished runs in it are not repeated.
-
-    Returns:
-        The record, which `toolkit.runs.page` draws.
+    All runs share `arguments`. The output folder receives one folder per run and `results.json`; with `resume`,
+    finished runs in it are not repeated. Returns the record, which `toolkit.runs.page` draws.
     """
     arguments = arguments.resolved()  # the same for pretrained and scratch, of which only one may be frozen
     stopwatch = Stopwatch()

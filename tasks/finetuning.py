@@ -134,8 +134,7 @@ def _record(
 def load_splits(task: Task, arguments: FinetuneArguments) -> dict[str, Any]:
     """Training rows, as many as the arguments say, validation rows, and test rows if the source has them.
 
-    Raises:
-        InputError: The source is malformed, or has too few examples to hold some out for validation.
+    Raises `InputError` if the source is malformed, or has too few examples to hold some out for validation.
     """
     flags = arguments.data
     splits = task.splits(flags.data)

@@ -72,10 +72,9 @@ def load_predictor(task: Task, folder: str) -> Callable[[Any], list[Any]]:
 
 
 def score(task: Task, folder: str, data: str, split: str | None, columns: Any, output_file: Path) -> dict[str, Any]:
-    """Score a fine-tuned checkpoint on a split of labelled data (default: test); returns the record that is written.
+    """Score a fine-tuned checkpoint on a split of labelled data (default: test), and write the record.
 
-    Raises:
-        InputError: The checkpoint or the data cannot be used.
+    Raises `InputError` if the checkpoint or the data cannot be used.
     """
     from toolkit.training.distributed import make_accelerator
 
