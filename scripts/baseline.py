@@ -7,18 +7,20 @@ python scripts/baseline.py pos UD_English-EWT/ docs/results/ewt_crf.json 100 500
 """
 
 import sys
+import tempfile
 from pathlib import Path
 
 from tasks import TASKS
-from tasks.comparison import run_baseline
+from tasks.comparison import Grid, run_baseline
 from toolkit.runs.arguments import from_flags
 from toolkit.runs.results import Stopwatch, write_results
 
-task_name, data, record_file, *sizes = sys.argv[1:]
-task, stopwatch = TASKS[task_name], Stopwatch()
-arguments = from_flags(task.arguments, encoder="", data=data, output_dir="").resolved()
-train_sizes = [None if size == "all" else int(size) for size in sizes]
-baseline = run_baseline(task, arguments, train_sizes, [arguments.data.subset_seed], print)
+name, data, output_file, *sizes = sys.argv[1:]
+task, stopwatch = TASKS[name], Stopwatch()
+grid = Grid({}, [None if size == "all" else int(size) for size in sizes], seeds=[], learning_rates=[])
+with tempfile.TemporaryDirectory() as output_dir:
+    arguments = from_flags(task.arguments, encoder="", data=data, output_dir=output_dir)
+    baseline = run_baseline(task, grid, arguments)
 for budget in baseline["budgets"]:
     print(f"{budget['train_size']:>8,} examples  {budget[arguments.metric]}  {budget['seconds']:.0f} s")
-write_results(Path(record_file), stopwatch, task=task_name, dataset=data, split="test", baseline=baseline)
+write_results(Path(output_file), stopwatch, task=name, dataset=data, split="test", baseline=baseline)

@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 
 from tasks import TASKS
-from tasks.comparison import figure_of_runs
+from tasks.comparison import figure_of_run
 
 metric, *folders = sys.argv[1:]
 gains = {}
 for folder, other in zip(map(Path, folders[::2]), map(Path, folders[1::2]), strict=True):
-    figure, figure_of_other = (figure_of_runs(TASKS["image"], metric, [each]) for each in (folder, other))
+    figure, figure_of_other = (figure_of_run(TASKS["image"], metric, each) for each in (folder, other))
     gains[f"{folder.name} above {other.name}"] = figure.minus(figure_of_other).interval()
 print(json.dumps(gains, indent=2))

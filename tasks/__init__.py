@@ -34,7 +34,7 @@ __all__ = ["TASKS", "FinetuneArguments", "Task", "finetune", "predict", "task_of
 def finetune(task: str, **flags: Any) -> dict[str, Any]:
     """Fine-tune an encoder on a task, with `flags` as in `toolkit finetune TASK --help`.
 
-    Leaves the checkpoint in `output_dir` and returns the record in its `results.json`.
+    The checkpoint is saved in `output_dir`. Returns the record in its `results.json`.
 
     Raises:
         InputError: There is no such task, or a flag or the data is wrong.
@@ -47,15 +47,10 @@ def finetune(task: str, **flags: Any) -> dict[str, Any]:
 
 
 def predict(folder: str, inputs: Sequence[str]) -> list[dict[str, Any]]:
-    """Predict with a fine-tuned checkpoint.
+    """Predict with a fine-tuned checkpoint (a folder or Hub id), from texts, or files as `toolkit predict` takes them.
 
-    Args:
-        folder: Folder or Hub id of the checkpoint.
-        inputs: Texts, or files as `toolkit predict` takes them.
-
-    Returns:
-        One dictionary per sentence, with `tokens`, `predicted` and `probabilities`, per text, with `text`, `predicted`
-        and `probability`, or per image, with `image`, `predicted` and `probabilities`.
+    Returns one dictionary per sentence, with `tokens`, `predicted` and `probabilities`, per text, with `text`,
+    `predicted` and `probability`, or per image, with `image`, `predicted` and `probabilities`.
     """
     from tasks.inference import load_predictor, prediction_line
 
@@ -68,10 +63,7 @@ def predict(folder: str, inputs: Sequence[str]) -> list[dict[str, Any]]:
 def task_of(folder: str) -> Task:
     """The task that a checkpoint was fine-tuned on, according to its configuration.
 
-    A checkpoint from elsewhere does not say it: then it is the first task with the same head.
-
-    Raises:
-        InputError: The checkpoint has no head of a task.
+    For a checkpoint from elsewhere, the first task with the same head. Raises `InputError` if no task has its head.
     """
     from toolkit.transfer.encoders import load_config
 

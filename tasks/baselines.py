@@ -7,6 +7,9 @@ Texts are classified by logistic regression on TF-IDF weights of words and word 
 
 from collections.abc import Sequence
 
+import numpy as np
+
+from toolkit.data.image_files import open_image
 from toolkit.errors import extra
 
 
@@ -59,16 +62,13 @@ def tfidf_labels(texts: Sequence[str], labels: Sequence[str], to_label: Sequence
     return probe.predict(vectorizer.transform(to_label)).tolist()
 
 
-def pixel_labels(train_rows, rows, size: int = 28) -> list[tuple[str, dict[str, float]]]:
+def pixel_labels(train_rows, rows, size: int = 28) -> list[tuple[str, float, dict[str, float]]]:
     """Train on the pixels of labelled images, resized to `size` × `size`.
 
-    Returns:
-        For each of `rows` the predicted label, and the probability of every label.
+    Returns for each of `rows` the predicted label, its probability, and the probability of every label.
     """
-    import numpy as np
     from sklearn.preprocessing import StandardScaler
 
-    from toolkit.data.image_files import open_image
     from toolkit.transfer.linear_probe import fit_linear_probe
 
     def pixels(rows):
@@ -79,4 +79,4 @@ def pixel_labels(train_rows, rows, size: int = 28) -> list[tuple[str, dict[str, 
     probe = fit_linear_probe(scaler.fit_transform(pixels(train_rows)), train_rows["label"][:], C=0.01)
     names, probabilities = probe.classes_.tolist(), probe.predict_proba(scaler.transform(pixels(rows)))
     found = (dict(zip(names, values, strict=True)) for values in probabilities.tolist())
-    return [(max(each, key=each.__getitem__), each) for each in found]
+    return [(label := max(each, key=each.__getitem__), each[label], each) for each in found]

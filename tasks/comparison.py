@@ -1,8 +1,8 @@
 """Compare encoders on a task at several label budgets: each pretrained encoder beside the same network from scratch.
 
-"Scratch" is the same network with random weights, trained for the same steps on the task only. The learning rate of
-either is the one of the same short list that is best on validation data with the first seed. The gain is a paired
-bootstrap over the test items, seeds pooled.
+"Scratch" is the same network with random weights, trained for the same steps on the task only. Both learning rates
+are chosen from the same short list, on validation data with the first seed. The gain is a paired bootstrap over the
+test items, seeds pooled.
 """
 
 import json
@@ -10,13 +10,13 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tasks.finetuning import finetune, load_splits
 from tasks.task import FinetuneArguments, Task, cells_of
 from toolkit.errors import InputError
 from toolkit.hub.download import local_copy
-from toolkit.metrics.intervals import Bootstrap, Interval, bootstrap_mean
+from toolkit.metrics.intervals import Bootstrap, bootstrap_mean
 from toolkit.models.families import SCRATCH
 from toolkit.runs.arguments import with_flags
 from toolkit.runs.output import write_json
@@ -41,9 +41,10 @@ class Grid:
         encoders: Folders or Hub ids of pretrained encoders, by name.
         train_sizes: Label budgets; None is all labels.
         seeds: Seeds of fine-tuning.
-        learning_rates: Short list that validation data chooses from.
+        learning_rates: Short list from which the learning rate is chosen on validation data.
         subset_each_seed: Whether each seed has labelled examples of its own.
         with_baseline: Whether the task's usual method without a network is added.
+        say: Called with messages of progress.
     """
 
     encoders: dict[str, str]
@@ -55,32 +56,15 @@ class Grid:
     say: Callable[[str], Any] = field(default=print)
 
 
-class Cell(NamedTuple):
-    """The runs of one encoder, pretrained or from scratch, at one label budget."""
-
-    folders: list[Path]  # one per seed
-    tried: dict[str, float]  # for each learning rate the figure on validation data
-
-
 def compare(task: Task, grid: Grid, arguments: FinetuneArguments) -> dict[str, Any]:
     """Fine-tune every encoder, pretrained and from scratch, at each label budget with each seed.
 
-    Args:
-        task: The task.
-        grid: What is compared.
-        arguments: What all runs share. The output folder receives one folder per run and `results.json`; with
-            `resume`, finished runs in it are not repeated.
-
-    Returns:
-        The record, which `toolkit.runs.page` draws.
+    All runs share `arguments`. The output folder receives one folder per run and `results.json`; with `resume`,
+    finished runs in it are not repeated. Returns the record, which `toolkit.runs.page` draws.
     """
-    output_dir = Path(arguments.output.output_dir)
     arguments = arguments.resolved()  # the same for pretrained and scratch, of which only one may be frozen
     stopwatch = Stopwatch()
-    baseline = None
-    if grid.with_baseline and is_main_process():
-        seeds = grid.seeds if grid.subset_each_seed else [arguments.data.subset_seed]
-        baseline = run_baseline(task, arguments, grid.train_sizes, seeds, grid.say, output_dir)
+    baseline = run_baseline(task, grid, arguments) if grid.with_baseline and is_main_process() else None
     rows = [_compare_encoder(task, grid, arguments, name) for name in grid.encoders]
     cells_by_name = {
         f"{row['name']}, {variant}, {budget['name']}": budget[variant]
@@ -111,7 +95,8 @@ def compare(task: Task, grid: Grid, arguments: FinetuneArguments) -> dict[str, A
         "examples": _examples(task, arguments, rows),
         "deterministic": arguments.training.max_minutes is None,
     }
-    return write_results(output_dir / RESULTS_FILE, stopwatch, **record) if is_main_process() else record
+    results_file = Path(arguments.output.output_dir) / RESULTS_FILE
+    return write_results(results_file, stopwatch, **record) if is_main_process() else record
 
 
 def _compare_encoder(task: Task, grid: Grid, arguments: FinetuneArguments, name: str) -> dict[str, Any]:
@@ -121,7 +106,7 @@ def _compare_encoder(task: Task, grid: Grid, arguments: FinetuneArguments, name:
     num_cells = 2 * len(grid.train_sizes)
     num_done = list(grid.encoders).index(name) * num_cells
     for train_size in grid.train_sizes:
-        cells, budget = {}, budget_name(train_size, arguments.data.per_class)
+        cells, figures, budget = {}, {}, _budget_name(train_size, arguments.data.per_class)
         for variant, encoder in ((PRETRAINED, folder), (FROM_SCRATCH, SCRATCH + folder)):
             num_runs = num_cells * len(grid.encoders) * runs_per_cell
             grid.say(f"{num_done * runs_per_cell}/{num_runs} runs done; now {name}, {variant}, {budget}")
@@ -129,79 +114,77 @@ def _compare_encoder(task: Task, grid: Grid, arguments: FinetuneArguments, name:
             freeze = arguments.encoder.freeze and variant == PRETRAINED
             shared = with_flags(arguments, encoder=encoder, train_size=train_size, freeze=freeze)
             root = Path(arguments.output.output_dir) / name / f"{variant}-{train_size or 'all'}"
-            cells[variant] = _run_cell(task, grid, shared, root)
+            cells[variant], figures[variant] = _run_cell(task, grid, shared, root)
             num_done += 1
-        budgets.append({"name": budget, **_compare_cells(task, arguments.metric, **cells)})
+        record = read_results(Path(cells[PRETRAINED]["folders"][0]))
+        of_both = {key: record[key] for key in ("train_size", "parameters", "split", "n", "num_steps")}
+        gain = figures[PRETRAINED].minus(figures[FROM_SCRATCH]).interval()
+        budgets.append({"name": budget, **of_both, **cells, "gain": gain})
+    source = local_copy(folder)
     return {
         "name": name,
         "folder": folder,
         "parameters": budgets[0]["parameters"],
-        "pretraining": _pretraining(local_copy(folder)),
+        "pretraining": read_results(source) if (source / RESULTS_FILE).is_file() else None,  # None: from elsewhere
         "budgets": budgets,
     }
 
 
-def budget_name(train_size: int | None, per_class: bool) -> str:
+def _budget_name(train_size: int | None, per_class: bool) -> str:
     if train_size is None:
         return "all labels"
     return f"{train_size:,} labels a class" if per_class else f"{train_size:,} labels"
 
 
-def _pretraining(folder: Path) -> dict[str, Any] | None:
-    """The record of the pretraining; None for an encoder from elsewhere."""
-    return read_results(folder) if (folder / RESULTS_FILE).is_file() else None
+def _run_cell(task: Task, grid: Grid, arguments: FinetuneArguments, folder: Path) -> tuple[dict[str, Any], Bootstrap]:
+    """One run per seed, all with the learning rate that is best on validation data with the first seed.
 
-
-def _run_cell(task: Task, grid: Grid, arguments: FinetuneArguments, folder: Path) -> Cell:
-    """One run per seed, all with the learning rate that is best on validation data with the first seed."""
+    Returns what the record says of the runs, and the mean of their figure.
+    """
+    metric = arguments.metric
 
     def run(seed: int, learning_rate: float) -> tuple[float, Path]:
-        one = with_flags(
-            arguments,
-            seed=seed,
-            subset_seed=seed if grid.subset_each_seed else arguments.data.subset_seed,
-            learning_rate=learning_rate,
-            output_dir=str(folder / f"seed{seed}-lr{learning_rate:g}"),
-        )
-        record = finetune(task, one, with_picture=False)
-        return record["validation_metrics"][one.metric]["value"], Path(one.output.output_dir)
+        output_dir = folder / f"seed{seed}-lr{learning_rate:g}"
+        subset_seed = seed if grid.subset_each_seed else arguments.data.subset_seed
+        flags = {"seed": seed, "subset_seed": subset_seed, "learning_rate": learning_rate}
+        record = finetune(task, with_flags(arguments, output_dir=str(output_dir), **flags), with_picture=False)
+        return record["validation_metrics"][metric]["value"], output_dir
 
     tried = {learning_rate: run(grid.seeds[0], learning_rate) for learning_rate in grid.learning_rates}
     best = max(tried, key=lambda learning_rate: tried[learning_rate][0])
     folders = [tried[best][1], *(run(seed, best)[1] for seed in grid.seeds[1:])]
-    return Cell(folders, {f"{rate:g}": score for rate, (score, _) in tried.items()})
+    figure = bootstrap_mean([figure_of_run(task, metric, each) for each in folders])
+    results = [read_results(each) for each in folders]
+    names = [name for name in results[0]["metrics"] if not name.startswith("f1_")]  # of single labels
+    by_seed = {name: [result["metrics"][name]["value"] for result in results] for name in names}
+    return {
+        metric: figure.interval(),
+        "by_seed": by_seed,
+        "means": {name: statistics.fmean(values) for name, values in by_seed.items()},
+        "learning_rate": best,
+        "learning_rates_tried": {f"{rate:g}": value for rate, (value, _) in tried.items()},
+        "seconds": statistics.fmean(result["seconds"] for result in results),
+        "num_steps": sum(result["num_steps"] for result in results),
+        "folders": [str(each) for each in folders],
+    }, figure
 
 
-def run_baseline(
-    task: Task,
-    arguments: FinetuneArguments,
-    train_sizes: Sequence[int | None],
-    subset_seeds: Sequence[int],
-    say: Callable[[str], Any],
-    folder: Path | None = None,
-) -> dict[str, Any]:
-    """Run the task's usual method without a network at each label budget.
+def run_baseline(task: Task, grid: Grid, arguments: FinetuneArguments) -> dict[str, Any]:
+    """Run the task's usual method without a network at each label budget; choices of labelled examples are pooled.
 
-    Args:
-        task: The task.
-        arguments: Arguments of the comparison.
-        train_sizes: Label budgets.
-        subset_seeds: Seeds of the choices of labelled examples, which are pooled.
-        say: Called with progress.
-        folder: Where the result of each budget is kept, and found again with `resume`.
-
-    Returns:
-        For each budget the figure with its interval, and the seconds of one choice.
+    Returns for each budget the figure with its interval, and the seconds of one choice. The result of each budget is
+    kept in the output folder, and used again with `resume`.
     """
+    subset_seeds = list(grid.seeds) if grid.subset_each_seed else [arguments.data.subset_seed]
     budgets = []
-    for train_size in train_sizes:
-        file = folder and folder / f"baseline-{train_size or 'all'}.json"
-        if file and arguments.training.resume and file.is_file():  # its flags are checked with those of the runs
+    for train_size in grid.train_sizes:
+        file = Path(arguments.output.output_dir) / f"baseline-{train_size or 'all'}.json"
+        if arguments.training.resume and file.is_file():  # its flags are checked with those of the runs
             kept = json.loads(file.read_text(encoding="utf-8"))
-            if kept.get("subset_seeds") == list(subset_seeds):
+            if kept.get("subset_seeds") == subset_seeds:
                 budgets.append(kept)
                 continue
-        say(f"{task.baseline_name}, {budget_name(train_size, arguments.data.per_class)}")
+        grid.say(f"{task.baseline_name}, {_budget_name(train_size, arguments.data.per_class)}")
         figures, seconds = [], []
         for subset_seed in subset_seeds:
             rows = load_splits(task, with_flags(arguments, train_size=train_size, subset_seed=subset_seed))
@@ -209,17 +192,14 @@ def run_baseline(
             predictions = task.baseline(rows["train"], tested)
             seconds.append(stopwatch.seconds)
             figures.append(_figure(task, arguments.metric, tested, predictions))
-        budgets.append(
-            {
-                "train_size": len(rows["train"]),
-                arguments.metric: bootstrap_mean(figures).interval(),
-                "seconds": statistics.fmean(seconds),
-                "subset_seeds": list(subset_seeds),
-            }
-        )
-        if file:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_json(file, budgets[-1])
+        budget = {
+            "train_size": len(rows["train"]),
+            arguments.metric: bootstrap_mean(figures).interval(),
+            "seconds": statistics.fmean(seconds),
+            "subset_seeds": subset_seeds,
+        }
+        write_json(file, budget)
+        budgets.append(budget)
     return {"name": task.baseline_name, "budgets": budgets}
 
 
@@ -230,72 +210,33 @@ def _figure(task: Task, metric: str, rows, predictions: list[Any]) -> Bootstrap:
     return figures[metric]
 
 
-def figure_of_runs(task: Task, metric: str, folders: Sequence[Path]) -> Bootstrap:
-    """The mean of a figure over several runs on the same test items, from their predictions."""
-    figures = []
-    for folder in folders:
-        lines = _read_lines(folder / PREDICTIONS_FILE)
-        rows = {task.reference_column: [line[task.reference_column] for line in lines]}
-        figures.append(_figure(task, metric, rows, list(map(task.read_prediction, lines))))
-    return bootstrap_mean(figures)
-
-
-def _compare_cells(task: Task, metric: str, pretrained: Cell, scratch: Cell) -> dict[str, Any]:
-    record = read_results(pretrained.folders[0])
-    figures, cells = {}, {}
-    for variant, cell in ((PRETRAINED, pretrained), (FROM_SCRATCH, scratch)):
-        figures[variant] = figure_of_runs(task, metric, cell.folders)
-        cells[variant] = _describe_cell(cell, metric, figures[variant].interval())
-    return {
-        "train_size": record["train_size"],
-        "parameters": record["parameters"],
-        "split": record["split"],
-        "n": record["n"],
-        "num_steps": record["num_steps"],
-        **cells,
-        "gain": figures[PRETRAINED].minus(figures[FROM_SCRATCH]).interval(),
-    }
-
-
-def _describe_cell(cell: Cell, metric: str, figure: Interval) -> dict[str, Any]:
-    results = [read_results(folder) for folder in cell.folders]
-    names = [name for name in results[0]["metrics"] if not name.startswith("f1_")]  # of single labels
-    by_seed = {name: [result["metrics"][name]["value"] for result in results] for name in names}
-    return {
-        metric: figure,
-        "by_seed": by_seed,
-        "means": {name: statistics.fmean(values) for name, values in by_seed.items()},
-        "learning_rate": results[0]["arguments"]["learning_rate"],
-        "learning_rates_tried": cell.tried,
-        "seconds": statistics.fmean(result["seconds"] for result in results),
-        "num_steps": sum(result["num_steps"] for result in results),
-        "folders": [str(folder) for folder in cell.folders],
-    }
+def figure_of_run(task: Task, metric: str, folder: Path) -> Bootstrap:
+    """The figure of a finished run, from its `predictions.jsonl`."""
+    lines = _read_lines(folder / PREDICTIONS_FILE)
+    rows = {task.reference_column: [line[task.reference_column] for line in lines]}
+    return _figure(task, metric, rows, list(map(task.read_prediction, lines)))
 
 
 def _examples(task: Task, arguments: FinetuneArguments, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Test items on which the encoders, at the smallest budget, differ most or are wrong, with every answer."""
     folders = {row["name"]: Path(row["budgets"][0][PRETRAINED]["folders"][0]) for row in rows}
     answers = {name: _read_lines(folder / PREDICTIONS_FILE) for name, folder in folders.items()}
-    items = []
+    items: list[dict[str, Any]] = []
     for lines in zip(*answers.values(), strict=True):
-        line = lines[0]
-        cells = {name: task.read_prediction(each).cells() for name, each in zip(answers, lines, strict=True)}
-        right = cells_of(line[task.reference_column])
-        shown = {"caption": task.caption(line), "header": task.header(line)}
-        items.append({**shown, "right": right, "cells": cells})
+        shown = {"caption": task.caption(lines[0]), "header": task.header(lines[0])}
+        cells = {name: task.read_prediction(line).cells() for name, line in zip(answers, lines, strict=True)}
+        items.append({**shown, "right": cells_of(lines[0][task.reference_column]), "cells": cells})
 
-    def interest(item: dict[str, Any]) -> tuple[int, int]:
-        answers_of_item = list(item["cells"].values())
-        return len({tuple(cells) for cells in answers_of_item}), sum(c != item["right"] for c in answers_of_item)
+    def interest(index: int) -> tuple[int, int]:
+        cells = list(items[index]["cells"].values())
+        return len(set(map(tuple, cells))), sum(cell != items[index]["right"] for cell in cells)
 
-    order = sorted(range(len(items)), key=lambda i: interest(items[i]), reverse=True)[:NUM_SHOWN]
-    pictures: list[str | None] = [None] * len(order)
+    order = sorted(range(len(items)), key=interest, reverse=True)[:NUM_SHOWN]
+    tested = None
     if task.modality.has_thumbnails:
         splits = load_splits(task, arguments)
         tested = splits.get("test", splits["validation"])
-        pictures = [task.modality.thumbnail(tested[i]) for i in order]
-    return [{**items[i], "picture": picture} for i, picture in zip(order, pictures, strict=True)]
+    return [{**items[i], "picture": task.modality.thumbnail(tested[i]) if tested else None} for i in order]
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:

@@ -1,23 +1,26 @@
-"""What few-shot and zero-shot classification share: labelled examples, their flags, descriptions and records."""
+"""What few-shot and zero-shot classification share: flags, labelled examples, descriptions of labels, the record."""
 
+import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from toolkit.data.columns import LabelColumn
+from toolkit.data.rows import take_subset
+from toolkit.data.sources import TABLE_BUILDERS, find_files, full_column, load_table
 from toolkit.errors import InputError, check_not_negative
 from toolkit.modalities import MODALITIES, Modality
-from toolkit.runs.arguments import Arguments, to_flags
-from toolkit.runs.output import OutputArguments
+from toolkit.runs.arguments import Arguments, defaults, to_flags
+from toolkit.runs.output import OutputArguments, check_output_dir, create_output_dir
 from toolkit.runs.results import PREDICTIONS_FILE, RESULTS_FILE, Stopwatch, write_results
 
-# Which columns of a table hold what, for every modality.
-ExampleColumns: Any = dataclass(kw_only=True)(
-    type("ExampleColumns", (LabelColumn, *(each.columns for each in MODALITIES.values())), {"__doc__": "columns"})
+# The flags that name columns, of every modality, also of those that a script has added.
+ExampleColumns: Any = dataclasses.make_dataclass(
+    "ExampleColumns", (), bases=(LabelColumn, *(each.columns for each in MODALITIES.values())), kw_only=True
 )
 
 
@@ -47,6 +50,19 @@ class OptionalExamples(ExamplesArguments):
 
 
 @dataclass(kw_only=True)
+class ExampleClassifierArguments(Arguments):
+    """The labelled examples and the classifier, whose group of flags a subclass declares."""
+
+    examples: ExamplesArguments
+    classifier: Any
+    columns: ExampleColumns = defaults(ExampleColumns)  # type: ignore[valid-type]
+
+    def check(self) -> None:
+        if self.classifier.rounds and self.examples.unlabelled is None:
+            raise InputError(f"--rounds {self.classifier.rounds}: goes with --unlabelled")
+
+
+@dataclass(kw_only=True)
 class InputArguments(Arguments):
     """input and output"""
 
@@ -68,6 +84,7 @@ class Examples:
 
     modality: Modality
     rows: Any
+    split: str | None
 
     @cached_property
     def items(self) -> list[Any]:
@@ -84,18 +101,17 @@ class Examples:
     def with_labels(self, labels: Iterable[str]) -> "Examples":
         """The examples of these labels."""
         kept = set(labels)
-        return Examples(self.modality, self.rows.select([i for i, label in enumerate(self.labels) if label in kept]))
+        rows = self.rows.select([i for i, label in enumerate(self.labels) if label in kept])
+        return dataclasses.replace(self, rows=rows)
 
     def choose(self, shots: int | None, seed: int) -> "Examples":
         """`shots` examples per label, or all examples. Raises `InputError` if a label has fewer."""
-        from toolkit.data.rows import take_subset
-
         if shots is None:
             return self
         label, count = min(Counter(self.labels).items(), key=lambda pair: pair[1])
         if count < shots:
             raise InputError(f"--shots {shots}: the label {label} has {count} examples only")
-        return Examples(self.modality, take_subset(self.rows, shots, seed, self.labels))
+        return dataclasses.replace(self, rows=take_subset(self.rows, shots, seed, self.labels))
 
     def lines(self, predicted: Sequence[list[str]]) -> list[dict[str, Any]]:
         """Lines of `predictions.jsonl`: each item, its label, and the prediction of each run."""
@@ -106,10 +122,11 @@ class Examples:
 
 
 def load_examples(
-    modality: Modality, source: str, split: str | None, columns: Any, within: str | None = None
+    modality: Modality, source: str, split: str | None, columns: Any, default: str = "train", within: str | None = None
 ) -> Examples:
-    """Labelled examples of a source. Raises `InputError`."""
-    return Examples(modality, modality.load_labelled(source, split, columns, columns.label_column, within))
+    """Labelled examples of a split, or of the default one if the source has it. Raises `InputError`."""
+    split = split or (default if default in modality.splits(source) else None)
+    return Examples(modality, modality.load_labelled(source, split, columns, columns.label_column, within), split)
 
 
 def load_unlabelled(modality: Modality, source: str | None, columns: Any) -> list[Any] | None:
@@ -117,23 +134,12 @@ def load_unlabelled(modality: Modality, source: str | None, columns: Any) -> lis
     return None if source is None else modality.load_unlabelled(source, None, columns)[modality.name][:]
 
 
-def find_split(named: str | None, default: str, modality: Modality, source: str) -> str | None:
-    """The split that the user names, or the default one if the source has it."""
-    return named or (default if default in modality.splits(source) else None)
-
-
 def describe_labels(names: Sequence[str], table: str | None) -> dict[str, str]:
-    """A text for each label: from a table, or the label itself with underscores read as spaces.
+    """A text for each label: the label itself with underscores read as spaces, or its description in a table.
 
-    Args:
-        names: The labels; without any, all labels of the table.
-        table: A table with the columns label and description.
-
-    Raises:
-        InputError: The table lacks a label, or two labels have the same description.
+    Without `names`, all labels of the table. Raises `InputError` if the table lacks a label, or two labels have the
+    same description.
     """
-    from toolkit.data.sources import TABLE_BUILDERS, find_files, full_column, load_table
-
     if table is None:
         return {name: name.replace("_", " ") for name in names}
     rows = load_table(table, find_files(table, set(TABLE_BUILDERS), None), None)
@@ -141,18 +147,35 @@ def describe_labels(names: Sequence[str], table: str | None) -> dict[str, str]:
         raise InputError(f"{table}: has no column {min(missing)}, but {', '.join(rows.column_names)}")
     labels, texts = (full_column(table, rows, name) for name in ("label", "description"))
     of_label = dict(zip(map(str, labels), texts, strict=True))
-    for name in names or of_label:
-        if name not in of_label:
-            raise InputError(f"{table}: has no description of the label {name}")
+    if unknown := [name for name in names if name not in of_label]:
+        raise InputError(f"{table}: has no description of the label {unknown[0]}")
     if len(set(of_label.values())) < len(of_label):
         raise InputError(f"{table}: two labels have the same description")
     return {name: of_label[name] for name in names or of_label}
 
 
-def write_record(
-    task: str, arguments: Any, stopwatch: Stopwatch, folder: Path | None, lines: Iterable[dict] = (), **fields: Any
+def write_evaluation(
+    task: str, arguments: Any, measure: Callable[[Any], tuple[dict[str, Any], list[dict]]]
 ) -> dict[str, Any]:
-    """The record of a run, written with the lines of `predictions.jsonl` to the output folder, if there is one."""
+    """Evaluate with `measure`, which returns fields of the record and lines of `predictions.jsonl`.
+
+    Both are written to the output folder, if there is one. Returns the record.
+    """
+    folder, stopwatch = None, Stopwatch()
+    if arguments.output.output_dir is not None:
+        check_output_dir(arguments.output)
+    fields, lines = measure(arguments)
+    if arguments.output.output_dir is not None:
+        folder = create_output_dir(arguments.output)
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        (folder / PREDICTIONS_FILE).write_text(text, encoding="utf-8")
+    return write_record(task, arguments, stopwatch, folder, **fields)
+
+
+def write_record(
+    task: str, arguments: Any, stopwatch: Stopwatch, folder: Path | None, **fields: Any
+) -> dict[str, Any]:
+    """The record of a run, written to the output folder, if there is one."""
     record = {
         "task": task,
         "dataset": arguments.examples.data,
@@ -165,9 +188,4 @@ def write_record(
         "arguments": to_flags(arguments),
         **fields,
     }
-    if folder is None:
-        return record
-    if lines:
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        (folder / PREDICTIONS_FILE).write_text(text, encoding="utf-8")
-    return write_results(folder / RESULTS_FILE, stopwatch, **record)
+    return record if folder is None else write_results(folder / RESULTS_FILE, stopwatch, **record)

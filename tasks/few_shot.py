@@ -1,30 +1,34 @@
-"""Few-shot classification: classes that are known by a handful of labelled examples each, of any modality.
+"""Few-shot classification: a handful of labelled examples of each class, of any modality.
 
-Two protocols: many small problems (episodes) sampled from classes that pretraining never saw (Vinyals et al. 2016,
-https://arxiv.org/abs/1606.04080), for which the encoder runs once over all examples; or a few labelled examples of
-every class and the whole test set, with several seeds (Tunstall et al. 2022, https://arxiv.org/abs/2209.11055).
+There are two protocols. The first samples many small problems (episodes) from classes that pretraining never saw
+(Vinyals et al. 2016, https://arxiv.org/abs/1606.04080); the encoder runs once over all examples. The second learns
+from a few labelled examples of every class and classifies the whole test set, with several seeds (Tunstall et al.
+2022, https://arxiv.org/abs/2209.11055).
 """
 
 import statistics
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+
 from tasks.examples import (
-    ExampleColumns,
+    ExampleClassifierArguments,
     Examples,
-    ExamplesArguments,
     InputArguments,
     OptionalExamples,
     OptionalOutput,
     describe_labels,
-    find_split,
     load_examples,
     load_unlabelled,
+    write_evaluation,
     write_record,
 )
 from toolkit.data.sources import SAMPLE
 from toolkit.errors import InputError, check_not_negative, check_positive
 from toolkit.hub.arguments import HubArguments
+from toolkit.metrics.intervals import ratio_interval
+from toolkit.modalities import Modality
 from toolkit.runs.arguments import Arguments, defaults, without
 from toolkit.runs.output import OutputArguments, check_output_dir, create_output_dir
 from toolkit.runs.results import Stopwatch
@@ -63,16 +67,8 @@ class ClassifierArguments(Arguments):
 
 
 @dataclass(kw_only=True)
-class FewShotArguments(Arguments):
-    """The examples to learn from, and the classifier."""
-
-    examples: ExamplesArguments
+class FewShotArguments(ExampleClassifierArguments):
     classifier: ClassifierArguments = defaults(ClassifierArguments)
-    columns: ExampleColumns = defaults(ExampleColumns)  # type: ignore[valid-type]
-
-    def check(self) -> None:
-        if self.classifier.rounds and self.examples.unlabelled is None:
-            raise InputError(f"--rounds {self.classifier.rounds}: goes with --unlabelled")
 
 
 @dataclass(kw_only=True)
@@ -131,46 +127,21 @@ class PredictFewShotArguments(FewShotArguments):
 
 
 def evaluate(arguments: EvaluateFewShotArguments) -> dict[str, Any]:
-    """Measure few-shot classification by one of the two protocols.
-
-    Returns:
-        The record, which is also written to the output folder if one is named.
-
-    Raises:
-        InputError: The encoder or the data cannot be used.
-    """
-    from toolkit.transfer.features import load_featurizer
-
-    has_output = arguments.output.output_dir is not None
-    if has_output:
-        check_output_dir(arguments.output)
-    stopwatch = Stopwatch()
-    featurizer = load_featurizer(arguments.examples.encoder)
+    """Measure few-shot classification by one of the two protocols; returns the record. Raises `InputError`."""
     measure = _evaluate_episodes if arguments.protocol.seeds is None else _evaluate_seeds
-    fields, lines = measure(featurizer, arguments)
-    folder = create_output_dir(arguments.output) if has_output else None
-    parameters = featurizer.model.num_parameters()
-    return write_record("few-shot", arguments, stopwatch, folder, lines, parameters=parameters, **fields)
+    return write_evaluation("few-shot", arguments, measure)
 
 
 def fit(arguments: FitFewShotArguments) -> dict[str, Any]:
-    """Fit a `FewShotClassifier` and save it to the output folder.
-
-    Returns:
-        The record.
-
-    Raises:
-        InputError: The encoder or the data cannot be used.
-    """
+    """Fit a `FewShotClassifier` and save it to the output folder; returns the record. Raises `InputError`."""
     from toolkit.hub.upload import push_run
 
     check_output_dir(arguments.output)
     stopwatch = Stopwatch()
     classifier, num_examples = fit_classifier(arguments)
-    modality, held_out = classifier.modality, arguments.calibration.calibration_data
-    if held_out is not None:
-        split = find_split(arguments.examples.split, "train", modality, held_out)
-        others = load_examples(modality, held_out, split, arguments.columns)
+    modality, flags = classifier.modality, arguments.examples
+    if (source := arguments.calibration.calibration_data) is not None:
+        others = load_examples(modality, source, flags.split, arguments.columns)
         classifier.calibrate(others.items, others.labels).set_params(reject=True)
     folder = create_output_dir(arguments.output)
     classifier.save(folder)
@@ -180,14 +151,14 @@ def fit(arguments: FitFewShotArguments) -> dict[str, Any]:
         stopwatch,
         folder,
         modality=modality.name,
-        split=arguments.examples.split or "train",
+        split=flags.split or "train",
         n=num_examples,
         classes=len(classifier.classes_),
         threshold=classifier.threshold_,
         metrics={},
         num_steps=arguments.classifier.num_steps,
         parameters=classifier.num_parameters,
-        **({"sample_license": modality.labelled_sample_license} if arguments.examples.data == SAMPLE else {}),
+        **({"sample_license": modality.labelled_sample_license} if flags.data == SAMPLE else {}),
     )
     push_run(arguments.output.output_dir, arguments.hub.push_to_hub)
     return record
@@ -197,15 +168,14 @@ def fit_classifier(arguments: FitFewShotArguments | PredictFewShotArguments):
     """A `FewShotClassifier` fitted to the labelled data, and the number of its examples. Raises `InputError`."""
     flags = arguments.examples
     modality = modality_of_encoder(flags.encoder)
-    split = find_split(flags.split, "train", modality, flags.data)
-    examples = load_examples(modality, flags.data, split, arguments.columns)
-    examples = examples.choose(arguments.classifier.shots, flags.seed)
-    items, labels = _with_descriptions(examples, arguments.classifier.descriptions)
-    classifier = new_classifier(arguments.classifier, flags.encoder, flags.seed)
-    return classifier.fit(items, labels, load_unlabelled(modality, flags.unlabelled, arguments.columns)), len(items)
+    examples = load_examples(modality, flags.data, flags.split, arguments.columns)
+    items, labels = _with_descriptions(examples.choose(arguments.classifier.shots, flags.seed), arguments.classifier)
+    unlabelled = load_unlabelled(modality, flags.unlabelled, arguments.columns)
+    classifier = _new_classifier(arguments.classifier, flags.encoder, flags.seed)
+    return classifier.fit(items, labels, unlabelled), len(items)
 
 
-def new_classifier(flags: ClassifierArguments, encoder: str | None, seed: int = 0):
+def _new_classifier(flags: ClassifierArguments, encoder: str | None, seed: int = 0):
     """The classifier that the flags describe; of features if `encoder` is None."""
     from toolkit.transfer.few_shot_classifier import FewShotClassifier
 
@@ -213,38 +183,36 @@ def new_classifier(flags: ClassifierArguments, encoder: str | None, seed: int = 
     return FewShotClassifier(encoder, random_state=seed, **settings)
 
 
-def _load_evaluated(featurizer, arguments: EvaluateFewShotArguments, split: str | None) -> Examples:
-    """The examples of a split, with the labels that the user names. Raises `InputError`."""
+def _load_evaluated(modality: Modality, arguments: EvaluateFewShotArguments, split: str | None) -> Examples:
+    """The examples of a split (default: test), with the labels that the user names. Raises `InputError`."""
     source, protocol = arguments.examples.data, arguments.protocol
-    examples = load_examples(featurizer.modality, source, split, arguments.columns, protocol.within)
+    examples = load_examples(modality, source, split, arguments.columns, "test", protocol.within)
     if unknown := set(protocol.labels) - set(examples.labels):
         raise InputError(f"--labels {min(unknown)}: no such label in {source}")
     return examples.with_labels(protocol.labels) if protocol.labels else examples
 
 
-def _evaluate_episodes(featurizer, arguments: EvaluateFewShotArguments) -> tuple[dict[str, Any], list[dict]]:
+def _evaluate_episodes(arguments: EvaluateFewShotArguments) -> tuple[dict[str, Any], list[dict]]:
     """Fields of the record, and a line per episode."""
-    import numpy as np
-
-    from toolkit.metrics.intervals import ratio_interval
     from toolkit.transfer.episodes import draw_episodes
+    from toolkit.transfer.features import load_featurizer
 
-    flags, protocol, modality = arguments.classifier, arguments.protocol, featurizer.modality
+    flags, protocol, given = arguments.classifier, arguments.protocol, arguments.examples
+    featurizer = load_featurizer(given.encoder)
     if flags.num_steps:
         raise InputError(f"--method {flags.method}: goes with --seeds, episodes leave the encoder as it is")
     for name in ("descriptions", "rounds"):
         if getattr(flags, name):
             raise InputError(f"--{name}: goes with --seeds, an episode has its labelled examples alone")
-    split = find_split(arguments.examples.split, "test", modality, arguments.examples.data)
-    examples = _load_evaluated(featurizer, arguments, split)
-    unlabelled = load_unlabelled(modality, arguments.examples.unlabelled, arguments.columns)
+    examples = _load_evaluated(featurizer.modality, arguments, given.split)
+    unlabelled = load_unlabelled(featurizer.modality, given.unlabelled, arguments.columns)
     features = featurizer(examples.items)
     mean = None if unlabelled is None else featurizer(unlabelled).mean(axis=0, keepdims=True)
     shots = flags.shots or 1
-    classifier, classes = new_classifier(flags, None), np.arange(protocol.ways)
+    classifier, classes = _new_classifier(flags, None), np.arange(protocol.ways)
     shape = protocol.ways, shots, protocol.queries
     lines: list[dict[str, Any]] = []
-    for episode in draw_episodes(examples.labels, *shape, protocol.episodes, arguments.examples.seed, examples.groups):
+    for episode in draw_episodes(examples.labels, *shape, protocol.episodes, given.seed, examples.groups):
         classifier.fit(features[episode.support.ravel()], np.repeat(classes, shots), mean)
         predicted = classifier.predict(features[episode.query.ravel()])
         hits = int((predicted == np.repeat(classes, protocol.queries)).sum())
@@ -252,24 +220,23 @@ def _evaluate_episodes(featurizer, arguments: EvaluateFewShotArguments) -> tuple
         lines.append({"classes": names, "hits": hits, "queries": len(predicted)})
     hits_of, queries = ([line[name] for line in lines] for name in ("hits", "queries"))
     return {
-        "split": split or "all",
+        "parameters": featurizer.model.num_parameters(),
+        "split": examples.split or "all",
         "n": sum(queries),
         "classes": len(set(examples.labels)),
         "metrics": {"accuracy": ratio_interval(hits_of, queries)},
     }, lines
 
 
-def _evaluate_seeds(featurizer, arguments: EvaluateFewShotArguments) -> tuple[dict[str, Any], list[dict]]:
+def _evaluate_seeds(arguments: EvaluateFewShotArguments) -> tuple[dict[str, Any], list[dict]]:
     """Fields of the record, and a line per test item."""
-    import numpy as np
-
-    from toolkit.metrics.intervals import ratio_interval
+    from toolkit.transfer.features import load_featurizer
 
     flags, protocol, given = arguments.classifier, arguments.protocol, arguments.examples
+    featurizer = load_featurizer(given.encoder)
     if protocol.within is not None:
         raise InputError(f"--within {protocol.within}: goes with episodes, not with --seeds")
-    split = find_split(given.split, "test", featurizer.modality, given.data)
-    train, test = (_load_evaluated(featurizer, arguments, name) for name in ("train", split))
+    test, train = (_load_evaluated(featurizer.modality, arguments, split) for split in (given.split, "train"))
     unlabelled: Any = load_unlabelled(featurizer.modality, given.unlabelled, arguments.columns)
     # An encoder that is not fine-tuned runs once over the data, for all seeds.
     encoder, encode = (given.encoder, list) if flags.num_steps else (None, featurizer)
@@ -277,15 +244,16 @@ def _evaluate_seeds(featurizer, arguments: EvaluateFewShotArguments) -> tuple[di
     predicted, seconds = [], []
     assert protocol.seeds is not None
     for seed in range(given.seed, given.seed + protocol.seeds):
-        items, labels = _with_descriptions(train.choose(flags.shots, seed), flags.descriptions)
+        items, labels = _with_descriptions(train.choose(flags.shots, seed), flags)
         stopwatch = Stopwatch()
-        classifier = new_classifier(flags, encoder, seed).fit(encode(items), labels, unlabelled)
+        classifier = _new_classifier(flags, encoder, seed).fit(encode(items), labels, unlabelled)
         predicted.append(classifier.predict(tested).tolist())
         seconds.append(stopwatch.seconds)
     hits = np.array(predicted) == np.array(test.labels)  # (seeds, items)
     by_seed = hits.mean(axis=1).tolist()
     return {
-        "split": split,
+        "parameters": featurizer.model.num_parameters(),
+        "split": test.split,
         "n": len(test.labels),
         "classes": len(set(train.labels)),
         "metrics": {"accuracy": ratio_interval(hits.sum(axis=0), [len(hits)] * len(test.labels))},
@@ -296,11 +264,12 @@ def _evaluate_seeds(featurizer, arguments: EvaluateFewShotArguments) -> tuple[di
     }, test.lines(predicted)
 
 
-def _with_descriptions(examples: Examples, descriptions: str | None) -> tuple[list[Any], list[str]]:
+def _with_descriptions(examples: Examples, flags: ClassifierArguments) -> tuple[list[Any], list[str]]:
     """Items and labels of the examples, and of the descriptions of labels if they are given. Raises `InputError`."""
-    if descriptions is None:
+    if flags.descriptions is None:
         return examples.items, examples.labels
     if not examples.modality.items_are_texts:
         raise InputError("--descriptions: goes with an encoder of texts")
-    described = describe_labels(sorted(set(examples.labels)), None if descriptions == "names" else descriptions)
+    table = None if flags.descriptions == "names" else flags.descriptions
+    described = describe_labels(sorted(set(examples.labels)), table)
     return [*examples.items, *described.values()], [*examples.labels, *described]

@@ -5,6 +5,7 @@ the encoder (LP-FT) is of Kumar, Raghunathan, Jones, Ma & Liang (2022), https://
 """
 
 import dataclasses
+import math
 import shutil
 import sys
 from collections.abc import Callable
@@ -20,13 +21,7 @@ from toolkit.errors import InputError
 from toolkit.models.families import SCRATCH
 from toolkit.runs.arguments import to_flags, with_flags
 from toolkit.runs.output import check_output_dir, create_output_dir, write_json
-from toolkit.runs.results import (
-    RESULTS_FILE,
-    Stopwatch,
-    finished_run,
-    read_results,
-    write_results,
-)
+from toolkit.runs.results import RESULTS_FILE, Stopwatch, finished_run, write_results
 from toolkit.training.inputs import Evaluation, TrainingData, TrainingOutput
 
 VALIDATION_SHARE = 0.1  # of the training data, if a source has no validation split
@@ -35,18 +30,11 @@ NUM_EVALUATIONS = 5  # while training: an evaluation on much validation data tak
 
 
 def finetune(task: Task, arguments: FinetuneArguments, with_picture: bool = True) -> dict[str, Any]:
-    """Fine-tune the encoder under the task's head, and score the weights that are best on validation data on the test
-    split.
+    """Fine-tune the encoder under the task's head, and score the weights that are best on validation data.
 
-    Without a test split the figures are those of the validation split, and the record says so.
-
-    Args:
-        task: The task.
-        arguments: Its arguments.
-        with_picture: Whether the confusion matrix is drawn.
-
-    Returns:
-        The record in `results.json`; with `resume`, that of a finished run in the output folder.
+    The figures are those of the test split or, if there is none, of the validation split, and the record says so.
+    `with_picture` draws the confusion matrix. Returns the record in `results.json`; with `resume`, that of a finished
+    run in the output folder.
     """
     from toolkit.hub.upload import push_run
 
@@ -67,10 +55,10 @@ def _finetune(task: Task, arguments: FinetuneArguments, with_picture: bool) -> d
     accelerator = make_accelerator()
     accelerator.wait_for_everyone()  # all processes check the folder before the main process writes to it
     stopwatch = Stopwatch()
-    rows = load_splits(task, arguments)
+    data, rows = arguments.data.data, load_splits(task, arguments)
     labels, seen = task.labels(rows["train"]), task.seen(rows["train"])
     if labels is not None and len(labels) < 2:
-        raise InputError(f"{arguments.data.data}: the only label is {labels[0]}, expected two or more")
+        raise InputError(f"{data}: the only label is {labels[0]}, expected two or more")
 
     torch.manual_seed(arguments.training.seed)
     fields: dict[str, Any] = {"toolkit_task": task.name}
@@ -93,33 +81,32 @@ def _finetune(task: Task, arguments: FinetuneArguments, with_picture: bool) -> d
     result = _train(task, model, processor, encoded, arguments, evaluate, accelerator)
     model = type(model).from_pretrained(output_dir).to(accelerator.device).eval()
     scores: dict[str, Any] = {}
-    predictions: dict[str, Any] = {}
-    for split in [name for name in ("validation", "test") if name in encoded]:
-        predictions[split] = predict(task, model, processor, encoded[split], accelerator)
+    for split in [name for name in rows if name != "train"]:  # the last one is reported
+        predictions = predict(task, model, processor, encoded[split], accelerator)
         tunes = split == "validation" and task.tunes_threshold
-        if tunes and task.tune_threshold(model, rows[split], predictions[split], arguments):
+        if tunes and task.tune_threshold(model, rows[split], predictions, arguments):
             if accelerator.is_main_process:
                 model.config.save_pretrained(output_dir)
-            predictions[split] = predict(task, model, processor, encoded[split], accelerator)
-        figures = task.figures(rows[split], predictions[split], seen)
+            predictions = predict(task, model, processor, encoded[split], accelerator)
+        figures = task.figures(rows[split], predictions, seen)
         scores[split] = {name: figure.interval() for name, figure in figures.items()}
-    split = "test" if "test" in scores else "validation"
-    if split == "validation":
-        say(f"{arguments.data.data} has no test split, these figures are of its validation split", accelerator)
-    record = _record(task, arguments, model, rows, split, scores, result)
+    record = _record(task, arguments, model, rows, scores, result)
     if accelerator.is_main_process:
+        if split == "validation":
+            print(f"{data} has no test split, these figures are of its validation split", file=sys.stderr, flush=True)
         if seen:
             (output_dir / SEEN_FILE).write_text("\n".join(sorted(seen)) + "\n", encoding="utf-8")
-        write_predictions(task, output_dir, rows[split], predictions[split], with_picture)
+        write_predictions(task, output_dir, rows[split], predictions, with_picture)
         record = write_results(output_dir / RESULTS_FILE, stopwatch, **record)
     accelerator.wait_for_everyone()
     return record
 
 
 def _record(
-    task: Task, arguments: FinetuneArguments, model, rows: dict[str, Any], split: str, scores: dict[str, Any], result
+    task: Task, arguments: FinetuneArguments, model, rows: dict[str, Any], scores: dict[str, Any], result
 ) -> dict[str, Any]:
     """What `results.json` says of the run, without the machine and the time."""
+    split = list(scores)[-1]
     record = {
         "task": task.name,
         "modality": task.modality_name,
@@ -139,20 +126,22 @@ def _record(
         "deterministic": result.deterministic,
         "arguments": to_flags(arguments),
     }
-    return {**record, "sample_license": task.sample_license} if arguments.data.data == SAMPLE else record
+    if arguments.data.data == SAMPLE:
+        record["sample_license"] = task.modality.labelled_sample_license
+    return record
 
 
 def load_splits(task: Task, arguments: FinetuneArguments) -> dict[str, Any]:
     """Training rows, as many as the arguments say, validation rows, and test rows if the source has them.
 
-    Raises:
-        InputError: The source is malformed, or has too few examples to hold some out for validation.
+    Raises `InputError` if the source is malformed, or has too few examples to hold some out for validation.
     """
     flags = arguments.data
     splits = task.splits(flags.data)
-    train_rows = task.load(flags.data, "train" if "train" in splits else None, arguments.columns)
+    load = partial(task.load, flags.data, columns=arguments.columns)
+    train_rows = load("train" if "train" in splits else None)
     if "validation" in splits:
-        validation_rows = task.load(flags.data, "validation", arguments.columns)
+        validation_rows = load("validation")
     else:
         num_held_out = max(1, round(VALIDATION_SHARE * len(train_rows)))
         if num_held_out >= len(train_rows):
@@ -160,9 +149,11 @@ def load_splits(task: Task, arguments: FinetuneArguments) -> dict[str, Any]:
         shuffled = train_rows.shuffle(seed=flags.subset_seed)
         validation_rows = shuffled.select(range(num_held_out))
         train_rows = shuffled.select(range(num_held_out, len(shuffled)))
-    labels = task.label_of_each(train_rows) if flags.per_class else None
+    labels = train_rows[task.reference_column][:] if flags.per_class else None
+    if labels and isinstance(labels[0], list):
+        raise InputError(f"--per_class: an example of {task.name} has many labels, give --train_size alone")
     train_rows = take_subset(train_rows, flags.train_size, flags.subset_seed, labels)
-    test_rows = {"test": task.load(flags.data, "test", arguments.columns)} if "test" in splits else {}
+    test_rows = {"test": load("test")} if "test" in splits else {}
     return {"train": train_rows, "validation": validation_rows, **test_rows}
 
 
@@ -177,33 +168,26 @@ def _freeze_encoder(model) -> None:
 
 def _train(task: Task, model, processor, encoded: dict[str, Any], arguments: FinetuneArguments, evaluate, accelerator):
     """Fit the head of a frozen encoder if the task can do so at once, else train; returns the `TrainingResult`."""
-    from toolkit.training.loop import train
-
-    if arguments.encoder.freeze and (result := _fit_head(task, model, processor, encoded, arguments, accelerator)):
-        return result
-    rows, collate = encoded["train"], partial(task.collate, processor=processor, arguments=arguments)
-    return train(
-        model,
-        TrainingData(rows, collate, task.lengths(rows), item=task.item),
-        _with_default_budget(arguments, len(rows)),
-        TrainingOutput(Path(arguments.output.output_dir), processor),
-        Evaluation(evaluate, arguments.metric, NUM_EVALUATIONS),
-        _parameter_options(model, arguments),
-    )
-
-
-def _fit_head(task: Task, model, processor, encoded: dict[str, Any], arguments: FinetuneArguments, accelerator):
     from toolkit.training.checkpoints import save_model
-    from toolkit.training.loop import TrainingResult
+    from toolkit.training.loop import TrainingResult, train
 
-    model.to(accelerator.device)
-    stopwatch = Stopwatch()
-    if not task.fit_head(model, processor, encoded, arguments.encoder.encoder.startswith(SCRATCH)):
-        return None
-    seconds = stopwatch.seconds
-    save_model(Path(arguments.output.output_dir), model, processor, writes=accelerator.is_main_process)
-    accelerator.wait_for_everyone()
-    return TrainingResult(0, seconds, len(encoded["train"]) / seconds, deterministic=True)
+    rows, training = encoded["train"], arguments.training
+    output = TrainingOutput(Path(arguments.output.output_dir), processor)
+    if arguments.encoder.freeze:
+        model.to(accelerator.device)
+        stopwatch = Stopwatch()
+        if task.fit_head(model, processor, encoded, arguments.encoder.encoder.startswith(SCRATCH)):
+            seconds = stopwatch.seconds
+            save_model(output.folder, model, processor, writes=accelerator.is_main_process)
+            accelerator.wait_for_everyone()
+            return TrainingResult(0, seconds, len(rows) / seconds, deterministic=True)
+    if not training.has_limit:
+        num_steps = DEFAULT_EPOCHS * math.ceil(len(rows) / training.batch_size)
+        training = dataclasses.replace(training, max_steps=max(DEFAULT_MIN_STEPS, num_steps))
+    collate = partial(task.collate, processor=processor, arguments=arguments)
+    data = TrainingData(rows, collate, task.lengths(rows), item=task.item)
+    options = _parameter_options(model, arguments)
+    return train(model, data, training, output, Evaluation(evaluate, arguments.metric, NUM_EVALUATIONS), options)
 
 
 def _parameter_options(model, arguments: FinetuneArguments) -> Callable:
@@ -227,42 +211,31 @@ def _parameter_options(model, arguments: FinetuneArguments) -> Callable:
     return options
 
 
-def _with_default_budget(arguments: FinetuneArguments, num_examples: int):
-    training = arguments.training
-    if training.has_limit:
-        return training
-    steps = DEFAULT_EPOCHS * -(-num_examples // training.batch_size)
-    return dataclasses.replace(training, max_steps=max(DEFAULT_MIN_STEPS, steps))
-
-
 def _finetune_with_each_rate(task: Task, arguments: FinetuneArguments, with_picture: bool) -> dict[str, Any]:
-    """One run in a folder of its own for each learning rate; the files of the best move up to the output folder."""
-    from toolkit.training.distributed import make_accelerator
+    """One run in a folder of its own for each learning rate; the files of the best are copied to the output folder."""
+    from toolkit.training.distributed import make_accelerator, on_main_process
 
     output_dir = check_output_dir(arguments.output, arguments.training.resume)
     load_splits(task, arguments)  # an earlier run is replaced only if the data is sound
     accelerator = make_accelerator()
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        create_output_dir(arguments.output, arguments.training.resume)
-    accelerator.wait_for_everyone()
-    metric, figures = arguments.metric, {}
+    accelerator.wait_for_everyone()  # all processes check the folder before the main process writes to it
+    on_main_process(accelerator, lambda: create_output_dir(arguments.output, arguments.training.resume))
+    metric, records, figures = arguments.metric, {}, {}
+    flags: dict[str, Any] = {"learning_rates": None, "overwrite_output_dir": False, "push_to_hub": None}
     for rate in arguments.transfer.learning_rates or ():
-        one = with_flags(
-            arguments,
-            learning_rates=None,
-            learning_rate=rate,
-            output_dir=str(output_dir / f"lr-{rate:g}"),
-            overwrite_output_dir=False,
-            push_to_hub=None,
-        )
-        figures[rate] = finetune(task, one, with_picture)["validation_metrics"][metric]["value"]
-        say(f"learning rate {rate:g}: {metric} {figures[rate]:.4f} on validation data", accelerator)
-    best = max(figures, key=lambda rate: figures[rate])
-    record = read_results(output_dir / f"lr-{best:g}")
-    record["arguments"] = to_flags(arguments)
-    record["learning_rate"] = best
-    record["learning_rates_tried"] = {f"{rate:g}": value for rate, value in figures.items()}
+        one = with_flags(arguments, learning_rate=rate, output_dir=str(output_dir / f"lr-{rate:g}"), **flags)
+        records[rate] = finetune(task, one, with_picture)
+        figures[rate] = records[rate]["validation_metrics"][metric]["value"]
+        if accelerator.is_main_process:
+            message = f"learning rate {rate:g}: {metric} {figures[rate]:.4f} on validation data"
+            print(message, file=sys.stderr, flush=True)
+    best = max(figures, key=figures.__getitem__)
+    record = {
+        **records[best],
+        "arguments": to_flags(arguments),
+        "learning_rate": best,
+        "learning_rates_tried": {f"{rate:g}": value for rate, value in figures.items()},
+    }
     if accelerator.is_main_process:
         for file in (output_dir / f"lr-{best:g}").iterdir():
             if file.is_file() and file.name != RESULTS_FILE:  # the record comes last: it marks a run as finished
@@ -270,8 +243,3 @@ def _finetune_with_each_rate(task: Task, arguments: FinetuneArguments, with_pict
         write_json(output_dir / RESULTS_FILE, record)
     accelerator.wait_for_everyone()
     return record
-
-
-def say(message: str, accelerator) -> None:
-    if accelerator.is_main_process:
-        print(message, file=sys.stderr, flush=True)

@@ -3,13 +3,17 @@
 An example: a chest X-ray, label "pneumonia".
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from tasks.classification import Classification, DistributionPrediction, LabelledImageColumns
+import numpy as np
+
+from tasks.classification import Classification, LabelPrediction
 from tasks.task import FinetuneArguments
-from toolkit.data.columns import ChosenLabels
+from toolkit.data.columns import ChosenLabels, ImageColumn, LabelColumn
+from toolkit.data.image_files import select_labels
 from toolkit.errors import InputError
 from toolkit.modalities.arguments import AugmentationArguments, ImageEncoderArguments
 from toolkit.runs.arguments import Arguments, defaults
@@ -18,7 +22,7 @@ FEATURE_BATCH_SIZE = 128
 
 
 @dataclass(kw_only=True)
-class ChosenImageColumns(ChosenLabels, LabelledImageColumns):
+class LabelledImageColumns(ChosenLabels, LabelColumn, ImageColumn):
     """Columns of labelled images, and which labels are used."""
 
 
@@ -39,7 +43,7 @@ class ImageDecisionArguments(Arguments):
 
 @dataclass(kw_only=True)
 class ImageArguments(FinetuneArguments):
-    columns: ChosenImageColumns = defaults(ChosenImageColumns)
+    columns: LabelledImageColumns = defaults(LabelledImageColumns)
     options: ImageEncoderArguments = defaults(ImageEncoderArguments)
     augmentation: AugmentationArguments = defaults(AugmentationArguments)
     decision: ImageDecisionArguments = defaults(ImageDecisionArguments)
@@ -60,23 +64,16 @@ class ImageClassification(Classification):
     auto_class = "AutoModelForImageClassification"
     item = "image"
     baseline_name = "logistic regression on pixels"
-    tunes_threshold = True
+    tunes_threshold = can_be_explained = True
 
-    def load(self, source: str, split: str | None, columns: ChosenImageColumns):
-        from toolkit.data.image_files import select_labels
-
+    def load(self, source: str, split: str | None, columns: LabelledImageColumns):
         rows = super().load(source, split, columns)
         return rows if columns.labels is None else select_labels(source, rows, columns.labels)
 
     def config_fields(self, arguments: ImageArguments) -> dict[str, Any]:
-        return {
-            "flip_at_test": arguments.decision.flip_at_test,
-            "shift_at_test": arguments.decision.shift_at_test,
-        }
+        return {name: getattr(arguments.decision, name) for name in ("flip_at_test", "shift_at_test")}
 
     def load_model(self, arguments: ImageArguments, train_rows, **config_fields: Any) -> tuple[Any, Any]:
-        from collections import Counter
-
         from toolkit.modalities.image_batches import set_loss, weights_of_classes
 
         num_labels = len(config_fields["id2label"])
@@ -109,29 +106,20 @@ class ImageClassification(Classification):
         return CollateImages.for_training(processor, arguments.augmentation, arguments.training.seed)(encoded, keys)
 
     def fit_head(self, model, processor, encoded: dict[str, Any], is_scratch: bool) -> bool:
-        import numpy as np
-
         from toolkit.training.evaluation import batches_in_order
         from toolkit.transfer.linear_probe import estimate_batch_norm, fit_head, head_inputs
 
         collate = partial(self.collate, processor=processor, arguments=None)
-
-        def batches(rows):
-            return batches_in_order(rows, collate, FEATURE_BATCH_SIZE)
-
+        batches = partial(batches_in_order, collate=collate, batch_size=FEATURE_BATCH_SIZE)
+        train, validation = encoded["train"], encoded["validation"]
         if is_scratch:
-            estimate_batch_norm(model, batches(encoded["train"]))
-        found = []
-        for split in ("train", "validation"):
-            rows = encoded[split]
-            found += [head_inputs(model, batches(rows)), np.array(rows["label"][:])]
-        fit_head(model, *found)
+            estimate_batch_norm(model, batches(train))
+        features, held_out = head_inputs(model, batches(train)), head_inputs(model, batches(validation))
+        fit_head(model, features, np.array(train["label"][:]), held_out, np.array(validation["label"][:]))
         return True
 
     def tune_threshold(self, model, rows, predictions, arguments: ImageArguments) -> bool:
         """Choose the threshold at which most validation images are right."""
-        import numpy as np
-
         if not arguments.decision.choose_threshold:
             return False
         second = model.config.id2label[1]
@@ -157,19 +145,16 @@ class ImageClassification(Classification):
             views += [map_images(view, partial(torch.flip, dims=[-1])) for view in views]
         return sum(model(pixel_values=view).logits for view in views) / len(views)
 
-    def decode(self, encoded: list[dict], outputs: Any, model) -> list[DistributionPrediction]:
+    def decode(self, encoded: list[dict], outputs: Any, model) -> list[LabelPrediction]:
         names = [model.config.id2label[i] for i in range(model.config.num_labels)]
         threshold = getattr(model.config, "threshold", None)
         predictions = []
         for values in outputs.float().softmax(dim=-1).tolist():
-            probabilities = dict(zip(names, values, strict=True))
-            label = max(names, key=lambda name: probabilities[name])
-            if threshold is not None:
-                label = names[values[1] >= threshold]
-            predictions.append(DistributionPrediction(label, probabilities))
+            best = values.index(max(values)) if threshold is None else int(values[1] >= threshold)
+            predictions.append(LabelPrediction(names[best], values[best], dict(zip(names, values, strict=True))))
         return predictions
 
-    def baseline(self, train_rows, rows) -> list[DistributionPrediction]:
+    def baseline(self, train_rows, rows) -> list[LabelPrediction]:
         from tasks.baselines import pixel_labels
 
-        return [DistributionPrediction(*found) for found in pixel_labels(train_rows, rows)]
+        return [LabelPrediction(*found) for found in pixel_labels(train_rows, rows)]

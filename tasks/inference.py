@@ -11,22 +11,13 @@ from toolkit.hub.download import local_copy
 from toolkit.runs.confusion import write_confusion_matrix
 from toolkit.runs.results import PREDICTIONS_FILE, Stopwatch, write_score
 
-PREDICTION_BATCH_SIZE = 128
+BATCH_SIZE = 128
 SEEN_FILE = "seen_in_training.txt"
 CONFUSION_FILE = "confusion_matrix.png"
 
 
-def predict(task: Task, model, processor, encoded, accelerator, batch_size: int = PREDICTION_BATCH_SIZE) -> list[Any]:
-    """One prediction per row of data, in order, the same on all processes.
-
-    Args:
-        task: The task.
-        model: The model, in evaluation mode.
-        processor: Its processor.
-        encoded: Encoded rows; a row may be encoded in several parts.
-        accelerator: The processes that share the work.
-        batch_size: Encoded rows per batch.
-    """
+def predict(task: Task, model, processor, encoded, accelerator) -> list[Any]:
+    """One prediction per row of data, in order, the same on all processes; a row may be encoded in several parts."""
     import torch
     from accelerate.utils import gather_object
 
@@ -34,21 +25,21 @@ def predict(task: Task, model, processor, encoded, accelerator, batch_size: int 
 
     collate = partial(task.collate, processor=processor, arguments=None)
     if (lengths := task.lengths(encoded)) is not None:
-        encoded = encoded.select(sorted(range(len(lengths)), key=lengths.__getitem__))  # little padding
+        encoded = encoded.select(sorted(range(len(lengths)), key=lengths.__getitem__))  # to reduce padding
 
     mine = []
     with torch.inference_mode():
-        for batch in evaluation_batches(encoded, collate, batch_size, accelerator, lockstep=True, with_samples=True):
-            rows = batch.pop("samples")
-            inputs = {name: batch[name] for name in batch if name not in ("labels", "num_targets", "num_items")}
+        for batch in evaluation_batches(encoded, collate, BATCH_SIZE, accelerator, lockstep=True, with_samples=True):
+            rows, num_items = batch.pop("samples"), batch.pop("num_items")
+            inputs = {name: batch[name] for name in batch if name not in ("labels", "num_targets")}
             outputs = task.forward(model, inputs)
-            if batch["num_items"]:
+            if num_items:
                 predictions = task.decode(rows, outputs, model)
                 mine += [(row["index"], row["part"], p) for row, p in zip(rows, predictions, strict=True)]
     parts: dict[int, list[Any]] = {}
     for index, _, prediction in sorted(gather_object(mine), key=lambda found: found[:2]):
         parts.setdefault(index, []).append(prediction)
-    return [found[0] if len(found) == 1 else task.join(found) for _, found in sorted(parts.items())]
+    return [found[0] if len(found) == 1 else task.join(found) for found in parts.values()]
 
 
 def prediction_line(task: Task, row: dict[str, Any], prediction: Any) -> dict[str, Any]:
@@ -67,7 +58,7 @@ def write_predictions(task: Task, folder: Path, rows, predictions: list[Any], wi
 
 
 def load_predictor(task: Task, folder: str) -> Callable[[Any], list[Any]]:
-    """A function from rows to predictions, of a fine-tuned checkpoint. Raises `InputError`."""
+    """Load a fine-tuned checkpoint as a function from rows to predictions. Raises `InputError`."""
     from toolkit.training.distributed import make_accelerator
 
     accelerator = make_accelerator()
@@ -81,18 +72,9 @@ def load_predictor(task: Task, folder: str) -> Callable[[Any], list[Any]]:
 
 
 def score(task: Task, folder: str, data: str, split: str | None, columns: Any, output_file: Path) -> dict[str, Any]:
-    """Score a fine-tuned checkpoint on labelled data.
+    """Score a fine-tuned checkpoint on a split of labelled data (default: test), and write the record.
 
-    Args:
-        task: The task of the checkpoint.
-        folder: Folder or Hub id of the checkpoint.
-        data: Labelled data.
-        split: Split of a folder or Hub data set (default: test).
-        columns: Which columns hold what.
-        output_file: Where the record is written to.
-
-    Returns:
-        The record.
+    Raises `InputError` if the checkpoint or the data cannot be used.
     """
     from toolkit.training.distributed import make_accelerator
 
@@ -107,10 +89,8 @@ def score(task: Task, folder: str, data: str, split: str | None, columns: Any, o
     model.to(accelerator.device).eval()
     predictions = predict(task, model, processor, task.encode(rows, processor, model), accelerator)
     figures = task.figures(rows, predictions, seen)
-    if accelerator.is_main_process:
-        picture = output_file.with_name(f"{output_file.stem}_{CONFUSION_FILE}")
-        if (answers := task.confusion(rows, predictions)) is not None:
-            write_confusion_matrix(picture, *answers)
+    if accelerator.is_main_process and (answers := task.confusion(rows, predictions)) is not None:
+        write_confusion_matrix(output_file.with_name(f"{output_file.stem}_{CONFUSION_FILE}"), *answers)
     return write_score(
         output_file,
         stopwatch,

@@ -142,8 +142,8 @@ class PosTagging(WordsTask):
         ]
 
     def join(self, parts: list[TagsPrediction]) -> TagsPrediction:
-        tags, probabilities = ([each for part in parts for each in getattr(part, name)] for name in _PARTS)
-        return TagsPrediction(tags, probabilities)
+        probabilities = [probability for part in parts for probability in part.probabilities]
+        return TagsPrediction([tag for part in parts for tag in part.tags], probabilities)
 
     def read_prediction(self, line: dict[str, Any]) -> TagsPrediction:
         return TagsPrediction(line["predicted"], line["probabilities"])
@@ -171,9 +171,6 @@ class PosTagging(WordsTask):
 
     def header(self, line: dict[str, Any]) -> list[str]:
         return line["tokens"]
-
-
-_PARTS = ("tags", "probabilities")
 
 
 def _tokenize(tokens: list[str], tokenizer, max_length: int | None) -> Iterator[tuple[list[int], list[int]]]:

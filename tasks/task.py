@@ -1,7 +1,7 @@
 """What a task is: from labelled rows to model inputs, from model outputs to predictions, from predictions to figures.
 
-A *row* is an example of the data. An *encoded* row is what `collate` makes batches of; it has `index` and `part`, the
-row that it was made from and which part of it. A *reference* is the correct answer of a row.
+A *row* is an example of the data. An *encoded* row is what `collate` makes batches of; its `index` says which row it
+was made from, its `part` which part of that row. A *reference* is the correct answer of a row.
 """
 
 from abc import ABC, abstractmethod
@@ -108,10 +108,6 @@ class Prediction(ABC):
     def cells(self) -> list[str]:
         """The answer as cells of a table: one, or one for each part of the row."""
 
-    def is_right(self, reference: Any) -> bool:
-        """Whether the whole answer is correct."""
-        return self.cells() == cells_of(reference)
-
 
 def cells_of(reference: Any) -> list[str]:
     """A reference as cells of a table."""
@@ -130,6 +126,7 @@ class Task(ABC):
         item: What throughput counts.
         baseline_name: The usual method without a network.
         tunes_threshold: Whether `tune_threshold` is called after training.
+        can_be_explained: Whether `toolkit explain` draws what the model looks at.
     """
 
     name: ClassVar[str]
@@ -140,15 +137,11 @@ class Task(ABC):
     item: ClassVar[str]
     baseline_name: ClassVar[str] = "no baseline"
     tunes_threshold: ClassVar[bool] = False
+    can_be_explained: ClassVar[bool] = False
 
     @property
     def modality(self) -> Modality:
         return MODALITIES[self.modality_name]
-
-    @property
-    def sample_license(self) -> str:
-        """Licence of the task's `sample`."""
-        return self.modality.labelled_sample_license
 
     # Data
 
@@ -156,21 +149,17 @@ class Task(ABC):
     def load(self, source: str, split: str | None, columns: Any):
         """A `datasets.Dataset` of labelled rows. Raises `InputError` if the source is missing or malformed."""
 
-    @abstractmethod
     def splits(self, source: str) -> list[str]:
         """The splits that the source is known to have."""
+        return self.modality.splits(source)
 
-    @abstractmethod
     def read_inputs(self, inputs: Sequence[str | Path]):
         """A `datasets.Dataset` of rows to predict, from texts and paths. Raises `InputError`."""
+        return self.modality.read_inputs(inputs)
 
     def labels(self, rows) -> list[str] | None:
         """All labels, in the order of their ids; None for a task without labels."""
         return None
-
-    def label_of_each(self, rows) -> list[str]:
-        """The label of each row. Raises `InputError` if a row has several."""
-        raise InputError(f"--per_class: an example of {self.name} has many labels, give --train_size alone")
 
     def seen(self, rows) -> set[str]:
         """What counts as seen in training when figures are computed, such as words."""
@@ -186,8 +175,7 @@ class Task(ABC):
         """The encoder under the task's head, and its processor. Raises `InputError`."""
         from toolkit.transfer.encoders import load_encoder
 
-        options = arguments.resolved().options
-        name = arguments.encoder.encoder
+        name, options = arguments.encoder.encoder, arguments.resolved().options
         return load_encoder(name, self.auto_class, self.modality, options, train_rows, **config_fields)
 
     def load_finetuned(self, folder: str) -> tuple[Any, Any]:
@@ -217,7 +205,7 @@ class Task(ABC):
         return False
 
     def forward(self, model, inputs: dict[str, Any]) -> Any:
-        """What the model says of a batch: its logits, or generated sequences."""
+        """The outputs of the model for a batch: logits, or generated sequences."""
         return model(**inputs).logits
 
     # Predictions
@@ -227,7 +215,7 @@ class Task(ABC):
         """One prediction per encoded row of a batch, from what `forward` returned."""
 
     def join(self, parts: list[Any]) -> Any:
-        """One prediction of those for all parts of a row."""
+        """One prediction from those for the parts of a row."""
         (prediction,) = parts
         return prediction
 

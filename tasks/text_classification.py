@@ -8,10 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from tasks.classification import Classification, LabelledTextColumns, LabelPrediction
+from tasks.classification import Classification, LabelPrediction
 from tasks.task import NO_LABEL
 from tasks.words import WordsArguments, WordsTask, words_of_tokens
+from toolkit.data.columns import LabelColumn, TextColumn
 from toolkit.runs.arguments import defaults
+
+
+@dataclass(kw_only=True)
+class LabelledTextColumns(LabelColumn, TextColumn):
+    """Columns of labelled texts."""
 
 
 @dataclass(kw_only=True)
@@ -30,19 +36,17 @@ class TextClassification(Classification, WordsTask):
         """Texts that are too long for the encoder are truncated; labels that training lacks are ignored."""
         import datasets
 
-        labels = rows["label"] if "label" in rows.column_names else [None] * len(rows)
+        labels: Any = rows["label"][:] if "label" in rows.column_names else [None] * len(rows)
         encoding = tokenizer(rows["text"][:], truncation=max_length is not None, max_length=max_length, verbose=False)
-        encoded = [
+        return datasets.Dataset.from_dict(
             {
-                "input_ids": ids,
-                "words": words_of_tokens(encoding, index),
-                "label": label2id.get(label, NO_LABEL),
-                "index": index,
-                "part": 0,
+                "input_ids": encoding["input_ids"],
+                "words": [words_of_tokens(encoding, index) for index in range(len(rows))],
+                "label": [label2id.get(label, NO_LABEL) for label in labels],
+                "index": list(range(len(rows))),
+                "part": [0] * len(rows),
             }
-            for index, (ids, label) in enumerate(zip(encoding["input_ids"], labels, strict=True))
-        ]
-        return datasets.Dataset.from_list(encoded)
+        )
 
     def collate_labels(self, encoded: list[dict], num_tokens: int) -> tuple[np.ndarray, int]:
         return np.array([row["label"] for row in encoded]), len(encoded)

@@ -3,7 +3,6 @@
 Word dropout is of Iyyer, Manjunatha, Boyd-Graber & Daumé (2015), https://aclanthology.org/P15-1162.
 """
 
-import dataclasses
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from tasks.task import NO_LABEL, FinetuneArguments, Task
 from toolkit.errors import InputError, check_share
 from toolkit.modalities.arguments import TextEncoderArguments
 from toolkit.modalities.text import max_length
-from toolkit.runs.arguments import Arguments, defaults
+from toolkit.runs.arguments import Arguments, defaults, with_flags
 
 NO_WORD = -1
 
@@ -36,8 +35,7 @@ class WordsArguments(FinetuneArguments):
     regularization: WordDropoutArguments = defaults(WordDropoutArguments)
 
     def resolved(self) -> "WordsArguments":
-        layers = self.options.layers or ("mix" if self.encoder.freeze else "top")
-        return dataclasses.replace(self, options=dataclasses.replace(self.options, layers=layers))
+        return with_flags(self, layers=self.options.layers or ("mix" if self.encoder.freeze else "top"))
 
 
 class WordsTask(Task):
@@ -67,6 +65,7 @@ class WordsTask(Task):
 
     def collate(self, encoded: list[dict], keys, processor, arguments: WordsArguments | None) -> dict[str, Any]:
         import torch
+        from torch.nn.utils.rnn import pad_sequence
 
         if arguments is not None and arguments.regularization.word_dropout:
             rate, seed = arguments.regularization.word_dropout, arguments.training.seed
@@ -74,11 +73,12 @@ class WordsTask(Task):
                 drop_words(row, rate, processor.unk_token_id, key.seed(seed))
                 for row, key in zip(encoded, keys, strict=True)
             ]
-        input_ids, attention_mask = pad_tokens(encoded, processor.pad_token_id)
+        ids = [torch.tensor(row["input_ids"], dtype=torch.long) for row in encoded]
+        input_ids = pad_sequence(ids, batch_first=True, padding_value=processor.pad_token_id)
         labels, num_items = self.collate_labels(encoded, input_ids.shape[1])
         return {
-            "input_ids": torch.from_numpy(input_ids),
-            "attention_mask": torch.from_numpy(attention_mask),
+            "input_ids": input_ids,
+            "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
             "labels": torch.from_numpy(labels),
             "num_targets": int((labels != NO_LABEL).sum()),
             "num_items": num_items,
@@ -95,24 +95,10 @@ def first_tokens(words: list[int]) -> list[int]:
     return [i for i, word in enumerate(words) if word != NO_WORD and (i == 0 or word != words[i - 1])]
 
 
-def pad_tokens(encoded: list[dict], pad_token_id: int) -> tuple[np.ndarray, np.ndarray]:
-    """`input_ids`, padded on the right, and `attention_mask`; both (rows, tokens)."""
-    lengths = np.array([len(row["input_ids"]) for row in encoded])
-    attention_mask = np.arange(lengths.max()) < lengths[:, None]
-    input_ids = np.full(attention_mask.shape, pad_token_id)
-    input_ids[attention_mask] = np.concatenate([row["input_ids"] for row in encoded])
-    return input_ids, attention_mask.astype(np.int64)
-
-
 def drop_words(row: dict, rate: float, unk_token_id: int, seed: tuple[int, ...]) -> dict:
     """Replace each word of an encoded row by one unknown token with probability `rate`."""
-    ids, words = row["input_ids"], row["words"]
-    dropped = np.random.default_rng(seed).random(max(words) + 1) < rate
-    starts = set(first_tokens(words))
-    kept = [i for i, word in enumerate(words) if word == NO_WORD or not dropped[word] or i in starts]
-    is_dropped = [words[i] != NO_WORD and dropped[words[i]] for i in kept]
-    return {
-        **row,
-        "input_ids": [unk_token_id if gone else ids[i] for i, gone in zip(kept, is_dropped, strict=True)],
-        "words": [words[i] for i in kept],
-    }
+    words, starts = row["words"], set(first_tokens(row["words"]))
+    dropped = [*(np.random.default_rng(seed).random(max(words) + 1) < rate), False]  # the last one is for `NO_WORD`
+    kept = [i for i, word in enumerate(words) if not dropped[word] or i in starts]
+    input_ids = [unk_token_id if dropped[words[i]] else row["input_ids"][i] for i in kept]
+    return {**row, "input_ids": input_ids, "words": [words[i] for i in kept]}

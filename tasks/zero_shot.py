@@ -1,8 +1,8 @@
-"""Zero-shot classification: classes that are known by their names or descriptions, some of them by examples too.
+"""Zero-shot classification: classes are known by their names or descriptions; some of them may have examples too.
 
-If all classes are known by descriptions alone, the figure is accuracy. If some (the seen ones) have labelled examples
-too, all classes are predicted, and the figures are the accuracies on items of seen and of unseen classes and their
-harmonic mean (Xian, Schiele & Akata 2017, https://arxiv.org/abs/1703.04394).
+If no class has examples, the figure is accuracy. If some classes (the seen ones) have labelled examples, the figures
+are also the accuracies on items of seen and of unseen classes and their harmonic mean (Xian, Schiele & Akata 2017,
+https://arxiv.org/abs/1703.04394); all classes are predicted.
 """
 
 from dataclasses import dataclass, field
@@ -11,23 +11,20 @@ from typing import Any, Literal
 import numpy as np
 
 from tasks.examples import (
-    ExampleColumns,
+    ExampleClassifierArguments,
     Examples,
-    ExamplesArguments,
     InputArguments,
     OptionalExamples,
     OptionalOutput,
     describe_labels,
-    find_split,
     load_examples,
     load_unlabelled,
-    write_record,
+    write_evaluation,
 )
 from toolkit.errors import InputError, check_not_negative, check_positive, check_share
+from toolkit.metrics.intervals import bootstrap_harmonic_mean, bootstrap_ratio, ratio_interval
 from toolkit.modalities import Modality
 from toolkit.runs.arguments import Arguments, defaults, without
-from toolkit.runs.output import check_output_dir, create_output_dir
-from toolkit.runs.results import Stopwatch
 from toolkit.transfer.encoders import modality_of_encoder
 
 
@@ -52,18 +49,11 @@ class DescriptionArguments(Arguments):
 
 
 @dataclass(kw_only=True)
-class ZeroShotArguments(Arguments):
-    """The classes, and how items are assigned to them."""
-
-    examples: ExamplesArguments
+class ZeroShotArguments(ExampleClassifierArguments):
     classifier: DescriptionArguments = defaults(DescriptionArguments)
-    columns: ExampleColumns = defaults(ExampleColumns)  # type: ignore[valid-type]
 
     def check(self) -> None:
-        flags = self.classifier
-        if flags.rounds and self.examples.unlabelled is None:
-            raise InputError(f"--rounds {flags.rounds}: goes with --unlabelled")
-        if flags.method == "entailment" and (self.examples.unlabelled or flags.label_encoder):
+        if self.classifier.method == "entailment" and (self.examples.unlabelled or self.classifier.label_encoder):
             raise InputError("--method entailment: takes neither --unlabelled nor --label_encoder")
 
 
@@ -124,28 +114,20 @@ class PredictZeroShotArguments(ZeroShotArguments):
 
 
 def evaluate(arguments: EvaluateZeroShotArguments) -> dict[str, Any]:
-    """Measure zero-shot classification.
+    """Measure zero-shot classification; returns the record. Raises `InputError`."""
+    return write_evaluation("zero-shot", arguments, _measure)
 
-    Returns:
-        The record, which is also written to the output folder if one is named.
 
-    Raises:
-        InputError: The encoder or the data cannot be used.
-    """
-    has_output = arguments.output.output_dir is not None
-    if has_output:
-        check_output_dir(arguments.output)
-    stopwatch = Stopwatch()
-    modality, source = modality_of_encoder(arguments.examples.encoder), arguments.examples.data
-    split = find_split(arguments.examples.split, "test", modality, source)
-    test = load_examples(modality, source, split, arguments.columns)
+def _measure(arguments: EvaluateZeroShotArguments) -> tuple[dict[str, Any], list[dict]]:
+    """Fields of the record, and a line per test item."""
+    given = arguments.examples
+    modality = modality_of_encoder(given.encoder)
+    test = load_examples(modality, given.data, given.split, arguments.columns, "test")
     names = sorted(set(test.labels))
-    measure = _by_entailment if arguments.classifier.method == "entailment" else _by_nearness
-    predicted, fields = measure(arguments, test, names)
-    fields |= {"split": split or "all", "n": len(test.items), "classes": len(names)}
-    fields["throughput_unit"] = f"{modality.name}s/s"
-    folder = create_output_dir(arguments.output) if has_output else None
-    return write_record("zero-shot", arguments, stopwatch, folder, test.lines(predicted), **fields)
+    predict = _by_entailment if arguments.classifier.method == "entailment" else _by_nearness
+    predicted, fields = predict(arguments, test, names)
+    fields |= {"split": test.split or "all", "n": len(test.items), "classes": len(names)}
+    return {**fields, "throughput_unit": f"{modality.name}s/s"}, test.lines(predicted)
 
 
 def fit_classifier(modality: Modality, arguments: PredictZeroShotArguments):
@@ -154,8 +136,7 @@ def fit_classifier(modality: Modality, arguments: PredictZeroShotArguments):
 
     items, labels, given, flags = [], [], arguments.examples, arguments.classifier
     if given.data is not None:
-        split = find_split(given.split, "train", modality, given.data)
-        examples = load_examples(modality, given.data, split, arguments.columns)
+        examples = load_examples(modality, given.data, given.split, arguments.columns)
         items, labels = examples.items, examples.labels
     described = describe_labels(sorted({*arguments.unseen.labels, *labels}), flags.descriptions)
     if flags.method == "entailment":
@@ -166,7 +147,6 @@ def fit_classifier(modality: Modality, arguments: PredictZeroShotArguments):
 
 def _by_entailment(arguments: EvaluateZeroShotArguments, test: Examples, names: list[str]):
     """The predicted labels, in a list of one run, and fields of the record."""
-    from toolkit.metrics.intervals import ratio_interval
     from toolkit.transfer.zero_shot_classifier import EntailmentClassifier
 
     if not test.modality.items_are_texts:
@@ -175,8 +155,8 @@ def _by_entailment(arguments: EvaluateZeroShotArguments, test: Examples, names: 
     classifier = EntailmentClassifier(arguments.examples.encoder, flags.hypothesis)
     classifier.fit(describe_labels(names, flags.descriptions))
     predicted = classifier.predict(test.items).tolist()
-    hits = [int(guess == label) for guess, label in zip(predicted, test.labels, strict=True)]
-    metrics = {"accuracy": ratio_interval(hits, [1] * len(hits))}
+    hits = np.array(predicted) == np.array(test.labels)
+    metrics = {"accuracy": ratio_interval(hits, np.ones(len(hits)))}
     return [predicted], {"metrics": metrics, "parameters": classifier.num_parameters}
 
 
@@ -208,16 +188,8 @@ def _by_nearness(arguments: EvaluateZeroShotArguments, test: Examples, names: li
 
 
 def _figures(hits: np.ndarray, of_seen: np.ndarray, is_generalized: bool) -> dict[str, Any]:
-    """Fields of the record.
-
-    Args:
-        hits: Whether a prediction is right, (seeds, items).
-        of_seen: Whether an item belongs to a seen class, (seeds, items).
-        is_generalized: Whether some classes are seen.
-    """
+    """Fields of the record; (seeds, items): which predictions are right, and which items are of seen classes."""
     from scipy.stats import hmean
-
-    from toolkit.metrics.intervals import bootstrap_harmonic_mean, bootstrap_ratio
 
     figures = {"accuracy": bootstrap_ratio(hits.sum(axis=0), [len(hits)] * hits.shape[1])}
     fields: dict[str, Any] = {}

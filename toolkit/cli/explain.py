@@ -44,7 +44,7 @@ def run(arguments: ExplainArguments) -> None:
     from toolkit.modalities.pixels import PixelProcessor
 
     task = task_of(arguments.folder)
-    if task.name != "image":
+    if not task.can_be_explained:
         raise InputError(f"{arguments.folder}: its task is {task.name}, expected one fine-tuned on images")
     image = open_image({"bytes": None, "path": arguments.image}, arguments.image)
     model, processor = task.load_finetuned(arguments.folder)

@@ -1,6 +1,6 @@
 """The results of `toolkit.explain.saliency` for one image, as annotated PNGs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -19,25 +19,17 @@ DPI = 130
 
 
 def write_explanation(
-    model,
-    image: np.ndarray,
-    pixels: torch.Tensor,
-    label: str,
-    layers: Sequence[str] | None,
-    folder: Path,
+    model, image: np.ndarray, pixels: torch.Tensor, label: str, layers: Sequence[str] | None, folder: Path
 ) -> list[Path]:
-    """Write all pictures that explain what a model sees in an image.
+    """Write all pictures that explain what an image classifier sees in an image, and return their paths.
 
     Args:
-        model: The image classifier.
+        model: The classifier.
         image: (height, width, 3) uint8.
         pixels: The same image as the model's input, (1, C, S, S).
-        label: The label that importance maps are computed for.
+        label: The label for which importance maps are computed.
         layers: Names of the layers whose maps are shown (default: up to four of the main ones).
         folder: Folder for the pictures.
-
-    Returns:
-        The files.
 
     Raises:
         InputError: The model has no layer of that name with maps.
@@ -52,42 +44,32 @@ def write_explanation(
     folder.mkdir(parents=True, exist_ok=True)
     written = []
 
-    def write(file: str, draw: Callable, *given) -> None:
-        path = folder / f"{file}.png"
-        draw(path, *given)
-        written.append(path)
+    def write(name: str, figure) -> None:
+        written.append(folder / f"{name}.png")
+        figure.savefig(written[-1], dpi=DPI)
+        pyplot.close(figure)
 
     if (kernels := saliency.first_kernels(model)) is not None:
-        write("kernels", draw_kernels, kernels)
+        write("kernels", _draw_kernels(kernels))
     if shown:
-        write("feature_maps", draw_feature_maps, image, {layer: maps[layer] for layer in shown})
-        excited = {}
-        for layer in shown:
-            channels = saliency.strongest(maps[layer], NUM_FILTERS)
-            excited[layer] = channels, saliency.deconvolution(model, pixels, layer, channels)
-        write("deconvolution", draw_deconvolution, image, excited)
-    titles = _titles(label, max(1, min(pixels.shape[2:]) // saliency.WINDOW))
+        write("feature_maps", _draw_feature_maps(image, {layer: maps[layer] for layer in shown}))
+        strongest = {layer: saliency.strongest(maps[layer], NUM_FILTERS) for layer in shown}
+        patterns = {layer: saliency.deconvolution(model, pixels, layer, strongest[layer]) for layer in shown}
+        write("deconvolution", _draw_deconvolution(image, strongest, patterns))
+    window = max(1, min(pixels.shape[2:]) // saliency.WINDOW)
     for kind, values in saliency.importance_maps(model, pixels, model.config.label2id[label]).items():
         if kind == "attention":
-            write(kind, draw_attention, image, saliency.attentions(model, pixels), values, *titles[kind])
+            write(kind, _draw_attention(image, saliency.attentions(model, pixels) or [], values))
+        elif kind == "occlusion":
+            unit = f"fall of the logit where a square\nof {window} × {window} pixels covers it"
+            write(kind, _draw_importance(image, values, f"importance for “{label}”", unit))
         else:
-            write(kind, draw_importance, image, values, *titles[kind])
+            title = f"importance of the last maps for “{label}”"
+            write(kind, _draw_importance(image, values, title, "Grad-CAM, logits"))
     return written
 
 
-def _titles(label: str, window: int) -> dict[str, tuple[str, str]]:
-    """For each kind of importance map its title, and the label of its colour bar."""
-    return {
-        "occlusion": (
-            f"importance for “{label}”",
-            f"fall of the logit where a square\nof {window} × {window} pixels covers it",
-        ),
-        "grad_cam": (f"importance of the last maps for “{label}”", "Grad-CAM, logits"),
-        "attention": ("what reaches the classification token", "attention through all layers, share of a patch"),
-    }
-
-
-def draw_kernels(path: Path, kernels: np.ndarray, title: str = "first layer") -> None:
+def _draw_kernels(kernels: np.ndarray):
     """Draw `kernels` (kernels, channels, height, width); three channels are drawn as colours."""
     shown = kernels[:NUM_KERNELS]
     columns = min(len(shown), 8)
@@ -95,63 +77,56 @@ def draw_kernels(path: Path, kernels: np.ndarray, title: str = "first layer") ->
     for axes, kernel in zip(all_axes.flat, shown, strict=False):
         _show(axes, zero_is_grey(kernel))
     how_many = f"{len(kernels)} kernels" if len(shown) == len(kernels) else f"{len(shown)} of {len(kernels)} kernels"
-    figure.suptitle(f"{title}: {how_many} of {kernels.shape[2]} × {kernels.shape[3]} pixels\n(grey is 0)", fontsize=9)
-    _save(figure, path)
+    height, width = kernels.shape[2:]
+    figure.suptitle(f"first layer: {how_many} of {height} × {width} pixels\n(grey is 0)", fontsize=9)
+    return figure
 
 
-def draw_feature_maps(path: Path, image: np.ndarray, maps: dict[str, torch.Tensor]) -> None:
+def _draw_feature_maps(image: np.ndarray, maps: dict[str, torch.Tensor]):
     """Draw, in one row per layer, the maps with the largest values, each scaled to its own range."""
     figure, all_axes = _grid(len(maps), NUM_MAPS + 1, 1.05, extra_height=0.5)
     for row, (layer, output) in zip(all_axes, maps.items(), strict=True):
-        _show(row[0], image)
-        row[0].set_title(
-            f"{_short(layer)}\n{output.shape[1]} maps of {output.shape[2]} × {output.shape[3]}", fontsize=6
-        )
+        _, num_maps, height, width = output.shape
+        _show(row[0], image, f"{_short(layer)}\n{num_maps} maps of {height} × {width}", fontsize=6)
         for axes, channel in zip(row[1:], saliency.strongest(output, NUM_MAPS), strict=False):
             axes.imshow(output[0, channel].cpu(), cmap="viridis")
             axes.set_title(f"map {channel}", fontsize=6)
     figure.suptitle("the strongest maps of some layers (dark: least, bright: most, each map by itself)", fontsize=9)
-    _save(figure, path)
+    return figure
 
 
-def draw_deconvolution(path: Path, image: np.ndarray, excited: dict[str, tuple[list[int], torch.Tensor]]) -> None:
+def _draw_deconvolution(image: np.ndarray, channels: dict[str, list[int]], patterns: dict[str, torch.Tensor]):
     """Draw, in one row per layer, the patterns in the image that excite its strongest filters."""
-    figure, all_axes = _grid(len(excited), NUM_FILTERS + 1, 1.4, extra_height=0.5)
-    for row, (layer, (channels, patterns)) in zip(all_axes, excited.items(), strict=True):
-        _show(row[0], image)
-        row[0].set_title(_short(layer), fontsize=7)
-        for axes, channel, pattern in zip(row[1:], channels, patterns.cpu().numpy(), strict=False):
-            _show(axes, zero_is_grey(pattern))
-            axes.set_title(f"map {channel}", fontsize=7)
+    figure, all_axes = _grid(len(channels), NUM_FILTERS + 1, 1.4, extra_height=0.5)
+    for row, layer in zip(all_axes, channels, strict=True):
+        _show(row[0], image, _short(layer), fontsize=7)
+        for axes, channel, pattern in zip(row[1:], channels[layer], patterns[layer].cpu().numpy(), strict=False):
+            _show(axes, zero_is_grey(pattern), f"map {channel}", fontsize=7)
     figure.suptitle("deconvolution: what excites the strongest filters (grey: nothing)", fontsize=9)
-    _save(figure, path)
+    return figure
 
 
-def draw_importance(path: Path, image: np.ndarray, values: np.ndarray, title: str, unit: str) -> None:
+def _draw_importance(image: np.ndarray, values: np.ndarray, title: str, unit: str):
     """Draw the image beside its importance map."""
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(6.4, 3), layout="constrained")
-    _show(left, image)
-    left.set_title("the image", fontsize=9)
+    _show(left, image, "the image", fontsize=9)
     _overlay(figure, right, image, values, unit)
     right.set_title(title, fontsize=9)
-    _save(figure, path)
+    return figure
 
 
-def draw_attention(
-    path: Path, image: np.ndarray, layers: list[torch.Tensor], rollout: np.ndarray, title: str, unit: str
-) -> None:
+def _draw_attention(image: np.ndarray, layers: list[torch.Tensor], rollout: np.ndarray):
     """Draw the image, the attention rollout over all layers, and the attention of each head of the last layer."""
     heads = layers[-1][:, 0, 1:]
     figure, all_axes = _grid(1, len(heads) + 2, 1.7, extra_height=0.9)
-    _show(all_axes[0, 0], image)
-    all_axes[0, 0].set_title("the image", fontsize=8)
-    _overlay(figure, all_axes[0, 1], image, rollout, unit)
+    _show(all_axes[0, 0], image, "the image", fontsize=8)
+    _overlay(figure, all_axes[0, 1], image, rollout, "attention through all layers, share of a patch")
     all_axes[0, 1].set_title("all layers together", fontsize=8)
     for head, (axes, weights) in enumerate(zip(all_axes[0, 2:], heads, strict=True)):
         axes.imshow(saliency.on_image(weights, image.shape[:2]), cmap="magma")
         axes.set_title(f"last layer, head {head}", fontsize=8)
-    figure.suptitle(title, fontsize=9)
-    _save(figure, path)
+    figure.suptitle("what reaches the classification token", fontsize=9)
+    return figure
 
 
 def _overlay(figure, axes, image: np.ndarray, values: np.ndarray, unit: str) -> None:
@@ -168,9 +143,10 @@ def _overlay(figure, axes, image: np.ndarray, values: np.ndarray, unit: str) -> 
     bar.ax.tick_params(labelsize=7)
 
 
-def _show(axes, image: np.ndarray) -> None:
+def _show(axes, image: np.ndarray, title: str = "", fontsize: int = 9) -> None:
     axes.imshow(image, interpolation="nearest")
     axes.axis("off")
+    axes.set_title(title, fontsize=fontsize)
 
 
 def zero_is_grey(values: np.ndarray) -> np.ndarray:
@@ -186,11 +162,6 @@ def _grid(rows: int, columns: int, size: float, extra_height: float):
     for axes in all_axes.flat:
         axes.axis("off")
     return figure, all_axes
-
-
-def _save(figure, path: Path) -> None:
-    figure.savefig(path, dpi=DPI)
-    pyplot.close(figure)
 
 
 def _short(layer: str) -> str:

@@ -24,8 +24,7 @@ RECTIFIERS = {  # functions that pass positive values on, more or less unchanged
 
 def first_kernels(model: nn.Module) -> np.ndarray | None:
     """The kernels of the first convolution, (kernels, channels, height, width); None if there is no convolution."""
-    found = (module for module in model.modules() if isinstance(module, nn.Conv2d))
-    first = next(found, None)
+    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
     return None if first is None else first.weight.detach().float().cpu().numpy()
 
 
@@ -68,19 +67,11 @@ def strongest(output: torch.Tensor, num_filters: int) -> list[int]:
 
 
 def deconvolution(model: nn.Module, pixels: torch.Tensor, layer: str, channels: Iterable[int]) -> torch.Tensor:
-    """Project the largest activation of some filters back to the pixels, with a deconvolutional network.
+    """Project the largest activation of some filters of a layer back to the pixels, with a deconvolutional network.
 
     The activation goes back through the transposed kernels and the positions of the maxima of pooling windows; each
-    rectifier sets negative values to 0. Other layers are traversed as by gradients.
-
-    Args:
-        model: The network.
-        pixels: (1, C, S, S)
-        layer: Name of the layer.
-        channels: Filters of the layer.
-
-    Returns:
-        The pattern in the image that excites each filter, (filters, C, S, S).
+    rectifier sets negative values to 0. Other layers are traversed as by gradients. Returns the pattern in the image
+    that excites each filter, (filters, C, S, S).
 
     Zeiler & Fergus (2013), "Visualizing and understanding convolutional networks", https://arxiv.org/abs/1311.2901.
     """
@@ -172,14 +163,9 @@ def attentions(model: PreTrainedModel, pixels: torch.Tensor) -> list[torch.Tenso
 def attention_rollout(layers: Sequence[torch.Tensor], shape: Sequence[int]) -> np.ndarray:
     """How much of each patch reaches the classification token, the first one, through all layers.
 
-    Attention is averaged over heads, mixed with the residual connection (one half), and multiplied over layers.
-
-    Args:
-        layers: Attention weights (heads, tokens, tokens) of each layer.
-        shape: Height and width of the map.
-
-    Returns:
-        Shares that sum to 1 over patches, interpolated to `shape`.
+    Attention, of shape (heads, tokens, tokens) in each layer, is averaged over heads, mixed with the residual
+    connection (one half), and multiplied over layers. Returns shares that sum to 1 over patches, interpolated to
+    `shape`, the height and width of the map.
 
     Abnar & Zuidema (2020), "Quantifying attention flow in transformers", https://arxiv.org/abs/2005.00928.
     """

@@ -231,6 +231,7 @@ def perplexity(folder: str, corpus, max_examples: int | None, accelerator) -> di
         InputError: The folder lacks the output words.
     """
     import torch
+    from accelerate.utils import gather_object
 
     from toolkit.corpora.prepared import rows_made_of
     from toolkit.corpora.tokenization import load_tokenizer
@@ -241,7 +242,6 @@ def perplexity(folder: str, corpus, max_examples: int | None, accelerator) -> di
     from toolkit.pretraining.run import VALIDATION_BATCH_SIZE
     from toolkit.runs.progress import with_progress
     from toolkit.runs.results import read_results
-    from toolkit.training.distributed import gather_objects
     from toolkit.training.evaluation import evaluation_batches
     from toolkit.transfer.encoders import load_encoder
 
@@ -267,7 +267,7 @@ def perplexity(folder: str, corpus, max_examples: int | None, accelerator) -> di
         forward = _losses(logits.forward_logits, labels[:, 1:])
         backward = _losses(logits.backward_logits, labels[:, :-1])
         mine += torch.stack([forward, backward, *(count.sum(dim=1) for count in counts)], dim=1).tolist()
-    forward, backward, num_forward, num_backward, unknown, num_words = np.array(gather_objects(accelerator, mine)).T
+    forward, backward, num_forward, num_backward, unknown, num_words = np.array(gather_object(mine)).T
     loss = ratio_interval(forward + backward, num_forward + num_backward)
     metrics = {
         "perplexity": exp_interval(loss),

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from torch.nn import functional as F
 
 from toolkit.corpora.corpus import Corpus, open_corpus
@@ -22,7 +23,7 @@ from toolkit.models.families import family_of
 from toolkit.pretraining import imported
 from toolkit.runs.progress import with_progress
 from toolkit.runs.results import Stopwatch, write_score
-from toolkit.training.distributed import gather_objects, make_accelerator
+from toolkit.training.distributed import make_accelerator
 from toolkit.training.evaluation import evaluation_batches
 from toolkit.transfer.encoders import load_config, load_encoder
 
@@ -107,7 +108,7 @@ def pseudo_perplexity(folder: str, corpus: Corpus, max_examples: int | None, acc
             logits = model(copies).logits[here].float()  # (copies, vocab_size)
             loss_sum += float(F.cross_entropy(logits, ids[masked], reduction="sum"))
         mine.append((loss_sum, len(targets), ids.tolist().count(tokenizer.unk_token_id)))
-    losses, counts, unknown = np.array(gather_objects(accelerator, mine)).T
+    losses, counts, unknown = np.array(gather_object(mine)).T
     if not counts.any():
         raise InputError(f"{folder}: its vocabulary has no token of this text")
     loss = ratio_interval(losses, counts)

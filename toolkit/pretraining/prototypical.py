@@ -189,9 +189,9 @@ class CollateEpisodes:
 def episodic_accuracy(model, rows, collate: CollateEpisodes, ways: int, accelerator) -> dict[str, float]:
     """The fraction of query images that are nearest to the prototype of their class, with its interval."""
     import torch
+    from accelerate.utils import gather_object
 
     from toolkit.metrics.intervals import ratio_interval
-    from toolkit.training.distributed import gather_objects
     from toolkit.training.evaluation import evaluation_batches
 
     hits: list[tuple[int, int]] = []
@@ -201,7 +201,7 @@ def episodic_accuracy(model, rows, collate: CollateEpisodes, ways: int, accelera
             labels = torch.arange(logits.shape[1], device=logits.device)
             right = logits.argmax(dim=1) == labels.repeat_interleave(len(logits) // len(labels))
             hits += [(int(right.sum()), len(right))] if batch["num_items"] else []
-    right, totals = zip(*gather_objects(accelerator, hits), strict=True)
+    right, totals = zip(*gather_object(hits), strict=True)
     return ratio_interval(right, totals)
 
 

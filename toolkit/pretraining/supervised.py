@@ -124,9 +124,9 @@ def check_labels(source: str, counts: Counter[str]) -> list[str]:
 def held_out_accuracy(model, rows, collate, batch_size: int, accelerator) -> dict[str, float]:
     """The fraction of rows whose label gets the highest logit, with its interval; the same on all processes."""
     import torch
+    from accelerate.utils import gather_object
 
     from toolkit.metrics.intervals import ratio_interval
-    from toolkit.training.distributed import gather_objects
     from toolkit.training.evaluation import evaluation_batches
 
     hits: list[bool] = []
@@ -134,7 +134,7 @@ def held_out_accuracy(model, rows, collate, batch_size: int, accelerator) -> dic
         for batch in evaluation_batches(rows, collate, batch_size, accelerator, lockstep=True):
             right = model(pixel_values=batch["pixel_values"]).logits.argmax(dim=-1) == batch["labels"]
             hits += right.tolist() if batch["num_items"] else []
-    hits = gather_objects(accelerator, hits)
+    hits = gather_object(hits)
     return ratio_interval(hits, [1] * len(hits))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, broadcast_object_list, gather_object
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, broadcast_object_list
 
 from toolkit.errors import InputError
 from toolkit.training.arguments import TrainingArguments
@@ -41,11 +41,6 @@ def make_accelerator(tracker: str | None = None, output_dir: Path | None = None)
             "on CPUs start N of them with: torchrun --nproc_per_node N -m toolkit …"
         )
     return accelerator
-
-
-def gather_objects(accelerator: Accelerator, objects: list) -> list:
-    """Concatenate the lists of all processes."""
-    return objects if accelerator.num_processes == 1 else gather_object(objects)
 
 
 def gather_tensors(accelerator: Accelerator, tensors: list[torch.Tensor | None]) -> torch.Tensor | None:

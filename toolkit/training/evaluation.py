@@ -5,9 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import send_to_device
+from accelerate.utils import gather_object, send_to_device
 
-from toolkit.training.distributed import gather_objects
 from toolkit.training.loader import Batch, CollateFn, load_batches
 from toolkit.training.sampler import SampleKey
 
@@ -70,7 +69,7 @@ def held_out_losses(model, dataset, collate: CollateFn, batch_size: int, acceler
         loss = float(model(**batch).loss)
         if num_items:
             sums.append((loss * num_targets, num_targets))
-    return np.array(gather_objects(accelerator, sums), dtype=np.float64).T
+    return np.array(gather_object(sums), dtype=np.float64).T
 
 
 def held_out_loss(model, dataset, collate: CollateFn, batch_size: int, accelerator: Accelerator) -> float:
