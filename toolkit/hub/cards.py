@@ -12,10 +12,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from toolkit.errors import InputError
 from toolkit.hub.dataset_card import describe_dataset
 from toolkit.hub.model_card import describe_model
-from toolkit.hub.readme import CARD, as_yaml, read_text, split_metadata
+from toolkit.hub.readme import CARD, read_text, split_metadata
 from toolkit.hub.safety import Kind
 
 BEGIN = "<!-- Written anew by each `toolkit push` up to the end mark; what you write around it stays."
@@ -32,26 +34,16 @@ def write_card(
     earlier: str | None = None,
     revision: str | None = None,
 ) -> bytes:
-    """Write the card of a folder that is pushed.
+    """Write the card of a folder of which `files` are pushed; its code examples name the branch or tag `revision`.
 
-    It is based on the folder's README.md or on the one in the repository, whichever was edited since the last push.
-
-    Args:
-        folder: The folder.
-        repo_id: The repository.
-        kind: model or dataset.
-        files: Paths of the files that are pushed.
-        earlier: The card in the repository.
-        revision: Branch or tag that the code examples name.
-
-    Raises:
-        InputError: Both cards were edited, or the metadata of one cannot be read.
+    It is based on the folder's README.md or on `earlier`, the one in the repository, whichever was edited since the
+    last push. Raises `InputError` if both were, or if the metadata of one cannot be read.
     """
     local = read_text(folder / CARD) if (folder / CARD).is_file() else None
     base = _newer(local, earlier, str(folder))
     metadata, text = split_metadata(base, f"{folder if base == local else repo_id}/{CARD}")
     describe = describe_dataset if kind == "dataset" else describe_model
-    generated, block = describe(folder, repo_id, files, revision)
+    generated, block = describe(folder, repo_id, set(files), revision)
     before = _generated_before(text)
     edited = {name: value for name, value in metadata.items() if name != "model-index" and before.get(name) != value}
     merged = {**generated, **edited}
@@ -60,14 +52,14 @@ def write_card(
         merged["tags"] = list(dict.fromkeys([*added, *generated["tags"]]))
     if not _BLOCK.search(text):
         text = f"{text.strip() or '# ' + repo_id.rpartition('/')[2]}\n\n{BEGIN} [ ] -->\n{END}\n"
-    text = f"---\n{as_yaml(merged)}---\n\n{text.lstrip()}"
+    text = f"---\n{yaml.safe_dump(merged, sort_keys=False, allow_unicode=True)}---\n\n{text.lstrip()}"
     note = json.dumps({name: value for name, value in generated.items() if name != "model-index"})
     block = f"{BEGIN} [{_digest(text)} {note}] -->\n\n{block.strip()}\n\n{END}\n"
     return _BLOCK.sub(lambda found: block, text, count=1).encode()
 
 
 def _generated_before(text: str) -> dict[str, Any]:
-    """The metadata that the last push generated; none if there was no push or the mark was edited."""
+    """The metadata that the last push generated; empty if there was no push or the mark was edited."""
     found = _BLOCK.search(text)
     try:
         return dict(json.loads(found[2])) if found else {}

@@ -1,6 +1,5 @@
 """What a card says about a data set: its splits, and how to load it."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +7,7 @@ from toolkit.data.sources import TABLE_BUILDERS, files_by_split
 from toolkit.hub.readme import render
 
 
-def describe_dataset(
-    folder: Path, repo_id: str, files: Iterable[str], revision: str | None
-) -> tuple[dict[str, Any], str]:
+def describe_dataset(folder: Path, repo_id: str, files: set[str], revision: str | None) -> tuple[dict[str, Any], str]:
     """The metadata and the text of a data set's card; the arguments are those of `write_card`."""
     paths = [folder / name for name in sorted(files) if Path(name).suffix not in (".md", ".py")]
     splits = files_by_split(folder, paths)

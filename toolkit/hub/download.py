@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 from toolkit.errors import InputError, RunFailed
 from toolkit.hub.client import connect, retry, translate_errors
@@ -20,14 +19,6 @@ WEIGHTS = ".safetensors"
 MAX_GIGABYTES = 10.0  # of a repository, unless the user says how large it may be
 
 
-class Listing(NamedTuple):
-    """The files of a commit: the bytes of each that is allowed, and the reason for each that is refused."""
-
-    commit: str
-    allowed: dict[str, int]
-    refused: dict[str, str]
-
-
 def pull(
     repo_id: str,
     folder: str | Path,
@@ -37,20 +28,14 @@ def pull(
     skip_refused: bool = False,
     max_gigabytes: float = MAX_GIGABYTES,
 ) -> str:
-    """Download a repository to a new folder.
+    """Download a repository to a new or empty folder, and return the commit.
 
     The folder appears when it is complete: every file has the size and the hash that the server names.
 
     Args:
-        repo_id: Repository, like org/name.
-        folder: The new folder; an empty one may be there.
         revision: Branch, tag or commit (default: the newest commit of main).
-        kind: model or dataset.
         skip_refused: Leave out files that are refused, such as pickles, instead of raising.
         max_gigabytes: Refuse a larger repository.
-
-    Returns:
-        The commit.
 
     Raises:
         InputError: There is no such repository, it holds a refused file, or the folder cannot be made.
@@ -85,7 +70,7 @@ def _download(api, repo_id: str, kind: Kind, commit: str, paths: Iterable[str], 
             revision=commit,
             local_dir=folder,
             cache_dir=folder / ".cache" / "hub",  # what another download has left is not trusted
-            allow_patterns=_patterns(paths),
+            allow_patterns=list(map(glob.escape, paths)),
         )
     )
     found = retry(lambda: api.verify_repo_checksums(repo_id, repo_type=kind, revision=commit, local_dir=folder))
@@ -111,13 +96,9 @@ def _check_new_folder(folder: Path) -> Path:
     return folder
 
 
-def _patterns(paths: Iterable[str]) -> list[str]:
-    """Patterns that match exactly these files."""
-    return [glob.escape(path) for path in paths]
-
-
-def _list_files(api, repo_id: str, revision: str | None, kind: Kind) -> Listing:
-    """The files of a revision; ignored ones are neither allowed nor refused."""
+def _list_files(api, repo_id: str, revision: str | None, kind: Kind) -> tuple[str, dict[str, int], dict[str, str]]:
+    """The commit, the bytes of each file that is allowed, and the reason for each that is refused; ignored files are
+    in neither."""
     from huggingface_hub.hf_api import RepoFile
 
     with translate_errors(repo_id):
@@ -126,7 +107,7 @@ def _list_files(api, repo_id: str, revision: str | None, kind: Kind) -> Listing:
     files = {entry.path: entry.size for entry in tree if isinstance(entry, RepoFile)}
     allowed, refused = _split_by_safety(files, kind)
     refused |= {each.rfilename: "it is no plain file" for each in info.siblings or [] if each.rfilename not in files}
-    return Listing(str(info.sha), {path: files[path] for path in allowed}, refused)
+    return str(info.sha), {path: files[path] for path in allowed}, refused
 
 
 def _split_by_safety(paths: Iterable[str], kind: Kind) -> tuple[list[str], dict[str, str]]:
@@ -147,12 +128,9 @@ def _check_size(repo_id: str, size: int, max_gigabytes: float, folder: Path) -> 
 
 
 def local_copy(name: str | Path) -> Path:
-    """Find a folder, or download a repository to the cache of huggingface_hub.
+    """Find a folder, or download a repository, `org/name` or `org/name@revision`, to the cache of huggingface_hub.
 
     Only weights in safetensors and text are downloaded.
-
-    Args:
-        name: A folder, or a repository `org/name` or `org/name@revision`.
 
     Raises:
         InputError: There is no such folder or repository, or its weights are in a refused file.
@@ -177,8 +155,8 @@ def _cached(repo_id: str, revision: str | None) -> Path:
     if constants.HF_HUB_OFFLINE:
         try:
             tree = get_cached_repo_tree(repo_id, revision=revision)
-            allowed, _ = _split_by_safety((entry.path for entry in tree), "model")
-            folder = Path(snapshot_download(repo_id, revision=revision, allow_patterns=_patterns(allowed)))
+            patterns = list(map(glob.escape, _split_by_safety((entry.path for entry in tree), "model")[0]))
+            folder = snapshot_download(repo_id, revision=revision, allow_patterns=patterns)
         except (CachedRepoTreeNotFoundError, LocalEntryNotFoundError):
             what = repo_id if revision is None else f"{repo_id}@{revision}"
             raise InputError(f"{what}: no such folder, nor a copy of it, and HF_HUB_OFFLINE is set") from None
@@ -188,12 +166,11 @@ def _cached(repo_id: str, revision: str | None) -> Path:
         if weights and not any(path.endswith(WEIGHTS) for path in allowed_sizes):
             raise InputError(f"{repo_id}: its weights are in {weights[0]}, which is refused, {refused[weights[0]]}")
         _check_size(repo_id, sum(allowed_sizes.values()), MAX_GIGABYTES, Path(constants.HF_HUB_CACHE))
-        with translate_errors(repo_id):
-            # by the name of the revision, by which the copy is found offline
-            patterns = _patterns(allowed_sizes)
-            folder = Path(retry(lambda: snapshot_download(repo_id, revision=revision, allow_patterns=patterns)))
-    check_no_foreign_code(repo_id, folder)
-    return folder
+        patterns = list(map(glob.escape, allowed_sizes))
+        with translate_errors(repo_id):  # with the revision and not its commit: offline the copy is found by that name
+            folder = retry(lambda: snapshot_download(repo_id, revision=revision, allow_patterns=patterns))
+    check_no_foreign_code(repo_id, Path(folder))
+    return Path(folder)
 
 
 @contextmanager
