@@ -10,9 +10,9 @@ toolkit score runs/bert --data analogies --layer 1
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, make_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from tasks import TASKS
 from toolkit.cli.flags import parse_flags
@@ -47,14 +47,9 @@ class ScoredData(Arguments):
         check_positive(self, "max_examples")
 
 
-def _columns_of(task: Any) -> Any:
-    return next(field.type for field in fields(task.arguments) if field.name == "columns")
-
-
 # Which columns of a table hold what, for every task.
-AllColumns: Any = dataclass(kw_only=True)(
-    type("AllColumns", tuple(dict.fromkeys(_columns_of(task) for task in TASKS.values())), {})
-)
+_COLUMNS = {get_type_hints(task.arguments)["columns"]: None for task in TASKS.values()}
+AllColumns: Any = make_dataclass("AllColumns", (), bases=tuple(_COLUMNS))
 
 
 @dataclass(kw_only=True)

@@ -1,4 +1,4 @@
-"""Requests to a Hub: the client with its timeouts, retries, and errors as one line that says what to do."""
+"""Requests to a Hub: the client with its timeouts, retries, and errors translated to one line that says what to do."""
 
 import sys
 import time
@@ -13,7 +13,7 @@ from toolkit.hub.safety import Kind, redact_token
 T = TypeVar("T")
 
 ATTEMPTS, FIRST_WAIT = 5, 0.5  # a failed request is repeated after 0.5, 1, 2 and 4 seconds
-TIMEOUT = (10.0, 60.0, 60.0, 60.0)  # seconds to connect, and between two bytes that are read, written, or wait
+TIMEOUT = (10.0, 60.0, 60.0, 60.0)  # seconds to connect, to read and write some bytes, to get a free connection
 
 
 def connect():

@@ -1,4 +1,4 @@
-"""A trial of the Hub: create a private repository, push to it, pull from it, delete it."""
+"""A trial of the Hub: create a private repository, upload to it, pull from it, delete it."""
 
 import os
 import secrets

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -82,7 +83,7 @@ def plan_push(folder: str | Path, repo_id: str, kind: Kind = "model", with_code:
         )
     if with_code:
         found |= source_code(folder)
-    found[CARD] = write_card(folder, repo_id, kind, found)
+    found[CARD] = write_card(folder, repo_id, kind, set(found))
     return Plan(folder, repo_id, kind, found, left_out)
 
 
@@ -159,7 +160,7 @@ def _commit(api, plan: Plan, revision: str | None, tag: str | None, message: str
     head = api.repo_info(repo_id, repo_type=kind, revision=revision).sha  # None in an empty repository
     there = api.list_repo_files(repo_id, repo_type=kind, revision=head) if head else []
     earlier = _read(api, repo_id, kind, head, CARD) if CARD in there else None
-    files[CARD] = write_card(folder, repo_id, kind, files, earlier, tag or revision)
+    files[CARD] = write_card(folder, repo_id, kind, set(files), earlier, tag or revision)
     stale = [path for path in there if path.endswith(WEIGHTS) and path not in files]
     added = [CommitOperationAdd(path, found) for path, found in files.items()]
     return api.create_commit(
@@ -210,9 +211,7 @@ def push_run(folder: str, repo_id: str | None) -> None:
     if repo_id is None or not is_main_process():
         return
     command = ["push", folder, repo_id, "--with_code"]
-
-    def say(message: str) -> None:
-        print(message, file=sys.stderr, flush=True)
+    say = partial(print, file=sys.stderr, flush=True)
 
     def warn(reason: str) -> None:
         again = f"toolkit {shlex.join(command)}"
@@ -226,10 +225,9 @@ def push_run(folder: str, repo_id: str | None) -> None:
             sending.wait()
             took_long = isinstance(error, subprocess.TimeoutExpired)
             return warn(f"it took over {MAX_MINUTES:g} minutes" if took_long else "interrupted")
-        if sending.returncode == 0:
-            say(f"sent {folder} to {repo_id}")
-        else:
-            warn(said.strip().rpartition("\n")[2].removeprefix("toolkit: error: "))
+        if sending.returncode != 0:
+            return warn(said.strip().rpartition("\n")[2].removeprefix("toolkit: error: "))
+        say(f"sent {folder} to {repo_id}")
 
     say(f"sending {folder} to {repo_id} in the background")
     pipes: Any = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
