@@ -82,7 +82,7 @@ def entry_point() -> None:
 
 
 def _leave_process_group() -> None:
-    """A process that ends while its threads still talk to the others is aborted."""
+    """Leave it, because a process that exits while its threads still communicate with others is aborted."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

@@ -51,8 +51,8 @@ def parse_several(
     notes: Mapping[str, str] = {},
     given: Mapping[str, Any] = {},
 ) -> list[Any]:
-    """Like `parse_flags` for several classes together, each with the flags of it that are not offered; `given` are
-    values of required ones among these."""
+    """Like `parse_flags` for several classes, each with the names of its flags that are not offered. `given` holds
+    values for those of them that are required."""
     import jsonargparse
 
     offered = {

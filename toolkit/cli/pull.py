@@ -1,4 +1,4 @@
-"""Fetch a model or data set from a Hub to a folder, whole and verified; it needs no network afterwards.
+"""Download a model or data set from a Hub to a folder, complete and verified; no network is needed afterwards.
 
 toolkit pull me/tagger runs/tagger
 toolkit pull me/tagger runs/tagger_v1 --revision v1

@@ -1,4 +1,4 @@
-"""See in minutes what pretraining buys: three encoders of text, two tasks; one of images; a table of each task.
+"""See in minutes what pretraining buys: three text encoders on two tasks, an image encoder on one, a table per task.
 
 toolkit quickstart
 toolkit quickstart --output_dir runs/first_look
@@ -133,7 +133,7 @@ def _shortened(flags: dict[str, Any], budget: float) -> dict[str, Any]:
 
 
 def _notes(record: dict) -> list[str]:
-    """Why a pretrained encoder did not help with the fewest labels, where one did not."""
+    """For each encoder whose pretraining did not help with the fewest labels, a sentence that says why."""
     from toolkit.runs.tables import is_significant
 
     notes = []

@@ -47,7 +47,7 @@ class ScoredData(Arguments):
         check_positive(self, "max_examples")
 
 
-# Which columns of a table hold what, for every task.
+# The flags that name the columns of a table, of every task.
 _COLUMNS = {get_type_hints(task.arguments)["columns"]: None for task in TASKS.values()}
 AllColumns: Any = make_dataclass("AllColumns", (), bases=tuple(_COLUMNS))
 

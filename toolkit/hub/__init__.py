@@ -1,4 +1,4 @@
-"""Models and data sets to and from a Hub: push, pull, cards, and which files may travel.
+"""Models and data sets to and from a Hub: push, pull, cards, and which files may be transferred.
 
 Importing this package loads neither torch nor transformers.
 """

@@ -1,8 +1,8 @@
 """The card of a repository, its README.md, made from `results.json` and the configuration.
 
 Mitchell et al. (2019), "Model cards for model reporting", https://arxiv.org/abs/1810.03993; the fields of the metadata
-are those of https://huggingface.co/docs/hub/model-cards. Each push replaces the text between two marks; the text
-around it, and metadata that somebody has set, stay.
+are those of https://huggingface.co/docs/hub/model-cards. Each push replaces the text between two marks, and keeps the
+text around them and metadata that people have edited.
 """
 
 import hashlib

@@ -96,22 +96,19 @@ def _model_index(repo_id: str, record: dict, task: str, metrics: dict[str, dict[
 
     dataset = str(record["dataset"])
     shown = dataset.partition(":")[0] if dataset in record.get("from_hub", []) else _shorten(dataset)
-    return eval_results_to_model_index(
-        repo_id.rpartition("/")[2],
-        [
-            EvalResult(
-                task_type=task,
-                dataset_type=shown,
-                dataset_name=shown,
-                dataset_split=record["split"],
-                metric_type="f1" if name.startswith("macro_f1") else name,
-                metric_name=name,
-                metric_value=figure["value"],
-                metric_args={"confidence_interval_95": [figure["low"], figure["high"]], "n": record["n"]},
-            )
-            for name, figure in metrics.items()
-        ],
-    )
+    on: Any = {"dataset_type": shown, "dataset_name": shown, "dataset_split": record["split"]}
+    results = [
+        EvalResult(
+            task_type=task,
+            metric_type="f1" if name.startswith("macro_f1") else name,
+            metric_name=name,
+            metric_value=figure["value"],
+            metric_args={"confidence_interval_95": [figure["low"], figure["high"]], "n": record["n"]},
+            **on,
+        )
+        for name, figure in metrics.items()
+    ]
+    return eval_results_to_model_index(repo_id.rpartition("/")[2], results)
 
 
 def _snippet(repo_id: str, config: dict, head: str, files: set[str], revision: str | None) -> tuple[str, str | None]:
@@ -132,12 +129,10 @@ def _snippet(repo_id: str, config: dict, head: str, files: set[str], revision: s
         lines = [*first, "from transformers import pipeline", load, 'ask("Some text.")']
         return "\n".join(lines[:3]), note
     loads = [f'model = AutoModel{head}.from_pretrained("{repo_id}"{pin}{trust})'] if config else []
-    for file, variable, loader in (
-        ("preprocessor_config.json", "processor", "AutoImageProcessor"),
-        ("tokenizer.json", "tokenizer", "AutoTokenizer"),
-    ):
-        if file in files and not first:
-            loads.append(f'{variable} = {loader}.from_pretrained("{repo_id}"{pin})')
+    if "preprocessor_config.json" in files and not first:
+        loads.append(f'processor = AutoImageProcessor.from_pretrained("{repo_id}"{pin})')
+    if "tokenizer.json" in files and not first:
+        loads.append(f'tokenizer = AutoTokenizer.from_pretrained("{repo_id}"{pin})')
     if not config:
         loads.append('tokenizer.tokenize("Some text.")')
     imports = ", ".join(re.findall(r"Auto\w+", " ".join(loads)))

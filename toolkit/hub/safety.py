@@ -1,4 +1,4 @@
-"""The files that may travel to and from a Hub: weights in safetensors and text, inside the folder, without tokens.
+"""Which files may be pushed and pulled: weights in safetensors and text, inside the folder, without tokens.
 
 Loading a pickle runs whatever code its author put into it (https://huggingface.co/docs/hub/security-pickle).
 """
@@ -37,7 +37,7 @@ def check_repo_id(repo_id: str, flag: str = "REPO_ID") -> None:
 
 
 def reason_to_refuse(path: str, kind: Kind) -> str | None:
-    """Why a file of this name is neither pushed nor pulled; None if it may travel."""
+    """Why a file of this name is neither pushed nor pulled; None if it may be."""
     name = PurePosixPath(path)
     if _leads_out(path):
         return "its name leads out of the folder"

@@ -163,14 +163,10 @@ def _commit(api, plan: Plan, revision: str | None, tag: str | None, message: str
     files[CARD] = write_card(folder, repo_id, kind, set(files), earlier, tag or revision)
     stale = [path for path in there if path.endswith(WEIGHTS) and path not in files]
     added = [CommitOperationAdd(path, found) for path, found in files.items()]
-    return api.create_commit(
-        repo_id,
-        [*added, *map(CommitOperationDelete, stale)],
-        commit_message=message or f"Upload {folder.absolute().name} with toolkit",
-        repo_type=kind,
-        revision=revision,
-        parent_commit=head,
-    ).oid
+    changes = [*added, *map(CommitOperationDelete, stale)]
+    message = message or f"Upload {folder.absolute().name} with toolkit"
+    to = {"repo_type": kind, "revision": revision, "parent_commit": head}
+    return api.create_commit(repo_id, changes, commit_message=message, **to).oid
 
 
 def _read(api, repo_id: str, kind: Kind, commit: str, path: str) -> str:
