@@ -26,13 +26,7 @@ PRETRAINING: dict[str, dict[str, Any]] = {
     "bert": {"preset": "bert-tiny", "max_steps": 600, "logging_steps": 25, "learning_rate": 2e-3},
 }
 SEEN_DIGITS, NEW_DIGITS = list("01234"), list("56789")
-IMAGE_PRETRAINING: dict[str, Any] = {
-    "preset": "resnet-tiny",
-    "image_size": 16,
-    "max_steps": 200,
-    "learning_rate": 1e-2,
-    "labels": SEEN_DIGITS,
-}
+IMAGE_PRETRAINING = {"preset": "resnet-tiny", "image_size": 16, "max_steps": 200, "learning_rate": 1e-2}
 IMAGE_BUDGETS = (2, 10)  # images of each new digit
 IMAGE_LEARNING_RATES = (3e-3, 1e-2)
 NEXT = """\
@@ -109,7 +103,7 @@ def _run(arguments: QuickstartArguments) -> None:
         say(f"pretraining a ResNet on the handwritten digits {', '.join(SEEN_DIGITS)}")
         resnet = {"resnet": str(root / "resnet")}
         flags = _shortened(IMAGE_PRETRAINING, arguments.budget)
-        pretrain("resnet", corpus="sample", output_dir=resnet["resnet"], **flags)
+        pretrain("resnet", corpus="sample", labels=SEEN_DIGITS, output_dir=resnet["resnet"], **flags)
         say(f"fine-tuning it to tell {', '.join(NEW_DIGITS)} apart")
         comparisons["Handwritten digits that pretraining never saw"] = compared(
             "image", resnet, IMAGE_BUDGETS, IMAGE_LEARNING_RATES, labels=NEW_DIGITS, per_class=True
