@@ -1,49 +1,40 @@
-"""What ends a command early: each is shown as one line, without a traceback."""
+"""The errors that end a command. Each is printed as one line, without a traceback."""
 
 import errno
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 class InputError(ValueError):
-    """Bad input: a file, a flag, a folder. The message names it, says what was expected, what to do. Exit code 2."""
+    """Bad input: the message names the file, flag or folder, what was expected and what to do. Exit code 2."""
 
 
 def check_flags(arguments: Any, names: str, holds: Callable[[Any], bool], expected: str) -> None:
-    """Raises `InputError` for the first of the flags `names` that is given and of which `holds` is false."""
+    """Raises `InputError` for the first flag in `names` (separated by spaces) that is set and violates `holds`."""
     for name in names.split():
         value = getattr(arguments, name)
         if value is not None and not holds(value):
             raise InputError(f"--{name} {value}: expected {expected}")
 
 
-def check_positive(arguments: Any, names: str) -> None:
-    check_flags(arguments, names, lambda value: value > 0, "a number greater than zero")
-
-
-def check_not_negative(arguments: Any, names: str) -> None:
-    check_flags(arguments, names, lambda value: value >= 0, "zero or more")
-
-
-def check_share(arguments: Any, names: str) -> None:
-    check_flags(arguments, names, lambda value: 0 <= value < 1, "a fraction from 0 to below 1")
-
-
-def check_between_0_and_1(arguments: Any, names: str) -> None:
-    check_flags(arguments, names, lambda value: 0 < value < 1, "a fraction between 0 and 1")
+check_positive = partial(check_flags, holds=lambda value: value > 0, expected="a number greater than zero")
+check_not_negative = partial(check_flags, holds=lambda value: value >= 0, expected="zero or more")
+check_share = partial(check_flags, holds=lambda value: 0 <= value < 1, expected="a fraction from 0 to below 1")
+check_between_0_and_1 = partial(check_flags, holds=lambda value: 0 < value < 1, expected="a fraction between 0 and 1")
 
 
 class RunFailed(Exception):
-    """Something outside failed: a disk, a process. What was saved before is whole, the message names it. Exit code 1,
-    by which a scheduler may try again."""
+    """A failure outside the program, such as a full disk or a dead process. What was saved before is complete, and the
+    message names it. Exit code 1, after which a scheduler may try again."""
 
 
 def what_failed(error: BaseException) -> str | None:
-    """What to say of an error that comes from outside: memory, another process. None where it is of this program."""
+    """The message for an error from outside the program (memory, another process); None for any other error."""
     message = str(error)
     if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "can't allocate memory" in message:
         return "out of memory: try a smaller --batch_size, or more --gradient_accumulation_steps"
@@ -56,7 +47,7 @@ def what_failed(error: BaseException) -> str | None:
 
 
 class Interrupted(Exception):
-    """A signal ended training after a checkpoint was saved; the message says how to go on."""
+    """A signal ended training after a checkpoint was saved; the message says how to resume."""
 
     def __init__(self, message: str, signal_number: int):
         super().__init__(message)
@@ -66,7 +57,7 @@ class Interrupted(Exception):
 
 @contextmanager
 def extra(name: str) -> Iterator[None]:
-    """Around imports of what comes with an extra of this package: raises `InputError` where it is not installed."""
+    """Wraps imports of optional dependencies: raises `InputError` that says how to install the extra `name`."""
     try:
         yield
     except ImportError as error:
@@ -75,7 +66,7 @@ def extra(name: str) -> Iterator[None]:
 
 @contextmanager
 def readable(path: Any) -> Iterator[None]:
-    """Around the reading of a file: raises `InputError` where it cannot be read, or is not UTF-8."""
+    """Wraps the reading of a file: raises `InputError` if it cannot be read or is not UTF-8."""
     try:
         yield
     except (OSError, UnicodeDecodeError) as error:
@@ -83,5 +74,5 @@ def readable(path: Any) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what a library has to say."""
+    """The first line of an error's message, or the name of its type if it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

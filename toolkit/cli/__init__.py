@@ -1,7 +1,4 @@
-"""The command line: `main` finds the command, parses its flags and turns bad input into one line.
-
-One file per command. Only this room imports `tasks`.
-"""
+"""The command line, one file per command. Only this room imports `tasks`."""
 
 from toolkit.cli.dispatch import entry_point, main
 

@@ -7,6 +7,7 @@ toolkit compare --task text --encoders runs/elmo --data trec/ --train_sizes 10 a
 toolkit compare --task image --encoders runs/resnet --data photos/ --train_sizes 5 --per_class --output_dir runs/photos
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -55,7 +56,9 @@ class ComparisonArguments(Arguments):
 
 
 def parse(words: Sequence[str]) -> tuple[ComparisonArguments, FinetuneArguments]:
-    name = _task_in(words)
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--task", nargs="?", default=DEFAULT_TASK, const=DEFAULT_TASK)
+    name = first.parse_known_args(words)[0].task
     if name not in TASKS:
         raise InputError(f"--task {name}: expected one of {', '.join(TASKS)}")
     _refuse_flags_of_other_tasks(words, name)
@@ -64,22 +67,13 @@ def parse(words: Sequence[str]) -> tuple[ComparisonArguments, FinetuneArguments]
     return comparison, finetuning
 
 
-def _task_in(words: Sequence[str]) -> str:
-    for place, word in enumerate(words):
-        if word == "--task" and place + 1 < len(words):
-            return words[place + 1]
-        if word.startswith("--task="):
-            return word.partition("=")[2]
-    return DEFAULT_TASK
-
-
 def _refuse_flags_of_other_tasks(words: Sequence[str], name: str) -> None:
     known = {*flags_of(TASKS[name].arguments), *flags_of(ComparisonArguments)}
     of_others = {flag for task in TASKS.values() for flag in flags_of(task.arguments)} - known
     for place, word in enumerate(words):
-        flag = word.partition("=")[0].removeprefix("--")
+        flag, equals, value = word.removeprefix("--").partition("=")
         if word.startswith("--") and flag in of_others:
-            value = " ".join(words[place + 1 : place + 2]) if "=" not in word else word.partition("=")[2]
+            value = value if equals else " ".join(words[place + 1 : place + 2])
             raise InputError(f"--{flag} {value}: does not go with --task {name}")
 
 

@@ -33,13 +33,9 @@ COMMANDS = {
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run a command line.
+    """Run the command line `toolkit WORDS` (default: the words of this process).
 
-    Args:
-        words: The words after `toolkit` (default: those of this process).
-
-    Returns:
-        The exit code: 0, 2 after bad input, 1 after a failure outside, 128 plus the signal's number after a signal.
+    Returns the exit code: 0, 1 after a failure outside, 2 after bad input, 128 plus its number after a signal.
     """
     words = list(sys.argv[1:] if words is None else words)
     if not words or words[0] in ("-h", "--help"):
@@ -50,8 +46,14 @@ def main(words: Sequence[str] | None = None) -> int:
 
         print(f"toolkit {__version__}")
         return 0
+    name = words[0]
     try:
-        _run(words[0], words[1:])
+        if name not in COMMANDS:
+            raise InputError(f"unknown command '{name}', expected one of {', '.join(COMMANDS)}")
+        command = importlib.import_module(f"toolkit.cli.{name}")
+        parsed = command.parse(words[1:])
+        _quieten_libraries()
+        command.run(parsed)
     except (InputError, RunFailed) as error:
         print(f"toolkit: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
@@ -79,17 +81,8 @@ def entry_point() -> None:
     sys.exit(main())
 
 
-def _run(name: str, words: Sequence[str]) -> None:
-    if name not in COMMANDS:
-        raise InputError(f"unknown command '{name}', expected one of {', '.join(COMMANDS)}")
-    command = importlib.import_module(f"toolkit.cli.{name}")
-    parsed = command.parse(words)
-    _quieten_libraries()
-    command.run(parsed)
-
-
 def _leave_process_group() -> None:
-    """A process that ends while its threads still talk to the others is aborted."""
+    """Leave it, because a process that exits while its threads still communicate with others is aborted."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

@@ -10,11 +10,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from toolkit.cli.flags import parse_flags
 from toolkit.errors import InputError, RunFailed, first_line
@@ -22,7 +22,7 @@ from toolkit.runs.arguments import Arguments
 from toolkit.runs.output import nearest_existing
 
 PACKAGE = "pretrain-transfer-toolkit"
-NAMED = ("torch", "transformers", "datasets", "accelerate", "huggingface-hub")  # in the line on versions
+NAMED = ("torch", "transformers", "datasets", "accelerate", "huggingface-hub")  # whose versions are printed
 MIN_FREE_BYTES = 5e9  # with less, checkpoints of small encoders soon do not fit
 SECONDS_FOR_PROCESSES = 120
 
@@ -35,57 +35,50 @@ class DoctorArguments(Arguments):
     """Also send to the Hub of HF_ENDPOINT and pull from it, in a private repository that is deleted afterwards."""
 
 
-class Check(NamedTuple):
-    """A check that was made: `outcome` is ok, failed or skipped."""
-
-    name: str
-    outcome: str
-    message: str
-
-
 def parse(words: Sequence[str]) -> DoctorArguments:
     return parse_flags(words, DoctorArguments, "toolkit doctor", __doc__)
 
 
 def run(arguments: DoctorArguments) -> None:
-    failed = []
-    for check in check_all(arguments.hub):
-        print(f"{check.outcome:<8}{check.name:<14}{check.message}", flush=True)
-        failed += [check.name] if check.outcome == "failed" else []
+    checks = (versions, devices, processes, disk, caches)
+    failed = [check.__name__ for check in checks if not _passes(check.__name__, check)]
+    if arguments.hub:
+        failed += _check_hub()
     if failed:
         raise RunFailed(f"failed: {', '.join(failed)}; each line above says what to do")
 
 
-def check_all(with_hub: bool) -> Iterator[Check]:
-    """Check the machine and, if asked for, the Hub. Yields each check when it is done."""
-    for check in (versions, devices, processes, disk, caches):
-        yield _run(check.__name__, check)
-    if with_hub:
-        yield from _check_hub()
-
-
-def _check_hub() -> Iterator[Check]:
+def _check_hub() -> list[str]:
+    """The names of the checks that failed; those after the first one are skipped, except for the clean-up."""
     from toolkit.hub.trial import HubTrial
 
-    trial, failed = HubTrial(), None
+    trial, failed = HubTrial(), list[str]()
     try:
         for name, step in trial.steps.items():
-            check = Check(name, "skipped", f"since {failed} failed") if failed else _run(name, step)
-            failed = failed or (name if check.outcome == "failed" else None)
-            yield check
+            if failed:
+                _show("skipped", name, f"since {failed[0]} failed")
+            elif not _passes(name, step):
+                failed.append(name)
     finally:
-        clean_up = _run("clean-up", trial.clean_up) if trial.repo_id is not None else None
-    if clean_up is not None:
-        yield clean_up
+        if trial.repo_id and not _passes("clean-up", trial.clean_up):
+            failed.append("clean-up")
+    return failed
 
 
-def _run(name: str, check: Callable[[], str]) -> Check:
+def _passes(name: str, check: Callable[[], str]) -> bool:
+    """Whether a check succeeds, which is printed with what it found."""
     try:
-        return Check(name, "ok", check())
+        outcome, message = "ok", check()
     except (InputError, RunFailed) as error:
-        return Check(name, "failed", " ".join(str(error).split()))
+        outcome, message = "failed", " ".join(str(error).split())
     except Exception as error:
-        return Check(name, "failed", f"{type(error).__name__}: {first_line(error)}")
+        outcome, message = "failed", f"{type(error).__name__}: {first_line(error)}"
+    _show(outcome, name, message)
+    return outcome == "ok"
+
+
+def _show(outcome: str, name: str, message: str) -> None:
+    print(f"{outcome:<8}{name:<14}{message}", flush=True)
 
 
 def versions() -> str:
@@ -93,8 +86,7 @@ def versions() -> str:
     from packaging.requirements import Requirement
 
     wrong, found = [], []
-    for line in requires(PACKAGE) or ():
-        requirement = Requirement(line)
+    for requirement in map(Requirement, requires(PACKAGE) or ()):
         if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
             continue
         try:
@@ -138,19 +130,14 @@ def devices() -> str:
 
 def processes() -> str:
     """Let torchrun start two processes that add up their ranks, by running this module as a script."""
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", __name__]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     advice = "try GLOO_SOCKET_IFNAME=lo, and see whether a firewall keeps them apart"
-    variables = {
-        name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "MASTER_ADDR")
-    }
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR"):
+        environment.pop(name, None)
+    output: Any = {"capture_output": True, "text": True, "timeout": SECONDS_FOR_PROCESSES, "env": environment}
     try:
-        done = subprocess.run(
-            [sys.executable, *command],
-            capture_output=True,
-            text=True,
-            timeout=SECONDS_FOR_PROCESSES,
-            env={**variables, "OMP_NUM_THREADS": "1"},
-        )
+        done = subprocess.run([*torchrun, "-m", __name__], **output)
     except subprocess.TimeoutExpired:
         raise RunFailed(f"two processes did not find one another in {SECONDS_FOR_PROCESSES} s; {advice}") from None
     if "the ranks add up to 1" not in done.stdout:
@@ -164,9 +151,8 @@ def disk() -> str:
     free = {where: shutil.disk_usage(path).free for where, path in places.items()}
     for where, size in free.items():
         if size < MIN_FREE_BYTES:
-            raise RunFailed(
-                f"{size / 1e9:.1f} GB free {where} ({places[where]}); delete old checkpoints, or set TMPDIR"
-            )
+            place = places[where]
+            raise RunFailed(f"{size / 1e9:.1f} GB free {where} ({place}); delete old checkpoints, or set TMPDIR")
     return ", ".join(f"{size / 1e9:.0f} GB free {where}" for where, size in free.items())
 
 
@@ -184,7 +170,7 @@ def caches() -> str:
     return ", ".join(found)
 
 
-def _add_up_ranks() -> None:
+if __name__ == "__main__":  # one of the two processes of `processes`
     import torch
 
     torch.distributed.init_process_group("gloo")
@@ -193,7 +179,3 @@ def _add_up_ranks() -> None:
     if torch.distributed.get_rank() == 0:
         print(f"the ranks add up to {int(total)}")
     torch.distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    _add_up_ranks()

@@ -25,7 +25,7 @@ class ExplainArguments(Arguments):
     output_dir: str
     """Folder for the pictures."""
     label: str | None = None
-    """The label that counts (default: the one that the network gives the image)."""
+    """The label to explain (default: the one that the network predicts)."""
     layers: list[str] | None = None
     """Layers whose maps are shown (default: up to four, the last at each resolution)."""
 

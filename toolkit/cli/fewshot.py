@@ -66,7 +66,7 @@ def _predict(arguments: PredictFewShotArguments) -> None:
 
 
 def print_labels(rows, classifier, predicted, probabilities, output_format: str, modality) -> None:
-    """Print a line per item: label, probability and item, or JSON with the probability of every label."""
+    """Print one line per item: label, probability and item, or JSON with the probability of every label."""
     for row, label, values in zip(rows, predicted, probabilities, strict=True):
         of_label = dict(zip(classifier.classes_.tolist(), values.tolist(), strict=True))
         if output_format == "tsv":

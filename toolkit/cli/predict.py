@@ -53,7 +53,7 @@ def run(arguments: PredictArguments) -> None:
 
 
 def read_inputs(words: Sequence[str]) -> list[str | Path]:
-    """What the user named, or the lines of standard input. Raises `InputError` if standard input is a terminal."""
+    """The inputs that were named, or the lines of standard input. Raises `InputError` if that is a terminal."""
     if not words and sys.stdin.isatty():
         raise InputError("nothing to label: give texts, files, or text on standard input")
     return find_inputs(words) or [line.rstrip("\n") for line in sys.stdin if line.strip()]

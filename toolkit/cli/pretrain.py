@@ -21,13 +21,12 @@ from toolkit.runs.results import is_main_process
 
 
 def parse(words: Sequence[str]) -> tuple[str, Any]:
-    classes = {name: (lambda name=name: get_method(name).arguments) for name in method_names()}
-    notes = {name: {"preset": f"One of {', '.join(_presets_of(name))}."} for name in classes}
+    classes, notes = {}, {}
+    for name in method_names():
+        known = presets(family=name) if name in FAMILIES else presets("image")
+        classes[name] = lambda name=name: get_method(name).arguments
+        notes[name] = {"preset": f"One of {', '.join(known)}."}
     return parse_kind(words, "toolkit pretrain", "METHOD", classes, __doc__, notes=notes)
-
-
-def _presets_of(method: str) -> list[str]:
-    return list(presets(family=method) if method in FAMILIES else presets("image"))
 
 
 def run(parsed: tuple[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Fetch a model or data set from a Hub to a folder, whole and verified; it needs no network afterwards.
+"""Download a model or data set from a Hub to a folder, complete and verified; no network is needed afterwards.
 
 toolkit pull me/tagger runs/tagger
 toolkit pull me/tagger runs/tagger_v1 --revision v1
@@ -12,7 +12,7 @@ from toolkit.cli.flags import parse_flags
 from toolkit.errors import check_positive
 from toolkit.hub.download import MAX_GIGABYTES
 from toolkit.hub.safety import Kind
-from toolkit.runs.arguments import Arguments
+from toolkit.runs.arguments import Arguments, to_flags
 
 
 @dataclass(kw_only=True)
@@ -22,7 +22,7 @@ class PullArguments(Arguments):
     repo_id: str
     """Repository, like org/name."""
     folder: str
-    """Folder for it, which is made."""
+    """Folder to download it to, which is created."""
     repo_type: Kind = "model"
     """model or dataset."""
     revision: str | None = None
@@ -43,12 +43,6 @@ def parse(words: Sequence[str]) -> PullArguments:
 def run(arguments: PullArguments) -> None:
     from toolkit.hub.download import pull
 
-    commit = pull(
-        arguments.repo_id,
-        arguments.folder,
-        revision=arguments.revision,
-        kind=arguments.repo_type,
-        skip_refused=arguments.skip_refused,
-        max_gigabytes=arguments.max_gigabytes,
-    )
+    flags = {name: value for name, value in to_flags(arguments).items() if name != "repo_type"}
+    commit = pull(kind=arguments.repo_type, **flags)
     print(f"{arguments.folder}: {arguments.repo_id} at commit {commit}, every file verified")

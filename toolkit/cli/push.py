@@ -8,11 +8,10 @@ HF_ENDPOINT=https://hub.example.org HF_TOKEN=… toolkit push runs/bert me/bert
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from toolkit.cli.flags import parse_flags
 from toolkit.hub.safety import Kind
-from toolkit.runs.arguments import Arguments
+from toolkit.runs.arguments import Arguments, to_flags
 
 
 @dataclass(kw_only=True)
@@ -22,19 +21,19 @@ class PushArguments(Arguments):
     folder: str
     """Folder of a model, a tokenizer, a few-shot classifier or a data set."""
     repo_id: str
-    """Repository, like org/name; it is made where there is none."""
+    """Repository, like org/name; it is created if necessary."""
     repo_type: Kind = "model"
     """model or dataset."""
     private: bool = False
-    """Make the repository private, and send nothing where it is not."""
+    """Create the repository as private, and send nothing if it is public."""
     revision: str | None = None
-    """Branch to send to; it is made where there is none (default: main)."""
+    """Branch to send to, created if necessary (default: main)."""
     tag: str | None = None
     """Name the new commit, such as v1."""
     message: str | None = None
-    """Message of the commit (default: says the folder's name)."""
+    """Message of the commit (default: one with the folder's name)."""
     with_code: bool = False
-    """Send the model's source too: with trust_remote_code=True it then loads where toolkit is not installed."""
+    """Also send the model's source, so that trust_remote_code=True loads it where toolkit is not installed."""
     dry_run: bool = False
     """List what would be sent, and send nothing."""
 
@@ -46,18 +45,18 @@ def parse(words: Sequence[str]) -> PushArguments:
 def run(arguments: PushArguments) -> None:
     from toolkit.hub import upload
 
-    folder, repo_id, kind, with_code = arguments.folder, arguments.repo_id, arguments.repo_type, arguments.with_code
+    kind = arguments.repo_type
     if arguments.dry_run:
-        plan = upload.plan_push(folder, repo_id, kind, with_code)
+        plan = upload.plan_push(arguments.folder, arguments.repo_id, kind, arguments.with_code)
         for path in plan.files:
             print(f"{plan.size(path):>14,}  {path}")
-        print(f"{sum(map(plan.size, plan.files)):>14,}  bytes in {len(plan.files)} files would go to {repo_id}")
+        total = sum(map(plan.size, plan.files))
+        print(f"{total:>14,}  bytes in {len(plan.files)} files would go to {arguments.repo_id}")
     else:
-        flags = {name: getattr(arguments, name) for name in ("private", "revision", "tag", "message")}
-        pushed = upload.push(folder, repo_id, kind=kind, with_code=with_code, **flags)
-        plan = pushed.plan
-        print(f"{pushed.address}: {len(plan.files)} files, commit {pushed.commit}")
+        flags = {name: value for name, value in to_flags(arguments).items() if name not in ("repo_type", "dry_run")}
+        address, commit, plan = upload.push(kind=kind, **flags)
+        print(f"{address}: {len(plan.files)} files, commit {commit}")
     if plan.left_out:
         print(f"not sent: {', '.join(plan.left_out)}")
-    if kind == "model" and not with_code and upload.source_code(Path(folder)):
+    if kind == "model" and not arguments.with_code and upload.source_code(plan.folder):
         print("it loads where toolkit is installed; with --with_code it would elsewhere too")

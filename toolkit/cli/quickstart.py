@@ -1,4 +1,4 @@
-"""See in minutes what pretraining buys: three encoders of text, two tasks; one of images; a table of each task.
+"""See in minutes what pretraining buys: three text encoders on two tasks, an image encoder on one, a table per task.
 
 toolkit quickstart
 toolkit quickstart --output_dir runs/first_look
@@ -23,23 +23,18 @@ FINETUNING: dict[str, Any] = {"max_steps": 100, "batch_size": 16, "eval_steps": 
 PRETRAINING: dict[str, dict[str, Any]] = {
     "word2vec": {"preset": "word2vec-tiny", "min_count": 3, "num_train_epochs": 10, "workers": 1},
     "elmo": {"preset": "elmo-tiny", "max_steps": 750, "num_negatives": 1024, "logging_steps": 25},
-    "bert": {
-        "preset": "bert-tiny",
-        "max_steps": 600,
-        "logging_steps": 25,
-        "learning_rate": 2e-3,
-    },
+    "bert": {"preset": "bert-tiny", "max_steps": 600, "logging_steps": 25, "learning_rate": 2e-3},
 }
 SEEN_DIGITS, NEW_DIGITS = list("01234"), list("56789")
-IMAGE_PRETRAINING: dict[str, Any] = {
-    "preset": "resnet-tiny",
-    "image_size": 16,
-    "max_steps": 200,
-    "learning_rate": 1e-2,
-    "labels": SEEN_DIGITS,
-}
+IMAGE_PRETRAINING = {"preset": "resnet-tiny", "image_size": 16, "max_steps": 200, "learning_rate": 1e-2}
 IMAGE_BUDGETS = (2, 10)  # images of each new digit
 IMAGE_LEARNING_RATES = (3e-3, 1e-2)
+NEXT = """\
+Next, on your own text and labels:
+
+  toolkit pretrain elmo --corpus my_texts/ --output_dir runs/my_elmo --max_minutes 20
+  toolkit finetune pos --encoder runs/my_elmo --data my_treebank/ --output_dir runs/my_tagger
+  toolkit predict runs/my_tagger 'A sentence of your own.'"""
 
 
 @dataclass(kw_only=True)
@@ -49,7 +44,7 @@ class QuickstartArguments(Arguments):
     output_dir: str = "runs/quickstart"
     """Folder for the encoders, the taggers and report.html; an earlier quickstart in it is replaced."""
     budget: float = 1.0
-    """Share of the usual steps, for a quick look at how it works; below 1 the figures mean nothing."""
+    """Fraction of the usual steps, for a quick look at how it works; below 1 the figures mean nothing."""
 
     def check(self) -> None:
         check_positive(self, "budget")
@@ -108,7 +103,7 @@ def _run(arguments: QuickstartArguments) -> None:
         say(f"pretraining a ResNet on the handwritten digits {', '.join(SEEN_DIGITS)}")
         resnet = {"resnet": str(root / "resnet")}
         flags = _shortened(IMAGE_PRETRAINING, arguments.budget)
-        pretrain("resnet", corpus="sample", output_dir=resnet["resnet"], **flags)
+        pretrain("resnet", corpus="sample", labels=SEEN_DIGITS, output_dir=resnet["resnet"], **flags)
         say(f"fine-tuning it to tell {', '.join(NEW_DIGITS)} apart")
         comparisons["Handwritten digits that pretraining never saw"] = compared(
             "image", resnet, IMAGE_BUDGETS, IMAGE_LEARNING_RATES, labels=NEW_DIGITS, per_class=True
@@ -122,22 +117,17 @@ def _run(arguments: QuickstartArguments) -> None:
         print(f"\n{heading}, accuracy in % on {comparison['n']} test examples\n")
         print(tables.as_text(tables.transpose(*tables.table(comparison))))
     print(f"\nmeans of seeds {SEEDS} with 95% intervals; * excludes 0")
-    for note in notes:
-        print(note)
-    print(f"\nThe report, with plots and test examples: {file}\n\nNext, on your own text and labels:\n")
-    print("  toolkit pretrain elmo --corpus my_texts/ --output_dir runs/my_elmo --max_minutes 20")
-    print("  toolkit finetune pos --encoder runs/my_elmo --data my_treebank/ --output_dir runs/my_tagger")
-    print("  toolkit predict runs/my_tagger 'A sentence of your own.'")
+    print(*notes, f"\nThe report, with plots and test examples: {file}\n\n{NEXT}", sep="\n")
 
 
 def _shortened(flags: dict[str, Any], budget: float) -> dict[str, Any]:
-    """The same flags with that share of the steps or epochs."""
+    """The same flags with this fraction of the steps or epochs."""
     limits = {name: flags[name] for name in ("max_steps", "num_train_epochs") if name in flags}
     return flags | {name: max(1, round(limit * budget)) for name, limit in limits.items()}
 
 
 def _notes(record: dict) -> list[str]:
-    """Why a pretrained encoder did not help with the fewest labels, where one did not."""
+    """For each encoder whose pretraining did not help with the fewest labels, a sentence that says why."""
     from toolkit.runs.tables import is_significant
 
     notes = []
@@ -145,17 +135,14 @@ def _notes(record: dict) -> list[str]:
         fewest = encoder["budgets"][0]
         if is_significant(fewest["gain"]) and fewest["gain"]["value"] > 0:
             continue
-        pretraining = encoder["pretraining"]
+        pretraining, of_bert = encoder["pretraining"], ""
+        if encoder["name"] == "bert":
+            share = pretraining["arguments"]["mlm_probability"]
+            of_bert = f"It learns from {share:.0%} of the tokens that it reads, the others from all. "
         notes.append(
             f"{encoder['name']} gained nothing certain with {fewest['name']}: "
             f"{pretraining['training_seconds']:.0f} s of pretraining brought its held-out loss to "
             f"{pretraining['metrics']['loss']['value']:.2f} nats, too little to learn much beyond word frequencies. "
-            + (
-                f"It learns from {pretraining['arguments']['mlm_probability']:.0%} of the tokens that it reads, "
-                "the others from all. "
-                if encoder["name"] == "bert"
-                else ""
-            )
-            + "Give it more text and minutes: toolkit pretrain --help."
+            f"{of_bert}Give it more text and minutes: toolkit pretrain --help."
         )
     return notes

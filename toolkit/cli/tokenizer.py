@@ -81,17 +81,13 @@ def run(arguments: TokenizerArguments) -> None:
 
 def _describe(tokenizer, corpus) -> str:
     """Pieces per word and the share of unknown pieces, on the first lines of the corpus."""
-    from itertools import islice
+    from itertools import chain, islice
 
     from toolkit.corpora.encoding import word_spacer
 
     sample = list(islice((text for text in corpus.texts() if text.strip()), 1000))
     space = word_spacer(tokenizer.backend_tokenizer.normalizer)
     num_words = sum(len(line.split()) for line in space(sample))
-    pieces = tokenizer(sample, add_special_tokens=False, verbose=False)["input_ids"]
-    unknown = sum(ids.count(tokenizer.unk_token_id) for ids in pieces)
-    num_pieces = sum(map(len, pieces))
-    return (
-        f"on the first {len(sample):,} lines {num_pieces / num_words:.2f} pieces a word, "
-        f"{unknown / num_pieces:.1%} unknown"
-    )
+    pieces = list(chain.from_iterable(tokenizer(sample, add_special_tokens=False, verbose=False)["input_ids"]))
+    unknown = pieces.count(tokenizer.unk_token_id) / len(pieces)
+    return f"on the first {len(sample):,} lines {len(pieces) / num_words:.2f} pieces a word, {unknown:.1%} unknown"

@@ -1,4 +1,4 @@
-"""The flag by which a training command pushes what it made. Imports nothing heavy."""
+"""The flag with which a training command pushes its output folder. Imports nothing heavy."""
 
 from dataclasses import dataclass
 

@@ -1,21 +1,22 @@
 """The card of a repository, its README.md, made from `results.json` and the configuration.
 
 Mitchell et al. (2019), "Model cards for model reporting", https://arxiv.org/abs/1810.03993; the fields of the metadata
-are those of https://huggingface.co/docs/hub/model-cards. Each push replaces the text between two marks; the text
-around it, and metadata that somebody has set, stay.
+are those of https://huggingface.co/docs/hub/model-cards. Each push replaces the text between two marks, and keeps the
+text around them and metadata that people have edited.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from toolkit.data.sources import TABLE_BUILDERS, files_by_split
 from toolkit.errors import InputError
-from toolkit.hub.dataset_card import describe_dataset
 from toolkit.hub.model_card import describe_model
-from toolkit.hub.readme import CARD, as_yaml, read_text, split_metadata
+from toolkit.hub.readme import CARD, read_text, render, split_metadata
 from toolkit.hub.safety import Kind
 
 BEGIN = "<!-- Written anew by each `toolkit push` up to the end mark; what you write around it stays."
@@ -25,32 +26,17 @@ _BLOCK = re.compile(rf"{re.escape(BEGIN)} \[(\w*) (.*?)\] -->\n.*?{re.escape(END
 
 
 def write_card(
-    folder: Path,
-    repo_id: str,
-    kind: Kind,
-    files: Iterable[str],
-    earlier: str | None = None,
-    revision: str | None = None,
+    folder: Path, repo_id: str, kind: Kind, files: set[str], earlier: str | None = None, revision: str | None = None
 ) -> bytes:
-    """Write the card of a folder that is pushed.
+    """Write the card of a folder of which `files` are pushed; its code examples name the branch or tag `revision`.
 
-    It is based on the folder's README.md or on the one in the repository, whichever was edited since the last push.
-
-    Args:
-        folder: The folder.
-        repo_id: The repository.
-        kind: model or dataset.
-        files: Paths of the files that are pushed.
-        earlier: The card in the repository.
-        revision: Branch or tag that the code examples name.
-
-    Raises:
-        InputError: Both cards were edited, or the metadata of one cannot be read.
+    It is based on the folder's README.md or on `earlier`, the one in the repository, whichever was edited since the
+    last push. Raises `InputError` if both were, or if the metadata of one cannot be read.
     """
     local = read_text(folder / CARD) if (folder / CARD).is_file() else None
     base = _newer(local, earlier, str(folder))
     metadata, text = split_metadata(base, f"{folder if base == local else repo_id}/{CARD}")
-    describe = describe_dataset if kind == "dataset" else describe_model
+    describe = _describe_dataset if kind == "dataset" else describe_model
     generated, block = describe(folder, repo_id, files, revision)
     before = _generated_before(text)
     edited = {name: value for name, value in metadata.items() if name != "model-index" and before.get(name) != value}
@@ -60,14 +46,35 @@ def write_card(
         merged["tags"] = list(dict.fromkeys([*added, *generated["tags"]]))
     if not _BLOCK.search(text):
         text = f"{text.strip() or '# ' + repo_id.rpartition('/')[2]}\n\n{BEGIN} [ ] -->\n{END}\n"
-    text = f"---\n{as_yaml(merged)}---\n\n{text.lstrip()}"
+    text = f"---\n{yaml.safe_dump(merged, sort_keys=False, allow_unicode=True)}---\n\n{text.lstrip()}"
     note = json.dumps({name: value for name, value in generated.items() if name != "model-index"})
     block = f"{BEGIN} [{_digest(text)} {note}] -->\n\n{block.strip()}\n\n{END}\n"
     return _BLOCK.sub(lambda found: block, text, count=1).encode()
 
 
+def _describe_dataset(folder: Path, repo_id: str, files: set[str], revision: str | None) -> tuple[dict[str, Any], str]:
+    """The metadata and the text of a data set's card; the arguments are those of `write_card`."""
+    paths = [folder / name for name in sorted(files) if Path(name).suffix not in (".md", ".py")]
+    splits = files_by_split(folder, paths)
+    suffixes = {path.suffix for in_split in splits.values() for path in in_split}
+    metadata: dict[str, Any] = {"tags": ["pretrain-transfer-toolkit"]}
+    if len(suffixes) == 1 and suffixes <= {".txt", *TABLE_BUILDERS}:
+        data_files = [
+            {"split": split, "path": [path.relative_to(folder).as_posix() for path in in_split]}
+            for split, in_split in splits.items()
+        ]
+        metadata["configs"] = [{"config_name": "default", "data_files": data_files}]
+        pin = f', revision="{revision}"' if revision else ""
+        snippet = f'from datasets import load_dataset\ndata = load_dataset("{repo_id}"{pin})\nprint(data)'
+    else:
+        snippet = f'from toolkit.hub import pull\npull("{repo_id}", "DIR", kind="dataset")  # then --data DIR'
+    listed = "; ".join(f"{split} in {len(in_split)} files" for split, in_split in splits.items())
+    note = f"From the command line: `toolkit pull {repo_id} DIR --repo_type dataset`, then `--data DIR`."
+    return metadata, render(noun=f"A data set: {listed}", snippet=snippet, note=note)
+
+
 def _generated_before(text: str) -> dict[str, Any]:
-    """The metadata that the last push generated; none if there was no push or the mark was edited."""
+    """The metadata that the last push generated; empty if there was no push or the mark was edited."""
     found = _BLOCK.search(text)
     try:
         return dict(json.loads(found[2])) if found else {}

@@ -1,4 +1,4 @@
-"""Requests to a Hub: the client with its timeouts, retries, and errors as one line that says what to do."""
+"""Requests to a Hub: the client with its timeouts, retries, and errors translated to one line that says what to do."""
 
 import sys
 import time
@@ -13,14 +13,13 @@ from toolkit.hub.safety import Kind, redact_token
 T = TypeVar("T")
 
 ATTEMPTS, FIRST_WAIT = 5, 0.5  # a failed request is repeated after 0.5, 1, 2 and 4 seconds
-SECONDS_WITHOUT_A_BYTE, SECONDS_TO_CONNECT = 60.0, 10.0
+TIMEOUT = (10.0, 60.0, 60.0, 60.0)  # seconds to connect, to read and write some bytes, to get a free connection
 
 
 def connect():
     """Create a `huggingface_hub.HfApi` whose requests time out, and silence the library's own messages.
 
-    Raises:
-        RunFailed: HF_ENDPOINT, the address of a proxy or the file of a CA is malformed.
+    Raises `RunFailed` if HF_ENDPOINT, the address of a proxy or the file of a CA is malformed.
     """
     from huggingface_hub import HfApi, constants, get_session, set_client_factory
     from huggingface_hub.utils import disable_progress_bars, logging
@@ -34,12 +33,7 @@ def connect():
             "HTTPS_PROXY and NO_PROXY if there is a proxy"
         ) from None
 
-    def client():
-        rest = SECONDS_WITHOUT_A_BYTE
-        timeout = (SECONDS_TO_CONNECT, rest, rest, rest)  # connect, read, write, pool
-        return type(default)(event_hooks=default.event_hooks, follow_redirects=True, timeout=timeout)
-
-    set_client_factory(client)
+    set_client_factory(lambda: type(default)(event_hooks=default.event_hooks, follow_redirects=True, timeout=TIMEOUT))
     logging.set_verbosity_error()
     if not sys.stderr.isatty():
         disable_progress_bars()
@@ -67,14 +61,14 @@ def choose_transfer(api, repo_id: str, kind: Kind = "model") -> str:
 
 def retry(request: Callable[[], T]) -> T:
     """Return what `request` returns, repeating it with growing waits while the network or the Hub fails."""
-    for attempt in range(ATTEMPTS):
+    for attempt in range(ATTEMPTS - 1):
         try:
             return request()
         except Exception as error:
-            if attempt == ATTEMPTS - 1 or not _is_transient(error):
+            if not _is_transient(error):
                 raise
-            time.sleep(FIRST_WAIT * 2**attempt)
-    raise AssertionError("unreachable")
+        time.sleep(FIRST_WAIT * 2**attempt)
+    return request()
 
 
 def _is_transient(error: BaseException | None) -> bool:
@@ -100,12 +94,8 @@ def _is_transient_status(status: int) -> bool:
 
 @contextmanager
 def translate_errors(repo_id: str) -> Iterator[None]:
-    """Turn errors of the client into one line that says what to do, without the user's token.
-
-    Raises:
-        InputError: The user can mend it: a name, a token, a file.
-        RunFailed: The Hub or the network failed.
-    """
+    """Turn errors of the client into one line that says what to do, without the user's token: `InputError` if the user
+    can fix it (a name, a token, a file), `RunFailed` if the Hub or the network failed."""
     from huggingface_hub import constants, get_token
     from huggingface_hub import errors as hub
 

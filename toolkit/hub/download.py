@@ -5,10 +5,9 @@ import glob
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from toolkit.errors import InputError, RunFailed
 from toolkit.hub.client import connect, retry, translate_errors
@@ -20,14 +19,6 @@ WEIGHTS = ".safetensors"
 MAX_GIGABYTES = 10.0  # of a repository, unless the user says how large it may be
 
 
-class Listing(NamedTuple):
-    """The files of a commit: the bytes of each that is allowed, and the reason for each that is refused."""
-
-    commit: str
-    allowed: dict[str, int]
-    refused: dict[str, str]
-
-
 def pull(
     repo_id: str,
     folder: str | Path,
@@ -37,20 +28,14 @@ def pull(
     skip_refused: bool = False,
     max_gigabytes: float = MAX_GIGABYTES,
 ) -> str:
-    """Download a repository to a new folder.
+    """Download a repository to a new or empty folder, and return the commit.
 
     The folder appears when it is complete: every file has the size and the hash that the server names.
 
     Args:
-        repo_id: Repository, like org/name.
-        folder: The new folder; an empty one may be there.
         revision: Branch, tag or commit (default: the newest commit of main).
-        kind: model or dataset.
         skip_refused: Leave out files that are refused, such as pickles, instead of raising.
         max_gigabytes: Refuse a larger repository.
-
-    Returns:
-        The commit.
 
     Raises:
         InputError: There is no such repository, it holds a refused file, or the folder cannot be made.
@@ -65,12 +50,18 @@ def pull(
     if not set(allowed) - {".gitattributes"}:
         raise InputError(f"{repo_id}: there is nothing in it")
     _check_size(repo_id, sum(allowed.values()), max_gigabytes, folder)
-    with _new_folder(folder) as partial, translate_errors(repo_id):
-        wrong = _download(api, repo_id, kind, commit, allowed, partial)
-        if wrong and (wrong := _download(api, repo_id, kind, commit, allowed, partial)):  # the second try fetches them
-            raise RunFailed(f"{repo_id}: {min(wrong)!r} is not what its hash says; nothing was kept")
-        shutil.rmtree(partial / ".cache", ignore_errors=True)
-        check_no_foreign_code(repo_id, partial)
+    partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    partial.mkdir()
+    try:
+        with translate_errors(repo_id):
+            wrong = _download(api, repo_id, kind, commit, allowed, partial)
+            if wrong and (wrong := _download(api, repo_id, kind, commit, allowed, partial)):  # fetches them again
+                raise RunFailed(f"{repo_id}: {min(wrong)!r} is not what its hash says; nothing was kept")
+            shutil.rmtree(partial / ".cache", ignore_errors=True)
+            check_no_foreign_code(repo_id, partial)
+        os.replace(partial, folder)  # which may be there, empty
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return commit
 
 
@@ -78,17 +69,11 @@ def _download(api, repo_id: str, kind: Kind, commit: str, paths: Iterable[str], 
     """Download the files that are not yet in the folder. Returns those with a wrong hash, which are deleted."""
     from huggingface_hub import snapshot_download
 
-    retry(
-        lambda: snapshot_download(
-            repo_id,
-            repo_type=kind,
-            revision=commit,
-            local_dir=folder,
-            cache_dir=folder / ".cache" / "hub",  # what another download has left is not trusted
-            allow_patterns=_patterns(paths),
-        )
-    )
-    found = retry(lambda: api.verify_repo_checksums(repo_id, repo_type=kind, revision=commit, local_dir=folder))
+    copy: Any = {"repo_type": kind, "revision": commit, "local_dir": folder}
+    cache = folder / ".cache" / "hub"  # not the user's, where an earlier download may have left other content
+    patterns = list(map(glob.escape, paths))
+    retry(lambda: snapshot_download(repo_id, cache_dir=cache, allow_patterns=patterns, **copy))
+    found = retry(lambda: api.verify_repo_checksums(repo_id, **copy))
     wrong = {str(each["path"]) for each in found.mismatches} | (set(found.missing_paths) & set(paths))
     for path in wrong:
         (folder / path).unlink(missing_ok=True)
@@ -111,28 +96,18 @@ def _check_new_folder(folder: Path) -> Path:
     return folder
 
 
-def _patterns(paths: Iterable[str]) -> list[str]:
-    """Patterns that match exactly these files."""
-    return [glob.escape(path) for path in paths]
-
-
-def _list_files(api, repo_id: str, revision: str | None, kind: Kind) -> Listing:
-    """The files of a revision; ignored ones are neither allowed nor refused."""
+def _list_files(api, repo_id: str, revision: str | None, kind: Kind) -> tuple[str, dict[str, int], dict[str, str]]:
+    """The commit, the bytes of each allowed file, and the reason for each refused one, without ignored files."""
     from huggingface_hub.hf_api import RepoFile
 
     with translate_errors(repo_id):
         info = retry(lambda: api.repo_info(repo_id, revision=revision, repo_type=kind))
         tree = retry(lambda: list(api.list_repo_tree(repo_id, recursive=True, revision=info.sha, repo_type=kind)))
     files = {entry.path: entry.size for entry in tree if isinstance(entry, RepoFile)}
-    allowed, refused = _split_by_safety(files, kind)
+    reasons = {path: reason_to_refuse(path, kind) for path in files if not is_ignored(path, kind)}
+    refused = {path: reason for path, reason in reasons.items() if reason is not None}
     refused |= {each.rfilename: "it is no plain file" for each in info.siblings or [] if each.rfilename not in files}
-    return Listing(str(info.sha), {path: files[path] for path in allowed}, refused)
-
-
-def _split_by_safety(paths: Iterable[str], kind: Kind) -> tuple[list[str], dict[str, str]]:
-    """The files that are allowed, and the reason for each that is refused."""
-    reasons = {path: reason_to_refuse(path, kind) for path in paths if not is_ignored(path, kind)}
-    return [path for path, reason in reasons.items() if reason is None], {p: r for p, r in reasons.items() if r}
+    return str(info.sha), {path: files[path] for path in reasons if path not in refused}, refused
 
 
 def _check_size(repo_id: str, size: int, max_gigabytes: float, folder: Path) -> None:
@@ -147,12 +122,9 @@ def _check_size(repo_id: str, size: int, max_gigabytes: float, folder: Path) -> 
 
 
 def local_copy(name: str | Path) -> Path:
-    """Find a folder, or download a repository to the cache of huggingface_hub.
+    """Find a folder, or download a repository, `org/name` or `org/name@revision`, to the cache of huggingface_hub.
 
     Only weights in safetensors and text are downloaded.
-
-    Args:
-        name: A folder, or a repository `org/name` or `org/name@revision`.
 
     Raises:
         InputError: There is no such folder or repository, or its weights are in a refused file.
@@ -177,8 +149,9 @@ def _cached(repo_id: str, revision: str | None) -> Path:
     if constants.HF_HUB_OFFLINE:
         try:
             tree = get_cached_repo_tree(repo_id, revision=revision)
-            allowed, _ = _split_by_safety((entry.path for entry in tree), "model")
-            folder = Path(snapshot_download(repo_id, revision=revision, allow_patterns=_patterns(allowed)))
+            paths = [entry.path for entry in tree if not is_ignored(entry.path, "model")]
+            patterns = [glob.escape(path) for path in paths if reason_to_refuse(path, "model") is None]
+            folder = snapshot_download(repo_id, revision=revision, allow_patterns=patterns)
         except (CachedRepoTreeNotFoundError, LocalEntryNotFoundError):
             what = repo_id if revision is None else f"{repo_id}@{revision}"
             raise InputError(f"{what}: no such folder, nor a copy of it, and HF_HUB_OFFLINE is set") from None
@@ -188,21 +161,8 @@ def _cached(repo_id: str, revision: str | None) -> Path:
         if weights and not any(path.endswith(WEIGHTS) for path in allowed_sizes):
             raise InputError(f"{repo_id}: its weights are in {weights[0]}, which is refused, {refused[weights[0]]}")
         _check_size(repo_id, sum(allowed_sizes.values()), MAX_GIGABYTES, Path(constants.HF_HUB_CACHE))
-        with translate_errors(repo_id):
-            # by the name of the revision, by which the copy is found offline
-            patterns = _patterns(allowed_sizes)
-            folder = Path(retry(lambda: snapshot_download(repo_id, revision=revision, allow_patterns=patterns)))
-    check_no_foreign_code(repo_id, folder)
-    return folder
-
-
-@contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder that is renamed to `folder` if the block succeeds, and deleted if it does not."""
-    partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
-    partial.mkdir()
-    try:
-        yield partial
-        os.replace(partial, folder)  # which may be there, empty
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        patterns = list(map(glob.escape, allowed_sizes))
+        with translate_errors(repo_id):  # with the revision and not its commit: offline the copy is found by that name
+            folder = retry(lambda: snapshot_download(repo_id, revision=revision, allow_patterns=patterns))
+    check_no_foreign_code(repo_id, Path(folder))
+    return Path(folder)

@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,8 @@ _NOTE_ON_CODE = (
 )
 
 
-def describe_model(
-    folder: Path, repo_id: str, files: Iterable[str], revision: str | None
-) -> tuple[dict[str, Any], str]:
+def describe_model(folder: Path, repo_id: str, files: set[str], revision: str | None) -> tuple[dict[str, Any], str]:
     """The metadata and the text of a model's card; the arguments are those of `write_card`."""
-    files = set(files)
     config, record = read_mapping(folder / "config.json"), _read_record(folder)
     inside = config.get("encoder")
     model_type = str((inside if isinstance(inside, dict) else config).get("model_type", ""))
@@ -46,13 +43,21 @@ def describe_model(
     pipeline = PIPELINES.get(head)
     metrics = {name: figure for name, figure in record.get("metrics", {}).items() if not name.startswith("f1_")}
     is_few_shot = FEW_SHOT_FILE in files
-    library = "transformers" if config or not is_few_shot else "pretrain-transfer-toolkit"
-    metadata = {
-        "library_name": library,
-        **_metadata(repo_id, config, record, name, pipeline, FEATURES[modality], metrics),
-    }
-    snippet, note = _snippet(repo_id, config, head, files, revision)
     encoder, dataset = (str(record.get(field) or "") for field in ("encoder", "dataset"))
+    task, from_hub = record.get("task") or config.get("toolkit_task"), record.get("from_hub", [])
+    metadata: dict[str, Any] = {
+        "library_name": "transformers" if config or not is_few_shot else "pretrain-transfer-toolkit",
+        "tags": [tag for tag in ("pretrain-transfer-toolkit", name, task) if tag],
+    }
+    if config:
+        metadata["pipeline_tag"] = pipeline or FEATURES[modality]
+    if encoder in from_hub:
+        metadata["base_model"] = encoder.partition("@")[0]
+    if dataset in from_hub:
+        metadata["datasets"] = [dataset.partition(":")[0]]
+    if metrics and task != "pretraining":
+        metadata["model-index"] = _model_index(repo_id, record, pipeline or str(task), metrics)
+    snippet, note = _snippet(repo_id, config, head, files, revision)
     text = render(
         noun=noun,
         is_few_shot=is_few_shot,
@@ -84,31 +89,6 @@ def _read_record(folder: Path) -> dict[str, Any]:
     return record if is_ours and {"task", "dataset", "split", "n"} <= set(record) else {}
 
 
-def _metadata(
-    repo_id: str,
-    config: dict,
-    record: dict[str, Any],
-    name: str,
-    pipeline: str | None,
-    features: str,
-    metrics: dict[str, dict[str, float]],
-) -> dict[str, Any]:
-    task = record.get("task") or config.get("toolkit_task")
-    metadata: dict[str, Any] = {
-        "tags": [tag for tag in ("pretrain-transfer-toolkit", name, task) if tag],
-    }
-    if config:
-        metadata["pipeline_tag"] = pipeline or features
-    from_hub = record.get("from_hub", [])
-    if (encoder := record.get("encoder")) in from_hub:
-        metadata["base_model"] = str(encoder).partition("@")[0]
-    if (dataset := record.get("dataset")) in from_hub:
-        metadata["datasets"] = [str(dataset).partition(":")[0]]
-    if metrics and task != "pretraining":
-        metadata["model-index"] = _model_index(repo_id, record, pipeline or str(task), metrics)
-    return metadata
-
-
 def _model_index(repo_id: str, record: dict, task: str, metrics: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
     """The figures as the Hub shows them."""
     from huggingface_hub import EvalResult
@@ -116,22 +96,19 @@ def _model_index(repo_id: str, record: dict, task: str, metrics: dict[str, dict[
 
     dataset = str(record["dataset"])
     shown = dataset.partition(":")[0] if dataset in record.get("from_hub", []) else _shorten(dataset)
-    return eval_results_to_model_index(
-        repo_id.rpartition("/")[2],
-        [
-            EvalResult(
-                task_type=task,
-                dataset_type=shown,
-                dataset_name=shown,
-                dataset_split=record["split"],
-                metric_type="f1" if name.startswith("macro_f1") else name,
-                metric_name=name,
-                metric_value=figure["value"],
-                metric_args={"confidence_interval_95": [figure["low"], figure["high"]], "n": record["n"]},
-            )
-            for name, figure in metrics.items()
-        ],
-    )
+    on: Any = {"dataset_type": shown, "dataset_name": shown, "dataset_split": record["split"]}
+    results = [
+        EvalResult(
+            task_type=task,
+            metric_type="f1" if name.startswith("macro_f1") else name,
+            metric_name=name,
+            metric_value=figure["value"],
+            metric_args={"confidence_interval_95": [figure["low"], figure["high"]], "n": record["n"]},
+            **on,
+        )
+        for name, figure in metrics.items()
+    ]
+    return eval_results_to_model_index(repo_id.rpartition("/")[2], results)
 
 
 def _snippet(repo_id: str, config: dict, head: str, files: set[str], revision: str | None) -> tuple[str, str | None]:
@@ -152,12 +129,10 @@ def _snippet(repo_id: str, config: dict, head: str, files: set[str], revision: s
         lines = [*first, "from transformers import pipeline", load, 'ask("Some text.")']
         return "\n".join(lines[:3]), note
     loads = [f'model = AutoModel{head}.from_pretrained("{repo_id}"{pin}{trust})'] if config else []
-    for file, variable, loader in (
-        ("preprocessor_config.json", "processor", "AutoImageProcessor"),
-        ("tokenizer.json", "tokenizer", "AutoTokenizer"),
-    ):
-        if file in files and not first:
-            loads.append(f'{variable} = {loader}.from_pretrained("{repo_id}"{pin})')
+    if "preprocessor_config.json" in files and not first:
+        loads.append(f'processor = AutoImageProcessor.from_pretrained("{repo_id}"{pin})')
+    if "tokenizer.json" in files and not first:
+        loads.append(f'tokenizer = AutoTokenizer.from_pretrained("{repo_id}"{pin})')
     if not config:
         loads.append('tokenizer.tokenize("Some text.")')
     imports = ", ".join(re.findall(r"Auto\w+", " ".join(loads)))
@@ -183,15 +158,16 @@ def _shorten(source: str) -> str:
     return "/".join(path.parts[-2:]) if path.suffix else path.name
 
 
-def _licence(record: Mapping[str, Any]) -> str:
+def _licence(record: dict[str, Any]) -> str:
     """The licence of the data: of the sample, of a card or licence file beside it, or of its card on the Hub."""
     dataset = str(record.get("dataset", ""))
     if dataset == "sample":
         return record.get("sample_license", UNKNOWN)
     path = Path(dataset)
     for folder in (path, *path.absolute().parents[:1]) if path.exists() else ():
-        if found := _metadata_of_card(folder / CARD).get("license"):
-            return str(found)
+        with suppress(InputError):  # there is no card, or it cannot be read
+            if found := split_metadata(read_text(folder / CARD), CARD)[0].get("license"):
+                return str(found)
         for file in sorted(folder.glob("LICEN[CS]E*")):
             if file.is_file():
                 lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -210,10 +186,3 @@ def _licence_on_hub(dataset: str) -> str:
         return str((info.card_data and info.card_data.get("license")) or UNKNOWN)
     except Exception:  # a card without the licence is better than no card
         return UNKNOWN
-
-
-def _metadata_of_card(path: Path) -> dict[str, Any]:
-    try:
-        return split_metadata(read_text(path), str(path))[0] if path.is_file() else {}
-    except InputError:
-        return {}

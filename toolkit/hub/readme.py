@@ -28,10 +28,6 @@ def split_metadata(text: str, name: str) -> tuple[dict[str, Any], str]:
     return metadata, text[found.end() :]
 
 
-def as_yaml(metadata: dict[str, Any]) -> str:
-    return yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True) if metadata else ""
-
-
 def read_text(path: Path) -> str:
     with readable(path):
         return path.read_text(encoding="utf-8")

@@ -1,11 +1,13 @@
-"""The files that may travel to and from a Hub: weights in safetensors and text, inside the folder, without tokens.
+"""Which files may be pushed and pulled: weights in safetensors and text, inside the folder, without tokens.
 
 Loading a pickle runs whatever code its author put into it (https://huggingface.co/docs/hub/security-pickle).
 """
 
 import json
+import mmap
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -19,7 +21,6 @@ PICTURES = set(".png .jpg .jpeg .gif .webp .bmp .svg".split())
 ALLOWED_IN_DATASETS = {".parquet", *PICTURES} - {".svg"}
 PICKLES = set(".bin .pt .pth .ckpt .pkl .pickle .joblib .npy .npz .model .h5 .msgpack".split())
 ARCHIVES = set(".zip .tar .gz .tgz .bz2 .xz .zst .7z .rar .whl".split())
-BLOCK, SHORTEST_TOKEN, LONGEST_TOKEN = 1 << 22, 8, 200  # bytes
 _TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}\b")
 
 
@@ -28,18 +29,15 @@ def check_repo_id(repo_id: str, flag: str = "REPO_ID") -> None:
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
-    try:
+    with suppress(HFValidationError):
         validate_repo_id(repo_id)
-    except HFValidationError:
-        is_valid = False
-    else:
-        is_valid = repo_id.count("/") == 1 and repo_id.isascii()
-    if not is_valid:
-        raise InputError(f"{flag} {repo_id}: expected a name like org/name, of letters, digits and single - _ .")
+        if repo_id.count("/") == 1 and repo_id.isascii():
+            return
+    raise InputError(f"{flag} {repo_id}: expected a name like org/name, of letters, digits and single - _ .")
 
 
 def reason_to_refuse(path: str, kind: Kind) -> str | None:
-    """Why a file of this name is neither pushed nor pulled; None if it may travel."""
+    """Why a file of this name is neither pushed nor pulled; None if it may be."""
     name = PurePosixPath(path)
     if _leads_out(path):
         return "its name leads out of the folder"
@@ -99,14 +97,12 @@ def _code_references(value: Any, is_code: bool = False) -> Iterator[str]:
 
 def check_no_tokens(path: Path) -> None:
     """Raises `InputError` if a text file contains the user's token, or what looks like another one."""
+    if path.stat().st_size == 0:  # which mmap refuses
+        return
     token = _user_token().encode()
-    with open(path, "rb") as file:
-        end = b""
-        while block := file.read(BLOCK):
-            content = end + block
-            if (token and token in content) or _TOKEN.search(content):
-                raise InputError(f"{path}: holds a token of a Hub, which is not sent; take it out")
-            end = content[-max(LONGEST_TOKEN, len(token)) :]
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if _TOKEN.search(content) or (token and content.find(token) >= 0):
+            raise InputError(f"{path}: holds a token of a Hub, which is not sent; take it out")
 
 
 def redact_token(text: str) -> str:
@@ -119,4 +115,4 @@ def _user_token() -> str:
     from huggingface_hub import get_token
 
     token = get_token() or ""
-    return token if len(token) >= SHORTEST_TOKEN else ""
+    return token if len(token) >= 8 else ""

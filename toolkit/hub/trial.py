@@ -1,4 +1,4 @@
-"""A trial of the Hub: create a private repository, push to it, pull from it, delete it."""
+"""A trial of the Hub: create a private repository, upload to it, pull from it, delete it."""
 
 import os
 import secrets
@@ -23,13 +23,9 @@ class HubTrial:
 
     def __init__(self):
         self.api: Any = None
-        self.repo_id: str | None = None
-        self.user = ""
+        self.repo_id = self.user = ""
         self.large = b""
-
-    @property
-    def steps(self) -> dict[str, Callable[[], str]]:
-        return {
+        self.steps: dict[str, Callable[[], str]] = {
             "endpoint": self.reach,
             "login": self.log_in,
             "create": self.create,
@@ -83,7 +79,7 @@ class HubTrial:
         if not self._ask(lambda: self.api.repo_info(self.repo_id)).private:
             raise RunFailed("the new repository is not private; keep private data off this server")
         try:
-            HfApi(token=False).repo_info(self.repo_id or "")
+            HfApi(token=False).repo_info(self.repo_id)
         except HfHubHTTPError as error:
             if error.response.status_code in (401, 403, 404):
                 return "a private repository cannot be seen without the token"
@@ -95,7 +91,7 @@ class HubTrial:
         return "a text inside a commit"
 
     def send_large(self) -> str:
-        transfer = choose_transfer(self.api, self.repo_id or "")
+        transfer = choose_transfer(self.api, self.repo_id)
         self.large, started = secrets.token_bytes(LARGE), time.monotonic()
         try:
             self._send("large.safetensors", self.large)
@@ -108,7 +104,7 @@ class HubTrial:
 
     def pull(self) -> str:
         with tempfile.TemporaryDirectory() as folder:
-            pull(self.repo_id or "", Path(folder) / "pulled")
+            pull(self.repo_id, Path(folder) / "pulled")
             if (Path(folder) / "pulled" / "large.safetensors").read_bytes() != self.large:
                 raise RunFailed("the file that was pulled differs from the one that was sent; tell the operators")
         return "the files that were pulled are those that were sent"

@@ -8,10 +8,10 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from toolkit.errors import InputError, readable
 from toolkit.hub.cards import write_card
@@ -29,11 +29,12 @@ FILES_OF_RUN = re.compile(  # what a run leaves besides its model
 MAX_MINUTES = 30.0  # for the push after a training command
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The files to push, by their path in the repository, and the files of the folder that are left out."""
+class Plan(NamedTuple):
+    """What to push where: files by their path in the repository, and the files of the folder that are left out."""
 
     folder: Path
+    repo_id: str
+    kind: Kind
     files: dict[str, Path | bytes]
     left_out: list[str]
 
@@ -43,8 +44,7 @@ class Plan:
         return len(found) if isinstance(found, bytes) else found.stat().st_size
 
 
-@dataclass(frozen=True)
-class Pushed:
+class Pushed(NamedTuple):
     """A push that succeeded: address of the repository, commit, and what was sent."""
 
     address: str
@@ -55,8 +55,7 @@ class Pushed:
 def plan_push(folder: str | Path, repo_id: str, kind: Kind = "model", with_code: bool = False) -> Plan:
     """List what would be pushed, without asking the Hub for more than the licence of a data set that is there.
 
-    Raises:
-        InputError: A file may not be sent, or the folder holds no model, tokenizer or few-shot classifier.
+    Raises `InputError` if a file may not be sent, or the folder holds no model, tokenizer or few-shot classifier.
     """
     check_repo_id(repo_id)
     folder = Path(folder)
@@ -84,8 +83,8 @@ def plan_push(folder: str | Path, repo_id: str, kind: Kind = "model", with_code:
         )
     if with_code:
         found |= source_code(folder)
-    found[CARD] = write_card(folder, repo_id, kind, found)
-    return Plan(folder, found, left_out)
+    found[CARD] = write_card(folder, repo_id, kind, set(found))
+    return Plan(folder, repo_id, kind, found, left_out)
 
 
 def _files_in(folder: Path) -> list[Path]:
@@ -120,8 +119,6 @@ def push(
 
     Args:
         folder: Folder of a model, a tokenizer, a few-shot classifier or a data set; it is not changed.
-        repo_id: Repository, like org/name.
-        kind: model or dataset.
         private: Create the repository as private, and refuse to push to one that is public.
         revision: Branch, created if necessary (default: main).
         tag: Name of the new commit, such as v1.
@@ -142,7 +139,7 @@ def push(
         if revision is not None:
             retry(lambda: api.create_branch(repo_id, branch=revision, repo_type=kind, exist_ok=True))
 
-        commit = retry(lambda: _commit(api, repo_id, kind, plan, revision, tag, message))
+        commit = retry(lambda: _commit(api, plan, revision, tag, message))
         if tag is not None:
             retry(lambda: api.create_tag(repo_id, tag=tag, revision=commit, repo_type=kind, exist_ok=True))
             refs = retry(lambda: api.list_repo_refs(repo_id, repo_type=kind))
@@ -152,33 +149,24 @@ def push(
     return Pushed(str(address), commit, plan)
 
 
-def _commit(
-    api, repo_id: str, kind: Kind, plan: Plan, revision: str | None, tag: str | None, message: str | None
-) -> str:
-    """Commit the files of the plan on the newest commit, with a card made from the card that is there.
+def _commit(api, plan: Plan, revision: str | None, tag: str | None, message: str | None) -> str:
+    """Commit the files of the plan on the newest commit, with a card made from the card there; returns the new commit.
 
-    Returns:
-        The new commit. If another commit came in between, the Hub refuses, and everything here is done again.
+    If another commit comes in between, the Hub refuses this one, and everything here is done again.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
+    folder, repo_id, kind, files, _ = plan
     head = api.repo_info(repo_id, repo_type=kind, revision=revision).sha  # None in an empty repository
     there = api.list_repo_files(repo_id, repo_type=kind, revision=head) if head else []
     earlier = _read(api, repo_id, kind, head, CARD) if CARD in there else None
-    plan.files[CARD] = write_card(plan.folder, repo_id, kind, plan.files, earlier, tag or revision)
-    stale = [path for path in there if path.endswith(WEIGHTS) and path not in plan.files]
-    added = [
-        CommitOperationAdd(path, str(found) if isinstance(found, Path) else found)
-        for path, found in plan.files.items()
-    ]
-    return api.create_commit(
-        repo_id,
-        [*added, *map(CommitOperationDelete, stale)],
-        commit_message=message or f"Upload {plan.folder.absolute().name} with toolkit",
-        repo_type=kind,
-        revision=revision,
-        parent_commit=head,
-    ).oid
+    files[CARD] = write_card(folder, repo_id, kind, set(files), earlier, tag or revision)
+    stale = [path for path in there if path.endswith(WEIGHTS) and path not in files]
+    added = [CommitOperationAdd(path, found) for path, found in files.items()]
+    changes = [*added, *map(CommitOperationDelete, stale)]
+    message = message or f"Upload {folder.absolute().name} with toolkit"
+    to = {"repo_type": kind, "revision": revision, "parent_commit": head}
+    return api.create_commit(repo_id, changes, commit_message=message, **to).oid
 
 
 def _read(api, repo_id: str, kind: Kind, commit: str, path: str) -> str:
@@ -191,8 +179,8 @@ def _read(api, repo_id: str, kind: Kind, commit: str, path: str) -> str:
 def source_code(folder: Path) -> dict[str, Path | bytes]:
     """The source files of a model that is in the table of encoders, and its configuration with `auto_map`.
 
-    With them, transformers loads the model with `trust_remote_code=True` where this package is not installed. For
-    models of transformers there are none.
+    With them, `trust_remote_code=True` loads the model where this package is not installed. Empty for transformers'
+    own models.
     """
     from transformers.dynamic_module_utils import get_relative_import_files
 
@@ -203,19 +191,11 @@ def source_code(folder: Path) -> dict[str, Path | bytes]:
         if model_type.startswith(PREFIX):
             raise InputError(f"{folder}: the toolkit has no encoder {model_type}")
         return {}
-    source = Path(_file_of(found.module))
+    module = sys.modules.get(found.module)  # also the script that runs, which `find_spec` does not know
+    source = Path(module.__file__ if module else find_spec(found.module).origin)  # type: ignore[arg-type, union-attr]
     config["auto_map"] = {auto_class: f"{source.stem}.{name}" for auto_class, name in found.classes().items()}
     sources = [source, *map(Path, get_relative_import_files(source))]
     return {each.name: each for each in sources} | {CONFIG: (json.dumps(config, indent=2) + "\n").encode()}
-
-
-def _file_of(module: str) -> str:
-    """The source file of a module, which may be the script that runs, without importing it."""
-    if module in sys.modules:
-        return str(sys.modules[module].__file__)
-    spec = find_spec(module)
-    assert spec is not None
-    return str(spec.origin)
 
 
 def push_run(folder: str, repo_id: str | None) -> None:
@@ -227,9 +207,7 @@ def push_run(folder: str, repo_id: str | None) -> None:
     if repo_id is None or not is_main_process():
         return
     command = ["push", folder, repo_id, "--with_code"]
-
-    def say(message: str) -> None:
-        print(message, file=sys.stderr, flush=True)
+    say = partial(print, file=sys.stderr, flush=True)
 
     def warn(reason: str) -> None:
         again = f"toolkit {shlex.join(command)}"
@@ -243,10 +221,9 @@ def push_run(folder: str, repo_id: str | None) -> None:
             sending.wait()
             took_long = isinstance(error, subprocess.TimeoutExpired)
             return warn(f"it took over {MAX_MINUTES:g} minutes" if took_long else "interrupted")
-        if sending.returncode == 0:
-            say(f"sent {folder} to {repo_id}")
-        else:
-            warn(said.strip().rpartition("\n")[2].removeprefix("toolkit: error: "))
+        if sending.returncode != 0:
+            return warn(said.strip().rpartition("\n")[2].removeprefix("toolkit: error: "))
+        say(f"sent {folder} to {repo_id}")
 
     say(f"sending {folder} to {repo_id} in the background")
     pipes: Any = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
