@@ -61,9 +61,8 @@ def word_level_tokenizer(words: Iterable[str], normalizer):
 def with_whole_words(tokenizer, words: Iterable[str]):
     """Add whole words to a tokenizer of kind `bytes`, so that each of them is one piece.
 
-    Returns:
-        The new tokenizer, and the id of each word. The ids follow those of the bytes, in the order of the words; a
-        word of one byte has the id of that byte.
+    Returns the new tokenizer, and the id of each word. The ids follow those of the bytes, in the order of the words;
+    a word of one byte has the id of that byte.
     """
     from tokenizers import Tokenizer, decoders, models
 
@@ -159,10 +158,9 @@ def _class_of(folder: Path):
 
 
 def continuing_tokens(tokenizer) -> np.ndarray:
-    """Whether each token continues the word of the token before it, (vocab_size,), which its ## says.
+    """Whether each token continues the word of the token before it, (vocab_size,), marked by ##.
 
-    Raises:
-        InputError: No token does.
+    Raises `InputError` if no token does.
     """
     pieces = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
     continues = np.array([piece.startswith(CONTINUATION) and piece != CONTINUATION for piece in pieces])

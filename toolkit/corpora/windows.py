@@ -95,7 +95,6 @@ def _windows(ids: np.ndarray, cuts: np.ndarray, first: int, dtype):
 
 def list_array(values, lengths):
     """An Arrow column of lists from their concatenated values and the length of each."""
-    import numpy as np
     import pyarrow
 
     return pyarrow.ListArray.from_arrays(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32), values)
