@@ -136,7 +136,7 @@ def open_corpus(
     if search is None:
         return corpus
     name = digest(key, files)
-    folder = cached_folder("duplicates", name, lambda folder: search(corpus, folder, num_proc, on_block))
+    folder = cached_folder("duplicates", name, lambda folder: search.find(corpus, folder, num_proc, on_block))
     return replace(corpus, duplicates=folder)
 
 

@@ -42,7 +42,27 @@ class DuplicateSearch:
     unit: Unit = "line"
     similarity: float = 0.8
 
-    def __call__(self, corpus, folder: Path, num_proc: int | None = None, on_block: OnDone | None = None) -> None:
+    @property
+    def key(self) -> str:
+        return self.alike
+
+    def __call__(self, units: list[_Unit], /) -> dict[str, Any]:
+        """Make of units, for `prepare`, what they are compared by: a key for each band, and MinHashes."""
+        import pyarrow
+        import xxhash
+
+        *places, texts = zip(*units, strict=True)
+        columns: dict[str, Any] = dict(zip(_PLACE, map(np.array, places), strict=True))
+        if self.alike == "exact":
+            bands = [[text.strip().encode()] for text in texts]
+        else:
+            hashes = _min_hashes(texts)
+            columns["hashes"] = pyarrow.array(list(map(bytes, hashes)), pyarrow.binary(hashes[0].nbytes))
+            bands = [list(map(bytes, of_unit.reshape(-1, HASHES_A_BAND))) for of_unit in hashes]
+        keys = np.array([list(map(xxhash.xxh3_64_intdigest, of_unit)) for of_unit in bands], dtype=np.uint64)
+        return columns | {f"band {number}": np.ascontiguousarray(of_band) for number, of_band in enumerate(keys.T)}
+
+    def find(self, corpus, folder: Path, num_proc: int | None = None, on_block: OnDone | None = None) -> None:
         """Write the numbers of the rows that repeat earlier ones to a folder, for `rows_that_repeat`.
 
         The folder is empty or was left by a search that was interrupted.
@@ -50,15 +70,15 @@ class DuplicateSearch:
         import pyarrow
 
         signatures = folder / "signatures"
-        prepare(_Units(corpus, self.unit), _Signatures(self.alike), signatures, num_proc, on_block=on_block)
+        compared = _Units(corpus, self.unit)
+        prepare(compared, self, signatures, num_proc, on_block=on_block)
         units = open_prepared(signatures)
         file_numbers, first, last = 3 * [np.empty(0, dtype=np.int64)]
         if len(units):
             is_repeat = pyarrow.array(self._repeats(units))
             file_numbers, first, last = (units.data.column(name).filter(is_repeat).to_numpy() for name in _PLACE)
-        files = _files(corpus)
-        bounds = np.searchsorted(file_numbers, range(len(files) + 1))
-        for file, start, stop in zip(files, bounds[:-1], bounds[1:], strict=True):
+        for file, number in compared.file_numbers.items():
+            start, stop = np.searchsorted(file_numbers, (number, number + 1))
             np.save(_rows_file(folder, file), _ranges(first[start:stop], last[start:stop]))
         del units
         (signatures / INDEX).unlink()  # first, for a search that is interrupted here to begin again
@@ -123,7 +143,9 @@ class _Units:
     def __init__(self, corpus, unit: Unit):
         self.corpus, self.blocks, self.faults, self.key = corpus, corpus.blocks, corpus.faults, corpus.key
         self.has_documents = unit == "document" and corpus.column is None
-        self.file_numbers = {file: number for number, file in enumerate(_files(corpus))}
+        self.file_numbers = {
+            file: number for number, file in enumerate(dict.fromkeys(block.file for block in corpus.blocks))
+        }
 
     def read(self, block: Block, notes: Notes) -> Iterator[list[_Unit]]:
         units = self._documents(block) if self.has_documents else self._lines(block)
@@ -160,32 +182,6 @@ class _Units:
         for block in blocks:
             for first_row, texts in self.corpus.read_rows(block, Notes()):
                 yield from ((block, row, text) for row, text in enumerate(texts, start=first_row))
-
-
-class _Signatures:
-    """The recipe that makes of units what they are compared by: a key for each band, and MinHashes."""
-
-    def __init__(self, alike: Deduplicate):
-        self.alike = self.key = alike
-
-    def __call__(self, units: list[_Unit]) -> dict[str, Any]:
-        import pyarrow
-        import xxhash
-
-        *places, texts = zip(*units, strict=True)
-        columns: dict[str, Any] = dict(zip(_PLACE, map(np.array, places), strict=True))
-        if self.alike == "exact":
-            bands = [[text.strip().encode()] for text in texts]
-        else:
-            hashes = _min_hashes(texts)
-            columns["hashes"] = pyarrow.array(list(map(bytes, hashes)), pyarrow.binary(hashes[0].nbytes))
-            bands = [list(map(bytes, of_unit.reshape(-1, HASHES_A_BAND))) for of_unit in hashes]
-        keys = np.array([list(map(xxhash.xxh3_64_intdigest, of_unit)) for of_unit in bands], dtype=np.uint64)
-        return columns | {f"band {number}": np.ascontiguousarray(of_band) for number, of_band in enumerate(keys.T)}
-
-
-def _files(corpus) -> list[str]:
-    return list(dict.fromkeys(block.file for block in corpus.blocks))
 
 
 def _ranges(first: np.ndarray, last: np.ndarray) -> np.ndarray:

@@ -1,8 +1,7 @@
 """A corpus prepared once, for example tokenized: Arrow files, memory-mapped, one for each block of the corpus.
 
-Processes write them side by side, each file completely or not at all. So an interrupted run continues where it
-stopped, the files do not depend on the number of processes, and several machines can each prepare a shard of the
-blocks.
+Processes write them side by side, each file completely or not at all, so an interrupted run continues where it
+stopped. The files do not depend on the number of processes. Several machines can each prepare a shard of the blocks.
 """
 
 import json

@@ -7,7 +7,7 @@ WordPiece is by Schuster & Nakajima (2012), BPE by Sennrich, Haddow & Birch (201
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
-from typing import get_args
+from typing import Any, get_args
 
 from toolkit.corpora.arguments import MEMORY_GB
 from toolkit.corpora.corpus import Corpus
@@ -15,11 +15,11 @@ from toolkit.corpora.encoding import word_spacer
 from toolkit.corpora.tokenization import (
     CONTINUATION,
     SPECIAL_TOKENS,
+    SUBWORDS,
     TokenizerKind,
     bert_normalizer,
     build_byte_tokenizer,
     build_tokenizer,
-    subword_model,
     word_level_tokenizer,
     wrap,
 )
@@ -120,8 +120,9 @@ def _train_subwords(words: WordCounts, kind: TokenizerKind, vocab_size: int, min
     merges of equal count (https://github.com/huggingface/tokenizers/issues/1794). As special tokens the letters are
     numbered in our order. A model with the trained vocabulary then replaces the one that has such special tokens.
     """
-    from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+    model_class: Any = models.WordPiece if kind == "wordpiece" else models.BPE
     trainer_class = trainers.WordPieceTrainer if kind == "wordpiece" else trainers.BpeTrainer
     trainer = trainer_class(
         special_tokens=[*SPECIAL_TOKENS.values(), *(CONTINUATION + letter for letter in sorted(words.letters))],
@@ -130,12 +131,12 @@ def _train_subwords(words: WordCounts, kind: TokenizerKind, vocab_size: int, min
         min_frequency=min_frequency,
         show_progress=False,
     )
-    trained = Tokenizer(subword_model(kind))
+    trained = Tokenizer(model_class(**SUBWORDS))
     trained.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     trained.train_from_iterator(_repeated(words.counts), trainer)
     model = json.loads(trained.to_str())["model"]
-    merges = [tuple(pair) for pair in model["merges"]] if kind == "bpe" else None
-    tokenizer = build_tokenizer(subword_model(kind, model["vocab"], merges), normalizer)
+    merges = {"merges": [tuple(pair) for pair in model["merges"]]} if kind == "bpe" else {}
+    tokenizer = build_tokenizer(model_class(model["vocab"], **merges, **SUBWORDS), normalizer)
     tokenizer.decoder = decoders.WordPiece(prefix=CONTINUATION)
     return tokenizer
 

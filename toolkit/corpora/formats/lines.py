@@ -80,8 +80,13 @@ def raw_lines(file: str, start: int = 0, stop: int = sys.maxsize) -> Iterator[li
         yield [rest]
 
 
-def batches(block: Block) -> Iterator[tuple[int, int, list[bytes]]]:
-    """Read the lines of a block in batches, each with its offset in bytes and the number of its first row."""
+def read(block: Block, column: str, note: Note) -> Iterator[Texts]:
+    """Read the texts of a block in batches."""
+    return read_parsed(block, decode, note)
+
+
+def read_parsed(block: Block, parse: Callable[[list[bytes]], list], note: Note) -> Iterator[list]:
+    """Parse the lines of a block in batches. `parse` raises `ValueError` for lines that it cannot parse."""
     lines = chain.from_iterable(raw_lines(block.file, block.start, block.stop))
     offset = block.start + sum(len(line) + 1 for line in islice(lines, block.skip))
     row = block.first_row + block.skip
@@ -92,23 +97,12 @@ def batches(block: Block) -> Iterator[tuple[int, int, list[bytes]]]:
         while size > blocks.BYTES_A_BATCH and len(batch) > 1:
             size -= len(batch[-1]) + 1
             waiting.insert(0, batch.pop())
-        yield offset, row, batch
-        offset, row = offset + size, row + len(batch)
-
-
-def read(block: Block, column: str, note: Note) -> Iterator[Texts]:
-    """Read the texts of a block in batches."""
-    return read_parsed(block, decode, note)
-
-
-def read_parsed(block: Block, parse: Callable[[list[bytes]], list], note: Note) -> Iterator[list]:
-    """Parse the lines of a block in batches. `parse` raises `ValueError` for lines that it cannot parse."""
-    for offset, row, lines in batches(block):
-        found, errors = parse_all(without_mark(lines, offset), parse)
+        found, errors = parse_all(without_mark(batch, offset), parse)
         for number, error in errors.items():
-            place = offset + sum(len(line) + 1 for line in lines[:number])
+            place = offset + sum(len(line) + 1 for line in batch[:number])
             note(Fault(block.file, place, f"line {row + number + 1:,} {error}"))
         yield found
+        offset, row = offset + size, row + len(batch)
 
 
 def parse_all(rows: list, parse: Callable[[list], list]) -> tuple[list, dict[int, str]]:
