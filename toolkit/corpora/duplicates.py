@@ -1,4 +1,4 @@
-"""Rows of a corpus that repeat earlier ones, exactly or nearly, found in bounded memory: what is compared is on disk.
+"""Find rows of a corpus that repeat earlier ones, exactly or nearly, in bounded memory: what is compared is on disk.
 
 Two texts are near duplicates by the Jaccard similarity of their five-word shingles, estimated by MinHash (Broder 1997,
 https://doi.org/10.1109/SEQUEN.1997.666900). Only texts that agree in one of the bands of their hashes are compared
@@ -47,7 +47,7 @@ class DuplicateSearch:
         return self.alike
 
     def __call__(self, units: list[_Unit], /) -> dict[str, Any]:
-        """Make of units, for `prepare`, what they are compared by: a key for each band, and MinHashes."""
+        """Compute what units are compared by: a key for each band, and MinHashes. `prepare` calls this."""
         import pyarrow
         import xxhash
 
@@ -109,14 +109,12 @@ class DuplicateSearch:
 
     def _are_near(self, rows, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """Whether the estimated similarity of the units of each pair is high enough."""
-
-        def hashes_of(units: np.ndarray) -> np.ndarray:
-            return np.frombuffer(b"".join(rows[units]["hashes"]), np.uint32).reshape(-1, NUM_HASHES)
-
         are_near = np.zeros(len(first), dtype=bool)
         for start in range(0, len(first), PAIRS_COMPARED):
             some = slice(start, start + PAIRS_COMPARED)
-            are_near[some] = (hashes_of(first[some]) == hashes_of(second[some])).mean(axis=1) >= self.similarity
+            hashes = [np.frombuffer(b"".join(rows[units[some]]["hashes"]), np.uint32) for units in (first, second)]
+            equal = (hashes[0] == hashes[1]).reshape(-1, NUM_HASHES)
+            are_near[some] = equal.mean(axis=1) >= self.similarity
         return are_near
 
 
@@ -138,7 +136,7 @@ def without_rows(texts: Texts, row: int, rows: np.ndarray, notes: Notes) -> Text
 
 
 class _Units:
-    """What is compared, in the shape of a corpus, for `prepare`: batches of units, in the same blocks."""
+    """Batches of units in the blocks of a corpus, which `prepare` reads as it reads a corpus."""
 
     def __init__(self, corpus, unit: Unit):
         self.corpus, self.blocks, self.faults, self.key = corpus, corpus.blocks, corpus.faults, corpus.key
@@ -158,7 +156,7 @@ class _Units:
                 yield file, row, row, text
 
     def _documents(self, block: Block) -> Iterator[_Unit]:
-        """The documents of which the empty line before is in the block; those of over `BYTES_A_LINE` are skipped."""
+        """The documents whose preceding empty line is in the block, without those longer than `BYTES_A_LINE`."""
         of_file = [other for other in self.blocks if other.file == block.file]
         is_own = block == of_file[0]
         lines: list[str] = []

@@ -1,4 +1,4 @@
-"""Split and encode many texts at once, several times faster than one after the other."""
+"""Split and encode many texts at once, several times faster than one by one."""
 
 import json
 from array import array

@@ -1,4 +1,4 @@
-"""Processes that work on the parts of something large, with results in order."""
+"""Apply a function to many items in several processes, with results in order."""
 
 import multiprocessing
 import os

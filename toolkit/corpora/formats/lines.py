@@ -26,7 +26,7 @@ def scan(file: str, format: str = ".txt", can_cut: bool = True) -> Scan:
     position = line_start = row = 0  # of what was read, and of the next line
 
     def add_lines(ends: np.ndarray) -> None:
-        """Add the lines of which the last bytes, line feeds, are before `ends`."""
+        """Add lines by the positions after their line feeds."""
         nonlocal line_start, row
         # Only the first can be longer than a chunk.
         if len(ends) and (size := int(ends[0]) - 1 - line_start) > blocks.BYTES_A_LINE:
