@@ -2,10 +2,9 @@
 
 import json
 from array import array
-from collections import defaultdict
 from collections.abc import Callable
 from importlib.metadata import version
-from itertools import chain, count, islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -48,6 +47,14 @@ def token_spacer(tokenizer) -> Callable[[list[str]], list[str]]:
     return space
 
 
+class _Numbers(dict[str, int]):
+    """Words, numbered in the order in which they are first looked up."""
+
+    def __missing__(self, word: str) -> int:
+        self[word] = len(self)
+        return self[word]
+
+
 class LineEncoder:
     """Encode lines that are not blank, without special tokens around them.
 
@@ -66,7 +73,7 @@ class LineEncoder:
         self._forget()
 
     def _forget(self) -> None:
-        self._numbers: dict[str, int] = defaultdict(count().__next__)  # of words
+        self._numbers = _Numbers()
         self._num_letters = 0
         self._pieces, self._ends = array("i"), array("i", [0])  # ids of all words; where those of each word end
 

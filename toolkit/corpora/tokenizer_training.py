@@ -47,7 +47,7 @@ def train_tokenizer(
     `vocab_size` is a maximum and includes the special tokens. Words, or merges of pieces, that occur fewer than
     `min_frequency` times are left out. Raises `InputError` if there is no such kind or the vocabulary is too small.
     """
-    check_vocabulary(kind, vocab_size)
+    _check_vocabulary(kind, vocab_size)
     normalizer = bert_normalizer(do_lower_case, strip_accents)
     rest = iter(() if kind == "bytes" else texts)
     words = count_words_of(iter(lambda: list(islice(rest, TEXTS_A_BATCH)), []), word_spacer(normalizer))
@@ -69,7 +69,7 @@ def train_on_corpus(
     While all distinct words fit into `memory_gb`, the tokenizer is that of `train_tokenizer`; else the rarest are
     dropped. `on_block` is called as by `count_words`.
     """
-    check_vocabulary(kind, vocab_size)
+    _check_vocabulary(kind, vocab_size)
     words = WordCounts()
     if kind != "bytes":
         max_words = words_that_fit(memory_gb, BYTES_COUNTED if kind == "word" else BYTES_TRAINED)
@@ -92,15 +92,13 @@ def words_that_fit(memory_gb: float, bytes_a_word: int = BYTES_COUNTED) -> int:
     return int(room / bytes_a_word)
 
 
-def check_vocabulary(kind: TokenizerKind, vocab_size: int) -> None:
+def _check_vocabulary(kind: TokenizerKind, vocab_size: int) -> None:
     """Raises `InputError` if there is no such kind of tokenizer, or it cannot have so few entries."""
     if kind not in get_args(TokenizerKind):
         raise InputError(f"--kind {kind}: expected one of {', '.join(get_args(TokenizerKind))}")
-    smallest = len(SPECIAL_TOKENS) + 1
-    if kind != "bytes" and vocab_size < smallest:
-        raise InputError(
-            f"--vocab_size {vocab_size}: expected at least {smallest}, {len(SPECIAL_TOKENS)} are special tokens"
-        )
+    special = len(SPECIAL_TOKENS)
+    if kind != "bytes" and vocab_size <= special:
+        raise InputError(f"--vocab_size {vocab_size}: expected at least {special + 1}, {special} are special tokens")
 
 
 def _train_on_words(words: WordCounts, kind: TokenizerKind, vocab_size: int, min_frequency: int, normalizer):

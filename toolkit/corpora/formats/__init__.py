@@ -24,8 +24,8 @@ SUFFIXES = set(_FORMATS)
 
 def scan_file(file: str) -> Scan:
     """Read a file once to find its blocks. What cannot be read is a fault, and in no block."""
+    scan_format, _ = _FORMATS[suffix_of(Path(file))]
     try:
-        scan_format, _ = _FORMATS[suffix_of(Path(file))]
         scan = scan_format(file)
     except read_errors(file) as error:
         if file.startswith(HUB) and not is_damage(error):
