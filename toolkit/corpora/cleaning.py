@@ -52,7 +52,7 @@ class Cleaning:
 
     def __call__(self, texts: Texts, notes: Notes) -> Texts:
         """Clean texts; None for those that are left out, which are counted in `notes`."""
-        return texts if self == NO_CLEANING else [text and self._clean(text, notes.counts) for text in texts]
+        return [text and self._clean(text, notes.counts) for text in texts]
 
     def _clean(self, text: str, counts: Counter[str]) -> str | None:
         if self.fix_text:

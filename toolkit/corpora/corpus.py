@@ -55,7 +55,7 @@ class Corpus:
         for texts in read_block(block, self.column, _fail if self.on_error == "fail" else notes.note):
             if repeated is not None:
                 texts = without_rows(texts, row, repeated, notes)
-            yield row, self.cleaning(texts, notes)
+            yield row, texts if self.cleaning == NO_CLEANING else self.cleaning(texts, notes)
             row += len(texts)
 
     def __iter__(self) -> Iterator[list[str]]:
