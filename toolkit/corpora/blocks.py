@@ -7,7 +7,6 @@ it can be cut into blocks. `toolkit.corpora.formats` does that.
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import IO, Any, NamedTuple
 
 from toolkit.data.files import CHUNK, open_file, stamp_of
@@ -33,12 +32,11 @@ Note = Callable[[Fault], Any]  # called with each fault; raises an exception if 
 Texts = Sequence[str | None]  # of consecutive rows, None for a row that cannot be read
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """Consecutive rows of a file: `num_rows` of those from `start` to `stop`, after the first `skip`.
 
-    The bounds are bytes after decompression, or row groups of a Parquet file. `first_row` is the number of the row at
-    `start`, counted from the beginning of the file.
+    The bounds are bytes after decompression, or row groups of a Parquet file. `first_row` is the number in the file of
+    the row at `start`, counted from 0. `format` is a key of the table of formats.
     """
 
     file: str
@@ -51,7 +49,7 @@ class Block:
 
     def part(self, first: int, num_rows: int) -> "Block":
         """At most `num_rows` rows of the block, from its row `first` on."""
-        return replace(self, skip=self.skip + first, num_rows=min(num_rows, self.num_rows - first))
+        return self._replace(skip=self.skip + first, num_rows=min(num_rows, self.num_rows - first))
 
     def divided(self, num_rows: int) -> "list[Block]":
         """Parts of `num_rows` rows each; the last may have fewer."""
@@ -75,15 +73,10 @@ def column_types(columns: dict[str, list]) -> dict[str, str]:
 def _type_of(values: list) -> str:
     if values and not any(isinstance(value, str) for value in values):
         return type(values[0]).__name__
-    return "numbers" if values and all(map(_is_number, values)) else "text"
-
-
-def _is_number(value: Any) -> bool:
     try:
-        float(value)
+        return "numbers" if list(map(float, values)) else "text"
     except (TypeError, ValueError, OverflowError):
-        return False
-    return True
+        return "text"
 
 
 def content_hash(chunks: Iterable[bytes]) -> str:
@@ -98,20 +91,18 @@ def content_hash(chunks: Iterable[bytes]) -> str:
 
 # A compressed file can only be read from its beginning. Each process leaves the last one open where it stopped, so
 # that it decompresses a file only once if it reads its blocks in order.
-_left_open: dict[tuple, IO[bytes]] = {}
+_left_open: dict[tuple | None, IO[bytes]] = {}
 
 
 def chunks_of(file: str, start: int = 0, stop: int = sys.maxsize) -> Iterator[bytes]:
     """Read the bytes from `start` to before `stop`, or to the end of the file."""
     key = (os.getpid(), stamp_of(file)) if file.endswith(".gz") else None
-    opened = _left_open.pop(key, None) if key else None
+    opened = _left_open.pop(key, None)
     if opened is None or opened.tell() > start:
         opened = open_file(file)
     try:
         opened.seek(start)
-        left = stop - start
-        while left > 0 and (chunk := opened.read(min(CHUNK, left))):
-            left -= len(chunk)
+        while chunk := opened.read(min(CHUNK, max(0, stop - opened.tell()))):
             yield chunk
     except GeneratorExit:  # the reader needs no more
         pass

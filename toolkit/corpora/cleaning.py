@@ -50,9 +50,6 @@ class Cleaning:
     min_words: int = 0
     min_letters: float = 0.0
 
-    def __bool__(self) -> bool:
-        return self != NO_CLEANING
-
     def __call__(self, texts: Texts, notes: Notes) -> Texts:
         """Clean texts; None for those that are left out, which are counted in `notes`."""
         return [text and self._clean(text, notes.counts) for text in texts]

@@ -1,12 +1,11 @@
 """A corpus of text of any size: batches of texts, in blocks that processes read side by side."""
 
-import dataclasses
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from toolkit.corpora.arguments import CleaningArguments, CorpusArguments, OnError
 from toolkit.corpora.blocks import Block, Fault, Scan, Texts
@@ -44,7 +43,7 @@ class Corpus:
         return sum(block.num_rows for block in self.blocks)
 
     def read(self, block: Block, notes: Notes) -> Iterator[list[str]]:
-        """Read the texts of a block in batches. What is left out is noted, or raised as `InputError`."""
+        """Read the texts of a block in batches. What cannot be read is noted, or raised as `InputError`."""
         for _, texts in self.read_rows(block, notes):
             if found := [text for text in texts if text is not None]:
                 yield found
@@ -56,7 +55,7 @@ class Corpus:
         for texts in read_block(block, self.column, _fail if self.on_error == "fail" else notes.note):
             if repeated is not None:
                 texts = without_rows(texts, row, repeated, notes)
-            yield row, self.cleaning(texts, notes) if self.cleaning else texts
+            yield row, texts if self.cleaning == NO_CLEANING else self.cleaning(texts, notes)
             row += len(texts)
 
     def __iter__(self) -> Iterator[list[str]]:
@@ -104,18 +103,11 @@ def open_corpus(
     num_proc: int | None = None,
     on_block: OnDone | None = None,
 ) -> Corpus:
-    """Open the text of a source.
+    """Open the text of a source, cleaned and without the duplicates that `search` finds.
 
-    Args:
-        source: A file, folder or glob of `.txt`, `.jsonl`, `.csv` or `.parquet`, each also with `.gz`; a Hub id, whose
-            files are streamed; or `sample`.
-        split: Split of a folder or Hub data set, by default train.
-        text_column: Column of a table.
-        on_error: What to do with text that cannot be read.
-        cleaning: How to clean the text.
-        search: How to find duplicates, which are left out.
-        num_proc: Number of processes that search, by default one per core.
-        on_block: Called after each block that was searched.
+    A source is a file, folder or glob of `.txt`, `.jsonl`, `.csv` or `.parquet`, each also with `.gz`; a Hub id, whose
+    files are streamed; or `sample`. `num_proc` processes search, by default one per core; `on_block` is called after
+    each block that was searched.
 
     Raises:
         InputError: There is no such source, text or column; or, if `on_error` is `fail`, a file cannot be read.
@@ -130,8 +122,8 @@ def open_corpus(
         if scan.blocks and is_plain == {False}:
             if column is None:
                 column = _text_column(source, scan, text_column)
-            elif fault := _column_fault(scan, column):
-                scan = scan._replace(blocks=[], faults=[fault])
+            elif what := _column_fault(scan, column):
+                scan = scan._replace(blocks=[], faults=[Fault(file, 0, what)])
         if scan.faults and on_error == "fail":
             _fail(scan.faults[0])
         scans.append(scan)
@@ -144,25 +136,17 @@ def open_corpus(
     if search is None:
         return corpus
     name = digest(key, files)
-    folder = cached_folder("duplicates", name, lambda folder: search(corpus, folder, num_proc, on_block))
+    folder = cached_folder("duplicates", name, lambda folder: search.find(corpus, folder, num_proc, on_block))
     return replace(corpus, duplicates=folder)
 
 
 def open_corpus_of(text: CorpusArguments, cleaning: CleaningArguments, shows: bool = True) -> Corpus:
     """Open the corpus that flags describe. `shows` says whether progress is shown."""
-    search = None
-    if cleaning.deduplicate is not None:
-        search = DuplicateSearch(cleaning.deduplicate, cleaning.unit, cleaning.similarity)
-    return open_corpus(
-        text.corpus,
-        text.split,
-        text.text_column,
-        cleaning.on_error,
-        Cleaning(cleaning.fix_text, cleaning.min_words, cleaning.min_letters),
-        search,
-        cleaning.num_proc,
-        Parts("looking for duplicates", shows),
-    )
+    alike, on_error, num_proc = cleaning.deduplicate, cleaning.on_error, cleaning.num_proc
+    search = None if alike is None else DuplicateSearch(alike, cleaning.unit, cleaning.similarity)
+    cleaner = Cleaning(cleaning.fix_text, cleaning.min_words, cleaning.min_letters)
+    progress = Parts("looking for duplicates", shows)
+    return open_corpus(text.corpus, text.split, text.text_column, on_error, cleaner, search, num_proc, progress)
 
 
 def _fail(fault: Fault) -> NoReturn:
@@ -190,14 +174,12 @@ def _text_column(source: str, scan: Scan, named: str | None) -> str:
     return column
 
 
-def _column_fault(scan: Scan, column: str) -> Fault | None:
+def _column_fault(scan: Scan, column: str) -> str | None:
     """What is wrong with the column of a further file, if anything."""
-    kind = scan.columns.get(column)
-    if kind is None:
-        return Fault(scan.blocks[0].file, 0, f"has no column '{column}', found {', '.join(scan.columns) or 'none'}")
-    if kind not in ("text", "numbers"):  # numbers may be written as text
-        return Fault(scan.blocks[0].file, 0, f"the column '{column}' holds {kind}, not text")
-    return None
+    if column not in scan.columns:
+        return f"has no column '{column}', found {', '.join(scan.columns) or 'none'}"
+    kind = scan.columns[column]  # numbers may be written as text
+    return None if kind in ("text", "numbers") else f"the column '{column}' holds {kind}, not text"
 
 
 def _scan_once(file: str) -> Scan:
@@ -207,14 +189,10 @@ def _scan_once(file: str) -> Scan:
     except OSError:
         return scan_file(file)
 
-    def scan() -> list[Any]:
-        found = scan_file(file)
-        blocks = [dataclasses.astuple(block)[1:] for block in found.blocks]
-        return [found.content, blocks, [fault[1:] for fault in found.faults], found.columns]
-
-    def is_final(found: list[Any]) -> bool:
+    def is_final(scan: Scan) -> bool:
         is_settled = file.startswith(HUB) or time.time() - int(stamp[-1]) / 1e9 > SECONDS_TO_SETTLE
-        return bool(found[0]) and is_settled
+        return bool(scan.content) and is_settled
 
-    content, blocks, faults, columns = cached_json("files", digest(_VERSION, stamp), scan, is_final)
-    return Scan(content, [Block(file, *block) for block in blocks], [Fault(file, *fault) for fault in faults], columns)
+    content, blocks, faults, columns = cached_json("scans", digest(_VERSION, stamp), lambda: scan_file(file), is_final)
+    # The file may have been named in another way then.
+    return Scan(content, [Block(file, *of[1:]) for of in blocks], [Fault(file, *of[1:]) for of in faults], columns)

@@ -1,10 +1,10 @@
-"""Split and encode many texts at once, several times faster than one after the other."""
+"""Split and encode many texts at once, several times faster than one by one."""
 
 import json
 from array import array
 from collections.abc import Callable
 from importlib.metadata import version
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -38,13 +38,21 @@ def word_spacer(normalizer) -> Callable[[list[str]], list[str]]:
 
 
 def token_spacer(tokenizer) -> Callable[[list[str]], list[str]]:
-    """A function from texts to their tokens, separated by spaces, without special tokens around them."""
+    """A function that puts spaces between the tokens of texts, without special tokens around them."""
 
     def space(texts: list[str]) -> list[str]:
         encoding = tokenizer(texts, add_special_tokens=False, verbose=False)
         return [" ".join(encoding.tokens(i)) for i in range(len(texts))]
 
     return space
+
+
+class _Numbers(dict[str, int]):
+    """Words, numbered in the order in which they are first looked up."""
+
+    def __missing__(self, word: str) -> int:
+        self[word] = len(self)
+        return self[word]
 
 
 class LineEncoder:
@@ -61,7 +69,13 @@ class LineEncoder:
         description = json.loads(self._backend.to_str())
         self._special = [token["content"] for token in description["added_tokens"]]
         self._space = word_spacer(self._backend.normalizer) if _encodes_words(description) else None
-        self._known = _KnownWords(self._backend)
+        self._byte_level = byte_level() if "pretokenizers" in (description["pre_tokenizer"] or {}) else None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._numbers = _Numbers()
+        self._num_letters = 0
+        self._pieces, self._ends = array("i"), array("i", [0])  # ids of all words; where those of each word end
 
     def __call__(self, lines: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """Returns the ids of all lines, concatenated, and the number of ids of each line."""
@@ -73,45 +87,26 @@ class LineEncoder:
             return np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=lengths.sum()), lengths
         words = [line.split() for line in self._space(lines)]
         num_words = np.fromiter(map(len, words), dtype=np.int64, count=len(words))
-        ids, ends = self._known.look_up(list(chain.from_iterable(words)))
-        if len(self._known) > self.MAX_WORDS or self._known.num_letters > self.MAX_LETTERS:
-            self._known = _KnownWords(self._backend)
+        ids, ends = self._look_up(list(chain.from_iterable(words)))
+        if len(self._numbers) > self.MAX_WORDS or self._num_letters > self.MAX_LETTERS:
+            self._forget()
         return ids, np.diff(ends[np.concatenate([[0], np.cumsum(num_words)])])
 
-
-class _KnownWords(dict[str, int]):
-    """Words and their places in arrays of the number, the start and the ids of their pieces."""
-
-    def __init__(self, backend):
-        from tokenizers import pre_tokenizers
-
-        self._model, self._new = backend.model, []  # type: ignore[var-annotated]
-        self.num_letters = 0
-        self._byte_level = byte_level() if isinstance(backend.pre_tokenizer, pre_tokenizers.Sequence) else None
-        self._sizes, self._starts, self._pieces = array("i"), array("i"), array("i")
-
-    def __missing__(self, word: str) -> int:
-        self._new.append(word)
-        self[word] = len(self)
-        return self[word]
-
-    def look_up(self, words: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    def _look_up(self, words: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """Returns the ids of all words, concatenated, and where those of each word end, after a zero."""
-        numbers = np.fromiter(map(self.__getitem__, words), dtype=np.int64, count=len(words))
-        self.num_letters += sum(map(len, self._new))
-        for word in self._new:
+        num_known, model = len(self._numbers), self._backend.model
+        numbers = np.fromiter(map(self._numbers.__getitem__, words), dtype=np.int64, count=len(words))
+        for word in reversed([*islice(reversed(self._numbers), len(self._numbers) - num_known)]):
+            self._num_letters += len(word)
             if self._byte_level is not None:
                 ((word, _),) = self._byte_level.pre_tokenize_str(word)
-            ids = [token.id for token in self._model.tokenize(word)]
-            self._sizes.append(len(ids))
-            self._starts.append(len(self._pieces))
-            self._pieces.extend(ids)
-        self._new.clear()
+            self._pieces.extend([token.id for token in model.tokenize(word)])
+            self._ends.append(len(self._pieces))
         # The views of numpy end with this call: an array cannot grow while there is one.
-        sizes, starts, pieces = (np.frombuffer(of, dtype=np.int32) for of in (self._sizes, self._starts, self._pieces))
-        sizes = sizes[numbers]
+        pieces, bounds = np.frombuffer(self._pieces, dtype=np.int32), np.frombuffer(self._ends, dtype=np.int32)
+        starts, sizes = bounds[numbers], np.diff(bounds)[numbers]
         ends = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
-        return pieces[np.repeat(starts[numbers] - ends[:-1], sizes) + np.arange(ends[-1])], ends
+        return pieces[np.repeat(starts - ends[:-1], sizes) + np.arange(ends[-1])], ends
 
 
 def key_of(tokenizer) -> str:

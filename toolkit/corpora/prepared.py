@@ -1,8 +1,7 @@
 """A corpus prepared once, for example tokenized: Arrow files, memory-mapped, one for each block of the corpus.
 
-Processes write them side by side, each file completely or not at all. So an interrupted run continues where it
-stopped, the files do not depend on the number of processes, and several machines can each prepare a shard of the
-blocks.
+Processes write them side by side, each file completely or not at all, so an interrupted run continues where it
+stopped. The files do not depend on the number of processes. Several machines can each prepare a shard of the blocks.
 """
 
 import json
@@ -10,14 +9,14 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from toolkit.corpora.blocks import Block, content_hash
+from toolkit.corpora.blocks import Block, chunks_of, content_hash
 from toolkit.corpora.cleaning import Notes
 from toolkit.corpora.workers import OnDone, map_in_order
 from toolkit.data.cache import cache_folder, digest, locked
-from toolkit.data.files import CHUNK
 from toolkit.errors import InputError
 from toolkit.runs.output import write_json
 
@@ -65,18 +64,15 @@ def prepare(
     shard: Shard = WHOLE,
     on_block: OnDone | None = None,
 ) -> Path:
-    """Apply a recipe to a corpus, in order, unless that was done before.
+    """Apply a recipe to a corpus, in order, unless that was done before. Returns the folder, for `open_prepared`.
 
     Args:
         corpus: A `Corpus`, or an object with its `blocks`, `faults`, `key` and `read`.
-        recipe: What to make of it.
-        folder: Where to write it, by default a folder of the cache.
+        recipe: Makes columns of its texts.
+        folder: Where to write them, by default a folder of the cache.
         num_proc: Number of processes, by default one per core.
         shard: Which blocks to prepare.
         on_block: Called after each block.
-
-    Returns:
-        The folder, for `open_prepared`.
 
     Raises:
         InputError: The folder holds something else, or the corpus cannot be read.
@@ -144,7 +140,7 @@ def check_shards(folders: Sequence[Path]) -> None:
         shards[number] = folder
         for block in index["blocks"]:
             file = _rows_file(folder, block["number"])
-            if not file.is_file() or _content_hash(file) != block["content"]:
+            if not file.is_file() or content_hash(chunks_of(str(file))) != block["content"]:
                 raise InputError(f"{file}: damaged or gone; prepare this shard again")
     if missing := [str(number) for number in range(of) if number not in shards]:
         raise InputError(f"of {of} shards {', '.join(missing)} are missing among {', '.join(map(str, folders))}")
@@ -152,18 +148,19 @@ def check_shards(folders: Sequence[Path]) -> None:
 
 def merge(folders: Sequence[Path], output_dir: Path) -> None:
     """Combine checked shards into what one machine would have written; files are linked where that is possible."""
-    indices = {folder: read_index(folder) for folder in folders}
-    blocks = [(block, folder) for folder, index in indices.items() for block in index["blocks"]]
-    blocks.sort(key=lambda found: found[0]["number"])
     output_dir.mkdir(parents=True, exist_ok=True)
-    for block, folder in blocks:
-        source, target = _rows_file(folder, block["number"]), _rows_file(output_dir, block["number"])
-        try:
-            os.link(source, target)
-        except OSError:
-            shutil.copyfile(source, target)
-    whole = {"shard": WHOLE, "blocks": [block for block, _ in blocks]}
-    write_json(output_dir / INDEX, {**indices[folders[0]], **whole})
+    blocks = []
+    for folder in folders:
+        index = read_index(folder)
+        for block in index["blocks"]:
+            source, target = _rows_file(folder, block["number"]), _rows_file(output_dir, block["number"])
+            try:
+                os.link(source, target)
+            except OSError:
+                shutil.copyfile(source, target)
+            blocks.append(block)
+    blocks.sort(key=itemgetter("number"))
+    write_json(output_dir / INDEX, {**index, "shard": WHOLE, "blocks": blocks})
 
 
 def read_index(folder: Path) -> dict[str, Any]:
@@ -195,7 +192,8 @@ def _write_block(corpus: "Corpus", recipe: Recipe, folder: Path, numbered: tuple
         if writer is not None:
             writer.close()
     os.replace(partial_file, file)
-    record = {"number": number, "num_rows": num_rows, "num_bytes": file.stat().st_size, "content": _content_hash(file)}
+    content = content_hash(chunks_of(str(file)))
+    record = {"number": number, "num_rows": num_rows, "num_bytes": file.stat().st_size, "content": content}
     record |= {"faults": notes.faults, "counts": notes.counts}
     write_json(record_file, record)
     return record
@@ -217,8 +215,3 @@ def _rows_file(folder: Path, number: int) -> Path:
 
 def _record_file(folder: Path, number: int) -> Path:
     return folder / f"{number:05d}.json"
-
-
-def _content_hash(file: Path) -> str:
-    with open(file, "rb") as opened:
-        return content_hash(iter(lambda: opened.read(CHUNK), b""))

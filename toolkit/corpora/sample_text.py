@@ -16,11 +16,7 @@ _VERSION = 1
 
 
 def sample_file(split: str, folder: Path) -> Path:
-    """The file of the sample text, extracted once from the files of gensim into the folder.
-
-    Raises:
-        InputError: There is no such split.
-    """
+    """The file of a split, extracted once from the files of gensim into a folder. Raises `InputError` for others."""
     from gensim import __version__
 
     if split not in ("train", "validation"):

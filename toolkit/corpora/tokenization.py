@@ -7,7 +7,7 @@ spelling of words: one piece per byte, with `##` before each piece that continue
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -24,6 +24,7 @@ SPECIAL_TOKENS = {
 }
 UNKNOWN = SPECIAL_TOKENS["unk_token"]
 CONTINUATION = "##"
+SUBWORDS: dict[str, Any] = {"unk_token": UNKNOWN, "continuing_subword_prefix": CONTINUATION}  # of WordPiece and BPE
 WITHOUT_LIMIT = int(1e30)  # transformers' value for a model that reads texts of any length
 NUM_BYTES = 256
 FIRST_CONTINUATION_ID = len(SPECIAL_TOKENS) + NUM_BYTES  # of the kind `bytes`: ids from here on continue a word
@@ -41,11 +42,12 @@ def bert_normalizer(do_lower_case: bool = False, strip_accents: bool = False):
 def build_byte_tokenizer(normalizer):
     """The tokenizer of kind `bytes`: BPE without merges over 256 bytes, each as the start of a word and as its
     continuation."""
-    from tokenizers import pre_tokenizers
+    from tokenizers import models, pre_tokenizers
 
     characters = sorted(pre_tokenizers.ByteLevel.alphabet())
     pieces = [*SPECIAL_TOKENS.values(), *characters, *(CONTINUATION + character for character in characters)]
-    tokenizer = build_tokenizer(subword_model("bpe", {piece: i for i, piece in enumerate(pieces)}), normalizer)
+    model = models.BPE({piece: i for i, piece in enumerate(pieces)}, [], **SUBWORDS)
+    tokenizer = build_tokenizer(model, normalizer)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([tokenizer.pre_tokenizer, byte_level()])
     return wrap(tokenizer)
 
@@ -61,9 +63,8 @@ def word_level_tokenizer(words: Iterable[str], normalizer):
 def with_whole_words(tokenizer, words: Iterable[str]):
     """Add whole words to a tokenizer of kind `bytes`, so that each of them is one piece.
 
-    Returns:
-        The new tokenizer, and the id of each word. The ids follow those of the bytes, in the order of the words; a
-        word of one byte has the id of that byte.
+    Returns the new tokenizer, and the id of each word. The ids follow those of the bytes, in the order of the words;
+    a word of one byte has the id of that byte.
     """
     from tokenizers import Tokenizer, decoders, models
 
@@ -72,9 +73,7 @@ def with_whole_words(tokenizer, words: Iterable[str]):
         ((piece, _),) = byte_level().pre_tokenize_str(word)
         ids[word] = vocabulary.setdefault(piece, len(vocabulary))
     whole = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    whole.model = models.BPE(
-        vocabulary, [], unk_token=UNKNOWN, continuing_subword_prefix=CONTINUATION, ignore_merges=True
-    )
+    whole.model = models.BPE(vocabulary, [], **SUBWORDS, ignore_merges=True)
     # Join pieces to words, with the letter that stands for a space between words; then turn letters into bytes.
     whole.decoder = decoders.Sequence(
         [decoders.WordPiece(CONTINUATION, cleanup=False), decoders.Replace(" ", "Ġ"), decoders.ByteLevel()]
@@ -89,15 +88,6 @@ def byte_level():
     return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
 
 
-def subword_model(kind: TokenizerKind, vocabulary: dict[str, int] | None = None, merges: list[tuple] | None = None):
-    """A WordPiece or BPE model of `tokenizers`."""
-    from tokenizers import models
-
-    if kind == "wordpiece":
-        return models.WordPiece(vocabulary or {}, unk_token=UNKNOWN, continuing_subword_prefix=CONTINUATION)
-    return models.BPE(vocabulary or {}, merges or [], unk_token=UNKNOWN, continuing_subword_prefix=CONTINUATION)
-
-
 def build_tokenizer(model, normalizer):
     """A `tokenizers.Tokenizer` that splits text as BERT does and encodes it as `[CLS] … [SEP]`."""
     from tokenizers import Tokenizer, pre_tokenizers, processors
@@ -106,11 +96,9 @@ def build_tokenizer(model, normalizer):
     tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     cls, sep = SPECIAL_TOKENS["cls_token"], SPECIAL_TOKENS["sep_token"]
-    ids = {token: i for i, token in enumerate(SPECIAL_TOKENS.values())}
+    special_ids = [(token, i) for i, token in enumerate(SPECIAL_TOKENS.values()) if token in (cls, sep)]
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{cls} $A {sep}",
-        pair=f"{cls} $A {sep} $B:1 {sep}:1",
-        special_tokens=[(cls, ids[cls]), (sep, ids[sep])],
+        single=f"{cls} $A {sep}", pair=f"{cls} $A {sep} $B:1 {sep}:1", special_tokens=special_ids
     )
     return tokenizer
 
@@ -159,10 +147,9 @@ def _class_of(folder: Path):
 
 
 def continuing_tokens(tokenizer) -> np.ndarray:
-    """Whether each token continues the word of the token before it, (vocab_size,), which its ## says.
+    """Whether each token continues the word of the token before it, (vocab_size,), marked by ##.
 
-    Raises:
-        InputError: No token does.
+    Raises `InputError` if no token does.
     """
     pieces = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
     continues = np.array([piece.startswith(CONTINUATION) and piece != CONTINUATION for piece in pieces])

@@ -7,7 +7,7 @@ WordPiece is by Schuster & Nakajima (2012), BPE by Sennrich, Haddow & Birch (201
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
-from typing import get_args
+from typing import Any, get_args
 
 from toolkit.corpora.arguments import MEMORY_GB
 from toolkit.corpora.corpus import Corpus
@@ -15,11 +15,11 @@ from toolkit.corpora.encoding import word_spacer
 from toolkit.corpora.tokenization import (
     CONTINUATION,
     SPECIAL_TOKENS,
+    SUBWORDS,
     TokenizerKind,
     bert_normalizer,
     build_byte_tokenizer,
     build_tokenizer,
-    subword_model,
     word_level_tokenizer,
     wrap,
 )
@@ -30,6 +30,7 @@ from toolkit.errors import InputError
 # Memory as measured: of the program, of each process that counts, of each word counted or trained on.
 BYTES_WITHOUT_WORDS, BYTES_A_PROCESS, BYTES_COUNTED, BYTES_TRAINED = 350_000_000, 120_000_000, 200, 900
 TEXTS_A_BATCH = 1000
+MAX_LENGTH = 512  # of a text, in pieces of words
 WORDS_A_TEXT = 10_000  # of a text that the library is trained on
 
 
@@ -40,26 +41,17 @@ def train_tokenizer(
     min_frequency: int = 2,
     do_lower_case: bool = False,
     strip_accents: bool = False,
-    model_max_length: int = 512,
-    normalizer=None,
 ):
-    """Train a tokenizer on texts. The same texts give the same tokenizer.
+    """Train a tokenizer on texts, which are not read for `bytes`. The same texts give the same tokenizer.
 
-    Args:
-        texts: The texts, read once; not read at all for `bytes`, which has a fixed vocabulary.
-        kind: The kind of tokenizer.
-        vocab_size: Maximum vocabulary size, including the special tokens.
-        min_frequency: Leave out words, or merges of pieces, that occur fewer times.
-        do_lower_case: Lower-case the text.
-        strip_accents: Remove accents from letters.
-        model_max_length: Maximum length of a text in tokens, for pieces of words.
-        normalizer: A `BertNormalizer` to use instead of lower-casing and stripping.
+    `vocab_size` is a maximum and includes the special tokens. Words, or merges of pieces, that occur fewer than
+    `min_frequency` times are left out. Raises `InputError` if there is no such kind or the vocabulary is too small.
     """
-    normalizer = normalizer or bert_normalizer(do_lower_case, strip_accents)
-    check_vocabulary(kind, vocab_size)
+    _check_vocabulary(kind, vocab_size)
+    normalizer = bert_normalizer(do_lower_case, strip_accents)
     rest = iter(() if kind == "bytes" else texts)
     words = count_words_of(iter(lambda: list(islice(rest, TEXTS_A_BATCH)), []), word_spacer(normalizer))
-    return _train_on_words(words, kind, vocab_size, min_frequency, normalizer, model_max_length)
+    return _train_on_words(words, kind, vocab_size, min_frequency, normalizer)
 
 
 def train_on_corpus(
@@ -72,18 +64,14 @@ def train_on_corpus(
     num_proc: int | None = None,
     on_block: OnDone | None = None,
 ):
-    """Train a tokenizer on a corpus of any size, in bounded memory.
+    """Train a tokenizer on a corpus of any size, in bounded memory. Returns it and the counts of words.
 
     While all distinct words fit into `memory_gb`, the tokenizer is that of `train_tokenizer`; else the rarest are
     dropped. `on_block` is called as by `count_words`.
-
-    Returns:
-        The tokenizer and the counts of words.
     """
-    check_vocabulary(kind, vocab_size)
-    if kind == "bytes":
-        words = WordCounts()
-    else:
+    _check_vocabulary(kind, vocab_size)
+    words = WordCounts()
+    if kind != "bytes":
         max_words = words_that_fit(memory_gb, BYTES_COUNTED if kind == "word" else BYTES_TRAINED)
         room = memory_gb * 1e9 - BYTES_WITHOUT_WORDS - max_words * BYTES_COUNTED
         num_proc = max(1, min(num_proc or available_cores(), int(room / BYTES_A_PROCESS)))
@@ -94,8 +82,7 @@ def train_on_corpus(
 def words_that_fit(memory_gb: float, bytes_a_word: int = BYTES_COUNTED) -> int:
     """How many distinct words fit into memory, beside the program and two processes that count.
 
-    Raises:
-        InputError: There is no room for words.
+    Raises `InputError` if there is no room for words.
     """
     room = memory_gb * 1e9 - BYTES_WITHOUT_WORDS
     if bytes_a_word == BYTES_COUNTED:
@@ -105,43 +92,35 @@ def words_that_fit(memory_gb: float, bytes_a_word: int = BYTES_COUNTED) -> int:
     return int(room / bytes_a_word)
 
 
-def check_vocabulary(kind: TokenizerKind, vocab_size: int) -> None:
+def _check_vocabulary(kind: TokenizerKind, vocab_size: int) -> None:
     """Raises `InputError` if there is no such kind of tokenizer, or it cannot have so few entries."""
     if kind not in get_args(TokenizerKind):
         raise InputError(f"--kind {kind}: expected one of {', '.join(get_args(TokenizerKind))}")
-    smallest = len(SPECIAL_TOKENS) + 1
-    if kind != "bytes" and vocab_size < smallest:
-        raise InputError(
-            f"--vocab_size {vocab_size}: expected at least {smallest}, {len(SPECIAL_TOKENS)} are special tokens"
-        )
+    special = len(SPECIAL_TOKENS)
+    if kind != "bytes" and vocab_size <= special:
+        raise InputError(f"--vocab_size {vocab_size}: expected at least {special + 1}, {special} are special tokens")
 
 
-def _train_on_words(
-    words: WordCounts,
-    kind: TokenizerKind,
-    vocab_size: int,
-    min_frequency: int,
-    normalizer,
-    model_max_length: int = 512,
-):
+def _train_on_words(words: WordCounts, kind: TokenizerKind, vocab_size: int, min_frequency: int, normalizer):
     if kind == "bytes":
         return build_byte_tokenizer(normalizer)
     if kind == "word":
         frequent = [word for word, count in words.counts.items() if count >= min_frequency]
         frequent.sort(key=lambda word: (-words.counts[word], word))
         return word_level_tokenizer(frequent[: vocab_size - len(SPECIAL_TOKENS)], normalizer)
-    return wrap(_train_subwords(kind, words, normalizer, vocab_size, min_frequency), model_max_length)
+    return wrap(_train_subwords(words, kind, vocab_size, min_frequency, normalizer), MAX_LENGTH)
 
 
-def _train_subwords(kind: TokenizerKind, words: WordCounts, normalizer, vocab_size: int, min_frequency: int):
+def _train_subwords(words: WordCounts, kind: TokenizerKind, vocab_size: int, min_frequency: int, normalizer):
     """Train so that the same words give the same vocabulary.
 
     The library numbers the letters that continue a word in the order of a hash table, and the numbers decide between
     merges of equal count (https://github.com/huggingface/tokenizers/issues/1794). As special tokens the letters are
     numbered in our order. A model with the trained vocabulary then replaces the one that has such special tokens.
     """
-    from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+    model_class: Any = models.WordPiece if kind == "wordpiece" else models.BPE
     trainer_class = trainers.WordPieceTrainer if kind == "wordpiece" else trainers.BpeTrainer
     trainer = trainer_class(
         special_tokens=[*SPECIAL_TOKENS.values(), *(CONTINUATION + letter for letter in sorted(words.letters))],
@@ -150,12 +129,12 @@ def _train_subwords(kind: TokenizerKind, words: WordCounts, normalizer, vocab_si
         min_frequency=min_frequency,
         show_progress=False,
     )
-    trained = Tokenizer(subword_model(kind))
+    trained = Tokenizer(model_class(**SUBWORDS))
     trained.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     trained.train_from_iterator(_repeated(words.counts), trainer)
     model = json.loads(trained.to_str())["model"]
-    merges = [tuple(pair) for pair in model["merges"]] if kind == "bpe" else None
-    tokenizer = build_tokenizer(subword_model(kind, model["vocab"], merges), normalizer)
+    merges = {"merges": [tuple(pair) for pair in model["merges"]]} if kind == "bpe" else {}
+    tokenizer = build_tokenizer(model_class(model["vocab"], **merges, **SUBWORDS), normalizer)
     tokenizer.decoder = decoders.WordPiece(prefix=CONTINUATION)
     return tokenizer
 

@@ -35,19 +35,16 @@ class PieceWindows:
     def _joined(self, ids: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         joined = np.insert(ids, ends, self.sep)
         cuts = np.arange(0, len(joined), self.max_length - 1)
-        if not len(cuts):
-            return joined, cuts
         lengths = np.diff(np.append(cuts, len(joined))) + 1
         has_target = np.add.reduceat(~np.isin(joined, self.special), cuts, dtype=np.int64) > 0
         return np.insert(joined, cuts, self.cls)[np.repeat(has_target, lengths)], lengths[has_target]
 
     def _packed(self, ids: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         size, special = self.max_length - 2, set(self.special)
-        lines = [line.tolist() for line in np.split(ids, ends[:-1])] if len(ends) else []
+        lines = [line.tolist() for line in np.split(ids, ends[:-1])]
         parts = (line[start : start + size] for line in lines for start in range(0, len(line), size))
-        windows = _pack(
-            [[self.cls, *part, self.sep] for part in parts if not special.issuperset(part)], self.max_length
-        )
+        rows = [[self.cls, *part, self.sep] for part in parts if not special.issuperset(part)]
+        windows = _pack(rows, self.max_length)
         ids = np.array(list(chain.from_iterable(windows)), dtype=np.int64)
         return ids, np.array(list(map(len, windows)), dtype=np.int64)
 
@@ -95,7 +92,6 @@ def _windows(ids: np.ndarray, cuts: np.ndarray, first: int, dtype):
 
 def list_array(values, lengths):
     """An Arrow column of lists from their concatenated values and the length of each."""
-    import numpy as np
     import pyarrow
 
     return pyarrow.ListArray.from_arrays(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32), values)

@@ -18,7 +18,7 @@ from toolkit.corpora.corpus import Corpus
 from toolkit.corpora.workers import OnDone, map_in_order
 
 KEPT_SHARE = 0.6  # fraction of the words that fit which is kept when the rarest are dropped
-LETTERS_A_WORD = 32  # average length of a word that there is room for
+LETTERS_A_WORD = 32  # average length of the words for which memory is reserved
 NUM_REGISTERS = 1 << 16  # of HyperLogLog++: 64 KiB, a standard error of 0.4%
 Space = Callable[[list[str]], list[str]]  # from texts to their words, separated by spaces
 
@@ -133,7 +133,7 @@ def count_words_of(batches: Iterable[list[str]], space: Space) -> WordCounts:
 
 
 class PackedCounts:
-    """Counts that a process sends: much smaller than a dictionary, so that several can wait."""
+    """Counts as a process returns them: much smaller than a dictionary, so that several can wait."""
 
     def __init__(self, counts: Counter[str]):
         self.words = " ".join(counts).encode()

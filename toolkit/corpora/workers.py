@@ -1,4 +1,4 @@
-"""Processes that work on the parts of something large, with results in order."""
+"""Apply a function to many items in several processes, with results in order."""
 
 import multiprocessing
 import os
@@ -52,7 +52,6 @@ def _map_in_processes(function: Callable[[Item], Result], items: Sequence[Item],
         num_proc, multiprocessing.get_context(method), initializer=_start, initargs=(os.getpid(), function)
     )
     ahead: deque[Future] = deque()
-    is_done = False
     try:
         for item in items:
             ahead.append(pool.submit(_call, item))
@@ -60,15 +59,14 @@ def _map_in_processes(function: Callable[[Item], Result], items: Sequence[Item],
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
-        is_done = True
-    except BrokenProcessPool:
-        raise RunFailed(
-            "a process that reads the data was killed; is there enough memory? try fewer --num_proc"
-        ) from None
+    except BaseException as error:  # also where the results are no longer wanted
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        if isinstance(error, BrokenProcessPool):
+            what = "a process that reads the data was killed; is there enough memory? try fewer --num_proc"
+            raise RunFailed(what) from None
+        raise
     finally:
-        if not is_done:
-            for process in set(multiprocessing.active_children()) - others:
-                process.terminate()
         pool.shutdown(cancel_futures=True)
 
 

@@ -12,27 +12,21 @@ from toolkit.data.files import HUB, is_damage, read_errors
 from toolkit.data.sources import suffix_of
 from toolkit.errors import InputError, RunFailed, first_line
 
-_SCAN = {
-    ".txt": lines.scan,
-    ".jsonl": json_rows.scan,
-    ".json": json_rows.scan_any,
-    ".csv": csv_rows.scan,
-    ".parquet": parquet.scan,
+_FORMATS = {  # by the suffix of files: how they are scanned, and how their blocks are read
+    ".txt": (lines.scan, lines.read),
+    ".jsonl": (json_rows.scan, json_rows.read),
+    ".json": (json_rows.scan_any, json_rows.read_array),
+    ".csv": (csv_rows.scan, csv_rows.read),
+    ".parquet": (parquet.scan, parquet.read),
 }
-_READ = {
-    lines.FORMAT: lines.read,
-    json_rows.FORMAT: json_rows.read,
-    json_rows.ARRAY: json_rows.read_array,
-    csv_rows.FORMAT: csv_rows.read,
-    parquet.FORMAT: parquet.read,
-}
-SUFFIXES = set(_SCAN)
+SUFFIXES = set(_FORMATS)
 
 
 def scan_file(file: str) -> Scan:
     """Read a file once to find its blocks. What cannot be read is a fault, and in no block."""
+    scan_format, _ = _FORMATS[suffix_of(Path(file))]
     try:
-        scan = _SCAN[suffix_of(Path(file))](file)
+        scan = scan_format(file)
     except read_errors(file) as error:
         if file.startswith(HUB) and not is_damage(error):
             raise _unreadable_now(file, error) from None
@@ -44,8 +38,9 @@ def scan_file(file: str) -> Scan:
 
 def read_block(block: Block, column: str | None, note: Note) -> Iterator[Texts]:
     """Read the texts of a block in batches; of a table those in `column`, "" for a row that has none."""
+    _, read = _FORMATS[block.format]
     try:
-        yield from _READ[block.format](block, column or "", note)
+        yield from read(block, column or "", note)
     except InputError:
         raise
     except read_errors(block.file) as error:  # of a file that could be read when it was scanned

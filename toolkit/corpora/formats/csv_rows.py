@@ -4,7 +4,7 @@ import csv
 import sys
 from collections.abc import Iterator
 from functools import lru_cache
-from itertools import islice
+from itertools import islice, pairwise
 
 from toolkit.corpora import blocks
 from toolkit.corpora.blocks import Block, Fault, Note, Scan, Texts, column_types
@@ -12,12 +12,10 @@ from toolkit.corpora.formats import lines
 from toolkit.data.files import stamp_of
 from toolkit.errors import first_line
 
-FORMAT = "csv"
-
 
 def scan(file: str) -> Scan:
     """Find the blocks of a file, which end between rows."""
-    parts = lines.scan(file, FORMAT, can_cut=False)  # a line can end within a row
+    parts = lines.scan(file, can_cut=False)  # a line can end within a row
     if parts.blocks and parts.blocks[0].start:
         raise ValueError("the names of the columns are too long")
     names: list[str] | None = None
@@ -29,18 +27,15 @@ def scan(file: str) -> Scan:
             if isinstance(header[1], Fault):
                 raise ValueError(f"the names of the columns: {header[1].what}")
             names = header[1]
-        start, first_row = -1, row
-        for place, fields in rows:
-            if start < 0:
-                start = place
-            elif place - start >= blocks.BYTES_A_BLOCK:
-                found.append(Block(file, FORMAT, start, place, first_row, row - first_row))
-                start, first_row = place, row
+        cuts: list[tuple[int, int]] = []  # the byte and the number of the row where each block starts
+        for start, fields in rows:
+            if not cuts or start - cuts[-1][0] >= blocks.BYTES_A_BLOCK:
+                cuts.append((start, row))
             row += 1
             if len(first_rows) < blocks.ROWS_LOOKED_AT and not isinstance(fields, Fault):
                 first_rows.append(fields)
-        if row > first_row:
-            found.append(Block(file, FORMAT, start, part.stop, first_row, row - first_row))
+        for (start, first_row), (stop, next_row) in pairwise([*cuts, (part.stop, row)]):
+            found.append(Block(file, ".csv", start, stop, first_row, next_row - first_row))
     columns: dict[str, list] = {}
     for i, name in enumerate(names or []):  # of several columns with one name, the first is read
         columns.setdefault(name, [fields[i] for fields in first_rows if i < len(fields)])
@@ -57,14 +52,15 @@ def read(block: Block, column: str, note: Note) -> Iterator[Texts]:
     size = 0
     rows = _rows(block.file, block.start, block.stop)
     for start, fields in islice(rows, block.skip, block.skip + block.num_rows):
-        if not isinstance(fields, Fault) and place >= len(fields):
-            fields = Fault(block.file, start, f"a row has {len(fields)} fields and none for '{column}'")
+        text = None
         if isinstance(fields, Fault):
             note(fields)
-            texts.append(None)
+        elif place < len(fields):
+            text = fields[place]
         else:
-            texts.append(fields[place])
-            size += len(fields[place])
+            note(Fault(block.file, start, f"a row has {len(fields)} fields and none for '{column}'"))
+        texts.append(text)
+        size += len(text or "")
         if len(texts) == blocks.ROWS_A_BATCH or size > blocks.BYTES_A_BATCH:
             yield texts
             texts, size = [], 0
@@ -85,11 +81,10 @@ def _rows(file: str, start: int = 0, stop: int = sys.maxsize) -> Iterator[tuple[
     def decoded_lines() -> Iterator[str]:
         nonlocal fault, end, is_over
         for batch in lines.raw_lines(file, start, stop):
-            errors: dict[int, ValueError] = {}
-            decoded = lines.parse_all(lines.without_mark(batch, end), lines.decode, errors.__setitem__)
+            decoded, errors = lines.parse_all(lines.without_mark(batch, end), lines.decode)
             for number, (line, text) in enumerate(zip(batch, decoded, strict=True)):
                 if number in errors:
-                    fault = fault or Fault(file, end, f"a line {first_line(errors[number])}")
+                    fault = fault or Fault(file, end, f"a line {errors[number]}")
                     text = line.decode(errors="replace").replace("\0", "\ufffd")  # its commas and quotes count
                 end += len(line) + 1
                 yield f"{text}\n"

@@ -1,78 +1,71 @@
 """Lines of text in UTF-8."""
 
 import codecs
+import contextlib
 import sys
 from collections.abc import Callable, Iterator
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
+
+import numpy as np
 
 from toolkit.corpora import blocks
 from toolkit.corpora.blocks import Block, Fault, Note, Scan, Texts, chunks_of
 from toolkit.data.files import describe_bad_utf8
 from toolkit.errors import first_line
 
-FORMAT = "text"
 
-
-def scan(file: str, format: str = FORMAT, can_cut: bool = True) -> Scan:
+def scan(file: str, format: str = ".txt", can_cut: bool = True) -> Scan:
     """Find the blocks of a file of lines, without lines that are too long.
 
     If a block can end after any line (`can_cut`), blocks have about `BYTES_A_BLOCK`.
     """
-    import numpy as np
     import xxhash
 
-    content, found, faults = xxhash.xxh3_128(), [], []
-    position = start = line_start = 0  # bytes: read so far, where the block starts, where the line starts
-    row = first_row = 0  # of the line, of the block
+    content, faults = xxhash.xxh3_128(), []
+    cuts = [(0, 0)]  # the byte and the number of the row where each block starts, or a line that is left out
+    position = line_start = row = 0  # of what was read, and of the next line
 
-    def close(stop: int, next_start: int, next_row: int) -> None:
-        nonlocal start, first_row
-        if row > first_row:
-            found.append(Block(file, format, start, stop, first_row, row - first_row))
-        start, first_row = next_start, next_row
-
-    def leave_out(stop: int) -> None:
-        nonlocal row
-        what = (
-            f"line {row + 1:,} has {stop - line_start:,} bytes, longer than {blocks.BYTES_A_LINE:,}, which is no text"
-        )
-        faults.append(Fault(file, line_start, what))
-        close(line_start, stop + 1, row + 1)
-        row += 1
+    def add_lines(ends: np.ndarray) -> None:
+        """Add lines by the positions after their line feeds."""
+        nonlocal line_start, row
+        # Only the first can be longer than a chunk.
+        if len(ends) and (size := int(ends[0]) - 1 - line_start) > blocks.BYTES_A_LINE:
+            what = f"line {row + 1:,} has {size:,} bytes, longer than {blocks.BYTES_A_LINE:,}, which is no text"
+            faults.append(Fault(file, line_start, what))
+            cuts.extend([(line_start, row), (int(ends[0]), row + 1)])
+            line_start, row, ends = int(ends[0]), row + 1, ends[1:]
+        while len(ends):
+            cut = _find_cut(ends - cuts[-1][0], row - cuts[-1][1]) if can_cut else None
+            num_lines = len(ends) if cut is None else cut + 1
+            line_start, row, ends = int(ends[num_lines - 1]), row + num_lines, ends[num_lines:]
+            if cut is not None:
+                cuts.append((line_start, row))
 
     for chunk in chunks_of(file):
         content.update(chunk)
-        ends = np.flatnonzero(np.frombuffer(chunk, dtype=np.uint8) == ord("\n")) + position
+        add_lines(np.flatnonzero(np.frombuffer(chunk, dtype=np.uint8) == ord("\n")) + position + 1)
         position += len(chunk)
-        if len(ends) and ends[0] - line_start > blocks.BYTES_A_LINE:  # only the first line can be longer than a chunk
-            leave_out(int(ends[0]))
-            line_start, ends = int(ends[0]) + 1, ends[1:]
-        while len(ends):
-            cut = _find_cut(ends - start, row - first_row) if can_cut else None
-            num_lines = len(ends) if cut is None else cut + 1
-            row, line_start, ends = row + num_lines, int(ends[num_lines - 1]) + 1, ends[num_lines:]
-            if cut is not None:
-                close(line_start, line_start, row)
-    if position - line_start > blocks.BYTES_A_LINE:
-        leave_out(position)
-    elif position > line_start:
-        row += 1
-    close(position, position, row)
+    if position > line_start:  # the last line has no line feed
+        add_lines(np.array([position + 1]))
     if position == 0:
         faults.append(Fault(file, 0, "the file is empty"))
+    left_out = {fault.offset for fault in faults}
+    found = [
+        Block(file, format, start, stop, first_row, next_row - first_row)
+        for (start, first_row), (stop, next_row) in pairwise([*cuts, (line_start, row)])
+        if next_row > first_row and start not in left_out
+    ]
     return Scan(content.hexdigest(), found, faults)
 
 
 def _find_cut(ends, num_rows: int) -> int | None:
     """The index of the line after which a block ends, or None: after a whole batch once it is large enough, or when it
     is twice that. `ends` are in bytes from the start of the block, which has `num_rows` lines before these."""
-    import numpy as np
-
-    large = int(np.searchsorted(ends, blocks.BYTES_A_BLOCK - 1))
+    large = int(np.searchsorted(ends, blocks.BYTES_A_BLOCK))
     whole = large + -(num_rows + large + 1) % blocks.ROWS_A_BATCH
-    if whole < len(ends) and ends[whole] < 2 * blocks.BYTES_A_BLOCK:
+    if whole < len(ends) and ends[whole] <= 2 * blocks.BYTES_A_BLOCK:
         return whole
-    twice = int(np.searchsorted(ends, 2 * blocks.BYTES_A_BLOCK - 1))
+    twice = int(np.searchsorted(ends, 2 * blocks.BYTES_A_BLOCK))
     return twice if twice < len(ends) else None
 
 
@@ -87,8 +80,13 @@ def raw_lines(file: str, start: int = 0, stop: int = sys.maxsize) -> Iterator[li
         yield [rest]
 
 
-def batches(block: Block) -> Iterator[tuple[int, int, list[bytes]]]:
-    """Read the lines of a block in batches, each with its offset in bytes and the number of its first row."""
+def read(block: Block, column: str, note: Note) -> Iterator[Texts]:
+    """Read the texts of a block in batches."""
+    return read_parsed(block, decode, note)
+
+
+def read_parsed(block: Block, parse: Callable[[list[bytes]], list], note: Note) -> Iterator[list]:
+    """Parse the lines of a block in batches. `parse` raises `ValueError` for lines that it cannot parse."""
     lines = chain.from_iterable(raw_lines(block.file, block.start, block.stop))
     offset = block.start + sum(len(line) + 1 for line in islice(lines, block.skip))
     row = block.first_row + block.skip
@@ -99,39 +97,26 @@ def batches(block: Block) -> Iterator[tuple[int, int, list[bytes]]]:
         while size > blocks.BYTES_A_BATCH and len(batch) > 1:
             size -= len(batch[-1]) + 1
             waiting.insert(0, batch.pop())
-        yield offset, row, batch
+        found, errors = parse_all(without_mark(batch, offset), parse)
+        for number, error in errors.items():
+            place = offset + sum(len(line) + 1 for line in batch[:number])
+            note(Fault(block.file, place, f"line {row + number + 1:,} {error}"))
+        yield found
         offset, row = offset + size, row + len(batch)
 
 
-def read(block: Block, column: str, note: Note) -> Iterator[Texts]:
-    """Read the texts of a block in batches."""
-    return read_parsed(block, decode, note)
-
-
-def read_parsed(block: Block, parse: Callable[[list[bytes]], list], note: Note) -> Iterator[list]:
-    """Parse the lines of a block in batches. `parse` raises `ValueError` for lines that it cannot parse."""
-    for offset, row, lines in batches(block):
-
-        def report(number: int, error: ValueError, row=row, offset=offset, lines=lines) -> None:
-            place = offset + sum(len(line) + 1 for line in lines[:number])
-            note(Fault(block.file, place, f"line {row + number + 1:,} {first_line(error)}"))
-
-        yield parse_all(without_mark(lines, offset), parse, report)
-
-
-def parse_all(rows: list, parse: Callable[[list], list], report: Callable[[int, ValueError], None]) -> list:
-    """Parse all rows together or, if that raises `ValueError`, one by one: None for bad ones, which are reported."""
-    try:
-        return parse(rows)
-    except ValueError:
-        found = []
-        for number, row in enumerate(rows):
-            try:
-                found += parse([row])
-            except ValueError as error:
-                report(number, error)
-                found.append(None)
-        return found
+def parse_all(rows: list, parse: Callable[[list], list]) -> tuple[list, dict[int, str]]:
+    """Parse all rows together or, if that raises `ValueError`, one by one: None for bad ones, and their errors."""
+    with contextlib.suppress(ValueError):
+        return parse(rows), {}
+    found, errors = [], {}
+    for number, row in enumerate(rows):
+        try:
+            found += parse([row])
+        except ValueError as error:
+            found.append(None)
+            errors[number] = first_line(error)
+    return found, errors
 
 
 def without_mark(lines: list[bytes], offset: int) -> list[bytes]:

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 from toolkit.corpora import blocks
 from toolkit.corpora.blocks import Block, Fault, Note, Scan, Texts, chunks_of, column_types, content_hash
+from toolkit.corpora.formats.lines import parse_all
 from toolkit.data.files import HUB, is_damage, open_file
 from toolkit.errors import first_line
 
-FORMAT = "parquet"
 BYTES_OF_PAGES = 1 << 20  # read at a time
 
 
@@ -24,7 +24,7 @@ def scan(file: str) -> Scan:
         num_rows += group.num_rows
         size += max((_chunk_of(group, name).total_uncompressed_size for name in text_columns), default=0)
         if num_rows and (size >= blocks.BYTES_A_BLOCK or number == len(groups) - 1):
-            block = Block(file, FORMAT, start, number + 1, row, num_rows)
+            block = Block(file, ".parquet", start, number + 1, row, num_rows)
             found += block.divided(-(-num_rows // max(1, size // blocks.BYTES_A_BLOCK)))  # of a large group, parts
             start, row, num_rows, size = number + 1, row + num_rows, 0, 0
     return Scan(content, found, [], columns)
@@ -33,50 +33,48 @@ def scan(file: str) -> Scan:
 def read(block: Block, column: str, note: Note) -> Iterator[Texts]:
     """Read the texts of a block in batches, which are smaller where the texts are long."""
     texts: list[str | None] = []
+    row = block.first_row
     with _opened(block.file) as table:
         if table.num_row_groups < block.stop:
             raise OSError("it has changed")
         groups = [table.metadata.row_group(number) for number in range(block.start, block.stop)]
         bytes_a_row = [_chunk_of(group, column).total_uncompressed_size / max(1, group.num_rows) for group in groups]
         size = max(1, min(blocks.ROWS_A_BATCH, int(blocks.BYTES_A_BATCH / max(1, *bytes_a_row))))
-        start = 0  # of the group, in rows of the block
         for number, group in enumerate(groups, start=block.start):
-            for some in _read_group(table, number, start, block, column, size, note):
+            rows = range(row, row + group.num_rows)
+            for some in _read_group(table, number, rows, block, column, size, note):
                 texts += some
                 while len(texts) >= size:
                     yield texts[:size]
                     texts = texts[size:]
-            start += group.num_rows
+            row = rows.stop
     if texts:
         yield texts
 
 
-def _read_group(table, number: int, start: int, block: Block, column: str, size: int, note: Note) -> Iterator[Texts]:
-    """Read the rows of a group that belong to the block; the first row of the group is row `start` of the block."""
+def _read_group(table, number: int, rows: range, block: Block, column: str, size: int, note: Note) -> Iterator[Texts]:
+    """Read those rows of a group that belong to the block. `rows` are the numbers in the file of all its rows."""
     import pyarrow
 
-    group = table.metadata.row_group(number)
-    chunk = _chunk_of(group, column)
-    row, first = start, max(start, block.skip)
-    last = min(start + group.num_rows, block.skip + block.num_rows)
+    start = block.first_row + block.skip
+    row, first, last = rows.start, max(rows.start, start), min(rows.stop, start + block.num_rows)
     if first >= last:
         return
+    offset = _chunk_of(table.metadata.row_group(number), column).data_page_offset
     try:
         for batch in table.iter_batches(size, row_groups=[number], columns=[column]):
-            begin, stop = max(0, first - row), min(batch.num_rows, last - row)
-            if begin < stop:
-                values = batch.column(0).slice(begin, stop - begin)
-                yield _texts(values, block.file, block.first_row + row + begin, chunk.data_page_offset, note)
+            values = batch.column(0)[max(0, first - row) : last - row]
+            if len(values):
+                yield _texts(values, block.file, max(first, row), offset, note)
             row += batch.num_rows
             if row >= last:
                 return
     except (pyarrow.ArrowException, OSError) as error:
         if not is_damage(error):
             raise
-        lost = range(block.first_row + max(first, row), block.first_row + last)
-        what = f"rows {lost.start + 1:,} to {lost.stop:,} cannot be read ({first_line(error)})"
-        note(Fault(block.file, chunk.data_page_offset, what))
-        yield [None] * len(lost)
+        first = max(first, row)
+        note(Fault(block.file, offset, f"rows {first + 1:,} to {last:,} cannot be read ({first_line(error)})"))
+        yield [None] * (last - first)
 
 
 def _texts(values, file: str, row: int, offset: int, note: Note) -> list[str | None]:
@@ -88,14 +86,11 @@ def _texts(values, file: str, row: int, offset: int, note: Note) -> list[str | N
     except UnicodeDecodeError:
         if pyarrow.types.is_dictionary(values.type):
             values = values.dictionary_decode()
-        found: list[str | None] = []
-        for number, value in enumerate(values.cast(pyarrow.large_binary()).to_pylist(), start=row + 1):
-            try:
-                found.append((value or b"").decode())
-            except UnicodeDecodeError:
-                note(Fault(file, offset, f"row {number:,}, in the pages, is not UTF-8"))
-                found.append(None)
-        return found
+        encoded = values.cast(pyarrow.large_binary()).to_pylist()
+        texts, errors = parse_all(encoded, lambda some: [(value or b"").decode() for value in some])
+        for number in errors:
+            note(Fault(file, offset, f"row {row + number + 1:,}, in the pages, is not UTF-8"))
+        return texts
 
 
 def _chunk_of(group, column: str):
