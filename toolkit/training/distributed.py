@@ -18,11 +18,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
 
 def make_accelerator(tracker: str | None = None, output_dir: Path | None = None) -> Accelerator:
-    """Set up the devices and processes that the launcher started.
-
-    Args:
-        tracker: Name of a tracker of Accelerate.
-        output_dir: Folder for the files of the tracker.
+    """Set up the devices and processes that the launcher started, and a tracker that writes to `output_dir`.
 
     Raises:
         InputError: The launcher asked for more processes than it started.
@@ -106,11 +102,9 @@ def as_float(norm: Any) -> float | None:
 
 
 def configure_deepspeed(accelerator: Accelerator, arguments: TrainingArguments) -> None:
-    """Set batch size and clipping in DeepSpeed's configuration.
+    """Set batch size and clipping in DeepSpeed's configuration. Raises `InputError` for flags that it does not allow.
 
-    Raises:
-        InputError: A flag is given that DeepSpeed's configuration replaces, or that needs checkpoints, which are not
-            saved with DeepSpeed.
+    The configuration sets precision, and no checkpoints are saved.
     """
     for name in ("bf16", "fp16", "torch_compile", "resume", "save_steps"):
         if getattr(arguments, name):
@@ -132,10 +126,8 @@ def shard_model(model, plugin: FullyShardedDataParallelPlugin) -> None:
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
     from transformers.modeling_layers import GradientCheckpointingLayer
 
-    policies = {
-        "mp_policy": plugin.mixed_precision_policy or MixedPrecisionPolicy(),
-        "offload_policy": plugin.cpu_offload,
-    }
+    precision = plugin.mixed_precision_policy or MixedPrecisionPolicy()
+    policies = {"mp_policy": precision, "offload_policy": plugin.cpu_offload}
     for layer in model.modules():
         if isinstance(layer, GradientCheckpointingLayer):
             fully_shard(layer, reshard_after_forward=plugin.reshard_after_forward, **policies)

@@ -25,10 +25,6 @@ def evaluation_batches(
     """This process's batches of the data set; processes take turns. Values that are no tensors stay as they are.
 
     Args:
-        dataset: A `datasets.Dataset` or a `StreamedDataset`.
-        collate: Makes a batch of samples and their keys.
-        batch_size: Samples per batch.
-        accelerator: Devices and processes.
         lockstep: Give all processes the same number of batches, because processes with a sharded model can only
             compute together. The last batch may be a filler, with `num_items` 0.
         with_samples: Add `samples`, the list that a batch was collated from.
@@ -59,11 +55,7 @@ def batches_in_order(dataset, collate: CollateFn, batch_size: int) -> Iterator[B
 
 @torch.no_grad()
 def held_out_losses(model, dataset, collate: CollateFn, batch_size: int, accelerator: Accelerator) -> np.ndarray:
-    """The loss of each batch summed over its targets, and its number of targets.
-
-    Returns:
-        (2, batches), the same on all processes.
-    """
+    """The loss of each batch summed over its targets, and its number of targets: (2, batches), on all processes."""
     sums = []
     for batch in evaluation_batches(dataset, collate, batch_size, accelerator, lockstep=True):
         num_targets, num_items = batch.pop("num_targets"), batch.pop("num_items")

@@ -51,7 +51,7 @@ class KeyedDataset:
 
 
 def collate_pairs(collate: CollateFn, pairs: list[tuple[dict, SampleKey]]) -> Batch:
-    """CollateFn `(sample, key)` pairs. A batch of filler samples has no targets and no items."""
+    """Collate `(sample, key)` pairs. A batch of filler samples has no targets and no items."""
     keys = [key for _, key in pairs]
     batch = collate([sample for sample, _ in pairs], keys)
     if not keys[0].counts:
@@ -62,13 +62,10 @@ def collate_pairs(collate: CollateFn, pairs: list[tuple[dict, SampleKey]]) -> Ba
 def load_batches(
     dataset, batches: Iterable[list[SampleKey]], collate: CollateFn, num_workers: int = 0
 ) -> Iterator[Batch]:
-    """Load and collate the samples of each list of keys.
+    """Load and collate the samples of each list of keys, in this process if `num_workers` is 0.
 
     Args:
         dataset: A `datasets.Dataset` or a `StreamedDataset`.
-        batches: The keys of each batch.
-        collate: Makes a batch of samples and their keys.
-        num_workers: Worker processes; 0 loads in this process.
 
     Raises:
         InputError: A sample cannot be read, also if that happens in a worker process.

@@ -35,19 +35,12 @@ SAVE_SECONDS = 600  # between checkpoints, without `--save_steps`
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a run took.
-
-    Attributes:
-        num_steps: Number of optimizer steps.
-        seconds: Time of the whole run, also before it was resumed.
-        throughput: Items per second, including evaluations and checkpoints.
-        deterministic: Whether the same command gives the same weights.
-    """
+    """What a run took."""
 
     num_steps: int
-    seconds: float
-    throughput: float
-    deterministic: bool
+    seconds: float  # of the whole run, also before it was resumed
+    throughput: float  # items per second, including evaluations and checkpoints
+    deterministic: bool  # whether the same command gives the same weights
 
 
 def train(
@@ -63,7 +56,7 @@ def train(
     Args:
         model: A `PreTrainedModel` that returns a `loss`, the mean over the `num_targets` of the batch.
         data: What it is trained on.
-        arguments: The flags of training.
+        arguments: How long, with which optimizer, precision, checkpoints and logging.
         output: Where to save it; None writes no files.
         evaluation: What to measure, to save the best weights; None saves the last ones.
         options: The options of a parameter, by its name.
@@ -101,11 +94,8 @@ def train(
 class TrainingRun:
     """The state of one run, and the steps that `train` is made of.
 
-    Attributes:
-        model: The model itself.
-        wrapped: The model as Accelerate wraps it for several processes.
-        state: How far the run is, as it is saved in checkpoints.
-        recurrent_states: For each accumulation step the state that a recurrent model starts with, if it has one.
+    `wrapped` is the model as Accelerate wraps it for several processes. `recurrent_states` has for each accumulation
+    step the state that a recurrent model starts with.
     """
 
     def __init__(
@@ -123,7 +113,6 @@ class TrainingRun:
         self.evaluation = evaluation
         folder = None if output is None else output.folder
         self.accelerator = accelerator = make_accelerator(arguments.report_to, folder)
-        self.is_main = accelerator.is_main_process
         self.budget = Budget.of(arguments, len(data.dataset))
         self.num_parts = arguments.gradient_accumulation_steps
         self.saves_checkpoints = output is not None and accelerator.distributed_type != DistributedType.DEEPSPEED
@@ -138,14 +127,13 @@ class TrainingRun:
         self.recurrent_states: list[torch.Tensor | None] = [None] * self.num_parts
         if checkpoint is not None and (saved := load_recurrent_state(checkpoint, accelerator.device)) is not None:
             self.recurrent_states = list(saved.chunk(accelerator.num_processes * self.num_parts)[self._own_parts()])
-        if output is not None and self.is_main:
+        if output is not None and accelerator.is_main_process:
             output.weights_dir.mkdir(parents=True, exist_ok=True)
         if self.state.step == 0:
             self._save_weights()  # a run that is killed at any moment leaves a loadable folder
 
         dtype = torch.bfloat16 if arguments.bf16 else torch.float16
-        is_mixed = arguments.bf16 or arguments.fp16
-        self.precision = torch.autocast(accelerator.device.type, dtype, enabled=is_mixed)
+        self.precision = torch.autocast(accelerator.device.type, dtype, enabled=arguments.bf16 or arguments.fp16)
         self.gradient_norm: Any = None
         self.resumed_at = self.saved_at = self.state.seconds
         self.batches = load_batches(data.dataset, self._own_keys(), data.collate, arguments.dataloader_num_workers)
@@ -263,7 +251,7 @@ class TrainingRun:
             self.state,
             gather_tensors(self.accelerator, self.recurrent_states),
             self.arguments.save_total_limit,
-            writes=self.is_main,
+            writes=self.accelerator.is_main_process,
         )
 
     def stop(self, signal_number: int) -> None:
@@ -271,10 +259,8 @@ class TrainingRun:
         self.accelerator.wait_for_everyone()  # a process that ends early takes down the one that still writes
         message = f"stopped by {signal.Signals(signal_number).name} after step {self.state.step}"
         if self.output is not None:
-            advice = "go on with the same command and --resume"
-            message += f", saved in {self.output.folder}; " + (
-                advice if self.saves_checkpoints else "DeepSpeed cannot go on"
-            )
+            advice = "go on with the same command and --resume" if self.saves_checkpoints else "DeepSpeed cannot go on"
+            message += f", saved in {self.output.folder}; {advice}"
         raise Interrupted(message, signal_number)
 
     def finish(self) -> TrainingResult:
@@ -282,29 +268,21 @@ class TrainingRun:
         if self.evaluation is None:
             self._save_weights()
         self.accelerator.wait_for_everyone()
-        seconds = self.state.seconds
-        return TrainingResult(
-            num_steps=self.state.step,
-            seconds=seconds,
-            throughput=self.log.num_items / max(seconds - self.resumed_at, 1e-9),
-            deterministic=self.arguments.max_minutes is None and self.accelerator.device.type == "cpu",
-        )
+        throughput = self.log.num_items / max(self.state.seconds - self.resumed_at, 1e-9)
+        deterministic = self.arguments.max_minutes is None and self.accelerator.device.type == "cpu"
+        return TrainingResult(self.state.step, self.state.seconds, throughput, deterministic)
 
     def _save_weights(self) -> None:
         if self.output is not None:
-            save_model(self.output.weights_dir, self.model, self.output.processor, writes=self.is_main)
+            writes = self.accelerator.is_main_process
+            save_model(self.output.weights_dir, self.model, self.output.processor, writes=writes)
 
     def _new_state(self) -> TrainingState:
-        return TrainingState(
-            data_order={
-                "num_samples": len(self.data.dataset),
-                "batch_size": self.arguments.batch_size,
-                "seed": self.arguments.seed,
-                "consecutive": self.data.consecutive,
-            },
-            trained_parameters=[name for name, p in self.model.named_parameters() if p.requires_grad],
-            optim=self.arguments.optim,
-        )
+        arguments, data = self.arguments, self.data
+        order = {"num_samples": len(data.dataset), "batch_size": arguments.batch_size, "seed": arguments.seed}
+        order["consecutive"] = data.consecutive
+        trained = [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
+        return TrainingState(data_order=order, trained_parameters=trained, optim=arguments.optim)
 
     def _own_parts(self) -> slice:
         """The parts of a batch, divided among processes and accumulation steps, that this process computes."""

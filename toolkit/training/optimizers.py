@@ -21,15 +21,10 @@ NEWTON_SCHULZ, NUM_ITERATIONS = (3.4445, -4.7750, 2.0315), 5  # coefficients of 
 
 
 class ParameterOptions(NamedTuple):
-    """Options of a group of parameters.
+    """Options of a group of parameters."""
 
-    Attributes:
-        scale: Factor of the learning rate (layer-wise learning-rate decay).
-        start: Fraction of the run in which the parameters stay frozen at first (head-only warm-up).
-    """
-
-    scale: float = 1.0
-    start: float = 0.0
+    scale: float = 1.0  # factor of the learning rate (layer-wise learning-rate decay)
+    start: float = 0.0  # fraction of the run in which the parameters stay frozen at first (head-only warm-up)
 
 
 def same_options(name: str) -> ParameterOptions:
@@ -40,16 +35,9 @@ def same_options(name: str) -> ParameterOptions:
 def make_optimizer(
     model, arguments: TrainingArguments, options: Callable[[str], ParameterOptions], accelerator: Accelerator
 ) -> torch.optim.Optimizer:
-    """The optimizer that `--optim` names. Its learning rate is zero until the loop sets it.
+    """The optimizer that `--optim` names, with parameter groups by `options`, which are found by a parameter's name.
 
-    Args:
-        model: The model.
-        arguments: The flags.
-        options: The options of a parameter, by its name.
-        accelerator: Devices and processes.
-
-    Raises:
-        InputError: Muon cannot train the model, or parameters are sharded.
+    Its learning rate is zero until the loop sets it. Raises `InputError` if Muon cannot train the model.
     """
     if arguments.optim != "muon":
         groups = parameter_groups(model, arguments.weight_decay, options)
@@ -84,16 +72,12 @@ def parameter_groups(
 def muon_parameters(model) -> set[torch.nn.Parameter]:
     """The trainable matrices of transformer layers, and the kernels of all convolutions but the first.
 
-    Muon does not suit embeddings, heads and the layer that reads pixels.
-
-    Raises:
-        InputError: There are none.
+    Muon does not suit embeddings, heads and the layer that reads pixels. Raises `InputError` if nothing is left.
     """
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     convolutions = [m for m in model.modules() if isinstance(m, torch.nn.Conv2d) and m.groups == 1]
-    matrices = {parameter for layer in layers for parameter in layer.parameters() if parameter.ndim == 2}
-    matrices |= {p for layer in convolutions[1:] for p in layer.parameters() if p.ndim == 4}
-    matrices = {parameter for parameter in matrices if parameter.requires_grad}
+    matrices = {p for layer in layers for p in layer.parameters() if p.ndim == 2 and p.requires_grad}
+    matrices |= {p for layer in convolutions[1:] for p in layer.parameters() if p.ndim == 4 and p.requires_grad}
     if not matrices:
         raise InputError(
             f"--optim muon: {type(model).__name__} has no transformer layers or convolutions to train; "
@@ -157,8 +141,7 @@ class Muon(torch.optim.Optimizer):
 def orthogonalize(matrices: torch.Tensor) -> torch.Tensor:
     """Approximate the nearest matrices with orthonormal rows or columns by a Newton-Schulz iteration.
 
-    Args:
-        matrices: (number, rows, columns)
+    `matrices` and the result are (number, rows, columns).
     """
     is_tall = matrices.size(1) > matrices.size(2)
     wide = matrices.mT if is_tall else matrices

@@ -14,26 +14,15 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class SampleKey:
-    """Identifies one sample in one step of training.
+    """Identifies one sample in one step of training."""
 
-    Attributes:
-        step: Number of the optimizer step, from 0.
-        epoch: Number of the pass over the data, from 0.
-        index: Index of the sample in the data set.
-        progress: Fraction of the run that is complete when the step begins, from 0 to 1.
-        counts: False for a filler sample, which keeps a process without samples in step with the others.
-        continues: Whether this sample follows the one at the same position in the previous batch, so that a
-            recurrent model starts from the state it ended with there.
-        backwards: Whether the previous batch held the *next* sample of the text instead of the one before.
-    """
-
-    step: int
-    epoch: int
-    index: int
-    progress: float = 0.0
-    counts: bool = True
-    continues: bool = False
-    backwards: bool = False
+    step: int  # number of the optimizer step, from 0
+    epoch: int  # number of the pass over the data, from 0
+    index: int  # in the data set
+    progress: float = 0.0  # fraction of the run that is complete when the step begins, from 0 to 1
+    counts: bool = True  # False for a filler sample, which keeps a process without samples in step with the others
+    continues: bool = False  # whether a recurrent model starts from its state for the same position of the last batch
+    backwards: bool = False  # whether the last batch held the *next* sample of the text instead of the one before
 
     def seed(self, seed: int) -> tuple[int, int, int]:
         """The seed for everything random about this sample, for `numpy.random.default_rng`."""
@@ -48,11 +37,11 @@ class BatchSampler:
         batch_size: Samples per step, over all processes.
         seed: Seed of the shuffles.
         lengths: Length of each sample. If given, a batch holds samples of similar length.
-        max_samples: Total number of samples; the last step may be smaller than the others.
+        max_samples: Samples of all steps together; the last step may be smaller than the others.
         consecutive: Number of neighbouring samples that follow each other at the same position of as many batches,
             alternately from first to last and from last to first. Samples that do not fill such a run are skipped in
             that epoch.
-        shuffles: Whether to shuffle; otherwise samples keep their own order.
+        shuffles: Whether to shuffle.
     """
 
     BATCHES_SORTED_TOGETHER = 50

@@ -1,5 +1,6 @@
 """What happens before the first step: device and precision, resuming, sharding, the optimizer."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ from toolkit.errors import InputError
 from toolkit.training.arguments import TrainingArguments
 from toolkit.training.checkpoints import (
     REPEAT_OR_START_ANEW,
+    STATE_FILE,
     TrainingState,
     load_optimizer,
-    load_state,
     load_weights,
     newest_checkpoint,
 )
@@ -53,24 +54,16 @@ def configure_model(model, arguments: TrainingArguments, accelerator: Accelerato
 def find_checkpoint(
     output_dir: Path, new: TrainingState, accelerator: Accelerator
 ) -> tuple[TrainingState, Path | None]:
-    """Find the newest complete checkpoint of a run.
-
-    Args:
-        output_dir: Folder of the run.
-        new: State of a run that starts now.
-        accelerator: Devices and processes.
-
-    Returns:
-        The state of the run and the checkpoint; `new` and None if nothing was saved.
+    """The state and the folder of the newest complete checkpoint; `new`, the state of a new run, if there is none.
 
     Raises:
         InputError: All checkpoints are damaged, or the run had other data, parameters or another optimizer.
     """
-    checkpoint = on_main_process(accelerator, lambda: newest_checkpoint(output_dir, print))
+    checkpoint = on_main_process(accelerator, lambda: newest_checkpoint(output_dir))
     if checkpoint is None:
         accelerator.print(f"nothing to resume in {output_dir}, starting")
         return new, None
-    state = load_state(checkpoint)
+    state = TrainingState(**json.loads((checkpoint / STATE_FILE).read_text()))
     for name, value in new.data_order.items():
         if (found := state.data_order.get(name, 1)) != value:
             raise InputError(
@@ -92,11 +85,7 @@ def prepare(
     accelerator: Accelerator,
     checkpoint: Path | None,
 ) -> tuple[Any, Any]:
-    """Wrap the model for several processes and make its optimizer, both as in the checkpoint if there is one.
-
-    Returns:
-        The wrapped model and the wrapped optimizer.
-    """
+    """Wrap the model for several processes and make its optimizer, both as in the checkpoint if there is one."""
     if checkpoint is not None:
         load_weights(checkpoint, model)
     is_sharded = accelerator.is_fsdp2  # on CPUs Accelerate resets it in `prepare`
