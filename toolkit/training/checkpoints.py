@@ -172,6 +172,21 @@ def find_fault(folder: Path) -> str | None:
     return None
 
 
+def load_state(folder: Path, new: TrainingState) -> TrainingState:
+    """How far the run was at a checkpoint. Raises `InputError` if it does not fit `new`, the state of a new run."""
+    state = TrainingState(**json.loads((folder / STATE_FILE).read_text()))
+    made_with = f"--resume: {folder} was made with"
+    for name, value in new.data_order.items():
+        if (found := state.data_order.get(name, 1)) != value:
+            change = f"{name} {found:,}, not {value:,}, which changes the order of the data"
+            raise InputError(f"{made_with} {change}; {REPEAT_OR_START_ANEW}")
+    if state.trained_parameters != new.trained_parameters:
+        raise InputError(f"{made_with} other trainable parameters; {REPEAT_OR_START_ANEW}")
+    if state.optim != new.optim:
+        raise InputError(f"{made_with} --optim {state.optim}; {REPEAT_OR_START_ANEW}")
+    return state
+
+
 def load_recurrent_state(folder: Path, device: torch.device) -> torch.Tensor | None:
     """The state that a recurrent model continues with, if the checkpoint has one."""
     file = folder / RECURRENT_STATE_FILE

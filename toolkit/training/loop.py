@@ -20,7 +20,7 @@ from accelerate.utils import DistributedType, send_to_device
 from toolkit.errors import InputError, Interrupted
 from toolkit.training.arguments import TrainingArguments
 from toolkit.training.checkpoints import TrainingState, load_recurrent_state, save_checkpoint, save_model
-from toolkit.training.distributed import agree, as_float, gather_tensors, make_accelerator, sum_over_processes
+from toolkit.training.distributed import agree, make_accelerator, sum_over_processes
 from toolkit.training.inputs import Evaluation, TrainingData, TrainingOutput
 from toolkit.training.loader import StreamedDataset, load_batches
 from toolkit.training.log import TrainingLog
@@ -189,6 +189,7 @@ class TrainingRun:
     def log_training(self) -> None:
         """Log the mean loss since the last line. Raises `InputError` if it is not finite."""
         step, loss = self.state.step, self.log.mean_loss()
+        norm = self.gradient_norm  # None with DeepSpeed, which clips by itself
         if not math.isfinite(loss):
             raise InputError(f"the loss is {loss} at step {step}; try a lower --learning_rate")
         self.log.write(
@@ -196,7 +197,7 @@ class TrainingRun:
             epoch=step * self.arguments.batch_size / len(self.data.dataset),
             seconds=self.state.seconds,
             learning_rate=max(group["lr"] for group in self.optimizer.param_groups),
-            grad_norm=as_float(self.gradient_norm),
+            grad_norm=None if norm is None else float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm),
             **{f"{self.data.item}s_per_second": self.log.items_per_second()},
         )
         self.log.start_window()
@@ -243,13 +244,14 @@ class TrainingRun:
         scaler = self.accelerator.scaler
         self.state.loss_scale = {} if scaler is None else scaler.state_dict()
         self.saved_at = self.state.seconds
+        states = [state for state in self.recurrent_states if state is not None]
         save_checkpoint(
             self.output.folder,
             self.model,
             self.output.processor,
             self.optimizer,
             self.state,
-            gather_tensors(self.accelerator, self.recurrent_states),
+            self.accelerator.gather(torch.cat(states)) if states else None,
             self.arguments.save_total_limit,
             writes=self.accelerator.is_main_process,
         )
