@@ -45,9 +45,7 @@ class KeyedDataset:
     def __getitems__(self, keys: list[SampleKey]) -> list[tuple[dict, SampleKey]]:
         if isinstance(self.dataset, StreamedDataset):
             return list(zip(self.dataset.read(keys), keys, strict=True))
-        columns = self.dataset[[key.index for key in keys]]
-        samples = ({name: values[i] for name, values in columns.items()} for i in range(len(keys)))
-        return list(zip(samples, keys, strict=True))
+        return list(zip(self.dataset.__getitems__([key.index for key in keys]), keys, strict=True))
 
 
 def collate_pairs(collate: CollateFn, pairs: list[tuple[dict, SampleKey]]) -> Batch:
@@ -93,8 +91,7 @@ def _with_plain_errors(batches: Iterator[Batch]) -> Iterator[Batch]:
 def start_worker(worker: int) -> None:
     """Let a worker outlive signals to the whole job until the training process has finished its step and saved.
 
-    The worker exits at once if the training process was killed before it started: torch's workers only notice
-    later deaths.
+    The worker exits at once if the training process was killed before it started; torch only notices later deaths.
     """
     training_process = multiprocessing.parent_process()
     if training_process is not None and not training_process.is_alive():

@@ -19,14 +19,9 @@ from toolkit.training.schedule import Budget
 
 
 class TrainingLog(contextlib.ExitStack):
-    """Reports metrics, and averages the training loss between two lines of the log.
+    """Reports metrics from the main process, and averages the training loss between two lines of the log.
 
-    Args:
-        accelerator: The processes; only the main one writes.
-        arguments: Their `report_to` names the tracker.
-        budget: Length of the run, for the progress bar.
-        folder: Folder of the run; None writes no file.
-        state: State of the run; what was logged after it was saved is removed from the file.
+    Without a `folder` it writes no file. What was logged after `state` was saved is removed from the file.
     """
 
     _loss_sum: torch.Tensor | float  # of this process

@@ -9,7 +9,7 @@ import contextlib
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -24,7 +24,7 @@ from toolkit.training.distributed import agree, make_accelerator, sum_over_proce
 from toolkit.training.inputs import Evaluation, TrainingData, TrainingOutput
 from toolkit.training.loader import StreamedDataset, load_batches
 from toolkit.training.log import TrainingLog
-from toolkit.training.optimizers import ParameterOptions, same_options
+from toolkit.training.optimizers import OptionsByName, same_options
 from toolkit.training.sampler import BatchSampler, SampleKey, seed_torch, split_batch
 from toolkit.training.schedule import Budget, learning_rate_factor
 from toolkit.training.setup import configure_model, find_checkpoint, prepare
@@ -49,7 +49,7 @@ def train(
     arguments: TrainingArguments,
     output: TrainingOutput | None = None,
     evaluation: Evaluation | None = None,
-    options: Callable[[str], ParameterOptions] = same_options,
+    options: OptionsByName = same_options,
 ) -> TrainingResult:
     """Train a model.
 
@@ -67,7 +67,7 @@ def train(
         RunFailed: The disk, the memory or another process failed.
     """
     run = TrainingRun(model, data, arguments, output, evaluation, options)
-    with failures_explained(None if output is None else output.folder), Signals() as signals, run.log:
+    with failures_explained(run.folder), Signals() as signals, run.log:
         run.wrapped.train()
         while run.progress < 1:
             run.set_learning_rates()
@@ -105,13 +105,13 @@ class TrainingRun:
         arguments: TrainingArguments,
         output: TrainingOutput | None,
         evaluation: Evaluation | None,
-        options: Callable[[str], ParameterOptions],
+        options: OptionsByName,
     ):
         if len(data.dataset) == 0:
             raise InputError("there is no example to train on")
         self.model, self.data, self.arguments, self.output = model, data, arguments, output
         self.evaluation = evaluation
-        folder = None if output is None else output.folder
+        self.folder = folder = None if output is None else output.folder
         self.accelerator = accelerator = make_accelerator(arguments.report_to, folder)
         self.budget = Budget.of(arguments, len(data.dataset))
         self.num_parts = arguments.gradient_accumulation_steps
@@ -260,9 +260,9 @@ class TrainingRun:
         """Raise `Interrupted`, when all processes have saved."""
         self.accelerator.wait_for_everyone()  # a process that ends early takes down the one that still writes
         message = f"stopped by {signal.Signals(signal_number).name} after step {self.state.step}"
-        if self.output is not None:
+        if self.folder is not None:
             advice = "go on with the same command and --resume" if self.saves_checkpoints else "DeepSpeed cannot go on"
-            message += f", saved in {self.output.folder}; {advice}"
+            message += f", saved in {self.folder}; {advice}"
         raise Interrupted(message, signal_number)
 
     def finish(self) -> TrainingResult:

@@ -27,17 +27,21 @@ class ParameterOptions(NamedTuple):
     start: float = 0.0  # fraction of the run in which the parameters stay frozen at first (head-only warm-up)
 
 
+OptionsByName = Callable[[str], ParameterOptions]  # the options of a parameter, by its name
+
+
 def same_options(name: str) -> ParameterOptions:
     """The same options for every parameter."""
     return ParameterOptions()
 
 
 def make_optimizer(
-    model, arguments: TrainingArguments, options: Callable[[str], ParameterOptions], accelerator: Accelerator
+    model, arguments: TrainingArguments, options: OptionsByName, accelerator: Accelerator
 ) -> torch.optim.Optimizer:
-    """The optimizer that `--optim` names, with parameter groups by `options`, which are found by a parameter's name.
+    """The optimizer that `--optim` names. Its learning rate is zero until the loop sets it.
 
-    Its learning rate is zero until the loop sets it. Raises `InputError` if Muon cannot train the model.
+    Raises:
+        InputError: Muon cannot train the model.
     """
     if arguments.optim != "muon":
         groups = parameter_groups(model, arguments.weight_decay, options)
@@ -52,10 +56,7 @@ def make_optimizer(
 
 
 def parameter_groups(
-    model,
-    weight_decay: float,
-    options: Callable[[str], ParameterOptions] = same_options,
-    with_muon: Collection[torch.nn.Parameter] = (),
+    model, weight_decay: float, options: OptionsByName = same_options, with_muon: Collection[torch.nn.Parameter] = ()
 ) -> list[dict]:
     """Group the trainable parameters by their options and optimizer. Biases, norms and other vectors do not decay."""
     groups: dict[tuple, list] = {}

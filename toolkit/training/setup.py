@@ -1,7 +1,6 @@
 """What happens before the first step: device and precision, resuming, sharding, the optimizer."""
 
 import ctypes
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from toolkit.errors import InputError
 from toolkit.training.arguments import TrainingArguments
 from toolkit.training.checkpoints import TrainingState, load_optimizer, load_state, load_weights, newest_checkpoint
 from toolkit.training.distributed import knows_bfloat16, on_main_process
-from toolkit.training.optimizers import ParameterOptions, make_optimizer
+from toolkit.training.optimizers import OptionsByName, make_optimizer
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
@@ -25,9 +24,9 @@ def configure_model(model, arguments: TrainingArguments, accelerator: Accelerato
     Raises:
         InputError: The model or DeepSpeed does not support a flag.
     """
-    model.to(accelerator.device)
     if accelerator.device.type == "cpu":
         _keep_freed_memory()
+    model.to(accelerator.device)
     if arguments.bf16 and accelerator.device.type == "cpu":
         if not knows_bfloat16(accelerator.device):
             accelerator.print("--bf16: this processor does not support bfloat16, training is far slower with it")
@@ -57,11 +56,7 @@ def find_checkpoint(folder: Path, new: TrainingState, accelerator: Accelerator) 
 
 
 def prepare(
-    model,
-    arguments: TrainingArguments,
-    options: Callable[[str], ParameterOptions],
-    accelerator: Accelerator,
-    checkpoint: Path | None,
+    model, arguments: TrainingArguments, options: OptionsByName, accelerator: Accelerator, checkpoint: Path | None
 ) -> tuple[Any, Any]:
     """Wrap the model for several processes and make its optimizer, both as in the checkpoint if there is one."""
     if checkpoint is not None:
@@ -93,10 +88,7 @@ def _keep_freed_memory() -> None:
 
 
 def _configure_deepspeed(accelerator: Accelerator, arguments: TrainingArguments) -> None:
-    """Set batch size and clipping in DeepSpeed's configuration. Raises `InputError` for flags that it does not allow.
-
-    The configuration sets precision, and no checkpoints are saved.
-    """
+    """Set batch size and clipping in DeepSpeed's configuration. Raises `InputError` for flags that do not fit it."""
     for name in ("bf16", "fp16", "torch_compile", "resume", "save_steps"):
         if getattr(arguments, name):
             raise InputError(f"--{name}: not with DeepSpeed; set precision in its configuration, or resume with FSDP2")
