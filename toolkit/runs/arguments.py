@@ -41,10 +41,7 @@ class Arguments:
 def defaults(group: type[T], hidden: Collection[str] = (), **values: Any) -> T:
     """A field that holds a group, with other default values for some of its flags.
 
-    Args:
-        group: Data class of the group.
-        hidden: Names of flags that the command does not offer, because it sets them itself.
-        values: Default values that differ from those of the group.
+    `hidden` are the names of flags that the command does not offer, because it sets them itself.
     """
     return dataclasses.field(default_factory=partial(group, **values), metadata={"hidden": tuple(hidden)})
 

@@ -26,8 +26,7 @@ MAY_DIFFER = ("output_dir", "resume", "overwrite_output_dir", "push_to_hub")  # 
 def finished_run(arguments: Any) -> dict[str, Any] | None:
     """The record in the output folder if `--resume` is given and the run there is finished, else None.
 
-    Raises:
-        InputError: The finished run was made with other flags.
+    Raises `InputError` if the finished run was made with other flags.
     """
     flags = to_flags(arguments)
     folder = Path(flags["output_dir"])
@@ -84,10 +83,7 @@ class Stopwatch:
 
 
 def write_results(path: Path, stopwatch: Stopwatch, **fields: Any) -> dict[str, Any]:
-    """Write a record atomically: its fields, and which names are of a Hub, seconds, peak memory, machine, command.
-
-    Returns the record.
-    """
+    """Write a record: its fields, which names are of a Hub, seconds, peak memory, machine, command. Returns it."""
     record = {
         **fields,
         "from_hub": [name for name in (fields.get("encoder"), fields.get("dataset")) if is_hub_id(str(name))],

@@ -68,10 +68,8 @@ class TrainingState:
 def save_model(folder: Path, model, processor=None, *, writes: bool = True) -> None:
     """Write a model and its processor in Hugging Face format into an existing folder, the weights last.
 
-    All processes that share a sharded model must call this; only the one with `writes` writes files.
-
-    Raises:
-        RunFailed: The files cannot be written.
+    All processes that share a sharded model must call this; only the one with `writes` writes files. Raises
+    `RunFailed` if it cannot.
     """
     weights = _unsharded(model.state_dict())
     if not writes:
@@ -96,10 +94,7 @@ def save_checkpoint(
 ) -> None:
     """Write the folder `checkpoint-STEP`, from which a run can continue, then keep only the newest `num_kept`.
 
-    All processes that share a sharded model must call this; only the one with `writes` writes files.
-
-    Raises:
-        RunFailed: The checkpoint cannot be written; earlier ones are left as they were.
+    Which processes call this and what it raises is as for `save_model`; earlier checkpoints are left as they were.
     """
     weights = _unsharded(model.state_dict())
     names = {parameter: name for name, parameter in model.named_parameters()}

@@ -15,8 +15,7 @@ from toolkit.errors import InputError
 def make_accelerator(tracker: str | None = None, output_dir: Path | None = None) -> Accelerator:
     """Set up the devices and processes that the launcher started, and a tracker that writes to `output_dir`.
 
-    Raises:
-        InputError: The launcher asked for more processes than it started.
+    Raises `InputError` if the launcher asked for more processes than it started.
     """
     is_cpu = not torch.accelerator.is_available()  # without `cpu=True` Accelerate ignores torchrun on CPUs
     accelerator = Accelerator(cpu=is_cpu, log_with=tracker, project_dir=output_dir)

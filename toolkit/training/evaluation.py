@@ -24,18 +24,16 @@ def evaluation_batches(
 ) -> Iterator[Batch]:
     """This process's batches of the data set; processes take turns. Values that are no tensors stay as they are.
 
-    Args:
-        lockstep: Give all processes the same number of batches, because processes with a sharded model can only
-            compute together. The last batch may be a filler, with `num_items` 0.
-        with_samples: Add `samples`, the list that a batch was collated from.
+    With `lockstep` all processes get the same number of batches, because processes with a sharded model can only
+    compute together; the last batch may be a filler, with `num_items` 0. `with_samples` adds `samples`, the list that
+    a batch was collated from.
     """
 
     def keys() -> Iterator[list[SampleKey]]:
-        for start in range(0, len(dataset), accelerator.num_processes * batch_size):
-            start += accelerator.process_index * batch_size
-            if start < len(dataset):
-                stop = min(start + batch_size, len(dataset))
-                yield [SampleKey(0, EVALUATION_EPOCH, index) for index in range(start, stop)]
+        for first in range(0, len(dataset), accelerator.num_processes * batch_size):
+            start = first + accelerator.process_index * batch_size
+            if indices := range(len(dataset))[start : start + batch_size]:
+                yield [SampleKey(0, EVALUATION_EPOCH, index) for index in indices]
             elif lockstep:
                 yield [SampleKey(0, EVALUATION_EPOCH, 0, counts=False)]
 

@@ -43,9 +43,9 @@ class KeyedDataset:
         self.dataset = dataset
 
     def __getitems__(self, keys: list[SampleKey]) -> list[tuple[dict, SampleKey]]:
-        if isinstance(self.dataset, StreamedDataset):
-            return list(zip(self.dataset.read(keys), keys, strict=True))
-        return list(zip(self.dataset.__getitems__([key.index for key in keys]), keys, strict=True))
+        is_streamed = isinstance(self.dataset, StreamedDataset)
+        samples = self.dataset.read(keys) if is_streamed else self.dataset.__getitems__([key.index for key in keys])
+        return list(zip(samples, keys, strict=True))
 
 
 def collate_pairs(collate: CollateFn, pairs: list[tuple[dict, SampleKey]]) -> Batch:
@@ -62,11 +62,7 @@ def load_batches(
 ) -> Iterator[Batch]:
     """Load and collate the samples of each list of keys, in this process if `num_workers` is 0.
 
-    Args:
-        dataset: A `datasets.Dataset` or a `StreamedDataset`.
-
-    Raises:
-        InputError: A sample cannot be read, also if that happens in a worker process.
+    Raises `InputError` if a sample of the `datasets.Dataset` or `StreamedDataset` cannot be read, also in a worker.
     """
     loader: DataLoader = DataLoader(
         KeyedDataset(dataset),  # type: ignore[arg-type]

@@ -89,7 +89,7 @@ class TrainingLog(contextlib.ExitStack):
         """Report metrics of the current step."""
         print(json.dumps({"step": self.state.step, **metrics}), file=self._file, flush=True)
         self.accelerator.log(metrics, step=self.state.step)
-        self.progress_bar.show(self.state.step, {name: x for name, x in metrics.items() if x is not None})
+        self.progress_bar.show({name: x for name, x in metrics.items() if x is not None})
 
     def start_window(self, loss_sum: float = 0.0, num_targets: float = 0.0) -> None:
         """Begin a new mean of the training loss and a new measurement of throughput."""

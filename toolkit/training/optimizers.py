@@ -38,11 +38,7 @@ def same_options(name: str) -> ParameterOptions:
 def make_optimizer(
     model, arguments: TrainingArguments, options: OptionsByName, accelerator: Accelerator
 ) -> torch.optim.Optimizer:
-    """The optimizer that `--optim` names. Its learning rate is zero until the loop sets it.
-
-    Raises:
-        InputError: Muon cannot train the model.
-    """
+    """The optimizer that `--optim` names. Its learning rate is zero until the loop sets it."""
     if arguments.optim != "muon":
         groups = parameter_groups(model, arguments.weight_decay, options)
         if arguments.optim == "sgd":

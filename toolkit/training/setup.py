@@ -21,8 +21,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 def configure_model(model, arguments: TrainingArguments, accelerator: Accelerator) -> None:
     """Move the model to its device and set it up for the flags of precision and memory.
 
-    Raises:
-        InputError: The model or DeepSpeed does not support a flag.
+    Raises `InputError` if the model or DeepSpeed does not support a flag.
     """
     if accelerator.device.type == "cpu":
         _keep_freed_memory()
@@ -41,11 +40,7 @@ def configure_model(model, arguments: TrainingArguments, accelerator: Accelerato
 
 
 def find_checkpoint(folder: Path, new: TrainingState, accelerator: Accelerator) -> tuple[TrainingState, Path | None]:
-    """The state and the folder of the newest complete checkpoint; `new`, the state of a new run, if there is none.
-
-    Raises:
-        InputError: All checkpoints are damaged, or the run had other data, parameters or another optimizer.
-    """
+    """The state and the folder of the newest complete checkpoint; `new`, the state of a new run, if there is none."""
     checkpoint = on_main_process(accelerator, lambda: newest_checkpoint(folder))
     if checkpoint is None:
         accelerator.print(f"nothing to resume in {folder}, starting")
