@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 NUM_RESAMPLES = 2000
-MOST_WEIGHTS = 10_000_000  # that are in memory at a time: 80 MB
+MOST_WEIGHTS = 10_000_000  # in memory at a time (80 MB)
 
 Interval = dict[str, float]  # value, low, high
 

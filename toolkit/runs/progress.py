@@ -64,27 +64,27 @@ def with_progress(batches: Iterable[T], num_batches: int, enabled: bool) -> Iter
 
 
 class Parts:
-    """Progress of work that consists of parts: call it with the number of parts done and the number of all parts."""
+    """Progress of work in parts: call it with the number of finished parts and the total number."""
 
     def __init__(self, name: str, enabled: bool = True):
         self.name, self.enabled = name, enabled
         self._start = self._last_line = time.monotonic()
         self._bar: Any = None
 
-    def __call__(self, done: int, of: int) -> None:
-        if not self.enabled or of < 2:
+    def __call__(self, done: int, total: int) -> None:
+        if not self.enabled or total < 2:
             return
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            self._bar = self._bar or tqdm(total=of, desc=self.name, leave=False, dynamic_ncols=True)
+            self._bar = self._bar or tqdm(total=total, desc=self.name, leave=False, dynamic_ncols=True)
             self._bar.update(done - self._bar.n)
-            if done == of:
+            if done == total:
                 self._bar.close()
         elif time.monotonic() - self._last_line >= Progress.SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
-            left = (self._last_line - self._start) * (of / done - 1)
-            print(f"  {self.name}: {done / of:.0%}, {_clock(left)} left", file=sys.stderr, flush=True)
+            left = (self._last_line - self._start) * (total / done - 1)
+            print(f"  {self.name}: {done / total:.0%}, {_clock(left)} left", file=sys.stderr, flush=True)
 
 
 def _clock(seconds: float) -> str:

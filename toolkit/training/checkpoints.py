@@ -23,7 +23,7 @@ from toolkit.errors import InputError, RunFailed
 
 STATE_FILE = "training_state.json"
 OPTIMIZER_FILE = "optimizer.safetensors"
-RECURRENT_STATE_FILE = "recurrent_state.safetensors"  # of a model that reads on where the last step ended
+RECURRENT_STATE_FILE = "recurrent_state.safetensors"  # of a model that continues where the last step ended
 MANIFEST_FILE = "manifest.json"  # size and SHA-256 of every other file of a checkpoint
 REPEAT_OR_START_ANEW = "repeat the command that made it, or start anew with --overwrite_output_dir"
 
@@ -32,7 +32,7 @@ _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 @dataclass
 class TrainingState:
-    """How far a run is: what it needs to continue, besides the weights and the optimizer.
+    """How far a run is, and what it needs to continue besides the weights and the state of the optimizer.
 
     The order of the data, masks, dropout and the learning rate follow from seed and step, so no random state is saved.
     """
@@ -69,7 +69,7 @@ def save_model(folder: Path, model, processor=None, *, writes: bool = True) -> N
     """Write a model and its processor in Hugging Face format into an existing folder, the weights last.
 
     All processes that share a sharded model must call this; only the one with `writes` writes files. Raises
-    `RunFailed` if it cannot.
+    `RunFailed` if a file cannot be written.
     """
     weights = _unsharded(model.state_dict())
     if not writes:
@@ -92,16 +92,16 @@ def save_checkpoint(
     *,
     writes: bool,
 ) -> None:
-    """Write the folder `checkpoint-STEP`, from which a run can continue, then keep only the newest `num_kept`.
+    """Write the folder `checkpoint-STEP`, from which a run can continue, then delete all but the newest `num_kept`.
 
-    Which processes call this and what it raises is as for `save_model`; earlier checkpoints are left as they were.
+    All processes that share a sharded model must call this; only the one with `writes` writes files. Raises
+    `RunFailed` if a file cannot be written; earlier checkpoints are left as they were.
     """
     weights = _unsharded(model.state_dict())
-    names = {parameter: name for name, parameter in model.named_parameters()}
     moments = {
-        f"{names[parameter]}.{moment}": value
-        for parameter, values in optimizer.state.items()
-        for moment, value in values.items()
+        f"{name}.{moment}": value
+        for name, parameter in model.named_parameters()
+        for moment, value in optimizer.state.get(parameter, {}).items()
     }
     moments = _unsharded(moments)
     if not writes:
@@ -145,7 +145,7 @@ def newest_checkpoint(output_dir: Path) -> Path | None:
 
 
 def how_to_continue(output_dir: Path) -> str:
-    """A clause for error messages: the checkpoint that a failed run can continue from."""
+    """The part of an error message that names the checkpoint from which a failed run can continue."""
     checkpoints = list_checkpoints(output_dir)
     return f"--resume goes on from {checkpoints[-1]}" if checkpoints else "there is no checkpoint to go on from"
 

@@ -22,7 +22,7 @@ def evaluation_batches(
     lockstep: bool = False,
     with_samples: bool = False,
 ) -> Iterator[Batch]:
-    """This process's batches of the data set; processes take turns. Values that are no tensors stay as they are.
+    """Batches of the data set, dealt to the processes in turn. Values that are not tensors stay as they are.
 
     With `lockstep` all processes get the same number of batches, because processes with a sharded model can only
     compute together; the last batch may be a filler, with `num_items` 0. `with_samples` adds `samples`, the list that

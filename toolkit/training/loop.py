@@ -293,16 +293,10 @@ class TrainingRun:
 
     def _own_keys(self) -> Iterator[list[SampleKey]]:
         """The keys of this process's part of each batch, for each accumulation step, from the current step on."""
-        dataset, step = self.data.dataset, self.state.step
-        sampler = BatchSampler(
-            len(dataset),
-            self.arguments.batch_size,
-            self.arguments.seed,
-            self.data.lengths,
-            self.budget.max_samples,
-            self.data.consecutive,
-            shuffles=not isinstance(dataset, StreamedDataset),
-        )
+        data, step, max_samples = self.data, self.state.step, self.budget.max_samples
+        size, seed = self.arguments.batch_size, self.arguments.seed
+        sampler = BatchSampler(len(data.dataset), size, seed, data.lengths, max_samples, data.consecutive)
+        sampler.shuffles = not isinstance(data.dataset, StreamedDataset)
         while self.budget.max_steps is None or step < self.budget.max_steps:
             keys = sampler.batch(step, self.budget.progress(step, self.state.seconds))
             yield from split_batch(keys, self.accelerator.num_processes * self.num_parts)[self._own_parts()]

@@ -1,9 +1,8 @@
 """AdamW, SGD, and Muon with AdamW for the parameters that Muon does not suit.
 
-Muon, which orthogonalizes the momentum of each matrix, is of Jordan et al. (2024), "Muon: an optimizer for hidden
-layers in neural networks", https://kellerjordan.github.io/posts/muon/. Updates of the same length as AdamW's, so that
-both share one learning rate, are of Liu et al. (2025), "Muon is scalable for LLM training",
-https://arxiv.org/abs/2502.16982.
+Muon orthogonalizes the momentum of each matrix: Jordan et al. (2024), "Muon: an optimizer for hidden layers in neural
+networks", https://kellerjordan.github.io/posts/muon/. Its updates have the length of AdamW's, so that both share one
+learning rate: Liu et al. (2025), "Muon is scalable for LLM training", https://arxiv.org/abs/2502.16982.
 """
 
 from collections.abc import Callable, Collection, Iterable

@@ -1,8 +1,7 @@
 """Which samples each step takes, and the key that seeds everything random about a sample.
 
-The batch of a step, and every random choice within it, follow from the seed and the number of the step alone. No
-process has to tell another, nothing of it has to be saved, and a resumed run continues at any step without replaying
-the data.
+The batch of a step, and every random choice within it, follow from the seed and the number of the step alone. So
+processes need not communicate, no random state is saved, and a run resumes at any step without replaying the data.
 """
 
 from collections.abc import Sequence

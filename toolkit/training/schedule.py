@@ -1,4 +1,4 @@
-"""How far a run is: its limits, and the learning rate that follows from them."""
+"""The limits of a run, its progress, and the learning rate that follows from it."""
 
 import math
 from dataclasses import dataclass
