@@ -39,8 +39,9 @@ def check_output_dir(output: OutputArguments, resume: bool | None = None) -> Pat
         if not (folder / _MARK).exists():
             raise InputError(f"--output_dir {folder}: the folder holds something else, name an empty or a new one")
         if not resume and not output.overwrite_output_dir:
-            advice = f"{'' if resume is None else '--resume to go on with it, '}--overwrite_output_dir to replace it"
-            raise InputError(f"--output_dir {folder}: the folder holds an earlier run; add {advice}, or name another")
+            advice = "" if resume is None else "--resume to go on with it, "
+            advice += "--overwrite_output_dir to replace it, or name another"
+            raise InputError(f"--output_dir {folder}: the folder holds an earlier run; add {advice}")
     return folder
 
 
