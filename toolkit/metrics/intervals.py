@@ -39,7 +39,7 @@ class Bootstrap(NamedTuple):
 
 
 def bootstrap_ratio(numerators: ArrayLike, denominators: ArrayLike, seed: int = 0) -> Bootstrap:
-    """The ratio of the sums of two arrays (items,), such as correct words over words."""
+    """The sum of `numerators` over the sum of `denominators`, both (items,), such as correct words over words."""
     sums = np.stack([np.asarray(numerators), np.asarray(denominators)]).astype(np.float64)  # (2, items)
     drawn = np.concatenate([weights @ sums.T for weights in _weights(sums.shape[1], seed)])  # (NUM_RESAMPLES, 2)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -50,8 +50,8 @@ def bootstrap_ratio(numerators: ArrayLike, denominators: ArrayLike, seed: int = 
 def bootstrap_auc(scores: ArrayLike, is_positive: ArrayLike, seed: int = 0) -> Bootstrap:
     """The area under the ROC curve: how often a positive item has a higher score than a negative one, ties half.
 
-    Hanley & McNeil (1982), "The meaning and use of the area under a receiver operating characteristic (ROC) curve",
-    https://doi.org/10.1148/radiology.143.1.7063747. Both arrays are (items,), with items of both kinds.
+    `scores` and `is_positive` are (items,), with items of both kinds. Hanley & McNeil (1982), "The meaning and use of
+    the area under a receiver operating characteristic (ROC) curve", https://doi.org/10.1148/radiology.143.1.7063747.
     """
     distinct, groups = np.unique(np.asarray(scores, dtype=np.float64), return_inverse=True)
     order = np.argsort(groups, kind="stable")
@@ -72,7 +72,7 @@ def bootstrap_auc(scores: ArrayLike, is_positive: ArrayLike, seed: int = 0) -> B
 
 
 def bootstrap_statistic(statistic: Callable[[np.ndarray], float], num_items: int, seed: int = 0) -> Bootstrap:
-    """Any figure, such as a rank correlation; `statistic` computes it from the indices of the drawn items."""
+    """Any figure, such as a rank correlation; `statistic` computes it from the indices of drawn items, (num_items,)."""
     draws = np.random.default_rng(seed).integers(num_items, size=(NUM_RESAMPLES, num_items))
     return Bootstrap(statistic(np.arange(num_items)), np.array([statistic(draw) for draw in draws]))
 
