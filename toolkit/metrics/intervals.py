@@ -72,7 +72,7 @@ def bootstrap_auc(scores: ArrayLike, is_positive: ArrayLike, seed: int = 0) -> B
 
 
 def bootstrap_statistic(statistic: Callable[[np.ndarray], float], num_items: int, seed: int = 0) -> Bootstrap:
-    """Any figure, such as a rank correlation; `statistic` computes it from the indices of drawn items, (num_items,)."""
+    """Any figure, such as a rank correlation. `statistic` computes it from the indices of drawn items (num_items,)."""
     draws = np.random.default_rng(seed).integers(num_items, size=(NUM_RESAMPLES, num_items))
     return Bootstrap(statistic(np.arange(num_items)), np.array([statistic(draw) for draw in draws]))
 
