@@ -115,5 +115,5 @@ def run(parsed: tuple[ComparisonArguments, FinetuneArguments]) -> None:
         return
     heading = f"{flags.task} on {data}"
     page.write_html({heading: record}, root / "report.html", f"What pretraining bought: {heading}")
-    print(tables.as_text(tables.transpose(*tables.table(record))))
+    print(tables.as_text(tables.table(record)))
     print(*tables.conclusions(record), f"The report, with plots: {root / 'report.html'}", sep="\n")

@@ -115,7 +115,7 @@ def _run(arguments: QuickstartArguments) -> None:
     say("done")
     for heading, comparison in comparisons.items():
         print(f"\n{heading}, accuracy in % on {comparison['n']} test examples\n")
-        print(tables.as_text(tables.transpose(*tables.table(comparison))))
+        print(tables.as_text(tables.table(comparison)))
     print(f"\nmeans of seeds {SEEDS} with 95% intervals; * excludes 0")
     print(*notes, f"\nThe report, with plots and test examples: {file}\n\n{NEXT}", sep="\n")
 

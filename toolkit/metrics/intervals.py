@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 NUM_RESAMPLES = 2000
-MOST_WEIGHTS = 10_000_000  # that are in memory at a time: 80 MB
+MOST_WEIGHTS = 10_000_000  # in memory at a time (80 MB)
 
 Interval = dict[str, float]  # value, low, high
 
@@ -39,13 +39,7 @@ class Bootstrap(NamedTuple):
 
 
 def bootstrap_ratio(numerators: ArrayLike, denominators: ArrayLike, seed: int = 0) -> Bootstrap:
-    """The ratio of two sums over items, such as correct words over words.
-
-    Args:
-        numerators: (items,)
-        denominators: (items,)
-        seed: Seed of the resamples.
-    """
+    """The sum of `numerators` over the sum of `denominators`, both (items,), such as correct words over words."""
     sums = np.stack([np.asarray(numerators), np.asarray(denominators)]).astype(np.float64)  # (2, items)
     drawn = np.concatenate([weights @ sums.T for weights in _weights(sums.shape[1], seed)])  # (NUM_RESAMPLES, 2)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -56,13 +50,8 @@ def bootstrap_ratio(numerators: ArrayLike, denominators: ArrayLike, seed: int = 
 def bootstrap_auc(scores: ArrayLike, is_positive: ArrayLike, seed: int = 0) -> Bootstrap:
     """The area under the ROC curve: how often a positive item has a higher score than a negative one, ties half.
 
-    Hanley & McNeil (1982), "The meaning and use of the area under a receiver operating characteristic (ROC) curve",
-    https://doi.org/10.1148/radiology.143.1.7063747.
-
-    Args:
-        scores: (items,)
-        is_positive: (items,) bool, with items of both kinds.
-        seed: Seed of the resamples.
+    `scores` and `is_positive` are (items,), with items of both kinds. Hanley & McNeil (1982), "The meaning and use of
+    the area under a receiver operating characteristic (ROC) curve", https://doi.org/10.1148/radiology.143.1.7063747.
     """
     distinct, groups = np.unique(np.asarray(scores, dtype=np.float64), return_inverse=True)
     order = np.argsort(groups, kind="stable")
@@ -71,9 +60,8 @@ def bootstrap_auc(scores: ArrayLike, is_positive: ArrayLike, seed: int = 0) -> B
 
     def areas(weights: np.ndarray) -> np.ndarray:
         """`weights` (resamples, items), in the order of the scores -> (resamples,)"""
-        of_positive, of_negative = (
-            np.add.reduceat(weights * kind, starts, axis=1) for kind in (positive, 1 - positive)
-        )  # (resamples, distinct scores)
+        of_positive = np.add.reduceat(weights * positive, starts, axis=1)  # (resamples, distinct scores)
+        of_negative = np.add.reduceat(weights * (1 - positive), starts, axis=1)
         below = np.cumsum(of_negative, axis=1) - of_negative
         pairs = of_positive.sum(axis=1) * of_negative.sum(axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -84,13 +72,7 @@ def bootstrap_auc(scores: ArrayLike, is_positive: ArrayLike, seed: int = 0) -> B
 
 
 def bootstrap_statistic(statistic: Callable[[np.ndarray], float], num_items: int, seed: int = 0) -> Bootstrap:
-    """Any figure, such as a rank correlation.
-
-    Args:
-        statistic: Computes the figure from the indices of the drawn items, (num_items,).
-        num_items: Number of items.
-        seed: Seed of the resamples.
-    """
+    """Any figure, such as a rank correlation. `statistic` computes it from the indices of drawn items (num_items,)."""
     draws = np.random.default_rng(seed).integers(num_items, size=(NUM_RESAMPLES, num_items))
     return Bootstrap(statistic(np.arange(num_items)), np.array([statistic(draw) for draw in draws]))
 

@@ -15,15 +15,10 @@ def label_scores(predictions: Sequence[str], references: Sequence[str]) -> dict[
 def tagging_scores(
     predictions: Tags, references: Tags, unseen: Sequence[Sequence[bool]] | None = None
 ) -> dict[str, Bootstrap]:
-    """Figures of a tagger, resampled over sentences.
+    """`accuracy`, `macro_f1` and `f1_TAG` of each tag, resampled over sentences.
 
-    Args:
-        predictions: The predicted tags.
-        references: The correct tags.
-        unseen: For each word whether it does not occur in the training data.
-
-    Returns:
-        `accuracy`, `macro_f1`, `f1_TAG` of each tag and, with `unseen`, `accuracy_unseen_words`.
+    With `unseen`, which says of each word whether it does not occur in the training data, also
+    `accuracy_unseen_words`.
     """
     sentences = list(zip(predictions, references, strict=True))
     correct = [[p == r for p, r in zip(*sentence, strict=True)] for sentence in sentences]

@@ -1,7 +1,4 @@
-"""A metric for the `evaluate` library that needs no network; each figure has its 95% interval.
-
-Commands call `toolkit.metrics.scores` directly, because importing `evaluate` takes seconds.
-"""
+"""A metric for the `evaluate` library that needs no network. Commands do without: its import takes seconds."""
 
 import datasets
 import evaluate

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from toolkit.errors import extra
 from toolkit.modalities.arguments import AugmentationArguments
 from toolkit.modalities.pixels import PixelProcessor, stack_pixels
-from toolkit.training.sampler import SampleKey, seed_cpu
+from toolkit.training.sampler import SampleKey, seed_torch
 
 with extra("images"):
     from torchvision.transforms import v2
@@ -66,7 +66,7 @@ class Augmentation:
         transform, transformed = v2.Compose(one_by_one), []
         with torch.random.fork_rng(devices=()):
             for image, key in zip(pixels, keys, strict=True):
-                seed_cpu(*key.seed(self.seed))
+                seed_torch(*key.seed(self.seed), cpu_only=True)
                 transformed.append(transform(image))
         return torch.stack(transformed)
 

@@ -41,10 +41,7 @@ class Arguments:
 def defaults(group: type[T], hidden: Collection[str] = (), **values: Any) -> T:
     """A field that holds a group, with other default values for some of its flags.
 
-    Args:
-        group: Data class of the group.
-        hidden: Names of flags that the command does not offer, because it sets them itself.
-        values: Default values that differ from those of the group.
+    `hidden` are the names of flags that the command does not offer, because it sets them itself.
     """
     return dataclasses.field(default_factory=partial(group, **values), metadata={"hidden": tuple(hidden)})
 
@@ -55,41 +52,34 @@ def without(*hidden: str) -> Any:
 
 
 class Flag(NamedTuple):
-    """One flag of a command: its name, type, default (`dataclasses.MISSING` if required) and the class it is from."""
+    """One flag of a command."""
 
     name: str
     type: Any
-    default: Any
+    default: Any  # `dataclasses.MISSING` if the flag is required
     group: type
-    owner: type
+    owner: type  # the base class of the group that first declares the flag: its section of the help
 
 
-def flags_of(arguments_class: type) -> dict[str, Flag]:
-    """All flags of a command by name, in the order of the groups."""
+def flags_of(group: type, values: Any = dataclasses.MISSING, hidden: Collection[str] = ()) -> dict[str, Flag]:
+    """All flags of a command or group by name, except `hidden` ones. `values` is an instance with other defaults."""
+    annotations = typing.get_type_hints(group)
     found: dict[str, Flag] = {}
-    _collect(arguments_class, arguments_class, None, (), found)
-    return found
-
-
-def _collect(cls: type, owner: type, instance: Any, hidden: Collection[str], found: dict[str, Flag]) -> None:
-    annotations = typing.get_type_hints(cls)
-    for field in dataclasses.fields(cls):
-        if not field.init or field.name in hidden:
+    for field in dataclasses.fields(group):
+        if field.name in hidden:
             continue
-        value = _default(field) if instance is None else getattr(instance, field.name)
-        if is_group(annotations[field.name]):
-            nested = None if value is dataclasses.MISSING else value
-            concealed = {*hidden, *field.metadata.get("hidden", ())}
-            _collect(annotations[field.name], annotations[field.name], nested, concealed, found)
-        elif field.name in found:
-            raise TypeError(f"{owner.__name__}: the flag {field.name} is in two groups")
+        default = _default(field) if values is dataclasses.MISSING else getattr(values, field.name)
+        annotation = annotations[field.name]
+        if is_group(annotation):
+            flags = flags_of(annotation, default, {*hidden, *field.metadata.get("hidden", ())})
         else:
-            found[field.name] = Flag(field.name, annotations[field.name], value, owner, _defining(cls, field.name))
-
-
-def _defining(cls: type, name: str) -> type:
-    """The base class that a field of `cls` is first declared in: its section of the help."""
-    return next(base for base in reversed(cls.__mro__) if name in getattr(base, "__annotations__", {}))
+            bases = reversed(group.__mro__)
+            owner = next(base for base in bases if field.name in getattr(base, "__annotations__", {}))
+            flags = {field.name: Flag(field.name, annotation, default, group, owner)}
+        if twice := found.keys() & flags.keys():
+            raise TypeError(f"{group.__name__}: the flags {sorted(twice)} are in two groups")
+        found |= flags
+    return found
 
 
 def _default(field: dataclasses.Field) -> Any:
@@ -112,22 +102,19 @@ def from_flags(arguments_class: type[T], **flags: Any) -> T:
     missing = [name for name, flag in known.items() if flag.default is dataclasses.MISSING and name not in flags]
     if missing:
         raise InputError(f"the flag {missing[0]} is required")
-    return _build(arguments_class, None, flags)
+    return _build(arguments_class, flags)
 
 
-def _build(cls: type[T], instance: Any, flags: Mapping[str, Any]) -> T:
-    annotations, values = typing.get_type_hints(cls), {}
+def _build(cls: type[T], flags: Mapping[str, Any]) -> T:
+    annotations = typing.get_type_hints(cls)
+    values: dict[str, Any] = {}
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
-        if not field.init:
-            continue
-        value = _default(field) if instance is None else getattr(instance, field.name)
         if is_group(annotations[field.name]):
-            nested = None if value is dataclasses.MISSING else value
-            values[field.name] = _build(annotations[field.name], nested, flags)
+            value = _default(field)
+            is_required = value is dataclasses.MISSING
+            values[field.name] = _build(annotations[field.name], flags) if is_required else with_flags(value, **flags)
         elif field.name in flags:
             values[field.name] = flags[field.name]
-        elif value is not dataclasses.MISSING:
-            values[field.name] = value
     return cls(**values)
 
 

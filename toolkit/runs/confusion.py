@@ -5,11 +5,7 @@ from pathlib import Path
 
 
 def write_confusion_matrix(path: Path, references: Sequence[str], predictions: Sequence[str]) -> None:
-    """Write a confusion matrix as a PNG.
-
-    Rows are the correct labels, columns the predicted ones; a cell has its count and is shaded by its share of the
-    row.
-    """
+    """Write a PNG with a row per correct label and a column per predicted one; shades are shares of the row."""
     import matplotlib
 
     matplotlib.use("agg")

@@ -24,14 +24,10 @@ class OutputArguments(Arguments):
 
 
 def check_output_dir(output: OutputArguments, resume: bool | None = None) -> Path:
-    """Check that a run can be written to its output folder, without creating it.
+    """Check that a run can be written to its output folder, without creating it. Returns the folder.
 
-    Args:
-        output: Names the folder.
-        resume: Whether the run continues an earlier one; None for a command that cannot.
-
-    Raises:
-        InputError: The folder cannot be written to, or files in it would be lost.
+    `resume` says whether the run continues an earlier one; None is for a command that cannot. Raises `InputError` if
+    the folder cannot be written to, or files in it would be lost.
     """
     folder = Path(output.output_dir)
     if folder.exists() and not folder.is_dir():
@@ -44,10 +40,8 @@ def check_output_dir(output: OutputArguments, resume: bool | None = None) -> Pat
             raise InputError(f"--output_dir {folder}: the folder holds something else, name an empty or a new one")
         if not resume and not output.overwrite_output_dir:
             advice = "" if resume is None else "--resume to go on with it, "
-            raise InputError(
-                f"--output_dir {folder}: the folder holds an earlier run; add {advice}"
-                "--overwrite_output_dir to replace it, or name another"
-            )
+            advice += "--overwrite_output_dir to replace it, or name another"
+            raise InputError(f"--output_dir {folder}: the folder holds an earlier run; add {advice}")
     return folder
 
 

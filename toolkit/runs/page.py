@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.runs.results import LOG_FILE
-from toolkit.runs.tables import conclusions, table, transpose
+from toolkit.runs.tables import conclusions, table
 
 # In black and white, markers tell encoders apart, and line styles tell whether they were pretrained.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def write_html(comparisons: dict[str, dict[str, Any]], path: Path, title: str, notes: Sequence[str] = ()) -> None:
-    """Write an HTML page that needs no other file.
+    """Write an HTML page that needs no other file: each comparison gets a table, learning curves and some examples.
 
     Args:
-        comparisons: Records of comparisons by heading. Each gets a table, learning curves and some test examples.
+        comparisons: Records of comparisons by heading.
         path: The file.
         title: Title of the page.
         notes: Sentences below the conclusions of the first comparison.
@@ -32,7 +32,7 @@ def write_html(comparisons: dict[str, dict[str, Any]], path: Path, title: str, n
             "heading": heading,
             "record": record,
             "names": [encoder["name"] for encoder in record["encoders"]],
-            "table": transpose(*table(record)),
+            "table": table(record),
             "conclusions": conclusions(record),
             "curves": _svg(_draw_learning_curves, record),
         }
@@ -54,6 +54,9 @@ def _svg(draw: Callable[[Any, dict[str, Any]], None], record: dict[str, Any]) ->
     with pyplot.rc_context({"svg.hashsalt": "toolkit", "font.size": 10, "svg.fonttype": "none"}):
         figure, axes = pyplot.subplots(figsize=(6.4, 4), layout="constrained")
         draw(axes, record)
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend(fontsize=8)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
         pyplot.close(figure)
@@ -83,8 +86,6 @@ def _draw_learning_curves(axes, record: dict[str, Any]) -> None:
     axes.minorticks_off()
     axes.set_xlabel("labelled training examples")
     axes.set_ylabel(f"test {figure} (%), 95% interval")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
 
 
 def _draw_pretraining(axes, record: dict[str, Any]) -> None:
@@ -96,6 +97,3 @@ def _draw_pretraining(axes, record: dict[str, Any]) -> None:
             axes.plot(*zip(*points, strict=True), marker=marker, color=f"C{i}", label=encoder["name"])
     axes.set_xlabel("seconds of pretraining")
     axes.set_ylabel("held-out loss (nats)")
-    axes.grid(alpha=0.3)
-    if axes.lines:
-        axes.legend(fontsize=8)

@@ -7,19 +7,12 @@ from typing import Any, TypeVar
 
 
 class Progress:
-    """Progress of training, as a context manager.
-
-    Args:
-        max_steps: Number of steps; None if only time limits the run.
-        max_minutes: Limit of time; None if there is none.
-        enabled: Whether anything is shown.
-    """
+    """Progress of a run that steps, minutes or both limit, as a context manager; shows nothing unless `enabled`."""
 
     SECONDS_BETWEEN_LINES = 10.0
 
     def __init__(self, max_steps: int | None, max_minutes: float | None, enabled: bool = True):
-        self.max_steps, self.max_minutes = max_steps, max_minutes
-        self.enabled = enabled
+        self.max_steps, self.max_minutes, self.enabled = max_steps, max_minutes, enabled
         self.step, self.seconds = 0, 0.0
         self._bar: Any = None
         self._last_line = time.monotonic()
@@ -41,7 +34,7 @@ class Progress:
         if self._bar is not None:
             self._bar.update(min(int(seconds) if self.max_minutes else step, self._bar.total) - self._bar.n)
 
-    def show(self, step: int, figures: dict[str, float]) -> None:
+    def show(self, figures: dict[str, float]) -> None:
         """Show the newest figures."""
         if not self.enabled:
             return
@@ -51,12 +44,10 @@ class Progress:
         elif time.monotonic() - self._last_line >= self.SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
             of = f" of {self.max_steps}" if self.max_steps else ""
-            print(f"  step {step}{of}, {words}, {self._time_left()} left", file=sys.stderr, flush=True)
-
-    def _time_left(self) -> str:
-        shares = [self.step / self.max_steps] if self.max_steps else []
-        shares += [self.seconds / (60 * self.max_minutes)] if self.max_minutes else []
-        return _clock(self.seconds * (1 / max(shares) - 1))
+            shares = [self.step / self.max_steps] if self.max_steps else []
+            shares += [self.seconds / (60 * self.max_minutes)] if self.max_minutes else []
+            left = _clock(self.seconds * (1 / max(shares) - 1))
+            print(f"  step {self.step}{of}, {words}, {left} left", file=sys.stderr, flush=True)
 
 
 T = TypeVar("T")
@@ -68,33 +59,32 @@ def with_progress(batches: Iterable[T], num_batches: int, enabled: bool) -> Iter
     with Progress(num_batches, None, enabled) as progress:
         for step, batch in enumerate(batches, start=1):
             yield batch
-            seconds = time.monotonic() - start
-            progress.advance(step, seconds)
-            progress.show(step, {"steps_per_second": step / seconds})
+            progress.advance(step, time.monotonic() - start)
+            progress.show({"steps_per_second": step / progress.seconds})
 
 
 class Parts:
-    """Progress of work that consists of parts: call it with the number of parts done and the number of all parts."""
+    """Progress of work in parts: call it with the number of finished parts and the total number."""
 
     def __init__(self, name: str, enabled: bool = True):
         self.name, self.enabled = name, enabled
         self._start = self._last_line = time.monotonic()
         self._bar: Any = None
 
-    def __call__(self, done: int, of: int) -> None:
-        if not self.enabled or of < 2:
+    def __call__(self, done: int, total: int) -> None:
+        if not self.enabled or total < 2:
             return
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            self._bar = self._bar or tqdm(total=of, desc=self.name, leave=False, dynamic_ncols=True)
+            self._bar = self._bar or tqdm(total=total, desc=self.name, leave=False, dynamic_ncols=True)
             self._bar.update(done - self._bar.n)
-            if done == of:
+            if done == total:
                 self._bar.close()
         elif time.monotonic() - self._last_line >= Progress.SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
-            left = (self._last_line - self._start) * (of / done - 1)
-            print(f"  {self.name}: {done / of:.0%}, {_clock(left)} left", file=sys.stderr, flush=True)
+            left = (self._last_line - self._start) * (total / done - 1)
+            print(f"  {self.name}: {done / total:.0%}, {_clock(left)} left", file=sys.stderr, flush=True)
 
 
 def _clock(seconds: float) -> str:

@@ -1,5 +1,6 @@
 """`results.json`, the record of a run: how it is written, read, and compared with the flags of a resumed run."""
 
+import contextlib
 import json
 import os
 import platform
@@ -19,22 +20,13 @@ LOG_FILE = "train_log.jsonl"
 PREDICTIONS_FILE = "predictions.jsonl"
 VERSIONED = ("torch", "transformers", "datasets", "tokenizers", "accelerate", "gensim", "numpy")
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")  # the name of a repository of a Hub
-_FREE_FLAGS = (  # may differ when a finished run is resumed
-    "output_dir",
-    "resume",
-    "overwrite_output_dir",
-    "push_to_hub",
-)
+MAY_DIFFER = ("output_dir", "resume", "overwrite_output_dir", "push_to_hub")  # flags, when a finished run is resumed
 
 
 def finished_run(arguments: Any) -> dict[str, Any] | None:
     """The record in the output folder if `--resume` is given and the run there is finished, else None.
 
-    Args:
-        arguments: The arguments of the run, with the flags `output_dir` and `resume`.
-
-    Raises:
-        InputError: The finished run was made with other flags.
+    Raises `InputError` if the finished run was made with other flags.
     """
     flags = to_flags(arguments)
     folder = Path(flags["output_dir"])
@@ -44,7 +36,7 @@ def finished_run(arguments: Any) -> dict[str, Any] | None:
     defaults = {name: flag.default for name, flag in flags_of(type(arguments)).items()}
     for name, asked in flags.items():
         made_with = record["arguments"].get(name, defaults.get(name))
-        if asked != made_with and name not in _FREE_FLAGS:
+        if asked != made_with and name not in MAY_DIFFER:
             raise InputError(
                 f"--resume: the run in {folder} is finished and was made with --{name} {made_with}, "
                 f"not {asked}; name another --output_dir"
@@ -62,7 +54,11 @@ class Stopwatch:
 
     def __init__(self):
         self._start = time.monotonic()
-        _reset_peak_memory()
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
 
     @property
     def seconds(self) -> float:
@@ -77,38 +73,17 @@ class Stopwatch:
         torch = sys.modules.get("torch")
         if torch is not None and torch.cuda.is_available():
             return torch.cuda.max_memory_allocated() / 1e6
-        try:
+        with contextlib.suppress(OSError):
             for line in Path("/proc/self/status").read_text().splitlines():
                 if line.startswith("VmHWM:"):
                     return int(line.split()[1]) * 1024 / 1e6
-        except OSError:
-            pass
         import resource
 
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
-def _reset_peak_memory() -> None:
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return
-
-
 def write_results(path: Path, stopwatch: Stopwatch, **fields: Any) -> dict[str, Any]:
-    """Write a record atomically.
-
-    Args:
-        path: The file.
-        stopwatch: Measured the run.
-        fields: Fields of the record.
-
-    Returns:
-        The record: the fields and the names that are of a Hub, seconds, peak memory, versions, machine and command.
-    """
+    """Write a record: its fields, which names are of a Hub, seconds, peak memory, machine, command. Returns it."""
     record = {
         **fields,
         "from_hub": [name for name in (fields.get("encoder"), fields.get("dataset")) if is_hub_id(str(name))],
@@ -123,14 +98,9 @@ def write_results(path: Path, stopwatch: Stopwatch, **fields: Any) -> dict[str, 
 
 def write_score(output_file: Path, stopwatch: Stopwatch, *, is_main: bool = True, **fields: Any) -> dict[str, Any]:
     """Write the record of an evaluation without training, if this is the main process. Returns the record."""
-    record = {
-        "seed": None,
-        "num_steps": 0,
-        "throughput": fields["n"] / stopwatch.seconds,
-        "throughput_unit": "examples/s",
-        "deterministic": True,
-        **fields,
-    }
+    record: dict[str, Any] = {"seed": None, "num_steps": 0}
+    record |= {"throughput": fields["n"] / stopwatch.seconds, "throughput_unit": "examples/s", "deterministic": True}
+    record |= fields
     return write_results(output_file, stopwatch, **record) if is_main else record
 
 

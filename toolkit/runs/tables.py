@@ -6,31 +6,31 @@ from typing import Any
 ROUNDING = 1e-9
 
 
-def table(record: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of the table: the cost of each encoder and, for each label budget, its figures and its gain."""
+def table(record: dict[str, Any]) -> list[tuple[str, ...]]:
+    """The cost of each encoder and, for each label budget, its figures and its gain: a column per encoder."""
     head = ["encoder", "parameters", "pretraining s", "throughput", "peak memory MB"]
     for budget in record["encoders"][0]["budgets"]:
         head += [f"{record['figure']}, {budget['name']}", "from scratch", "gain over scratch"]
-    rows = []
+    columns = [head]
     for encoder in record["encoders"]:
         cost = ["unknown"] * 3
         if pretraining := encoder["pretraining"]:
             throughput = f"{pretraining['throughput']:,.0f} {pretraining['throughput_unit']}"
             cost = [f"{pretraining['seconds']:,.0f}", throughput, f"{pretraining['peak_memory_mb']:,.0f}"]
-        row = [encoder["name"], f"{encoder['parameters']:,}", *cost]
+        column = [encoder["name"], f"{encoder['parameters']:,}", *cost]
         for budget in encoder["budgets"]:
-            row += [
+            column += [
                 _percent(budget["pretrained"][record["figure"]]),
                 _percent(budget["scratch"][record["figure"]]),
                 _percent(budget["gain"], signed=True) + (" *" if is_significant(budget["gain"]) else ""),
             ]
-        rows.append(row)
+        columns.append(column)
     if baseline := record.get("baseline"):
-        row = [baseline["name"], "", "", "", ""]
+        column = [baseline["name"], "", "", "", ""]
         for budget in baseline["budgets"]:
-            row += [_percent(budget[record["figure"]]), "", ""]
-        rows.append(row)
-    return head, rows
+            column += [_percent(budget[record["figure"]]), "", ""]
+        columns.append(column)
+    return list(zip(*columns, strict=True))
 
 
 def is_significant(gain: dict[str, float]) -> bool:
@@ -38,13 +38,8 @@ def is_significant(gain: dict[str, float]) -> bool:
     return gain["low"] > ROUNDING or gain["high"] < -ROUNDING
 
 
-def transpose(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
-    """Transpose the table so that each encoder is a column."""
-    return list(zip(head, *rows, strict=True))
-
-
 def as_text(lines: Sequence[Sequence[str]]) -> str:
-    """Format lines of cells, of which the first is the head, with aligned columns."""
+    """Format lines of cells, the head first, with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
     return "\n".join([padded[0], "-" * len(padded[0]), *padded[1:]])

@@ -10,9 +10,10 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -22,7 +23,7 @@ from toolkit.errors import InputError, RunFailed
 
 STATE_FILE = "training_state.json"
 OPTIMIZER_FILE = "optimizer.safetensors"
-RECURRENT_STATE_FILE = "recurrent_state.safetensors"  # of a model that reads on where the last step ended
+RECURRENT_STATE_FILE = "recurrent_state.safetensors"  # of a model that continues where the last step ended
 MANIFEST_FILE = "manifest.json"  # size and SHA-256 of every other file of a checkpoint
 REPEAT_OR_START_ANEW = "repeat the command that made it, or start anew with --overwrite_output_dir"
 
@@ -31,48 +32,29 @@ _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 @dataclass
 class TrainingState:
-    """How far a run is: what it needs to continue, besides the weights and the optimizer.
+    """How far a run is, and what it needs to continue besides the weights and the state of the optimizer.
 
     The order of the data, masks, dropout and the learning rate follow from seed and step, so no random state is saved.
-
-    Attributes:
-        step: Number of optimizer steps taken.
-        seconds: Time taken so far.
-        log_bytes: Size of the log.
-        best: All metrics of the best evaluation.
-        num_evaluations: Number of evaluations so far.
-        num_without_improvement: Number of evaluations since the last improvement.
-        window_loss: Loss since the last line of the log, summed over targets.
-        window_targets: Number of these targets.
-        loss_scale: State of the float16 loss scaler.
-        data_order: What the order of the data depends on.
-        trained_parameters: Names of the trainable parameters.
-        optim: The optimizer.
     """
 
-    step: int = 0
-    seconds: float = 0.0
-    log_bytes: int = 0
-    best: dict[str, float] | None = None
+    step: int = 0  # number of optimizer steps taken
+    seconds: float = 0.0  # time taken so far
+    log_bytes: int = 0  # size of the log
+    best: dict[str, float] | None = None  # all metrics of the best evaluation
     num_evaluations: int = 0
-    num_without_improvement: int = 0
-    window_loss: float = 0.0
-    window_targets: float = 0.0
-    loss_scale: dict[str, float] = field(default_factory=dict)
-    data_order: dict[str, int] = field(default_factory=dict)
-    trained_parameters: list[str] = field(default_factory=list)
+    num_without_improvement: int = 0  # number of evaluations since the last improvement
+    window_loss: float = 0.0  # since the last line of the log, summed over targets
+    window_targets: float = 0.0  # number of these targets
+    loss_scale: dict[str, float] = field(default_factory=dict)  # state of the float16 loss scaler
+    data_order: dict[str, int] = field(default_factory=dict)  # what the order of the data depends on
+    trained_parameters: list[str] = field(default_factory=list)  # names of the trainable parameters
     optim: str = "adamw"
 
     def note_evaluation(self, metrics: dict[str, float], metric: str | None) -> bool:
-        """Count an evaluation. Returns whether the weights are the best so far, or as good as the best.
+        """Count an evaluation. Returns whether its `metric` is the best so far; without one, the latest is the best.
 
         Weights that tie with the best replace them: they were trained longer, and ties are frequent with little
         validation data.
-
-        Args:
-            metrics: The metrics of the evaluation.
-            metric: Name of the one to compare, where more is better unless it is `loss`. With None the latest
-                weights are the best.
         """
         sign = -1 if metric == "loss" else 1
         gain = math.inf if self.best is None or metric is None else sign * (metrics[metric] - self.best[metric])
@@ -84,16 +66,10 @@ class TrainingState:
 
 
 def save_model(folder: Path, model, processor=None, *, writes: bool = True) -> None:
-    """Write a model and its processor in Hugging Face format. Existing files are replaced, the weights last.
+    """Write a model and its processor in Hugging Face format into an existing folder, the weights last.
 
-    Args:
-        folder: An existing folder.
-        model: The model.
-        processor: Its tokenizer or image processor, if any.
-        writes: Whether this process writes. If processes share a sharded model, all of them must call this.
-
-    Raises:
-        RunFailed: The files cannot be written.
+    All processes that share a sharded model must call this; only the one with `writes` writes files. Raises
+    `RunFailed` if a file cannot be written.
     """
     weights = _unsharded(model.state_dict())
     if not writes:
@@ -111,35 +87,23 @@ def save_checkpoint(
     processor,
     optimizer,
     state: TrainingState,
-    recurrent_state: torch.Tensor | None = None,
-    num_kept: int = 2,
+    recurrent_state: torch.Tensor | None,
+    num_kept: int,
     *,
-    writes: bool = True,
+    writes: bool,
 ) -> None:
-    """Write the folder `checkpoint-STEP`, from which a run can continue, then delete the oldest checkpoints.
+    """Write the folder `checkpoint-STEP`, from which a run can continue, then delete all but the newest `num_kept`.
 
-    Args:
-        output_dir: Folder of the run.
-        model: The model.
-        processor: Its tokenizer or image processor, if any.
-        optimizer: The optimizer.
-        state: How far the run is.
-        recurrent_state: State that a recurrent model starts the next step with.
-        num_kept: Number of checkpoints to keep.
-        writes: As for `save_model`.
-
-    Raises:
-        RunFailed: The checkpoint cannot be written; earlier ones are left as they were.
+    All processes that share a sharded model must call this; only the one with `writes` writes files. Raises
+    `RunFailed` if a file cannot be written; earlier checkpoints are left as they were.
     """
     weights = _unsharded(model.state_dict())
-    names = {parameter: name for name, parameter in model.named_parameters()}
-    moments = _unsharded(
-        {
-            f"{names[parameter]}.{moment}": value
-            for parameter, values in optimizer.state.items()
-            for moment, value in values.items()
-        }
-    )
+    moments = {
+        f"{name}.{moment}": value
+        for name, parameter in model.named_parameters()
+        for moment, value in optimizer.state.get(parameter, {}).items()
+    }
+    moments = _unsharded(moments)
     if not writes:
         return
     folder = output_dir / f"checkpoint-{state.step:08d}"
@@ -167,29 +131,21 @@ def list_checkpoints(output_dir: Path) -> list[Path]:
     return sorted(path for path in output_dir.glob("checkpoint-*") if _CHECKPOINT.fullmatch(path.name))
 
 
-def newest_checkpoint(output_dir: Path, say: Callable[[str], None]) -> Path | None:
-    """The newest complete checkpoint; None if there are no checkpoints.
-
-    Args:
-        output_dir: Folder of the run.
-        say: Called with a message about each damaged checkpoint.
-
-    Raises:
-        InputError: All checkpoints are damaged.
-    """
+def newest_checkpoint(output_dir: Path) -> Path | None:
+    """The newest complete checkpoint; None if there are no checkpoints. Raises `InputError` if all are damaged."""
     checkpoints = list_checkpoints(output_dir)
     for folder in reversed(checkpoints):
         fault = find_fault(folder)
         if fault is None:
             return folder
-        say(f"{folder} is damaged: {fault}; going back to the one before")
+        print(f"{folder} is damaged: {fault}; going back to the one before")
     if checkpoints:
         raise InputError(f"{output_dir}: no checkpoint in it is whole; start anew with --overwrite_output_dir")
     return None
 
 
 def how_to_continue(output_dir: Path) -> str:
-    """A clause for error messages: the checkpoint that a failed run can continue from."""
+    """The part of an error message that names the checkpoint from which a failed run can continue."""
     checkpoints = list_checkpoints(output_dir)
     return f"--resume goes on from {checkpoints[-1]}" if checkpoints else "there is no checkpoint to go on from"
 
@@ -211,9 +167,19 @@ def find_fault(folder: Path) -> str | None:
     return None
 
 
-def load_state(folder: Path) -> TrainingState:
-    """How far the run was at a checkpoint."""
-    return TrainingState(**json.loads((folder / STATE_FILE).read_text()))
+def load_state(folder: Path, new: TrainingState) -> TrainingState:
+    """How far the run was at a checkpoint. Raises `InputError` if it does not fit `new`, the state of a new run."""
+    state = TrainingState(**json.loads((folder / STATE_FILE).read_text()))
+    made_with = f"--resume: {folder} was made with"
+    for name, value in new.data_order.items():
+        if (found := state.data_order.get(name, 1)) != value:
+            change = f"{name} {found:,}, not {value:,}, which changes the order of the data"
+            raise InputError(f"{made_with} {change}; {REPEAT_OR_START_ANEW}")
+    if state.trained_parameters != new.trained_parameters:
+        raise InputError(f"{made_with} other trainable parameters; {REPEAT_OR_START_ANEW}")
+    if state.optim != new.optim:
+        raise InputError(f"{made_with} --optim {state.optim}; {REPEAT_OR_START_ANEW}")
+    return state
 
 
 def load_recurrent_state(folder: Path, device: torch.device) -> torch.Tensor | None:
@@ -223,11 +189,7 @@ def load_recurrent_state(folder: Path, device: torch.device) -> torch.Tensor | N
 
 
 def load_weights(folder: Path, model) -> None:
-    """Load the weights of a checkpoint, before the model is sharded.
-
-    Raises:
-        InputError: They are the weights of another network.
-    """
+    """Load the weights of a checkpoint, before the model is sharded. Raises `InputError` if they do not fit it."""
     try:
         found, report = type(model).from_pretrained(folder, local_files_only=True, output_loading_info=True)
         if report["missing_keys"] or report["unexpected_keys"]:
@@ -245,45 +207,32 @@ def load_optimizer(folder: Path, model, optimizer) -> None:
     restored: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in load_file(folder / OPTIMIZER_FILE).items():
         name, _, moment = key.rpartition(".")
-        index = indices[name]
-        restored.setdefault(index, {})[moment] = value if moment == "step" else _sharded_like(parameters[index], value)
+        parameter = parameters[indices[name]]
+        if hasattr(parameter, "placements") and moment != "step":  # sharded over the processes
+            from torch.distributed.tensor import distribute_tensor
+
+            value = distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
+        restored.setdefault(indices[name], {})[moment] = value
     optimizer.load_state_dict({"state": restored, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def _unsharded(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _unsharded(tensors: dict[str, Any]) -> dict[str, torch.Tensor]:
     """Gather the tensors that are sharded over processes; tied tensors stay tied."""
-    if not torch.distributed.is_initialized():
-        return tensors
-    from torch.distributed.tensor import DTensor
-
-    whole: dict[str, torch.Tensor] = {}
+    whole = dict(tensors)
     tied: dict[tuple, torch.Tensor] = {}
     for name, value in tensors.items():
-        whole[name] = value.full_tensor() if isinstance(value, DTensor) else value
-        if isinstance(value, DTensor) and (part := value.to_local()).numel() > 0:
-            whole[name] = tied.setdefault((part.data_ptr(), value.shape), whole[name])
+        if hasattr(value, "full_tensor"):  # a DTensor
+            whole[name] = value.full_tensor()
+            if (part := value.to_local()).numel() > 0:
+                whole[name] = tied.setdefault((part.data_ptr(), value.shape), whole[name])
     return whole
-
-
-def _sharded_like(parameter: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Shard `value` over the processes as `parameter` is."""
-    if not torch.distributed.is_initialized():
-        return value
-    from torch.distributed.tensor import DTensor, distribute_tensor
-
-    if not isinstance(parameter, DTensor):
-        return value
-    return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
 
 
 @contextlib.contextmanager
 def _temporary_folder(folder: Path, target: Path) -> Iterator[Path]:
-    """Create a folder to write `target` in. It is deleted if that fails.
+    """Create a folder to write `target` in; delete it and raise `RunFailed` if a file cannot be written.
 
     The parent folder is not created: if it is gone, a disk was unmounted or somebody deleted the run.
-
-    Raises:
-        RunFailed: A file cannot be written.
     """
     for left_by_a_kill in filter(Path.is_dir, folder.parent.glob(".*partial")):
         shutil.rmtree(left_by_a_kill, ignore_errors=True)

@@ -1,9 +1,7 @@
-"""Several processes as one run, through Accelerate: start, agreement, gathering, sharding."""
+"""Several processes as one run, through Accelerate: start, agreement, gathering."""
 
-import ctypes
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +10,12 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, broadcast_object_list
 
 from toolkit.errors import InputError
-from toolkit.training.arguments import TrainingArguments
-
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
 
 def make_accelerator(tracker: str | None = None, output_dir: Path | None = None) -> Accelerator:
-    """Set up the devices and processes that the launcher started.
+    """Set up the devices and processes that the launcher started, and a tracker that writes to `output_dir`.
 
-    Args:
-        tracker: Name of a tracker of Accelerate.
-        output_dir: Folder for the files of the tracker.
-
-    Raises:
-        InputError: The launcher asked for more processes than it started.
+    Raises `InputError` if the launcher asked for more processes than it started.
     """
     is_cpu = not torch.accelerator.is_available()  # without `cpu=True` Accelerate ignores torchrun on CPUs
     accelerator = Accelerator(cpu=is_cpu, log_with=tracker, project_dir=output_dir)
@@ -41,12 +31,6 @@ def make_accelerator(tracker: str | None = None, output_dir: Path | None = None)
             "on CPUs start N of them with: torchrun --nproc_per_node N -m toolkit …"
         )
     return accelerator
-
-
-def gather_tensors(accelerator: Accelerator, tensors: list[torch.Tensor | None]) -> torch.Tensor | None:
-    """Concatenate the tensors of all processes, which have the same shape; None if there are none."""
-    present = [tensor for tensor in tensors if tensor is not None]
-    return accelerator.gather(torch.cat(present)) if present else None
 
 
 def sum_over_processes(accelerator: Accelerator, *numbers: float) -> list[float]:
@@ -83,56 +67,3 @@ def on_main_process(accelerator: Accelerator, function: Callable[[], Any]) -> An
 def knows_bfloat16(device: torch.device) -> bool:
     """Whether the device multiplies in bfloat16. A CPU that does not is hundreds of times slower than in float32."""
     return device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-
-
-def keep_freed_memory() -> None:
-    """Make glibc keep freed memory: otherwise most of it is returned to the system and zeroed again in each step."""
-    with suppress(OSError):
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(M_MMAP_MAX, 0)
-        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-
-
-def as_float(norm: Any) -> float | None:
-    """The gradient norm as a number, on all processes if it is sharded; None with DeepSpeed, which clips by itself."""
-    if norm is None:
-        return None
-    return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
-
-
-def configure_deepspeed(accelerator: Accelerator, arguments: TrainingArguments) -> None:
-    """Set batch size and clipping in DeepSpeed's configuration.
-
-    Raises:
-        InputError: A flag is given that DeepSpeed's configuration replaces, or that needs checkpoints, which are not
-            saved with DeepSpeed.
-    """
-    for name in ("bf16", "fp16", "torch_compile", "resume", "save_steps"):
-        if getattr(arguments, name):
-            raise InputError(f"--{name}: not with DeepSpeed; set precision in its configuration, or resume with FSDP2")
-    if arguments.gradient_accumulation_steps > 1:
-        raise InputError(f"--gradient_accumulation_steps {arguments.gradient_accumulation_steps}: not with DeepSpeed")
-    config = accelerator.state.deepspeed_plugin.deepspeed_config
-    if config.get("zero_optimization", {}).get("stage") == 3:
-        raise InputError("DeepSpeed's ZeRO stage 3 shards weights, which cannot be saved; use stage 2 or FSDP2")
-    config["train_micro_batch_size_per_gpu"] = max(1, arguments.batch_size // accelerator.num_processes)
-    config["gradient_clipping"] = arguments.max_grad_norm
-
-
-def shard_model(model, plugin: FullyShardedDataParallelPlugin) -> None:
-    """Shard the parameters over the processes (FSDP2): each transformer layer is a unit, everything else is one more.
-
-    `Accelerator.prepare` would do this, but fails on the output bias of a BERT, which two modules share.
-    """
-    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-    from transformers.modeling_layers import GradientCheckpointingLayer
-
-    policies = {
-        "mp_policy": plugin.mixed_precision_policy or MixedPrecisionPolicy(),
-        "offload_policy": plugin.cpu_offload,
-    }
-    for layer in model.modules():
-        if isinstance(layer, GradientCheckpointingLayer):
-            fully_shard(layer, reshard_after_forward=plugin.reshard_after_forward, **policies)
-    fully_shard(model, **policies)
-    plugin.auto_wrap_policy = None  # nothing is left for Accelerate to shard

@@ -21,24 +21,18 @@ def evaluation_batches(
     lockstep: bool = False,
     with_samples: bool = False,
 ) -> Iterator[Batch]:
-    """This process's batches of the data set; processes take turns. Values that are no tensors stay as they are.
+    """Batches of the data set, dealt to the processes in turn. Values that are not tensors stay as they are.
 
-    Args:
-        dataset: A `datasets.Dataset` or a `StreamedDataset`.
-        collate: Makes a batch of samples and their keys.
-        batch_size: Samples per batch.
-        accelerator: Devices and processes.
-        lockstep: Give all processes the same number of batches, because processes with a sharded model can only
-            compute together. The last batch may be a filler, with `num_items` 0.
-        with_samples: Add `samples`, the list that a batch was collated from.
+    With `lockstep` all processes get the same number of batches, because processes with a sharded model can only
+    compute together; the last batch may be a filler, with `num_items` 0. `with_samples` adds `samples`, the list that
+    a batch was collated from.
     """
 
     def keys() -> Iterator[list[SampleKey]]:
-        for start in range(0, len(dataset), accelerator.num_processes * batch_size):
-            start += accelerator.process_index * batch_size
-            if start < len(dataset):
-                stop = min(start + batch_size, len(dataset))
-                yield [SampleKey(0, EVALUATION_EPOCH, index) for index in range(start, stop)]
+        for first in range(0, len(dataset), accelerator.num_processes * batch_size):
+            start = first + accelerator.process_index * batch_size
+            if indices := range(len(dataset))[start : start + batch_size]:
+                yield [SampleKey(0, EVALUATION_EPOCH, index) for index in indices]
             elif lockstep:
                 yield [SampleKey(0, EVALUATION_EPOCH, 0, counts=False)]
 
@@ -58,11 +52,7 @@ def batches_in_order(dataset, collate: CollateFn, batch_size: int) -> Iterator[B
 
 @torch.no_grad()
 def held_out_losses(model, dataset, collate: CollateFn, batch_size: int, accelerator: Accelerator) -> np.ndarray:
-    """The loss of each batch summed over its targets, and its number of targets.
-
-    Returns:
-        (2, batches), the same on all processes.
-    """
+    """The loss of each batch summed over its targets, and its number of targets: (2, batches), on all processes."""
     sums = []
     for batch in evaluation_batches(dataset, collate, batch_size, accelerator, lockstep=True):
         num_targets, num_items = batch.pop("num_targets"), batch.pop("num_items")

@@ -17,54 +17,38 @@ if TYPE_CHECKING:
 class TrainingData:
     """What a model is trained on.
 
-    Attributes:
-        dataset: A `datasets.Dataset` or a `StreamedDataset`.
-        collate: Makes a batch of samples and their keys, see `toolkit.training.loader`.
-        lengths: Length of each sample, to group samples of similar length and reduce padding.
-        consecutive: Number of neighbouring samples that follow each other in as many steps; each continues from the
-            recurrent state, of shape (samples, ...), that the model returned as `state` for the one before. Batches
-            must divide evenly among processes and accumulation steps.
-        item: What throughput counts: token, word or image.
+    With `consecutive` > 1 as many neighbouring samples follow each other in as many steps. Each continues from the
+    recurrent state, of shape (samples, ...), that the model returned as `state` for the one before. Batches must then
+    divide evenly among processes and accumulation steps.
     """
 
-    dataset: Any
-    collate: CollateFn
-    lengths: Sequence[int] | None = None
+    dataset: Any  # a `datasets.Dataset` or a `StreamedDataset`
+    collate: CollateFn  # makes a batch of samples and their keys, see `toolkit.training.loader`
+    lengths: Sequence[int] | None = None  # of each sample, to group samples of similar length and reduce padding
     consecutive: int = 1
-    item: str = "token"
+    item: str = "token"  # what throughput counts: token, word or image
 
 
 @dataclass(frozen=True)
 class TrainingOutput:
-    """Where a run writes its log, checkpoints and weights.
-
-    Attributes:
-        folder: Folder of the run.
-        processor: Tokenizer or image processor to save with the model.
-        weights: Name of a folder in it for the weights; by default they are in the folder itself.
-    """
+    """Where a run writes its log, checkpoints and weights."""
 
     folder: Path
-    processor: Any = None
-    weights: str = ""
+    processor: Any = None  # tokenizer or image processor to save with the model
+    weights: str = ""  # name of a folder in `folder` for the weights
 
     @property
     def weights_dir(self) -> Path:
-        """The folder of the weights."""
         return self.folder / self.weights
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is measured during training.
+    """What is measured during training, and the metric by which the best weights are kept.
 
-    Attributes:
-        measure: Computes metrics of the model, which is in evaluation mode.
-        metric: The metric by which the best weights are kept: lower is better for `loss`, higher for all others. With
-            None the last weights are kept.
-        num_evaluations: Number of evaluations in the run, without `--eval_steps`.
+    Lower is better for `loss`, higher for all other metrics; with None the last weights are kept.
     """
 
-    measure: Callable[[Accelerator], dict[str, float]]
+    measure: Callable[[Accelerator], dict[str, float]]  # computes metrics of the model, which is in evaluation mode
     metric: str | None = "loss"
-    num_evaluations: int = 10
+    num_evaluations: int = 10  # in the run, without `--eval_steps`

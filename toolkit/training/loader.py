@@ -43,15 +43,13 @@ class KeyedDataset:
         self.dataset = dataset
 
     def __getitems__(self, keys: list[SampleKey]) -> list[tuple[dict, SampleKey]]:
-        if isinstance(self.dataset, StreamedDataset):
-            return list(zip(self.dataset.read(keys), keys, strict=True))
-        columns = self.dataset[[key.index for key in keys]]
-        samples = ({name: values[i] for name, values in columns.items()} for i in range(len(keys)))
+        is_streamed = isinstance(self.dataset, StreamedDataset)
+        samples = self.dataset.read(keys) if is_streamed else self.dataset.__getitems__([key.index for key in keys])
         return list(zip(samples, keys, strict=True))
 
 
 def collate_pairs(collate: CollateFn, pairs: list[tuple[dict, SampleKey]]) -> Batch:
-    """CollateFn `(sample, key)` pairs. A batch of filler samples has no targets and no items."""
+    """Collate `(sample, key)` pairs. A batch of filler samples has no targets and no items."""
     keys = [key for _, key in pairs]
     batch = collate([sample for sample, _ in pairs], keys)
     if not keys[0].counts:
@@ -62,16 +60,9 @@ def collate_pairs(collate: CollateFn, pairs: list[tuple[dict, SampleKey]]) -> Ba
 def load_batches(
     dataset, batches: Iterable[list[SampleKey]], collate: CollateFn, num_workers: int = 0
 ) -> Iterator[Batch]:
-    """Load and collate the samples of each list of keys.
+    """Load and collate the samples of each list of keys, in this process if `num_workers` is 0.
 
-    Args:
-        dataset: A `datasets.Dataset` or a `StreamedDataset`.
-        batches: The keys of each batch.
-        collate: Makes a batch of samples and their keys.
-        num_workers: Worker processes; 0 loads in this process.
-
-    Raises:
-        InputError: A sample cannot be read, also if that happens in a worker process.
+    Raises `InputError` if a sample of the `datasets.Dataset` or `StreamedDataset` cannot be read, also in a worker.
     """
     loader: DataLoader = DataLoader(
         KeyedDataset(dataset),  # type: ignore[arg-type]
@@ -96,8 +87,7 @@ def _with_plain_errors(batches: Iterator[Batch]) -> Iterator[Batch]:
 def start_worker(worker: int) -> None:
     """Let a worker outlive signals to the whole job until the training process has finished its step and saved.
 
-    The worker exits at once if the training process was killed before it started: torch's workers only notice
-    later deaths.
+    The worker exits at once if the training process was killed before it started; torch only notices later deaths.
     """
     training_process = multiprocessing.parent_process()
     if training_process is not None and not training_process.is_alive():

@@ -9,7 +9,7 @@ import contextlib
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -20,11 +20,11 @@ from accelerate.utils import DistributedType, send_to_device
 from toolkit.errors import InputError, Interrupted
 from toolkit.training.arguments import TrainingArguments
 from toolkit.training.checkpoints import TrainingState, load_recurrent_state, save_checkpoint, save_model
-from toolkit.training.distributed import agree, as_float, gather_tensors, make_accelerator, sum_over_processes
+from toolkit.training.distributed import agree, make_accelerator, sum_over_processes
 from toolkit.training.inputs import Evaluation, TrainingData, TrainingOutput
 from toolkit.training.loader import StreamedDataset, load_batches
 from toolkit.training.log import TrainingLog
-from toolkit.training.optimizers import ParameterOptions, same_options
+from toolkit.training.optimizers import OptionsByName, same_options
 from toolkit.training.sampler import BatchSampler, SampleKey, seed_torch, split_batch
 from toolkit.training.schedule import Budget, learning_rate_factor
 from toolkit.training.setup import configure_model, find_checkpoint, prepare
@@ -35,19 +35,12 @@ SAVE_SECONDS = 600  # between checkpoints, without `--save_steps`
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a run took.
-
-    Attributes:
-        num_steps: Number of optimizer steps.
-        seconds: Time of the whole run, also before it was resumed.
-        throughput: Items per second, including evaluations and checkpoints.
-        deterministic: Whether the same command gives the same weights.
-    """
+    """What a run took."""
 
     num_steps: int
-    seconds: float
-    throughput: float
-    deterministic: bool
+    seconds: float  # of the whole run, also before it was resumed
+    throughput: float  # items per second, including evaluations and checkpoints
+    deterministic: bool  # whether the same command gives the same weights
 
 
 def train(
@@ -56,14 +49,14 @@ def train(
     arguments: TrainingArguments,
     output: TrainingOutput | None = None,
     evaluation: Evaluation | None = None,
-    options: Callable[[str], ParameterOptions] = same_options,
+    options: OptionsByName = same_options,
 ) -> TrainingResult:
     """Train a model.
 
     Args:
         model: A `PreTrainedModel` that returns a `loss`, the mean over the `num_targets` of the batch.
         data: What it is trained on.
-        arguments: The flags of training.
+        arguments: How long, with which optimizer, precision, checkpoints and logging.
         output: Where to save it; None writes no files.
         evaluation: What to measure, to save the best weights; None saves the last ones.
         options: The options of a parameter, by its name.
@@ -74,7 +67,7 @@ def train(
         RunFailed: The disk, the memory or another process failed.
     """
     run = TrainingRun(model, data, arguments, output, evaluation, options)
-    with failures_explained(None if output is None else output.folder), Signals() as signals, run.log:
+    with failures_explained(run.folder), Signals() as signals, run.log:
         run.wrapped.train()
         while run.progress < 1:
             run.set_learning_rates()
@@ -101,11 +94,8 @@ def train(
 class TrainingRun:
     """The state of one run, and the steps that `train` is made of.
 
-    Attributes:
-        model: The model itself.
-        wrapped: The model as Accelerate wraps it for several processes.
-        state: How far the run is, as it is saved in checkpoints.
-        recurrent_states: For each accumulation step the state that a recurrent model starts with, if it has one.
+    `wrapped` is the model as Accelerate wraps it for several processes. `recurrent_states` has for each accumulation
+    step the state that a recurrent model starts with.
     """
 
     def __init__(
@@ -115,15 +105,14 @@ class TrainingRun:
         arguments: TrainingArguments,
         output: TrainingOutput | None,
         evaluation: Evaluation | None,
-        options: Callable[[str], ParameterOptions],
+        options: OptionsByName,
     ):
         if len(data.dataset) == 0:
             raise InputError("there is no example to train on")
         self.model, self.data, self.arguments, self.output = model, data, arguments, output
         self.evaluation = evaluation
-        folder = None if output is None else output.folder
+        self.folder = folder = None if output is None else output.folder
         self.accelerator = accelerator = make_accelerator(arguments.report_to, folder)
-        self.is_main = accelerator.is_main_process
         self.budget = Budget.of(arguments, len(data.dataset))
         self.num_parts = arguments.gradient_accumulation_steps
         self.saves_checkpoints = output is not None and accelerator.distributed_type != DistributedType.DEEPSPEED
@@ -138,14 +127,13 @@ class TrainingRun:
         self.recurrent_states: list[torch.Tensor | None] = [None] * self.num_parts
         if checkpoint is not None and (saved := load_recurrent_state(checkpoint, accelerator.device)) is not None:
             self.recurrent_states = list(saved.chunk(accelerator.num_processes * self.num_parts)[self._own_parts()])
-        if output is not None and self.is_main:
+        if output is not None and accelerator.is_main_process:
             output.weights_dir.mkdir(parents=True, exist_ok=True)
         if self.state.step == 0:
             self._save_weights()  # a run that is killed at any moment leaves a loadable folder
 
         dtype = torch.bfloat16 if arguments.bf16 else torch.float16
-        is_mixed = arguments.bf16 or arguments.fp16
-        self.precision = torch.autocast(accelerator.device.type, dtype, enabled=is_mixed)
+        self.precision = torch.autocast(accelerator.device.type, dtype, enabled=arguments.bf16 or arguments.fp16)
         self.gradient_norm: Any = None
         self.resumed_at = self.saved_at = self.state.seconds
         self.batches = load_batches(data.dataset, self._own_keys(), data.collate, arguments.dataloader_num_workers)
@@ -201,6 +189,7 @@ class TrainingRun:
     def log_training(self) -> None:
         """Log the mean loss since the last line. Raises `InputError` if it is not finite."""
         step, loss = self.state.step, self.log.mean_loss()
+        norm = self.gradient_norm  # None with DeepSpeed, which clips by itself
         if not math.isfinite(loss):
             raise InputError(f"the loss is {loss} at step {step}; try a lower --learning_rate")
         self.log.write(
@@ -208,7 +197,7 @@ class TrainingRun:
             epoch=step * self.arguments.batch_size / len(self.data.dataset),
             seconds=self.state.seconds,
             learning_rate=max(group["lr"] for group in self.optimizer.param_groups),
-            grad_norm=as_float(self.gradient_norm),
+            grad_norm=None if norm is None else float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm),
             **{f"{self.data.item}s_per_second": self.log.items_per_second()},
         )
         self.log.start_window()
@@ -255,26 +244,25 @@ class TrainingRun:
         scaler = self.accelerator.scaler
         self.state.loss_scale = {} if scaler is None else scaler.state_dict()
         self.saved_at = self.state.seconds
+        states = [state for state in self.recurrent_states if state is not None]
         save_checkpoint(
             self.output.folder,
             self.model,
             self.output.processor,
             self.optimizer,
             self.state,
-            gather_tensors(self.accelerator, self.recurrent_states),
+            self.accelerator.gather(torch.cat(states)) if states else None,
             self.arguments.save_total_limit,
-            writes=self.is_main,
+            writes=self.accelerator.is_main_process,
         )
 
     def stop(self, signal_number: int) -> None:
         """Raise `Interrupted`, when all processes have saved."""
         self.accelerator.wait_for_everyone()  # a process that ends early takes down the one that still writes
         message = f"stopped by {signal.Signals(signal_number).name} after step {self.state.step}"
-        if self.output is not None:
-            advice = "go on with the same command and --resume"
-            message += f", saved in {self.output.folder}; " + (
-                advice if self.saves_checkpoints else "DeepSpeed cannot go on"
-            )
+        if self.folder is not None:
+            advice = "go on with the same command and --resume" if self.saves_checkpoints else "DeepSpeed cannot go on"
+            message += f", saved in {self.folder}; {advice}"
         raise Interrupted(message, signal_number)
 
     def finish(self) -> TrainingResult:
@@ -282,29 +270,21 @@ class TrainingRun:
         if self.evaluation is None:
             self._save_weights()
         self.accelerator.wait_for_everyone()
-        seconds = self.state.seconds
-        return TrainingResult(
-            num_steps=self.state.step,
-            seconds=seconds,
-            throughput=self.log.num_items / max(seconds - self.resumed_at, 1e-9),
-            deterministic=self.arguments.max_minutes is None and self.accelerator.device.type == "cpu",
-        )
+        throughput = self.log.num_items / max(self.state.seconds - self.resumed_at, 1e-9)
+        deterministic = self.arguments.max_minutes is None and self.accelerator.device.type == "cpu"
+        return TrainingResult(self.state.step, self.state.seconds, throughput, deterministic)
 
     def _save_weights(self) -> None:
         if self.output is not None:
-            save_model(self.output.weights_dir, self.model, self.output.processor, writes=self.is_main)
+            writes = self.accelerator.is_main_process
+            save_model(self.output.weights_dir, self.model, self.output.processor, writes=writes)
 
     def _new_state(self) -> TrainingState:
-        return TrainingState(
-            data_order={
-                "num_samples": len(self.data.dataset),
-                "batch_size": self.arguments.batch_size,
-                "seed": self.arguments.seed,
-                "consecutive": self.data.consecutive,
-            },
-            trained_parameters=[name for name, p in self.model.named_parameters() if p.requires_grad],
-            optim=self.arguments.optim,
-        )
+        arguments, data = self.arguments, self.data
+        order = {"num_samples": len(data.dataset), "batch_size": arguments.batch_size, "seed": arguments.seed}
+        order["consecutive"] = data.consecutive
+        trained = [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
+        return TrainingState(data_order=order, trained_parameters=trained, optim=arguments.optim)
 
     def _own_parts(self) -> slice:
         """The parts of a batch, divided among processes and accumulation steps, that this process computes."""
@@ -313,16 +293,10 @@ class TrainingRun:
 
     def _own_keys(self) -> Iterator[list[SampleKey]]:
         """The keys of this process's part of each batch, for each accumulation step, from the current step on."""
-        dataset, step = self.data.dataset, self.state.step
-        sampler = BatchSampler(
-            len(dataset),
-            self.arguments.batch_size,
-            self.arguments.seed,
-            self.data.lengths,
-            self.budget.max_samples,
-            self.data.consecutive,
-            shuffles=not isinstance(dataset, StreamedDataset),
-        )
+        data, step, max_samples = self.data, self.state.step, self.budget.max_samples
+        size, seed = self.arguments.batch_size, self.arguments.seed
+        sampler = BatchSampler(len(data.dataset), size, seed, data.lengths, max_samples, data.consecutive)
+        sampler.shuffles = not isinstance(data.dataset, StreamedDataset)
         while self.budget.max_steps is None or step < self.budget.max_steps:
             keys = sampler.batch(step, self.budget.progress(step, self.state.seconds))
             yield from split_batch(keys, self.accelerator.num_processes * self.num_parts)[self._own_parts()]

@@ -1,9 +1,8 @@
 """AdamW, SGD, and Muon with AdamW for the parameters that Muon does not suit.
 
-Muon, which orthogonalizes the momentum of each matrix, is of Jordan et al. (2024), "Muon: an optimizer for hidden
-layers in neural networks", https://kellerjordan.github.io/posts/muon/. Updates of the same length as AdamW's, so that
-both share one learning rate, are of Liu et al. (2025), "Muon is scalable for LLM training",
-https://arxiv.org/abs/2502.16982.
+Muon orthogonalizes the momentum of each matrix: Jordan et al. (2024), "Muon: an optimizer for hidden layers in neural
+networks", https://kellerjordan.github.io/posts/muon/. Its updates have the length of AdamW's, so that both share one
+learning rate: Liu et al. (2025), "Muon is scalable for LLM training", https://arxiv.org/abs/2502.16982.
 """
 
 from collections.abc import Callable, Collection, Iterable
@@ -21,15 +20,13 @@ NEWTON_SCHULZ, NUM_ITERATIONS = (3.4445, -4.7750, 2.0315), 5  # coefficients of 
 
 
 class ParameterOptions(NamedTuple):
-    """Options of a group of parameters.
+    """Options of a group of parameters."""
 
-    Attributes:
-        scale: Factor of the learning rate (layer-wise learning-rate decay).
-        start: Fraction of the run in which the parameters stay frozen at first (head-only warm-up).
-    """
+    scale: float = 1.0  # factor of the learning rate (layer-wise learning-rate decay)
+    start: float = 0.0  # fraction of the run in which the parameters stay frozen at first (head-only warm-up)
 
-    scale: float = 1.0
-    start: float = 0.0
+
+OptionsByName = Callable[[str], ParameterOptions]  # the options of a parameter, by its name
 
 
 def same_options(name: str) -> ParameterOptions:
@@ -38,19 +35,9 @@ def same_options(name: str) -> ParameterOptions:
 
 
 def make_optimizer(
-    model, arguments: TrainingArguments, options: Callable[[str], ParameterOptions], accelerator: Accelerator
+    model, arguments: TrainingArguments, options: OptionsByName, accelerator: Accelerator
 ) -> torch.optim.Optimizer:
-    """The optimizer that `--optim` names. Its learning rate is zero until the loop sets it.
-
-    Args:
-        model: The model.
-        arguments: The flags.
-        options: The options of a parameter, by its name.
-        accelerator: Devices and processes.
-
-    Raises:
-        InputError: Muon cannot train the model, or parameters are sharded.
-    """
+    """The optimizer that `--optim` names. Its learning rate is zero until the loop sets it."""
     if arguments.optim != "muon":
         groups = parameter_groups(model, arguments.weight_decay, options)
         if arguments.optim == "sgd":
@@ -64,10 +51,7 @@ def make_optimizer(
 
 
 def parameter_groups(
-    model,
-    weight_decay: float,
-    options: Callable[[str], ParameterOptions] = same_options,
-    with_muon: Collection[torch.nn.Parameter] = (),
+    model, weight_decay: float, options: OptionsByName = same_options, with_muon: Collection[torch.nn.Parameter] = ()
 ) -> list[dict]:
     """Group the trainable parameters by their options and optimizer. Biases, norms and other vectors do not decay."""
     groups: dict[tuple, list] = {}
@@ -84,16 +68,12 @@ def parameter_groups(
 def muon_parameters(model) -> set[torch.nn.Parameter]:
     """The trainable matrices of transformer layers, and the kernels of all convolutions but the first.
 
-    Muon does not suit embeddings, heads and the layer that reads pixels.
-
-    Raises:
-        InputError: There are none.
+    Muon does not suit embeddings, heads and the layer that reads pixels. Raises `InputError` if nothing is left.
     """
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     convolutions = [m for m in model.modules() if isinstance(m, torch.nn.Conv2d) and m.groups == 1]
-    matrices = {parameter for layer in layers for parameter in layer.parameters() if parameter.ndim == 2}
-    matrices |= {p for layer in convolutions[1:] for p in layer.parameters() if p.ndim == 4}
-    matrices = {parameter for parameter in matrices if parameter.requires_grad}
+    matrices = {p for layer in layers for p in layer.parameters() if p.ndim == 2 and p.requires_grad}
+    matrices |= {p for layer in convolutions[1:] for p in layer.parameters() if p.ndim == 4 and p.requires_grad}
     if not matrices:
         raise InputError(
             f"--optim muon: {type(model).__name__} has no transformer layers or convolutions to train; "
@@ -157,8 +137,7 @@ class Muon(torch.optim.Optimizer):
 def orthogonalize(matrices: torch.Tensor) -> torch.Tensor:
     """Approximate the nearest matrices with orthonormal rows or columns by a Newton-Schulz iteration.
 
-    Args:
-        matrices: (number, rows, columns)
+    `matrices` and the result are (number, rows, columns).
     """
     is_tall = matrices.size(1) > matrices.size(2)
     wide = matrices.mT if is_tall else matrices

@@ -1,12 +1,11 @@
 """Which samples each step takes, and the key that seeds everything random about a sample.
 
-The batch of a step, and every random choice within it, follow from the seed and the number of the step alone. No
-process has to tell another, nothing of it has to be saved, and a resumed run continues at any step without replaying
-the data.
+The batch of a step, and every random choice within it, follow from the seed and the number of the step alone. So
+processes need not communicate, no random state is saved, and a run resumes at any step without replaying the data.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
@@ -14,63 +13,40 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class SampleKey:
-    """Identifies one sample in one step of training.
+    """Identifies one sample in one step of training."""
 
-    Attributes:
-        step: Number of the optimizer step, from 0.
-        epoch: Number of the pass over the data, from 0.
-        index: Index of the sample in the data set.
-        progress: Fraction of the run that is complete when the step begins, from 0 to 1.
-        counts: False for a filler sample, which keeps a process without samples in step with the others.
-        continues: Whether this sample follows the one at the same position in the previous batch, so that a
-            recurrent model starts from the state it ended with there.
-        backwards: Whether the previous batch held the *next* sample of the text instead of the one before.
-    """
-
-    step: int
-    epoch: int
-    index: int
-    progress: float = 0.0
-    counts: bool = True
-    continues: bool = False
-    backwards: bool = False
+    step: int  # number of the optimizer step, from 0
+    epoch: int  # number of the pass over the data, from 0
+    index: int  # in the data set
+    progress: float = 0.0  # fraction of the run that is complete when the step begins, from 0 to 1
+    counts: bool = True  # False for a filler sample, which keeps a process without samples in step with the others
+    continues: bool = False  # whether a recurrent model starts from its state for the same position of the last batch
+    backwards: bool = False  # whether the last batch held the *next* sample of the text instead of the one before
 
     def seed(self, seed: int) -> tuple[int, int, int]:
         """The seed for everything random about this sample, for `numpy.random.default_rng`."""
         return seed, self.epoch, self.index
 
 
+@dataclass
 class BatchSampler:
     """Assigns samples to steps: one shuffled epoch after another, cut into batches.
 
-    Args:
-        num_samples: Size of the data set.
-        batch_size: Samples per step, over all processes.
-        seed: Seed of the shuffles.
-        lengths: Length of each sample. If given, a batch holds samples of similar length.
-        max_samples: Total number of samples; the last step may be smaller than the others.
-        consecutive: Number of neighbouring samples that follow each other at the same position of as many batches,
-            alternately from first to last and from last to first. Samples that do not fill such a run are skipped in
-            that epoch.
-        shuffles: Whether to shuffle; otherwise samples keep their own order.
+    With `consecutive` > 1 as many neighbouring samples follow each other at the same position of as many batches,
+    alternately from first to last and from last to first. Samples that do not fill such a run are skipped in that
+    epoch.
     """
 
-    BATCHES_SORTED_TOGETHER = 50
+    num_samples: int
+    batch_size: int  # over all processes
+    seed: int
+    lengths: Sequence[int] | None = None  # of each sample; if given, a batch holds samples of similar length
+    max_samples: int | None = None  # of all steps together; the last step may be smaller than the others
+    consecutive: int = 1
+    shuffles: bool = True
+    _orders: dict[int, np.ndarray] = field(default_factory=dict, init=False)
 
-    def __init__(
-        self,
-        num_samples: int,
-        batch_size: int,
-        seed: int,
-        lengths: Sequence[int] | None = None,
-        max_samples: int | None = None,
-        consecutive: int = 1,
-        shuffles: bool = True,
-    ):
-        self.num_samples, self.batch_size, self.seed = num_samples, batch_size, seed
-        self.lengths = None if lengths is None else np.asarray(lengths)
-        self.max_samples, self.consecutive, self.shuffles = max_samples, consecutive, shuffles
-        self._orders: dict[int, np.ndarray] = {}
+    BATCHES_SORTED_TOGETHER = 50
 
     def batch(self, step: int, progress: float = 0.0) -> list[SampleKey]:
         """The samples of one step, over all processes. `progress` is stored in every key."""
@@ -102,10 +78,10 @@ class BatchSampler:
         # The first batch of an epoch completes the last batch of the previous one.
         first = -epoch * self.num_samples % self.batch_size
         together = self.batch_size * self.BATCHES_SORTED_TOGETHER
-        batches = [order[:first]]
+        lengths, batches = np.asarray(self.lengths), [order[:first]]
         for start in range(first, self.num_samples, together):
             part = order[start : start + together]
-            part = part[np.argsort(self.lengths[part], kind="stable")]
+            part = part[np.argsort(lengths[part], kind="stable")]
             batches += np.split(part, range(self.batch_size, len(part), self.batch_size))
         whole = [batch for batch in batches[1:] if len(batch) == self.batch_size]
         rest = [batch for batch in batches[1:] if len(batch) < self.batch_size]
@@ -120,19 +96,9 @@ def split_batch(keys: list[SampleKey], num_parts: int) -> list[list[SampleKey]]:
     return [part or [replace(keys[0], counts=False)] for part in parts]
 
 
-def seed_torch(*numbers: int) -> None:
-    """Seed all torch generators from a tuple of numbers such as `SampleKey.seed` returns."""
+def seed_torch(*numbers: int, cpu_only: bool = False) -> None:
+    """Seed torch from numbers such as `SampleKey.seed` returns. With `cpu_only` it is a hundred times faster."""
     import torch
 
-    torch.manual_seed(_single_seed(numbers))
-
-
-def seed_cpu(*numbers: int) -> None:
-    """Like `seed_torch`, for the CPU generator only, which is a hundred times faster."""
-    import torch
-
-    torch.default_generator.manual_seed(_single_seed(numbers))
-
-
-def _single_seed(numbers: tuple[int, ...]) -> int:
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
+    seed = torch.default_generator.manual_seed if cpu_only else torch.manual_seed
+    seed(int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]))

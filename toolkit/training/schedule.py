@@ -1,4 +1,4 @@
-"""How far a run is: its limits, and the learning rate that follows from them."""
+"""The limits of a run, its progress, and the learning rate that follows from it."""
 
 import math
 from dataclasses import dataclass
@@ -9,25 +9,15 @@ from toolkit.training.arguments import TrainingArguments
 
 @dataclass(frozen=True)
 class Budget:
-    """The limits of a run; it ends at whichever comes first.
-
-    Attributes:
-        max_steps: Number of optimizer steps.
-        max_minutes: Minutes of training, including evaluations and checkpoints.
-        max_samples: Number of samples; the last step of an epoch budget may hold fewer than the others.
-    """
+    """The limits of a run; it ends at whichever comes first."""
 
     max_steps: int | None = None
-    max_minutes: float | None = None
-    max_samples: int | None = None
+    max_minutes: float | None = None  # including evaluations and checkpoints
+    max_samples: int | None = None  # the last step may hold fewer samples than the others
 
     @classmethod
     def of(cls, arguments: TrainingArguments, num_samples: int) -> "Budget":
-        """The budget that the flags give for a data set of `num_samples`.
-
-        Raises:
-            InputError: The flags set no limit.
-        """
+        """The budget that the flags give for a data set of `num_samples`. Raises `InputError` if they set no limit."""
         if not arguments.has_limit:
             raise InputError("how long to train? give --max_steps, --num_train_epochs or --max_minutes")
         if arguments.num_train_epochs is None:
@@ -49,10 +39,7 @@ class Budget:
 def learning_rate_factor(progress: float, warmup_ratio: float, start: float = 0.0) -> float:
     """Linear warm-up from 0 to 1, then linear decay to 0.
 
-    Args:
-        progress: Fraction of the run that is complete.
-        warmup_ratio: Fraction of the schedule taken by the warm-up.
-        start: Fraction of the run after which the schedule begins; the factor is 0 before.
+    The schedule begins when `start`, a fraction of the run, is complete; the factor is 0 before.
     """
     progress = max(0.0, progress - start) / (1 - start)
     if progress < warmup_ratio:

@@ -14,14 +14,10 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGT
 
 
 class Signals:
-    """Records the first of `SIGNALS`, so that the loop can finish its step. A later Ctrl-C ends the process at once.
-
-    Attributes:
-        number: Number of the signal; 0 if there was none.
-    """
+    """Notes the first of `SIGNALS`, so that the loop can finish its step. A later Ctrl-C ends the process at once."""
 
     def __init__(self):
-        self.number = 0
+        self.number = 0  # of the signal; 0 if there was none
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "Signals":
@@ -40,11 +36,7 @@ class Signals:
 
 @contextlib.contextmanager
 def failures_explained(output_dir: Path | None) -> Iterator[None]:
-    """Turn a failed disk, a lack of memory or a lost process into a `RunFailed` that says how to continue.
-
-    Args:
-        output_dir: Folder of the run; None if it writes none.
-    """
+    """Turn a failed disk, a lack of memory or a lost process into a `RunFailed` that says how to continue."""
     try:
         yield
     except (RuntimeError, OSError, MemoryError) as error:
