@@ -101,9 +101,8 @@ class ElectraForPreTraining(MaskedLanguageModelMixin, transformers.ElectraForPre
             sequence_ids: As for `BertForMaskedLM`, 0 for padding.
 
         Returns:
-            `logits` (batch, time), the log odds that a token was replaced. With labels also `loss`, a mean over tokens
-            without padding: the discriminator's loss, times its weight, plus the generator's loss at masked tokens,
-            divided by the usual fraction of these.
+            `logits` (batch, time), the log odds that a token was replaced. With labels also `loss`, a mean over real
+            tokens: the discriminator's loss, times its weight, plus the generator's, divided by the masked fraction.
         """
         if attention_mask is None and sequence_ids is None:
             attention_mask = (input_ids != self.config.pad_token_id).long()

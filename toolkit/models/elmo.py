@@ -178,11 +178,7 @@ class ElmoModel(ElmoPreTrainedModel):
         return word_index, word_mask, F.embedding(inverse, vectors).view(batch_size, width, -1)
 
     def _encode_sentences(
-        self,
-        words: torch.Tensor,
-        word_mask: torch.Tensor,
-        recurrent_direction: str | None,
-        state: torch.Tensor | None,
+        self, words: torch.Tensor, word_mask: torch.Tensor, recurrent_direction: str | None, state: torch.Tensor | None
     ) -> tuple[list[torch.Tensor], torch.Tensor | None]:
         """Run both stacks over word vectors (B, W, H); returns the states (B, W, 2H) of each layer, and `state`."""
         word_states = [torch.cat([words, words], dim=-1)]

@@ -88,8 +88,7 @@ class FastTextModel(FastTextPreTrainedModel):
         return_dict: bool | None = None,
         **kwargs,
     ) -> WordVectorOutput:
-        """`input_ids` (B, P), padded on the right -> `last_hidden_state` (B, P, H), zero where `attention_mask` (B, P)
-        is zero."""
+        """`input_ids` (B, P), padded on the right -> `last_hidden_state` (B, P, H), zero for padding."""
         if attention_mask is None:
             attention_mask = input_ids != self.config.pad_token_id
         mask, first = attention_mask.bool(), self.config.first_continuation_id
@@ -128,8 +127,7 @@ class FastTextModel(FastTextPreTrainedModel):
 def ngram_hashes(
     codes: torch.Tensor, words: torch.Tensor, num_words: int, min_n: int, max_n: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """fastText's hashes of n-grams of `min_n` to `max_n` characters: FNV-1a on signed bytes, as in its first
-    implementation.
+    """fastText's hashes of n-grams of `min_n` to `max_n` characters: FNV-1a on bytes that are taken as signed.
 
     `codes` (bytes,) are the UTF-8 bytes of all words, one word after the other, and `words` (bytes,) the word of each
     byte, from 0; `<` and `>` are put around each word. Returns the hashes of the n-grams of all words, in order, and

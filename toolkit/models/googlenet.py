@@ -160,8 +160,7 @@ class GoogLeNetForImageClassification(ImageClassifierMixin, GoogLeNetPreTrainedM
         output_hidden_states: bool = False,
         **kwargs,
     ) -> ImageClassifierOutputWithNoAttention:
-        """Classify images as `ImageClassifierMixin` does; the training loss includes that of the auxiliary heads, with
-        a weight of 0.3 each."""
+        """Classify images as other networks do; the training loss includes those of the auxiliary heads, times 0.3."""
         outputs = super().forward(pixel_values, labels, output_hidden_states=True)
         loss, hidden_states = outputs.loss, outputs.hidden_states
         if loss is not None and self.training:

@@ -137,8 +137,7 @@ class TextClassifierMixin(ClassifierMixin):
 
 
 class LayerMixMixin:
-    """A linear layer on the scalar mix of the layers of an encoder: on each position, or on the mean and the maximum
-    over positions if `pools_positions`."""
+    """A linear layer on the scalar mix of layers, or on its mean and maximum over positions if `pools_positions`."""
 
     pools_positions = False
 

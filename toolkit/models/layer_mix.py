@@ -1,8 +1,7 @@
 """Task heads that read a learned mix of all layers of any transformers encoder, instead of its top layer.
 
 Peters et al. (2018), "Deep contextualized word representations", https://arxiv.org/abs/1802.05365: the layers of a
-language model encode different information, and the top layer mostly the next word. ELMo's own heads read such a mix
-too.
+language model encode different information, and the top layer mostly the next word. ELMo's own heads do so too.
 
 Shape legend: B batch, T tokens, H width of the encoder.
 """

@@ -77,8 +77,7 @@ class MaskedLanguageModelMixin:
 
     @torch.no_grad()
     def set_word_embeddings(self, ids: torch.Tensor, vectors: torch.Tensor) -> None:
-        """Set the embeddings of the tokens `ids` (n,) to `vectors` (n, width), centred and scaled to the standard
-        deviation of random embeddings."""
+        """Set the embeddings of the tokens `ids` (n,) to `vectors` (n, width), centred and scaled as random ones."""
         vectors = vectors - vectors.mean(dim=0)
         self.get_input_embeddings().weight[ids] = vectors * (self.config.initializer_range / vectors.std(correction=0))
 
@@ -87,9 +86,8 @@ class MaskedLanguageModelMixin:
         """Initialize each head of each layer to attend to one relative position: -1, 1, -2, 2, and so on.
 
         Position embeddings become sines and cosines along random directions of the space. From these directions, keys
-        read their position, and queries the position that their head attends to. All weights remain trainable.
-        Without this, a small encoder predicts by frequency for thousands of steps until its heads find their
-        neighbours.
+        read their position, and queries the position that their head attends to. All weights remain trainable. Without
+        this, a small encoder predicts by frequency for thousands of steps, until its heads find their neighbours.
 
         Fixed heads of this kind are due to Raganato, Scherrer & Tiedemann (2020), "Fixed encoder self-attention
         patterns in transformer-based machine translation", https://arxiv.org/abs/2002.10260; initializing attention to

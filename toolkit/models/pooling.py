@@ -89,8 +89,7 @@ class PooledModel(PooledPreTrainedModel):
         """Encode and pool images, (B, C, S, S) or a list of images (C, height, width) of any sizes.
 
         Images of a list that have the same size are encoded together. In training, batch normalization of an image
-        that is alone in its size uses the running statistics. Returns `pooler_output` (B, H), and for a tensor also
-        the maps.
+        that is alone in its size uses the running statistics. Returns `pooler_output` (B, H), and maps of a tensor.
         """
         if isinstance(pixel_values, torch.Tensor):
             outputs = self.encoder(pixel_values, output_hidden_states=output_hidden_states)

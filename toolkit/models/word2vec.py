@@ -64,8 +64,7 @@ class Word2VecPreTrainedModel(PreTrainedModel):
 def copy_word_vectors(embeddings: nn.Embedding, word_vectors, vocabulary: dict[str, int]) -> None:
     """Fill a table from gensim `KeyedVectors`, sorted by frequency; `vocabulary` gives the row of each word.
 
-    Words that gensim does not know, such as [UNK], get the mean of the rarest tenth of the words, which they are most
-    similar to; padding gets zeros.
+    Words that gensim does not know, such as [UNK], get the mean of the rarest tenth of the words, and padding zeros.
     """
     vectors = torch.from_numpy(word_vectors.vectors.copy())
     embeddings.weight[:] = vectors[-max(1, len(vectors) // 10) :].mean(dim=0)
