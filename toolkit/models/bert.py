@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from transformers.modeling_outputs import MaskedLMOutput
 from transformers.models.bert.modeling_bert import BertLayer
 
-from .masked_lm import LayerStack, MaskedLanguageModelMixin, MaskedLastLayer, replace_last_layer
+from .masked_lm import MaskedLanguageModelMixin, MaskedLastLayer, replace_last_layer
 
 
 class BertLastLayer(MaskedLastLayer, BertLayer):
@@ -30,8 +30,8 @@ class BertForMaskedLM(MaskedLanguageModelMixin, transformers.BertForMaskedLM):
         return self.cls.predictions.bias
 
     @property
-    def stacks(self) -> list[LayerStack]:
-        return [LayerStack(None, self.bert.encoder.layer, self.config)]
+    def stacks(self) -> list[tuple[None, nn.ModuleList]]:
+        return [(None, self.bert.encoder.layer)]
 
     def forward(
         self,
@@ -41,14 +41,12 @@ class BertForMaskedLM(MaskedLanguageModelMixin, transformers.BertForMaskedLM):
         sequence_ids: torch.Tensor | None = None,
         **kwargs,
     ) -> MaskedLMOutput:
-        """Predict masked tokens.
+        """Predict masked tokens. All inputs are (batch, time).
 
         Args:
-            input_ids, attention_mask: (batch, time).
-            labels: (batch, time), -100 where nothing is masked.
-            sequence_ids: (batch, time), instead of `attention_mask`: the number of the sequence that each token
-                belongs to, for several sequences in one row, each of which is read as if it were alone. Padding is one
-                of them.
+            labels: -100 where nothing is masked.
+            sequence_ids: Instead of `attention_mask`, the number of the sequence that each token belongs to, for
+                several sequences in one row, each of which is read as if it were alone. Padding is one of them.
 
         Returns:
             With labels, the mean cross-entropy as `loss` and `logits` (masked, vocab_size) of the masked tokens in
@@ -58,6 +56,5 @@ class BertForMaskedLM(MaskedLanguageModelMixin, transformers.BertForMaskedLM):
         if labels is None:
             return super().forward(input_ids, **kwargs)
         masked = labels != -100
-        states = self.bert(input_ids, selected=masked, **kwargs).last_hidden_state  # (masked, H)
-        logits = self.cls(states)
+        logits = self.cls(self.bert(input_ids, selected=masked, **kwargs).last_hidden_state)
         return MaskedLMOutput(loss=F.cross_entropy(logits, labels[masked]), logits=logits)

@@ -16,8 +16,7 @@ def center_and_normalize(features: torch.Tensor, mean: torch.Tensor, normalize: 
 
     Wang, Chao, Weinberger & van der Maaten (2019), "SimpleShot", https://arxiv.org/abs/1911.04623.
     """
-    centered = features - mean
-    return F.normalize(centered) if normalize else centered
+    return F.normalize(features - mean) if normalize else features - mean
 
 
 def class_logits(
@@ -31,14 +30,9 @@ def class_logits(
 ) -> torch.Tensor:
     """Logits (N, C): the similarity of each item to the most similar point of each class.
 
-    Args:
-        features: (N, D).
-        points: (P, D).
-        classes: (P,), the class of each point; every class has at least one.
-        num_classes: C.
-        metric: `cosine`, `linear` (dot products), or `euclidean` and `sqeuclidean` (negative distances).
-        scale: Factor of cosines.
-        biases: (P,), added to the similarities.
+    `features` are (N, D), `points` (P, D), and `classes` (P,) has the class of each point; every class has at least
+    one. A `metric` is `cosine`, times `scale`, `linear` (dot products), or `euclidean` and `sqeuclidean` (negative
+    distances). `biases` (P,) are added to the similarities.
     """
     if metric == "linear":
         similarities = features @ points.T

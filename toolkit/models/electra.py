@@ -20,7 +20,7 @@ from transformers.models.electra.modeling_electra import (
     ElectraLayer,
 )
 
-from .masked_lm import LayerStack, MaskedLanguageModelMixin, MaskedLastLayer, replace_last_layer
+from .masked_lm import MaskedLanguageModelMixin, MaskedLastLayer, replace_last_layer
 
 
 class ElectraLastLayer(MaskedLastLayer, ElectraLayer):
@@ -69,12 +69,10 @@ class ElectraForPreTraining(MaskedLanguageModelMixin, transformers.ElectraForPre
         return self.generator.bias
 
     @property
-    def stacks(self) -> list[LayerStack]:
+    def stacks(self) -> list[tuple[nn.Linear | None, nn.ModuleList]]:
         projection = getattr(self.electra, "embeddings_project", None)  # none if the widths are the same
-        return [
-            LayerStack(projection, self.electra.encoder.layer, self.config),
-            LayerStack(self.generator.embeddings_project, self.generator.encoder.layer, self.generator.config),
-        ]
+        generator = self.generator
+        return [(projection, self.electra.encoder.layer), (generator.embeddings_project, generator.encoder.layer)]
 
     def set_attn_implementation(self, *arguments, **kwargs) -> None:
         super().set_attn_implementation(*arguments, **kwargs)
@@ -98,16 +96,13 @@ class ElectraForPreTraining(MaskedLanguageModelMixin, transformers.ElectraForPre
         """Replace masked tokens by the generator's and predict which tokens were replaced.
 
         Args:
-            input_ids, attention_mask: (batch, time).
-            labels: (batch, time), the original token of each masked one, else -100.
-            uniforms: (batch, time), random numbers from 0 to 1 that determine the generator's tokens; drawn here by
-                default.
-            sequence_ids: (batch, time), as for `BertForMaskedLM`, 0 for padding.
+            labels: (batch, time) as all inputs: the original token of each masked one, else -100.
+            uniforms: Random numbers from 0 to 1 that determine the generator's tokens; drawn here by default.
+            sequence_ids: As for `BertForMaskedLM`, 0 for padding.
 
         Returns:
-            `logits` (batch, time), the log odds that a token was replaced. With labels also `loss`, a mean over tokens
-            without padding: the discriminator's loss, times its weight, plus the generator's loss at masked tokens,
-            divided by the usual fraction of these.
+            `logits` (batch, time), the log odds that a token was replaced. With labels also `loss`, a mean over real
+            tokens: the discriminator's loss, times its weight, plus the generator's, divided by the masked fraction.
         """
         if attention_mask is None and sequence_ids is None:
             attention_mask = (input_ids != self.config.pad_token_id).long()

@@ -22,7 +22,7 @@ from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOut
 from transformers.utils import ModelOutput
 
 from .elmo_characters import ElmoCharacterEncoder, WordCache
-from .heads import ScalarMix, TextClassifierMixin, mean_and_maximum
+from .heads import LayerMixMixin, TextClassifierMixin
 from .pieces import find_words, gather_rows
 from .sampled_softmax import SampledSoftmax
 
@@ -57,8 +57,7 @@ class ElmoConfig(PreTrainedConfig):
 
 @dataclass
 class ElmoOutput(BaseModelOutput):
-    """Output of the encoder: `last_hidden_state` and each of `hidden_states`, from the character encoder up, are
-    (B, P, 2H) if asked for."""
+    """Output of the encoder; `last_hidden_state` and `hidden_states`, from the character encoder up: (B, P, 2H)."""
 
     word_states: tuple[torch.Tensor, ...] | None = None  # one (B, W, 2H) per layer
     word_index: torch.Tensor | None = None  # (B, P), the word that each piece belongs to
@@ -85,20 +84,16 @@ class ElmoPreTrainedModel(PreTrainedModel):
         if isinstance(module, nn.LSTM):
             for name, parameter in module.named_parameters():
                 if "weight_hh" in name:
-                    for gate in range(4):
-                        size = parameter.shape[1]
-                        init.orthogonal_(parameter[gate * size : (gate + 1) * size])
+                    for gate in parameter.chunk(4):
+                        init.orthogonal_(gate)
                 elif "weight_ih" in name:
                     init.xavier_uniform_(parameter)
                 else:
                     init.zeros_(parameter)
                     if "bias_ih" in name:  # the forget gate starts open (Gers, Schmidhuber & Cummins 2000)
-                        init.ones_(parameter[parameter.shape[0] // 4 : parameter.shape[0] // 2])
+                        init.ones_(parameter.chunk(4)[1])
         elif isinstance(module, ElmoCharacterEncoder):
             module.initialize()
-        elif isinstance(module, ScalarMix):
-            init.zeros_(module.weights)
-            init.ones_(module.scale)
         elif not isinstance(module, (nn.Conv1d, nn.Embedding)):
             super()._init_weights(module)
 
@@ -110,10 +105,9 @@ class ElmoModel(ElmoPreTrainedModel):
         super().__init__(config)
         self.character_encoder = ElmoCharacterEncoder(config)
         self.word_cache = WordCache()  # for inference
-        sizes = range(config.num_hidden_layers)
-        hidden = config.hidden_size
-        self.forward_layers = nn.ModuleList(nn.LSTM(hidden, hidden, batch_first=True) for _ in sizes)
-        self.backward_layers = nn.ModuleList(nn.LSTM(hidden, hidden, batch_first=True) for _ in sizes)
+        hidden, depth = config.hidden_size, config.num_hidden_layers
+        self.forward_layers = nn.ModuleList(nn.LSTM(hidden, hidden, batch_first=True) for _ in range(depth))
+        self.backward_layers = nn.ModuleList(nn.LSTM(hidden, hidden, batch_first=True) for _ in range(depth))
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.post_init()
 
@@ -138,14 +132,10 @@ class ElmoModel(ElmoPreTrainedModel):
         state: torch.Tensor | None = None,
         **kwargs,
     ) -> ElmoOutput:
-        """Encode a batch.
+        """Encode `input_ids` (B, P), padded on the right.
 
-        Args:
-            input_ids, attention_mask: (B, P), padded on the right.
-            output_pieces: Whether to return `last_hidden_state`.
-            recurrent_direction: forwards or backwards, the direction that starts with `state` and returns its state,
-                for texts that are longer than a window.
-            state: (B, 2 * layers, H), the state with which it ended in the previous windows; zero by default.
+        For texts that are longer than a window, one `recurrent_direction`, forwards or backwards, starts with `state`
+        (B, 2 * layers, H), with which it ended in the previous windows, by default zero; its new state is returned.
         """
         if attention_mask is None:
             attention_mask = input_ids != self.config.pad_token_id
@@ -188,11 +178,7 @@ class ElmoModel(ElmoPreTrainedModel):
         return word_index, word_mask, F.embedding(inverse, vectors).view(batch_size, width, -1)
 
     def _encode_sentences(
-        self,
-        words: torch.Tensor,
-        word_mask: torch.Tensor,
-        recurrent_direction: str | None,
-        state: torch.Tensor | None,
+        self, words: torch.Tensor, word_mask: torch.Tensor, recurrent_direction: str | None, state: torch.Tensor | None
     ) -> tuple[list[torch.Tensor], torch.Tensor | None]:
         """Run both stacks over word vectors (B, W, H); returns the states (B, W, 2H) of each layer, and `state`."""
         word_states = [torch.cat([words, words], dim=-1)]
@@ -201,26 +187,24 @@ class ElmoModel(ElmoPreTrainedModel):
         # Each sentence is reversed within its own length. Padding stays at the end, where it influences no state of a
         # word, so that packed sequences are not needed.
         reversal = torch.where(positions < lengths, lengths - 1 - positions, positions)  # (B, W)
-        forwards, backwards = words, gather_rows(words, reversal)
-        initial_states = [None] * len(self.forward_layers) if state is None else _states_of_layers(state)
+        states = {"forwards": words, "backwards": gather_rows(words, reversal)}
+        initial_states = [None] * len(self.forward_layers)
+        if state is not None:  # the hidden and the cell state (1, B, H) of each layer
+            parts = [part.contiguous() for part in state.transpose(0, 1).split(1)]
+            initial_states = list(zip(parts[::2], parts[1::2], strict=True))
         final_states = []
-        for forward_layer, backward_layer, initial in zip(
-            self.forward_layers, self.backward_layers, initial_states, strict=True
-        ):
-            new_forwards, forward_final = forward_layer(
-                forwards, initial if recurrent_direction == "forwards" else None
-            )
-            new_backwards, backward_final = backward_layer(
-                backwards, initial if recurrent_direction == "backwards" else None
-            )
-            final_states += forward_final if recurrent_direction == "forwards" else backward_final
-            is_first = len(word_states) == 1
-            forwards = self.dropout(new_forwards) if is_first else forwards + self.dropout(new_forwards)
-            backwards = self.dropout(new_backwards) if is_first else backwards + self.dropout(new_backwards)
-            word_states.append(torch.cat([forwards, gather_rows(backwards, reversal)], dim=-1))
+        for index, initial in enumerate(initial_states):
+            for direction, layers in (("forwards", self.forward_layers), ("backwards", self.backward_layers)):
+                is_recurrent = direction == recurrent_direction
+                new_states, final = layers[index](states[direction], initial if is_recurrent else None)
+                if is_recurrent:
+                    final_states += final
+                new_states = self.dropout(new_states)
+                states[direction] = new_states if index == 0 else states[direction] + new_states
+            word_states.append(torch.cat([states["forwards"], gather_rows(states["backwards"], reversal)], dim=-1))
         if recurrent_direction is None:
             return word_states, None
-        # The state after padding is useless: what follows a window that is not full starts from zero.
+        # The state after padding is useless: the window after one that is not full starts from zero.
         return word_states, torch.cat(final_states).transpose(0, 1).detach() * word_mask[:, -1:, None]
 
 
@@ -253,14 +237,12 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
         state: torch.Tensor | None = None,
         **kwargs,
     ) -> ElmoForPreTrainingOutput:
-        """Predict the words of a batch from both sides.
+        """Predict the words of a batch from both sides. Inputs are those of `ElmoModel`, and:
 
         Args:
-            input_ids, attention_mask: (B, P), padded on the right.
             labels: (B, W), the output word of each word, -100 where none is predicted.
             negatives: (K,), output words of a sampled softmax; without them the softmax is over all output words.
             negative_log_counts: (V,), the log of the expected number of times that each word is among the negatives.
-            recurrent_direction, state: As for `ElmoModel`.
         """
         outputs = self.elmo(
             input_ids, attention_mask, output_pieces=False, recurrent_direction=recurrent_direction, state=state
@@ -271,22 +253,20 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
             return ElmoForPreTrainingOutput(
                 forward_logits=self._logits(forwards), backward_logits=self._logits(backwards)
             )
-        targets = torch.cat([labels[:, 1:].reshape(-1), labels[:, :-1].reshape(-1)])
-        states = torch.cat([forwards.reshape(-1, forwards.shape[-1]), backwards.reshape(-1, backwards.shape[-1])])
+        targets = torch.cat([labels[:, 1:].flatten(), labels[:, :-1].flatten()])
+        states = torch.cat([forwards.flatten(0, 1), backwards.flatten(0, 1)])
         is_predicted = targets != -100
         states, targets = states[is_predicted], targets[is_predicted]  # (N, H), (N,)
         if negatives is None:
-            loss = self._exact_loss(states, targets)
+            slices = zip(states.split(LOGIT_ROWS), targets.split(LOGIT_ROWS), strict=True)
+            losses = (F.cross_entropy(self._logits(s), t, reduction="sum") for s, t in slices)
+            loss = sum(losses) / len(targets)
         else:
             loss = self._sampled_loss(states, targets, negatives, negative_log_counts)
         return ElmoForPreTrainingOutput(loss=loss, state=outputs.state)
 
     def _logits(self, states: torch.Tensor) -> torch.Tensor:
         return F.linear(states, self.output_embeddings.weight, self.output_bias.weight.squeeze(-1))
-
-    def _exact_loss(self, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        slices = zip(states.split(LOGIT_ROWS), targets.split(LOGIT_ROWS), strict=True)
-        return sum(F.cross_entropy(self._logits(s), t, reduction="sum") for s, t in slices) / len(targets)
 
     def _sampled_loss(self, states, targets, negatives, log_counts) -> torch.Tensor:
         words = torch.cat([targets, negatives])  # (N + K,)
@@ -301,45 +281,27 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
         )
 
 
-class ElmoForTokenClassification(TextClassifierMixin, ElmoPreTrainedModel):
+class ElmoClassifierMixin(LayerMixMixin, TextClassifierMixin):
+    encoder_class = ElmoModel
+
+    def add_head(self, config: ElmoConfig) -> None:
+        self.add_layer_mix(config.num_hidden_layers + 1, 2 * config.hidden_size)
+
+
+class ElmoForTokenClassification(ElmoClassifierMixin, ElmoPreTrainedModel):
     """A linear layer on the scalar mix of the layers; one row of logits per piece."""
 
     output_class = TokenClassifierOutput
 
-    def __init__(self, config: ElmoConfig):
-        super().__init__(config)
-        self.num_labels = config.num_labels
-        self.elmo = ElmoModel(config)
-        self.scalar_mix = ScalarMix(config.num_hidden_layers + 1)
-        self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = nn.Linear(2 * config.hidden_size, config.num_labels)
-        self.post_init()
-
     def logits(self, outputs: ElmoOutput) -> torch.Tensor:
-        word_logits = self.classifier(self.dropout(self.scalar_mix(outputs.word_states)))  # (B, W, num_labels)
-        return gather_rows(word_logits, outputs.word_index)
+        return gather_rows(self.classify(outputs.word_states, outputs.word_mask), outputs.word_index)
 
 
-class ElmoForSequenceClassification(TextClassifierMixin, ElmoPreTrainedModel):
+class ElmoForSequenceClassification(ElmoClassifierMixin, ElmoPreTrainedModel):
     """A linear layer on the mean and the maximum over words of the scalar mix of the layers."""
 
     output_class = SequenceClassifierOutput
-
-    def __init__(self, config: ElmoConfig):
-        super().__init__(config)
-        self.num_labels = config.num_labels
-        self.elmo = ElmoModel(config)
-        self.scalar_mix = ScalarMix(config.num_hidden_layers + 1)
-        self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = nn.Linear(4 * config.hidden_size, config.num_labels)
-        self.post_init()
+    pools_positions = True
 
     def logits(self, outputs: ElmoOutput) -> torch.Tensor:
-        states = mean_and_maximum(self.scalar_mix(outputs.word_states), outputs.word_mask)  # (B, 4H)
-        return self.classifier(self.dropout(states))
-
-
-def _states_of_layers(state: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """`state` (B, 2 * layers, H) -> hidden and cell state (1, B, H) of each layer."""
-    parts = [part.contiguous() for part in state.transpose(0, 1).split(1)]
-    return list(zip(parts[::2], parts[1::2], strict=True))
+        return self.classify(outputs.word_states, outputs.word_mask)

@@ -11,8 +11,10 @@ and small run on two CPU cores (minutes for tiny, half an hour for mini, hours f
 This module imports neither torch nor transformers.
 """
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 PREFIX = "toolkit-"  # of the `model_type` of every encoder defined here
@@ -24,18 +26,11 @@ SMALL_IMAGE = 64  # pixels; up to this size a network keeps the resolution in it
 
 
 class Preset(NamedTuple):
-    """A named size of an encoder.
+    """A named size of an encoder."""
 
-    Attributes:
-        make: Builds the configuration, called with the vocabulary size or image size and then `sizes`.
-        sizes: Further arguments of `make`.
-        default_size: Usual vocabulary size (for ELMo: number of predicted words; for fastText: number of known words)
-            or image size in pixels.
-    """
-
-    make: Callable[..., Any]
+    make: Callable[..., Any]  # builds the configuration from the vocabulary size or image size and then `sizes`
     sizes: tuple
-    default_size: int
+    default_size: int  # usual vocabulary size (for ELMo and fastText: number of words) or image size in pixels
 
     def config(self, size: int) -> Any:
         """The configuration for that vocabulary size or image size."""
@@ -58,34 +53,19 @@ class Architecture(NamedTuple):
 
 @dataclass(frozen=True)
 class Family:
-    """One row of the table.
+    """One row of the table."""
 
-    Attributes:
-        modality: Name of the modality that the encoder reads, a key of `toolkit.modalities.MODALITIES`.
-        title: What a model of this family is called in a sentence, with its article.
-        paper: Authors, year, title and URL.
-        presets: Sizes by name.
-        tokenizer: Kind of tokenizer that it reads: wordpiece, word or bytes.
-        method: How it is pretrained by `toolkit pretrain FAMILY`: a `toolkit.pretraining.Method`, or where to import
-            one from, as `module:NAME`.
-        windows: What `toolkit prepare FAMILY` cuts a corpus into: pieces or words.
-        perplexity: Where to import the function that scores held-out text, as `module:NAME`.
-        architectures: Its classes, if transformers does not have them.
-        model_types: Further values of `model_type`, of transformers' own classes.
-        first_word_id: For encoders with one vector per word, sorted by frequency: the id of the most frequent word.
-    """
-
-    modality: str
-    title: str
-    paper: str
+    modality: str  # what the encoder reads, a key of `toolkit.modalities.MODALITIES`
+    title: str  # what a model of this family is called in a sentence, with its article
+    paper: str  # authors, year, title and URL
     presets: dict[str, Preset] = field(default_factory=dict)
-    tokenizer: str | None = None
-    method: Any = None
-    windows: str | None = None
-    perplexity: str | None = None
-    architectures: tuple[Architecture, ...] = ()
-    model_types: tuple[str, ...] = ()
-    first_word_id: int | None = None
+    tokenizer: str | None = None  # the kind that it reads: wordpiece, word or bytes
+    method: Any = None  # of `toolkit pretrain`: a `toolkit.pretraining.Method`, or where to find one, as `module:NAME`
+    windows: str | None = None  # what `toolkit prepare` cuts a corpus into: pieces or words
+    perplexity: str | None = None  # where to find the function that scores held-out text, as `module:NAME`
+    architectures: tuple[Architecture, ...] = ()  # its classes, if transformers does not have them
+    model_types: tuple[str, ...] = ()  # further values of `model_type`, of transformers' own classes
+    first_word_id: int | None = None  # of the most frequent word, in a table of word vectors sorted by frequency
 
     @property
     def reader(self) -> str:
@@ -97,40 +77,25 @@ def _own(name: str, prefix: str, *heads: str) -> Architecture:
     return Architecture(PREFIX + name, f"toolkit.models.{name.replace('-', '_')}", prefix, ("Model", *heads))
 
 
-def _word2vec(vocab_size: int, hidden_size: int):
-    from toolkit.models.word2vec import Word2VecConfig
-
-    return Word2VecConfig(vocab_size=vocab_size, hidden_size=hidden_size)
-
-
-def _fasttext(vocab_size: int, hidden_size: int, num_buckets: int):
-    from toolkit.models.fasttext import FastTextConfig
-
-    return FastTextConfig(vocab_size=vocab_size, hidden_size=hidden_size, num_buckets=num_buckets)
+def _config(path: str, fields: tuple[str, ...], *values) -> Any:
+    """Build a configuration of the class at `path`, `module:NAME`, from the values of its first `fields`."""
+    module, name = path.split(":")
+    return getattr(importlib.import_module(module), name)(**dict(zip(fields, values, strict=False)))
 
 
-def _elmo(vocab_size: int, hidden_size: int, char_filters: list[list[int]], num_highway_layers: int = 1):
-    from toolkit.models.elmo import ElmoConfig
-
-    return ElmoConfig(
-        output_vocab_size=vocab_size,
-        hidden_size=hidden_size,
-        char_filters=char_filters,
-        num_highway_layers=num_highway_layers,
-    )
+def _transformer_sizes(num_hidden_layers: int, hidden_size: int) -> dict[str, int]:
+    return {
+        "num_hidden_layers": num_hidden_layers,
+        "hidden_size": hidden_size,
+        "num_attention_heads": hidden_size // 64,
+        "intermediate_size": 4 * hidden_size,
+    }
 
 
-def _bert(vocab_size: int, num_hidden_layers: int, hidden_size: int):
+def _bert(vocab_size: int, *sizes: int):
     from transformers import BertConfig
 
-    return BertConfig(
-        vocab_size=vocab_size,
-        hidden_size=hidden_size,
-        num_hidden_layers=num_hidden_layers,
-        num_attention_heads=hidden_size // 64,
-        intermediate_size=4 * hidden_size,
-        max_position_embeddings=MAX_POSITIONS,
-    )
+    return BertConfig(vocab_size=vocab_size, max_position_embeddings=MAX_POSITIONS, **_transformer_sizes(*sizes))
 
 
 def _electra(vocab_size: int, num_hidden_layers: int, hidden_size: int, embedding_size: int, generator_size: float):
@@ -139,11 +104,8 @@ def _electra(vocab_size: int, num_hidden_layers: int, hidden_size: int, embeddin
     config = ElectraConfig(
         vocab_size=vocab_size,
         embedding_size=embedding_size,
-        hidden_size=hidden_size,
-        num_hidden_layers=num_hidden_layers,
-        num_attention_heads=hidden_size // 64,
-        intermediate_size=4 * hidden_size,
         max_position_embeddings=MAX_POSITIONS,
+        **_transformer_sizes(num_hidden_layers, hidden_size),
     )
     config.update({"generator_size": generator_size, "discriminator_weight": 50.0})  # read by pretraining only
     return config
@@ -160,15 +122,7 @@ def _resnet(image_size: int, layer_type: str, hidden_sizes: list[int], depths: l
 
 
 def _fast_resnet(image_size: int, hidden_sizes: list[int]):
-    from toolkit.models.fast_resnet import FastResNetConfig
-
-    return FastResNetConfig(hidden_sizes=hidden_sizes)
-
-
-def _lenet(image_size: int):
-    from toolkit.models.lenet import LeNetConfig
-
-    return LeNetConfig(image_size=image_size)
+    return _config("toolkit.models.fast_resnet:FastResNetConfig", ("hidden_sizes",), hidden_sizes)
 
 
 def _googlenet(image_size: int, width: float):
@@ -177,25 +131,22 @@ def _googlenet(image_size: int, width: float):
     return GoogLeNetConfig(width=width, small_images=image_size <= SMALL_IMAGE)
 
 
-def _vit(image_size: int, num_hidden_layers: int, hidden_size: int):
+def _vit(image_size: int, *sizes: int):
     from transformers import ViTConfig
 
-    return ViTConfig(
-        image_size=image_size,
-        patch_size=max(1, image_size // 8) if image_size <= SMALL_IMAGE else 16,
-        hidden_size=hidden_size,
-        num_hidden_layers=num_hidden_layers,
-        num_attention_heads=hidden_size // 64,
-        intermediate_size=4 * hidden_size,
-    )
+    patch_size = max(1, image_size // 8) if image_size <= SMALL_IMAGE else 16
+    return ViTConfig(image_size=image_size, patch_size=patch_size, **_transformer_sizes(*sizes))
 
 
-def _mlp(image_size: int, hidden_sizes: list[int]):
-    from toolkit.models.mlp import MlpConfig
-
-    return MlpConfig(image_size=image_size, hidden_sizes=hidden_sizes)
-
-
+_word2vec = partial(_config, "toolkit.models.word2vec:Word2VecConfig", ("vocab_size", "hidden_size"))
+_fasttext = partial(_config, "toolkit.models.fasttext:FastTextConfig", ("vocab_size", "hidden_size", "num_buckets"))
+_elmo = partial(
+    _config,
+    "toolkit.models.elmo:ElmoConfig",
+    ("output_vocab_size", "hidden_size", "char_filters", "num_highway_layers"),
+)
+_lenet = partial(_config, "toolkit.models.lenet:LeNetConfig", ("image_size",))
+_mlp = partial(_config, "toolkit.models.mlp:MlpConfig", ("image_size", "hidden_sizes"))
 _TEXT_HEADS = ("ForTokenClassification", "ForSequenceClassification")
 _IMAGE_HEADS = ("ForImageClassification",)
 
@@ -203,9 +154,8 @@ FAMILIES: dict[str, Family] = {
     "word2vec": Family(
         modality="text",
         title="A word2vec model",
-        paper=(
-            "Mikolov et al. (2013), Distributed representations of words and phrases, https://arxiv.org/abs/1310.4546"
-        ),
+        paper="Mikolov et al. (2013), Distributed representations of words and phrases, "
+        "https://arxiv.org/abs/1310.4546",
         tokenizer="word",
         method="toolkit.pretraining.word2vec:METHOD",
         architectures=(_own("word2vec", "Word2Vec", *_TEXT_HEADS),),
@@ -220,10 +170,8 @@ FAMILIES: dict[str, Family] = {
     "fasttext": Family(
         modality="text",
         title="A fastText model",
-        paper=(
-            "Bojanowski et al. (2017), Enriching word vectors with subword information, "
-            "https://arxiv.org/abs/1607.04606"
-        ),
+        paper="Bojanowski et al. (2017), Enriching word vectors with subword information, "
+        "https://arxiv.org/abs/1607.04606",
         tokenizer="bytes",
         method="toolkit.pretraining.fasttext:METHOD",
         architectures=(_own("fasttext", "FastText", *_TEXT_HEADS),),
@@ -361,12 +309,11 @@ WRAPPERS: tuple[Architecture, ...] = (
 
 def presets(modality: str | None = None, family: str | None = None) -> dict[str, Preset]:
     """All presets by name, or those of a modality or family."""
-    rows = {name: row for name, row in FAMILIES.items() if family in (None, name)}
     return {
-        name: preset
-        for row in rows.values()
-        if modality in (None, row.modality)
-        for name, preset in row.presets.items()
+        preset_name: preset
+        for name, row in FAMILIES.items()
+        if family in (None, name) and modality in (None, row.modality)
+        for preset_name, preset in row.presets.items()
     }
 
 

@@ -16,9 +16,8 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig
 from transformers import initialization as init
-from transformers.modeling_outputs import BaseModelOutputWithPoolingAndNoAttention
 
-from .heads import ImageClassifierMixin, ImagePreTrainedModel
+from .heads import ImageClassifierMixin, ImageEncoderOutput, ImagePreTrainedModel, image_encoder_output
 
 WHITENING_EPSILON = 5e-4  # added to the variances
 
@@ -77,37 +76,21 @@ class FastResNetModel(FastResNetPreTrainedModel):
 
     @torch.no_grad()
     def whiten(self, pixel_values: torch.Tensor) -> None:
-        """Set the kernels of the stem to the principal components of image patches, and their negatives.
-
-        The outputs of the stem are then uncorrelated on these images and have a standard deviation of 1.
-
-        Args:
-            pixel_values: (B, C, S, S).
-        """
+        """Set the kernels of the stem to the principal components of patches of images (B, C, S, S), and their
+        negatives. On these images the outputs of the stem are then uncorrelated, with a standard deviation of 1."""
         width = self.config.whitening_width
         patches = F.unfold(pixel_values, width).transpose(1, 2).flatten(0, 1)
         variances, components = torch.linalg.eigh(patches.T.cov())
         kernels = (components / (variances + WHITENING_EPSILON).sqrt()).T.view(-1, *self.embedder.weight.shape[1:])
         self.embedder.weight.copy_(torch.cat([kernels, -kernels]))
 
-    def forward(
-        self, pixel_values: torch.Tensor, output_hidden_states: bool = False, **kwargs
-    ) -> BaseModelOutputWithPoolingAndNoAttention:
+    def forward(self, pixel_values: torch.Tensor, output_hidden_states: bool = False, **kwargs) -> ImageEncoderOutput:
         """`pixel_values` (B, C, S, S) -> `pooler_output` (B, H), and the maps of the stem and of each block."""
         layers = [F.gelu(self.embedder(pixel_values))]
         for block in self.blocks:
             layers.append(block(layers[-1]))
-        return BaseModelOutputWithPoolingAndNoAttention(
-            last_hidden_state=layers[-1],
-            pooler_output=layers[-1].amax(dim=(2, 3)),
-            hidden_states=tuple(layers) if output_hidden_states else None,
-        )
+        return image_encoder_output(layers, layers[-1].amax(dim=(2, 3)), output_hidden_states)
 
 
 class FastResNetForImageClassification(ImageClassifierMixin, FastResNetPreTrainedModel):
-    def __init__(self, config: FastResNetConfig):
-        super().__init__(config)
-        self.num_labels = config.num_labels
-        self.fast_resnet = FastResNetModel(config)
-        self.classifier = nn.Linear(config.hidden_sizes[-1], config.num_labels)
-        self.post_init()
+    encoder_class = FastResNetModel

@@ -17,9 +17,9 @@ from transformers import initialization as init
 
 from .pieces import find_words, gather_rows
 from .word2vec import (
-    WindowSequenceClassifierMixin,
-    WindowTokenClassifierMixin,
     Word2VecConfig,
+    Word2VecForSequenceClassification,
+    Word2VecForTokenClassification,
     Word2VecPreTrainedModel,
     WordVectorOutput,
     copy_word_vectors,
@@ -80,12 +80,6 @@ class FastTextModel(FastTextPreTrainedModel):
         model.embeddings.weight[pieces] = model._compose(pieces, torch.arange(len(pieces)), len(pieces))
         return model
 
-    def get_input_embeddings(self) -> nn.Module:
-        return self.embeddings
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.embeddings = value
-
     def forward(
         self,
         input_ids: torch.Tensor,
@@ -94,8 +88,7 @@ class FastTextModel(FastTextPreTrainedModel):
         return_dict: bool | None = None,
         **kwargs,
     ) -> WordVectorOutput:
-        """`input_ids` (B, P), padded on the right -> `last_hidden_state` (B, P, H), zero where `attention_mask` (B, P)
-        is zero."""
+        """`input_ids` (B, P), padded on the right -> `last_hidden_state` (B, P, H), zero for padding."""
         if attention_mask is None:
             attention_mask = input_ids != self.config.pad_token_id
         mask, first = attention_mask.bool(), self.config.first_continuation_id
@@ -108,7 +101,7 @@ class FastTextModel(FastTextPreTrainedModel):
         is_composed[word_of_piece[(continues & mask).flatten()]] = True
         chosen = mask.flatten() & is_composed[word_of_piece]
         rank = is_composed.cumsum(dim=0) - 1
-        # Without any such word too: then both tables have a gradient, as processes that average gradients expect.
+        # Also without any such word, so that both tables have a gradient, as distributed training expects.
         pieces, words = input_ids.flatten()[chosen], rank[word_of_piece[chosen]]
         vectors[is_composed] = self._compose(pieces, words, int(is_composed.sum()))
 
@@ -134,17 +127,11 @@ class FastTextModel(FastTextPreTrainedModel):
 def ngram_hashes(
     codes: torch.Tensor, words: torch.Tensor, num_words: int, min_n: int, max_n: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """fastText's hashes of character n-grams: FNV-1a on signed bytes, as in its first implementation.
+    """fastText's hashes of n-grams of `min_n` to `max_n` characters: FNV-1a on bytes that are taken as signed.
 
-    Args:
-        codes: (bytes,), the UTF-8 bytes of all words, one word after the other.
-        words: (bytes,), the word of each byte, from 0.
-        num_words: Number of words.
-        min_n: Characters of the shortest n-gram; `<` and `>` are put around each word.
-        max_n: Characters of the longest n-gram.
-
-    Returns:
-        The hashes of the n-grams of all words, in order, and the number of n-grams of each word, (num_words,).
+    `codes` (bytes,) are the UTF-8 bytes of all words, one word after the other, and `words` (bytes,) the word of each
+    byte, from 0; `<` and `>` are put around each word. Returns the hashes of the n-grams of all words, in order, and
+    the number of n-grams of each word, (num_words,).
     """
     device = codes.device
     sizes = torch.bincount(words, minlength=num_words) + 2  # with brackets
@@ -181,15 +168,9 @@ def ngram_hashes(
     return torch.stack(hashes, dim=1)[fits], counts
 
 
-class FastTextForTokenClassification(WindowTokenClassifierMixin, FastTextPreTrainedModel):
-    def __init__(self, config: FastTextConfig):
-        super().__init__(config)
-        self.fasttext = FastTextModel(config)
-        self.add_classifier(config)
+class FastTextForTokenClassification(FastTextPreTrainedModel, Word2VecForTokenClassification):
+    encoder_class = FastTextModel
 
 
-class FastTextForSequenceClassification(WindowSequenceClassifierMixin, FastTextPreTrainedModel):
-    def __init__(self, config: FastTextConfig):
-        super().__init__(config)
-        self.fasttext = FastTextModel(config)
-        self.add_classifier(config)
+class FastTextForSequenceClassification(FastTextPreTrainedModel, Word2VecForSequenceClassification):
+    encoder_class = FastTextModel

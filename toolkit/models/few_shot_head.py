@@ -14,47 +14,31 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention, SequenceClassifierOutput
 
 from .class_logits import center_and_normalize, class_logits
-from .elmo import ElmoConfig, ElmoModel
-from .fasttext import FastTextConfig, FastTextModel
+from .elmo import ElmoModel
+from .fasttext import FastTextModel
 from .heads import copy_encoder_fields, encoder_from_config, pool_image_features
-from .mlp import MlpConfig, MlpModel
+from .mlp import MlpModel
 from .pieces import mean_of_tokens
 from .pooling import KNOWN_ENCODERS as POOLED_ENCODERS
-from .pooling import PooledConfig, PooledModel
-from .word2vec import Word2VecConfig, Word2VecModel
+from .pooling import PooledModel
+from .word2vec import Word2VecModel
 
-KNOWN_ENCODERS = (  # found here without the Auto classes, for a copy of this file on a Hub
-    *POOLED_ENCODERS,
-    (ElmoConfig, ElmoModel),
-    (FastTextConfig, FastTextModel),
-    (MlpConfig, MlpModel),
-    (PooledConfig, PooledModel),
-    (Word2VecConfig, Word2VecModel),
-)
+# Classes that a copy of this file on a Hub builds without the Auto classes.
+KNOWN_ENCODERS = (*POOLED_ENCODERS, ElmoModel, FastTextModel, MlpModel, PooledModel, Word2VecModel)
 
 
 class FewShotConfig(PreTrainedConfig):
-    """Configuration of a few-shot classifier.
-
-    Args:
-        encoder: Configuration of the encoder, as a dictionary.
-        hidden_size: Number of features.
-        metric: `cosine`, `euclidean`, `sqeuclidean` or `linear`.
-        normalize: Whether centered features are scaled to unit length.
-        scale: Factor of cosines.
-        num_points: Number of labelled points.
-        num_tokens: Vocabulary size of the tokenizer; None for images.
-    """
+    """Configuration of a few-shot classifier; `encoder` is that of the encoder, as a dictionary."""
 
     model_type = "toolkit-few-shot"
 
     encoder: dict[str, Any] | None = None
-    hidden_size: int | None = None
-    metric: str = "cosine"
-    normalize: bool = True
-    scale: float = 10.0
-    num_points: int | None = None
-    num_tokens: int | None = None
+    hidden_size: int | None = None  # number of features
+    metric: str = "cosine"  # or euclidean, sqeuclidean, linear
+    normalize: bool = True  # whether centered features are scaled to unit length
+    scale: float = 10.0  # factor of cosines
+    num_points: int | None = None  # labelled points
+    num_tokens: int | None = None  # vocabulary size of the tokenizer; None for images
 
     def __post_init__(self, **kwargs):
         copy_encoder_fields(self, "vocab_size", "max_position_embeddings", "pad_token_id", "image_size")

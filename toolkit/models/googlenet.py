@@ -13,12 +13,9 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig
 from transformers import initialization as init
-from transformers.modeling_outputs import (
-    BaseModelOutputWithPoolingAndNoAttention,
-    ImageClassifierOutputWithNoAttention,
-)
+from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
-from .heads import ImageClassifierMixin, ImagePreTrainedModel
+from .heads import ImageClassifierMixin, ImageEncoderOutput, ImagePreTrainedModel, image_encoder_output
 
 BLOCK_CHANNELS = (  # table 1: 1 × 1, reduction and 3 × 3, reduction and "5 × 5", projection after pooling
     (64, 96, 128, 16, 32, 32),
@@ -50,9 +47,14 @@ class GoogLeNetConfig(PreTrainedConfig):
     def channels(self, of_paper: int) -> int:
         return max(1, round(of_paper * self.width))
 
+    def block_channels(self, index: int) -> int:
+        """The number of output channels of a block."""
+        one, _, three, _, five, pooled = map(self.channels, BLOCK_CHANNELS[index])
+        return one + three + five + pooled
+
     @property
     def hidden_size(self) -> int:
-        return _output_channels(self, BLOCK_CHANNELS[-1])
+        return self.block_channels(-1)
 
 
 class GoogLeNetConvolution(nn.Module):
@@ -124,16 +126,14 @@ class GoogLeNetModel(GoogLeNetPreTrainedModel):
             GoogLeNetConvolution(first, second, 3),
             pooling,
         )
-        channels, blocks = second, []
-        for sizes in BLOCK_CHANNELS:
-            blocks.append(InceptionBlock(channels, *map(config.channels, sizes)))
-            channels = _output_channels(config, sizes)
-        self.blocks = nn.ModuleList(blocks)
+        inputs = [second, *map(config.block_channels, range(len(BLOCK_CHANNELS) - 1))]
+        self.blocks = nn.ModuleList(
+            InceptionBlock(channels, *map(config.channels, sizes))
+            for channels, sizes in zip(inputs, BLOCK_CHANNELS, strict=True)
+        )
         self.post_init()
 
-    def forward(
-        self, pixel_values: torch.Tensor, output_hidden_states: bool = False, **kwargs
-    ) -> BaseModelOutputWithPoolingAndNoAttention:
+    def forward(self, pixel_values: torch.Tensor, output_hidden_states: bool = False, **kwargs) -> ImageEncoderOutput:
         """`pixel_values` (B, C, S, S) -> `pooler_output` (B, H), and the maps of the stem and of each block."""
         layers = [self.stem(pixel_values)]
         for index, block in enumerate(self.blocks):
@@ -141,27 +141,17 @@ class GoogLeNetModel(GoogLeNetPreTrainedModel):
             if index in POOLING_BEFORE:
                 states = F.max_pool2d(states, POOLING_BEFORE[index], 2, ceil_mode=True)
             layers.append(block(states))
-        return BaseModelOutputWithPoolingAndNoAttention(
-            last_hidden_state=layers[-1],
-            pooler_output=layers[-1].mean(dim=(2, 3)),
-            hidden_states=tuple(layers) if output_hidden_states else None,
-        )
+        return image_encoder_output(layers, layers[-1].mean(dim=(2, 3)), output_hidden_states)
 
 
 class GoogLeNetForImageClassification(ImageClassifierMixin, GoogLeNetPreTrainedModel):
-    def __init__(self, config: GoogLeNetConfig):
-        super().__init__(config)
-        self.num_labels = config.num_labels
-        self.googlenet = GoogLeNetModel(config)
-        self.classifier = nn.Sequential(
-            nn.Dropout(config.classifier_dropout), nn.Linear(config.hidden_size, config.num_labels)
-        )
-        self.auxiliary = nn.ModuleList(
-            AuxiliaryHead(_output_channels(config, BLOCK_CHANNELS[index]), config)
-            for index in AUXILIARY_BLOCKS
-            if config.auxiliary_heads
-        )
-        self.post_init()
+    encoder_class = GoogLeNetModel
+
+    def add_head(self, config: GoogLeNetConfig) -> None:
+        linear = nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = nn.Sequential(nn.Dropout(config.classifier_dropout), linear)
+        blocks = AUXILIARY_BLOCKS if config.auxiliary_heads else ()
+        self.auxiliary = nn.ModuleList(AuxiliaryHead(config.block_channels(index), config) for index in blocks)
 
     def forward(
         self,
@@ -170,8 +160,7 @@ class GoogLeNetForImageClassification(ImageClassifierMixin, GoogLeNetPreTrainedM
         output_hidden_states: bool = False,
         **kwargs,
     ) -> ImageClassifierOutputWithNoAttention:
-        """Classify images as `ImageClassifierMixin` does; the training loss includes that of the auxiliary heads, with
-        a weight of 0.3 each."""
+        """Classify images as other networks do; the training loss includes those of the auxiliary heads, times 0.3."""
         outputs = super().forward(pixel_values, labels, output_hidden_states=True)
         loss, hidden_states = outputs.loss, outputs.hidden_states
         if loss is not None and self.training:
@@ -180,9 +169,3 @@ class GoogLeNetForImageClassification(ImageClassifierMixin, GoogLeNetPreTrainedM
                 loss = loss + AUXILIARY_WEIGHT * self.loss_function(labels, logits, self.config)
         hidden_states = hidden_states if output_hidden_states else None
         return ImageClassifierOutputWithNoAttention(loss=loss, logits=outputs.logits, hidden_states=hidden_states)
-
-
-def _output_channels(config: GoogLeNetConfig, sizes: tuple[int, ...]) -> int:
-    """The number of output channels of a block, from its row of the table."""
-    one, _, three, _, five, pooled = map(config.channels, sizes)
-    return one + three + five + pooled

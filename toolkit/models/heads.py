@@ -1,6 +1,7 @@
-"""Layers and functions that the heads of several encoders share, and helpers for models that contain an encoder."""
+"""Heads that several encoders share, and helpers for models that contain an encoder."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,6 +9,8 @@ import transformers
 from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutputWithPoolingAndNoAttention as ImageEncoderOutput
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 from transformers.utils import ModelOutput
 
@@ -62,18 +65,30 @@ def classification_output(
     return output if return_dict is not False else output.to_tuple()
 
 
-def encoder_from_config(
-    config: dict[str, Any], known: Iterable[tuple[type[PreTrainedConfig], type[PreTrainedModel]]] = ()
-) -> PreTrainedModel:
+def encoder_from_config(config: dict[str, Any], known: Iterable[type[PreTrainedModel]] = ()) -> PreTrainedModel:
     """Build an encoder with random weights from its configuration as a dictionary.
 
     Classes in `known` need not be registered with the Auto classes. Code that a configuration refers to is not run.
     """
-    for config_class, model_class in known:
-        if config["model_type"] == config_class.model_type:
-            return model_class(config_class.from_dict(config))
+    for model_class in known:
+        if config["model_type"] == model_class.config_class.model_type:
+            return model_class(model_class.config_class.from_dict(config))
     registered = transformers.AutoConfig.for_model(**config)
     return transformers.AutoModel.from_config(registered, trust_remote_code=False)
+
+
+def load_weights(encoder: PreTrainedModel, source: str | Path, prefix: str) -> tuple[PreTrainedModel, dict[str, list]]:
+    """Load the weights of an encoder from a folder or the Hub into a new one with the same configuration.
+
+    Returns the new encoder and transformers' `loading_info`, with `prefix` before the names of the parameters.
+    """
+    loaded, loading_info = transformers.AutoModel.from_pretrained(
+        source, config=encoder.config, output_loading_info=True, use_safetensors=True
+    )
+    return loaded, {
+        "missing_keys": [prefix + key for key in loading_info["missing_keys"]],
+        "mismatched_keys": [(prefix + key, *rest) for key, *rest in loading_info["mismatched_keys"]],
+    }
 
 
 def copy_encoder_fields(config: PreTrainedConfig, *names: str) -> None:
@@ -83,16 +98,21 @@ def copy_encoder_fields(config: PreTrainedConfig, *names: str) -> None:
             setattr(config, name, config.encoder[name])
 
 
-def with_prefix(prefix: str, loading_info: dict[str, Any]) -> dict[str, Any]:
-    """The `loading_info` of an encoder with the parameter names of a model in which its names start with `prefix`."""
-    return {
-        "missing_keys": [prefix + key for key in loading_info["missing_keys"]],
-        "mismatched_keys": [(prefix + key, *rest) for key, *rest in loading_info["mismatched_keys"]],
-    }
+class ClassifierMixin:
+    """A classifier: an encoder of the class `encoder_class`, and the layers that `add_head` puts on top of it."""
+
+    encoder_class: type[PreTrainedModel]
+
+    def __init__(self, config: PreTrainedConfig):
+        super().__init__(config)  # type: ignore[call-arg]
+        self.num_labels = config.num_labels
+        setattr(self, self.base_model_prefix, self.encoder_class(config))
+        self.add_head(config)
+        self.post_init()
 
 
-class TextClassifierMixin:
-    """The forward pass of a text classifier, whose `logits` method reads the output of its `base_model`."""
+class TextClassifierMixin(ClassifierMixin):
+    """A classifier of tokens or texts, whose `logits` method reads the output of the encoder."""
 
     output_class: type[ModelOutput]
 
@@ -105,23 +125,42 @@ class TextClassifierMixin:
         return_dict: bool | None = None,
         **kwargs,
     ) -> ModelOutput | tuple:
-        """Classify the tokens of `input_ids` (B, T), or texts.
+        """Compute `logits` (B, T, num_labels) of tokens or (B, num_labels) of texts, and with labels `loss`.
 
-        Args:
-            input_ids: (B, T).
-            attention_mask: (B, T).
-            labels: (B, T), -100 where a token has none, or (B,).
-            output_hidden_states: Whether to return the hidden states of all layers.
-            return_dict: False for a tuple.
-
-        Returns:
-            `logits` (B, T, num_labels) or (B, num_labels), and with labels `loss`, the mean cross-entropy.
+        `input_ids` and `attention_mask` are (B, T), `labels` (B, T), -100 where a token has none, or (B,).
         """
         outputs = self.base_model(
             input_ids, attention_mask, output_hidden_states=output_hidden_states, output_pieces=False
         )
         logits = self.logits(outputs)
         return classification_output(self.output_class, logits, labels, outputs.hidden_states, return_dict)
+
+
+class LayerMixMixin:
+    """A linear layer on the scalar mix of layers, or on its mean and maximum over positions if `pools_positions`."""
+
+    pools_positions = False
+
+    def add_layer_mix(self, num_layers: int, width: int) -> None:
+        """Add the layers of the head; `width` is the size of the states of the encoder."""
+        self.scalar_mix = ScalarMix(num_layers)
+        self.dropout = nn.Dropout(self.config.classifier_dropout)
+        self.classifier = nn.Linear(2 * width if self.pools_positions else width, self.config.num_labels)
+
+    def classify(self, layers: Sequence[torch.Tensor], mask: torch.Tensor) -> torch.Tensor:
+        """`layers` (B, N, H) and `mask` (B, N) -> logits (B, N, num_labels), or (B, num_labels) after pooling."""
+        states = self.scalar_mix(layers)
+        if self.pools_positions:
+            states = mean_and_maximum(states, mask)
+        return self.classifier(self.dropout(states))
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, ScalarMix):
+            init.zeros_(module.weights)
+            init.ones_(module.scale)
+        else:
+            super()._init_weights(module)
 
 
 class ImagePreTrainedModel(PreTrainedModel):
@@ -131,8 +170,20 @@ class ImagePreTrainedModel(PreTrainedModel):
     input_modalities = ("image",)
 
 
-class ImageClassifierMixin:
-    """The forward pass of an image classifier: its `classifier` on the pooled output of its `base_model`."""
+def image_encoder_output(
+    layers: Sequence[torch.Tensor], pooled: torch.Tensor, output_hidden_states: bool
+) -> ImageEncoderOutput:
+    """The output of an image encoder, from the outputs of its `layers` and the `pooled` output (B, H) of the last."""
+    hidden_states = tuple(layers) if output_hidden_states else None
+    return ImageEncoderOutput(last_hidden_state=layers[-1], pooler_output=pooled, hidden_states=hidden_states)
+
+
+class ImageClassifierMixin(ClassifierMixin):
+    """An image classifier: a linear layer on the pooled output of the encoder."""
+
+    def add_head(self, config: PreTrainedConfig) -> None:
+        width = config.hidden_sizes[-1] if hasattr(config, "hidden_sizes") else config.hidden_size
+        self.classifier = nn.Linear(width, config.num_labels)
 
     def forward(
         self,

@@ -14,9 +14,8 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig
 from transformers import initialization as init
-from transformers.modeling_outputs import BaseModelOutputWithPoolingAndNoAttention
 
-from .heads import ImageClassifierMixin, ImagePreTrainedModel
+from .heads import ImageClassifierMixin, ImageEncoderOutput, ImagePreTrainedModel, image_encoder_output
 
 MIN_IMAGE_SIZE = 32  # pixels
 CONNECTED_MAPS = (  # the maps, of six, that each of sixteen maps reads: 3 or 4 neighbours on a ring, 2 pairs, all
@@ -29,10 +28,7 @@ CONNECTED_MAPS = (  # the maps, of six, that each of sixteen maps reads: 3 or 4 
 
 class LeNetConfig(PreTrainedConfig):
     """Configuration of a LeNet-5, which reads 32 × 32 grey pixels, and of larger images the mean over all positions.
-
-    Raises:
-        ValueError: `image_size` is less than 32.
-    """
+    A smaller `image_size` is a `ValueError`."""
 
     model_type = "toolkit-lenet"
 
@@ -101,27 +97,17 @@ class LeNetModel(LeNetPreTrainedModel):
         self.dense = nn.Linear(120, config.hidden_size)
         self.post_init()
 
-    def forward(
-        self, pixel_values: torch.Tensor, output_hidden_states: bool = False, **kwargs
-    ) -> BaseModelOutputWithPoolingAndNoAttention:
+    def forward(self, pixel_values: torch.Tensor, output_hidden_states: bool = False, **kwargs) -> ImageEncoderOutput:
         """`pixel_values` (B, C, S, S), averaged over C -> `pooler_output` (B, H), and the maps of each layer."""
-        layers = [pixel_values.mean(dim=1, keepdim=True)]
+        maps, layers = pixel_values.mean(dim=1, keepdim=True), []
         for layer in self.layers:
-            layers.append(_scaled_tanh(layer(layers[-1])))
-        return BaseModelOutputWithPoolingAndNoAttention(
-            last_hidden_state=layers[-1],
-            pooler_output=_scaled_tanh(self.dense(layers[-1].mean(dim=(2, 3)))),
-            hidden_states=tuple(layers[1:]) if output_hidden_states else None,
-        )
+            maps = _scaled_tanh(layer(maps))
+            layers.append(maps)
+        return image_encoder_output(layers, _scaled_tanh(self.dense(maps.mean(dim=(2, 3)))), output_hidden_states)
 
 
 class LeNetForImageClassification(ImageClassifierMixin, LeNetPreTrainedModel):
-    def __init__(self, config: LeNetConfig):
-        super().__init__(config)
-        self.num_labels = config.num_labels
-        self.lenet = LeNetModel(config)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
-        self.post_init()
+    encoder_class = LeNetModel
 
 
 def _scaled_tanh(states: torch.Tensor) -> torch.Tensor:

@@ -4,8 +4,7 @@ Both extend transformers' own classes, whose weights, configurations and checkpo
 """
 
 import math
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,7 +17,7 @@ INITIAL_SCORE = 12.0  # by how much a head's attention score for its initial pos
 
 
 class MaskedLastLayer:
-    """Extends a transformer layer: on request it computes queries and feed-forward for some positions only."""
+    """Extends a transformer layer, to compute queries and feed-forward for some positions only."""
 
     def forward(
         self,
@@ -28,44 +27,27 @@ class MaskedLastLayer:
         selected: torch.Tensor | None = None,
         **kwargs,
     ) -> torch.Tensor:
-        """Compute the new states of all positions, or of those in `selected` (batch, time), which attend to all.
-
-        `hidden_states` and the result are (batch, time, H); with `selected` the result is (selected, H), in reading
-        order.
-        """
+        """Compute the new states (batch, time, H) of all positions, or those (selected, H), in reading order, of the
+        positions in `selected` (batch, time), which attend to all."""
         if selected is None:
             return super().forward(hidden_states, attention_mask, *args, **kwargs)
-        # The same number of positions of each row; the surplus ones are dropped after attention.
+        # Every row gets the same number of positions; the surplus ones are dropped after attention.
         counts = selected.sum(dim=1)  # (batch,)
         positions = selected.int().argsort(dim=1, descending=True, stable=True)[:, : int(counts.max()), None]
         selected = torch.arange(positions.shape[1], device=counts.device) < counts[:, None]  # (batch, most)
         if attention_mask is not None:
             attention_mask = attention_mask.take_along_dim(positions[:, None], dim=2)
         states = hidden_states.take_along_dim(positions, dim=1)  # (batch, most, H)
-        attended = self._attend(states, hidden_states, attention_mask, **kwargs)
-        return self.feed_forward_chunk(self.attention.output(attended[selected], states[selected]))
-
-    def _attend(
-        self,
-        query_states: torch.Tensor,
-        states: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        cache: None = None,
-        **kwargs,
-    ) -> torch.Tensor:
-        """Multi-head attention of `query_states` (batch, most, H) to `states` (batch, time, H)."""
         attention = self.attention.self
-        projections = attention.query(query_states), attention.key(states), attention.value(states)
-        head_size = attention.attention_head_size
-        query, key, value = (each.unflatten(-1, (-1, head_size)).transpose(1, 2) for each in projections)
+        projections = attention.query(states), attention.key(hidden_states), attention.value(hidden_states)
+        heads = [each.unflatten(-1, (-1, attention.attention_head_size)).transpose(1, 2) for each in projections]
         # The name of the implementation is private in transformers 5.24, but attention functions are found by it alone
         # (models/bert/modeling_bert.py, line 190).
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(attention.config._attn_implementation, eager_attention_forward)
         dropout = attention.dropout.p if self.training else 0.0
-        attended, _ = attend(
-            attention, query, key, value, attention_mask, dropout=dropout, scaling=attention.scaling, **kwargs
-        )
-        return attended.flatten(2)
+        kwargs.pop("cache", None)  # None in an encoder
+        attended, _ = attend(attention, *heads, attention_mask, dropout=dropout, scaling=attention.scaling, **kwargs)
+        return self.feed_forward_chunk(self.attention.output(attended.flatten(2)[selected], states[selected]))
 
 
 def replace_last_layer(layers: nn.ModuleList, layer_class: type[nn.Module], config: PreTrainedConfig) -> None:
@@ -76,23 +58,11 @@ def replace_last_layer(layers: nn.ModuleList, layer_class: type[nn.Module], conf
     layers[-1] = last
 
 
-class LayerStack(NamedTuple):
-    """Transformer layers on top of the embeddings, after a `projection` if the embeddings have another width."""
-
-    projection: nn.Linear | None
-    layers: Iterable[Any]
-    config: PreTrainedConfig
-
-    @property
-    def head_size(self) -> int:
-        return self.config.hidden_size // self.config.num_attention_heads
-
-
 class MaskedLanguageModelMixin:
     """Initial weights and packed inputs of a model that predicts masked tokens."""
 
     output_bias: nn.Parameter  # (vocab_size,), of the predictions
-    stacks: list[LayerStack]  # all layers on the embeddings
+    stacks: list[tuple[nn.Linear | None, nn.ModuleList]]  # layers on the embeddings, and a projection below them
 
     def set_dropout(self, probability: float) -> None:
         """Set the dropout of all modules; the configuration, which fine-tuning starts from, does not change."""
@@ -103,13 +73,11 @@ class MaskedLanguageModelMixin:
     @torch.no_grad()
     def set_output_bias(self, counts: torch.Tensor) -> None:
         """Set the output bias to the log frequencies of the tokens, by `counts` (vocab_size,) plus one."""
-        shares = (counts + 1) / (counts + 1).sum()
-        self.output_bias.copy_(shares.log())
+        self.output_bias.copy_(((counts + 1) / (counts + 1).sum()).log())
 
     @torch.no_grad()
     def set_word_embeddings(self, ids: torch.Tensor, vectors: torch.Tensor) -> None:
-        """Set the embeddings of the tokens `ids` (n,) to `vectors` (n, width), centred and scaled to the standard
-        deviation of random embeddings."""
+        """Set the embeddings of the tokens `ids` (n,) to `vectors` (n, width), centred and scaled as random ones."""
         vectors = vectors - vectors.mean(dim=0)
         self.get_input_embeddings().weight[ids] = vectors * (self.config.initializer_range / vectors.std(correction=0))
 
@@ -118,9 +86,8 @@ class MaskedLanguageModelMixin:
         """Initialize each head of each layer to attend to one relative position: -1, 1, -2, 2, and so on.
 
         Position embeddings become sines and cosines along random directions of the space. From these directions, keys
-        read their position, and queries the position that their head attends to. All weights remain trainable.
-        Without this, a small encoder predicts by frequency for thousands of steps until its heads find their
-        neighbours.
+        read their position, and queries the position that their head attends to. All weights remain trainable. Without
+        this, a small encoder predicts by frequency for thousands of steps, until its heads find their neighbours.
 
         Fixed heads of this kind are due to Raganato, Scherrer & Tiedemann (2020), "Fixed encoder self-attention
         patterns in transformer-based machine translation", https://arxiv.org/abs/2002.10260; initializing attention to
@@ -129,24 +96,25 @@ class MaskedLanguageModelMixin:
         """
         positions = self.base_model.embeddings.position_embeddings.weight  # (positions, E)
         width = positions.shape[1]
-        num_waves = min(min(stack.head_size, stack.config.hidden_size // 2) // 2 for stack in self.stacks)
+        attentions: list[Any] = [layers[0].attention.self for _, layers in self.stacks]
+        num_waves = min(min(each.attention_head_size, each.all_head_size // 2) // 2 for each in attentions)
         frequencies = math.pi * ((torch.arange(num_waves) + 0.5) * GOLDEN_RATIO % 1)  # without a common period
         angles = torch.arange(len(positions))[:, None] * frequencies
         waves = torch.cat([angles.cos(), angles.sin()], dim=1) / num_waves**0.5  # (positions, 2 * waves), of length 1
         directions = torch.linalg.qr(torch.randn(width, 2 * num_waves)).Q  # (E, 2 * waves)
-        positions.copy_(
-            self.config.initializer_range * width**0.5 * waves @ directions.T
-        )  # as long as word embeddings
-        for stack in self.stacks:
-            found = directions if stack.projection is None else _preserve_directions(stack.projection, directions)
+        length = self.config.initializer_range * width**0.5  # that of word embeddings
+        positions.copy_(length * waves @ directions.T)
+        for (projection, layers), attention in zip(self.stacks, attentions, strict=True):
+            found = directions if projection is None else _preserve_directions(projection, directions)
+            head_size = attention.attention_head_size
             # The squared length of a state is H, and about half of it is due to its position.
-            scale = (INITIAL_SCORE * stack.head_size**0.5 / (stack.config.hidden_size / 2)) ** 0.5
-            for head in range(stack.config.num_attention_heads):
+            scale = (INITIAL_SCORE * head_size**0.5 / (attention.all_head_size / 2)) ** 0.5
+            for head in range(attention.num_attention_heads):
                 turns = frequencies * (head // 2 + 1) * (1 if head % 2 else -1)
                 cos, sin = turns.cos().diag(), turns.sin().diag()
                 turned = torch.cat([torch.cat([cos, -sin], dim=1), torch.cat([sin, cos], dim=1)])
-                rows = slice(head * stack.head_size, head * stack.head_size + 2 * num_waves)
-                for layer in stack.layers:
+                rows = slice(head * head_size, head * head_size + 2 * num_waves)
+                for layer in layers:
                     layer.attention.self.query.weight[rows] = scale * turned @ found.T
                     layer.attention.self.key.weight[rows] = scale * found.T
 

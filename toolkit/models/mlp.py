@@ -9,9 +9,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig
 from transformers import initialization as init
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from .heads import ImageClassifierMixin, ImagePreTrainedModel
+from .heads import ImageClassifierMixin, ImageEncoderOutput, ImagePreTrainedModel, image_encoder_output
 
 
 class MlpConfig(PreTrainedConfig):
@@ -45,25 +44,14 @@ class MlpModel(MlpPreTrainedModel):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.post_init()
 
-    def forward(
-        self, pixel_values: torch.Tensor, output_hidden_states: bool = False, **kwargs
-    ) -> BaseModelOutputWithPooling:
+    def forward(self, pixel_values: torch.Tensor, output_hidden_states: bool = False, **kwargs) -> ImageEncoderOutput:
         """`pixel_values` (B, C, S, S) -> `pooler_output` (B, last hidden size), and the states of each layer."""
         states, layers = pixel_values.flatten(1), []
         for layer in self.layers:
             states = self.dropout(layer(states).relu())
             layers.append(states)
-        return BaseModelOutputWithPooling(
-            last_hidden_state=states,
-            pooler_output=states,
-            hidden_states=tuple(layers) if output_hidden_states else None,
-        )
+        return image_encoder_output(layers, states, output_hidden_states)
 
 
 class MlpForImageClassification(ImageClassifierMixin, MlpPreTrainedModel):
-    def __init__(self, config: MlpConfig):
-        super().__init__(config)
-        self.num_labels = config.num_labels
-        self.mlp = MlpModel(config)
-        self.classifier = nn.Linear(config.hidden_sizes[-1], config.num_labels)
-        self.post_init()
+    encoder_class = MlpModel

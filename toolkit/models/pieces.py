@@ -10,9 +10,8 @@ from torch.nn import functional as F
 def find_words(continues: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Find words from the pieces that continue the word before them, `continues` (B, P), and the `mask` (B, P).
 
-    Returns:
-        Which pieces start a word, (B, P); the index of the word of each piece, (B, P), which for padding is that of
-        the last word; and the mask of words, (B, W). The first piece always starts a word.
+    Returns which pieces start a word, (B, P), as the first one always does; the index of the word of each piece,
+    (B, P), for padding that of the last word; and the mask of words, (B, W).
     """
     starts = ~continues & mask
     starts[:, 0] = True
@@ -37,13 +36,10 @@ def mean_of_tokens(
 ) -> torch.Tensor:
     """The weighted mean over tokens: `states` (B, P, H), `input_ids` and `mask` (B, P) -> (B, H).
 
-    Args:
-        weights: (vocab_size,), the weight of each entry of the vocabulary; the weight of a piece that the next piece
-            continues is 1 instead, unless its own is 0.
-        continues: (vocab_size,) bool, entries that continue a word.
+    A token has the weight of its entry of the vocabulary in `weights` (vocab_size,), unless the next token continues
+    its word, by `continues` (vocab_size,) bool: then its weight is 1, or 0 if that of its entry is 0.
     """
     is_continued = F.pad(continues[input_ids][:, 1:], (0, 1))  # (B, P)
     of_entry = weights[input_ids]
-    token_weights = torch.where(is_continued & (of_entry > 0), 1.0, of_entry) * mask
-    token_weights = token_weights.unsqueeze(-1)  # (B, P, 1)
+    token_weights = (torch.where(is_continued & (of_entry > 0), 1.0, of_entry) * mask).unsqueeze(-1)  # (B, P, 1)
     return (states * token_weights).sum(dim=1) / token_weights.sum(dim=1).clamp(min=1e-9)

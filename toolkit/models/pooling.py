@@ -7,29 +7,23 @@ Shape legend: B batch, C channels, S height and width, H channels of the last ma
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from torch import nn
 from transformers import PreTrainedConfig
 from transformers import initialization as init
-from transformers.modeling_outputs import BaseModelOutputWithPoolingAndNoAttention
 
-from .fast_resnet import FastResNetConfig, FastResNetModel
-from .googlenet import GoogLeNetConfig, GoogLeNetModel
-from .heads import ImageClassifierMixin, ImagePreTrainedModel, encoder_from_config, with_prefix
-from .lenet import LeNetConfig, LeNetModel
-from .resnet import SmallImageResNetConfig, SmallImageResNetModel
+from .fast_resnet import FastResNetModel
+from .googlenet import GoogLeNetModel
+from .heads import ImageClassifierMixin, ImageEncoderOutput, ImagePreTrainedModel, encoder_from_config, load_weights
+from .lenet import LeNetModel
+from .resnet import SmallImageResNetModel
 
-KNOWN_ENCODERS = (  # found here without the Auto classes, for a copy of this file on a Hub
-    (FastResNetConfig, FastResNetModel),
-    (GoogLeNetConfig, GoogLeNetModel),
-    (LeNetConfig, LeNetModel),
-    (SmallImageResNetConfig, SmallImageResNetModel),
-)
+# Classes that a copy of this file on a Hub builds without the Auto classes.
+KNOWN_ENCODERS = (FastResNetModel, GoogLeNetModel, LeNetModel, SmallImageResNetModel)
 INITIAL_EXPONENT = 3.0
 EPSILON = 1e-6  # values are at least this large before they are raised to the exponent
 
@@ -90,65 +84,47 @@ class PooledModel(PooledPreTrainedModel):
         self.post_init()
 
     def forward(
-        self,
-        pixel_values: torch.Tensor | Sequence[torch.Tensor],
-        output_hidden_states: bool = False,
-        **kwargs,
-    ) -> BaseModelOutputWithPoolingAndNoAttention:
-        """Encode and pool images.
+        self, pixel_values: torch.Tensor | Sequence[torch.Tensor], output_hidden_states: bool = False, **kwargs
+    ) -> ImageEncoderOutput:
+        """Encode and pool images, (B, C, S, S) or a list of images (C, height, width) of any sizes.
 
-        Args:
-            pixel_values: (B, C, S, S), or a list of images (C, height, width) of any sizes, of which those of the same
-                size are encoded together. In training, batch normalization of an image that is alone in its size uses
-                the running statistics.
-
-        Returns:
-            `pooler_output` (B, H), and for a tensor also the maps.
+        Images of a list that have the same size are encoded together. In training, batch normalization of an image
+        that is alone in its size uses the running statistics. Returns `pooler_output` (B, H), and maps of a tensor.
         """
         if isinstance(pixel_values, torch.Tensor):
             outputs = self.encoder(pixel_values, output_hidden_states=output_hidden_states)
-            return BaseModelOutputWithPoolingAndNoAttention(
-                last_hidden_state=outputs.last_hidden_state,
-                pooler_output=self.pooling(outputs.last_hidden_state),
-                hidden_states=outputs.hidden_states,
-            )
+            maps = outputs.last_hidden_state
+            pooled = self.pooling(maps)
+            return ImageEncoderOutput(maps, pooler_output=pooled, hidden_states=outputs.hidden_states)
         indices_of_size: dict[torch.Size, list[int]] = {}
         for index, image in enumerate(pixel_values):
             indices_of_size.setdefault(image.shape, []).append(index)
         vectors = []
         for indices in indices_of_size.values():
-            with _batch_statistics(self.encoder, self.training and len(indices) > 1):
+            has_statistics = self.training and len(indices) > 1
+            with nullcontext() if has_statistics else _running_statistics(self.encoder):
                 vectors.append(self(torch.stack([pixel_values[i] for i in indices])).pooler_output)
         order = torch.tensor([index for indices in indices_of_size.values() for index in indices])
-        return BaseModelOutputWithPoolingAndNoAttention(pooler_output=torch.cat(vectors)[order.argsort()])
+        return ImageEncoderOutput(pooler_output=torch.cat(vectors)[order.argsort()])
 
 
 class PooledForImageClassification(ImageClassifierMixin, PooledPreTrainedModel):
-    def __init__(self, config: PooledConfig):
-        super().__init__(config)
-        self.num_labels = config.num_labels
-        self.pooled = PooledModel(config)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
-        self.post_init()
+    encoder_class = PooledModel
 
-    def load_encoder(self, source: str | Path) -> dict[str, Any]:
-        """Load the weights of the encoder from a folder or the Hub; returns transformers' `loading_info`, with the
-        names that the parameters have in this model."""
-        self.pooled.encoder, loading_info = transformers.AutoModel.from_pretrained(
-            source, config=self.pooled.encoder.config, output_loading_info=True, use_safetensors=True
-        )
-        return with_prefix("pooled.encoder.", loading_info)
+    def load_encoder(self, source: str | Path) -> dict[str, list]:
+        """Load the weights of the encoder; see `load_weights`."""
+        self.pooled.encoder, loading_info = load_weights(self.pooled.encoder, source, "pooled.encoder.")
+        return loading_info
 
 
 @contextmanager
-def _batch_statistics(encoder: nn.Module, enabled: bool) -> Iterator[None]:
-    """Unless enabled, let batch normalization use its running statistics."""
-    layers = [module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)]
-    before = [layer.training for layer in layers]
-    for layer, was_training in zip(layers, before, strict=True):
-        layer.train(was_training and enabled)
+def _running_statistics(encoder: nn.Module) -> Iterator[None]:
+    """Let batch normalization use its running statistics."""
+    layers = [module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d) and module.training]
     try:
+        for layer in layers:
+            layer.eval()
         yield
     finally:
-        for layer, was_training in zip(layers, before, strict=True):
-            layer.train(was_training)
+        for layer in layers:
+            layer.train()

@@ -38,9 +38,8 @@ class PrototypicalForPreTraining(ImagePreTrainedModel):
     def forward(self, pixel_values: torch.Tensor, **kwargs) -> ModelOutput:
         """Compute N episodes from `pixel_values` (W, N, C, H, V); each image in turn starts the support set.
 
-        Returns:
-            `loss`, the mean cross-entropy over the queries of all episodes, and `logits` (W * (N - S), W) of the
-            episode whose support set is the first S images of each class.
+        Returns `loss`, the mean cross-entropy over the queries of all episodes, and `logits` (W * (N - S), W) of the
+        episode whose support set is the first S images of each class.
         """
         num_images, shots = pixel_values.shape[1], self.config.shots
         features = pool_image_features(self.encoder(pixel_values.flatten(0, 1)))

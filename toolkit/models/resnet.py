@@ -14,9 +14,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig
 from transformers import initialization as init
-from transformers.modeling_outputs import BaseModelOutputWithPoolingAndNoAttention
+from transformers.models.resnet.modeling_resnet import ResNetConvLayer
 
-from .heads import ImageClassifierMixin, ImagePreTrainedModel
+from .heads import ImageClassifierMixin, ImageEncoderOutput, ImagePreTrainedModel, image_encoder_output
 
 
 class SmallImageResNetConfig(PreTrainedConfig):
@@ -32,20 +32,6 @@ class SmallImageResNetConfig(PreTrainedConfig):
     shortcuts: bool = True  # without shortcuts it is a plain network, as the paper compares
 
 
-class ResNetConvolution(nn.Module):
-    """Convolution, batch normalization and optionally ReLU."""
-
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1, relu: bool = True):
-        super().__init__()
-        padding = kernel_size // 2
-        self.convolution = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
-        self.normalization = nn.BatchNorm2d(out_channels)
-        self.activation = nn.ReLU() if relu else nn.Identity()
-
-    def forward(self, states: torch.Tensor) -> torch.Tensor:
-        return self.activation(self.normalization(self.convolution(states)))
-
-
 class ResNetBlock(nn.Module):
     """A residual block: two 3 × 3 convolutions, or a bottleneck of 1 × 1, 3 × 3 and 1 × 1, and the shortcut."""
 
@@ -54,20 +40,20 @@ class ResNetBlock(nn.Module):
         if not config.shortcuts:
             self.shortcut = None
         elif in_channels != out_channels or stride != 1:
-            self.shortcut = ResNetConvolution(in_channels, out_channels, 1, stride, relu=False)
+            self.shortcut = ResNetConvLayer(in_channels, out_channels, 1, stride, activation=None)
         else:
             self.shortcut = nn.Identity()
         if config.layer_type == "bottleneck":
             narrow = out_channels // 4
             self.layer = nn.Sequential(
-                ResNetConvolution(in_channels, narrow, 1),
-                ResNetConvolution(narrow, narrow, 3, stride),
-                ResNetConvolution(narrow, out_channels, 1, relu=False),
+                ResNetConvLayer(in_channels, narrow, 1),
+                ResNetConvLayer(narrow, narrow, 3, stride),
+                ResNetConvLayer(narrow, out_channels, 1, activation=None),
             )
         else:
             self.layer = nn.Sequential(
-                ResNetConvolution(in_channels, out_channels, 3, stride),
-                ResNetConvolution(out_channels, out_channels, relu=False),
+                ResNetConvLayer(in_channels, out_channels, 3, stride),
+                ResNetConvLayer(out_channels, out_channels, activation=None),
             )
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
@@ -88,18 +74,6 @@ class ResNetStage(nn.Module):
         return self.layers(states)
 
 
-class ResNetEncoder(nn.Module):
-    """The stages."""
-
-    def __init__(self, config: SmallImageResNetConfig):
-        super().__init__()
-        sizes = pairwise([config.embedding_size, *config.hidden_sizes])
-        self.stages = nn.ModuleList(
-            ResNetStage(*channels, 1 if i == 0 else 2, depth, config)
-            for i, (channels, depth) in enumerate(zip(sizes, config.depths, strict=True))
-        )
-
-
 class SmallImageResNetPreTrainedModel(ImagePreTrainedModel):
     config_class = SmallImageResNetConfig
     base_model_prefix = "resnet"
@@ -116,29 +90,26 @@ class SmallImageResNetModel(SmallImageResNetPreTrainedModel):
 
     def __init__(self, config: SmallImageResNetConfig):
         super().__init__(config)
-        self.embedder = ResNetConvolution(config.num_channels, config.embedding_size)
-        self.encoder = ResNetEncoder(config)
+        self.embedder = ResNetConvLayer(config.num_channels, config.embedding_size)
+        sizes = pairwise([config.embedding_size, *config.hidden_sizes])
+        stages = nn.ModuleList(
+            ResNetStage(*channels, 1 if i == 0 else 2, depth, config)
+            for i, (channels, depth) in enumerate(zip(sizes, config.depths, strict=True))
+        )
+        self.encoder = nn.ModuleDict({"stages": stages})  # parameters are named as in transformers
         self.pooler = nn.AdaptiveAvgPool2d(1)
         self.post_init()
 
-    def forward(
-        self, pixel_values: torch.Tensor, output_hidden_states: bool = False, **kwargs
-    ) -> BaseModelOutputWithPoolingAndNoAttention:
+    def forward(self, pixel_values: torch.Tensor, output_hidden_states: bool = False, **kwargs) -> ImageEncoderOutput:
         """`pixel_values` (B, C, S, S) -> `pooler_output` (B, H, 1, 1), and the maps of the stem and of each stage."""
         layers = [self.embedder(pixel_values)]
-        for stage in self.encoder.stages:
+        for stage in self.encoder["stages"]:
             layers.append(stage(layers[-1]))
-        return BaseModelOutputWithPoolingAndNoAttention(
-            last_hidden_state=layers[-1],
-            pooler_output=self.pooler(layers[-1]),
-            hidden_states=tuple(layers) if output_hidden_states else None,
-        )
+        return image_encoder_output(layers, self.pooler(layers[-1]), output_hidden_states)
 
 
 class SmallImageResNetForImageClassification(ImageClassifierMixin, SmallImageResNetPreTrainedModel):
-    def __init__(self, config: SmallImageResNetConfig):
-        super().__init__(config)
-        self.num_labels = config.num_labels
-        self.resnet = SmallImageResNetModel(config)
+    encoder_class = SmallImageResNetModel
+
+    def add_head(self, config: SmallImageResNetConfig) -> None:
         self.classifier = nn.Sequential(nn.Flatten(), nn.Linear(config.hidden_sizes[-1], config.num_labels))
-        self.post_init()

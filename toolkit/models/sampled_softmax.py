@@ -24,7 +24,7 @@ class SampledSoftmax(torch.autograd.Function):
 
         Args:
             embeddings: (K, H), the output embeddings of the negatives; `offsets` (K,) are added to their logits.
-            places: (N,), the index of each target among the negatives, where it does not count, or -1.
+            places: (N,), the index at which the target is among the negatives, and is left out there, or -1.
         """
         loss = target_logits.new_zeros(())
         state_gradients, target_gradients = [], []

@@ -70,8 +70,7 @@ class SimCLRForPreTraining(ImagePreTrainedModel):
 
 
 def nt_xent_loss(projections: torch.Tensor, temperature: float) -> torch.Tensor:
-    """The normalized temperature-scaled cross-entropy loss of `projections` (2B, P), equation 1 of the paper, in
-    nats."""
+    """The normalized temperature-scaled cross-entropy loss of `projections` (2B, P), equation 1 of the paper."""
     is_same = torch.eye(len(projections), dtype=torch.bool, device=projections.device)
     return info_nce_loss(projections, is_same.roll(len(projections) // 2, dims=0), temperature)
 
@@ -79,13 +78,9 @@ def nt_xent_loss(projections: torch.Tensor, temperature: float) -> torch.Tensor:
 def info_nce_loss(features: torch.Tensor, is_positive: torch.Tensor, temperature: float) -> torch.Tensor:
     """The mean over positive pairs of the cross-entropy of finding the second item, given the first, among all others.
 
-    With pairs of the same class it is L_out of Khosla et al. (2020), "Supervised contrastive learning",
-    https://arxiv.org/abs/2004.11362, but with the mean over pairs.
-
-    Args:
-        features: (N, D), compared by cosine similarity.
-        is_positive: (N, N) bool, the pairs; False on the diagonal.
-        temperature: Divides the similarities.
+    `features` (N, D) are compared by cosine similarity, divided by `temperature`; `is_positive` (N, N) is True for
+    pairs and False on the diagonal. With pairs of the same class it is L_out of Khosla et al. (2020), "Supervised
+    contrastive learning", https://arxiv.org/abs/2004.11362, but with the mean over pairs.
     """
     normalized = F.normalize(features.float(), dim=1)
     similarities = normalized @ normalized.T / temperature

@@ -47,6 +47,7 @@ class WordVectorOutput(BaseModelOutput):
 class Word2VecPreTrainedModel(PreTrainedModel):
     config_class = Word2VecConfig
     base_model_prefix = "word2vec"
+    _input_embed_layer = "embeddings"
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -58,20 +59,12 @@ class Word2VecPreTrainedModel(PreTrainedModel):
             init.xavier_uniform_(module.weight)
             init.zeros_(module.bias)
 
-    def add_classifier(self, config: Word2VecConfig) -> None:
-        """Add the layers of a head on top of the encoder, and initialize all weights."""
-        self.num_labels = config.num_labels
-        self.window = Word2VecWindow(config)
-        self.classifier = nn.Linear(config.classifier_hidden_size, config.num_labels)
-        self.post_init()
-
 
 @torch.no_grad()
 def copy_word_vectors(embeddings: nn.Embedding, word_vectors, vocabulary: dict[str, int]) -> None:
     """Fill a table from gensim `KeyedVectors`, sorted by frequency; `vocabulary` gives the row of each word.
 
-    Words that gensim does not know, such as [UNK], get the mean of the rarest tenth of the words, which they are most
-    similar to; padding gets zeros.
+    Words that gensim does not know, such as [UNK], get the mean of the rarest tenth of the words, and padding zeros.
     """
     vectors = torch.from_numpy(word_vectors.vectors.copy())
     embeddings.weight[:] = vectors[-max(1, len(vectors) // 10) :].mean(dim=0)
@@ -95,12 +88,6 @@ class Word2VecModel(Word2VecPreTrainedModel):
         model = cls(config)
         copy_word_vectors(model.embeddings, word_vectors, vocabulary)
         return model
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.embeddings
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.embeddings = value
 
     def forward(
         self,
@@ -139,7 +126,17 @@ class Word2VecWindow(nn.Module):
         return self.dropout(F.relu(self.window(states)).transpose(1, 2))
 
 
-class WindowTokenClassifierMixin(TextClassifierMixin):
+class WindowClassifierMixin(TextClassifierMixin):
+    """A classifier of words or texts by windows of words."""
+
+    encoder_class = Word2VecModel
+
+    def add_head(self, config: Word2VecConfig) -> None:
+        self.window = Word2VecWindow(config)
+        self.classifier = nn.Linear(config.classifier_hidden_size, config.num_labels)
+
+
+class Word2VecForTokenClassification(WindowClassifierMixin, Word2VecPreTrainedModel):
     """Classifies each word by the window around it; one row of logits per token."""
 
     output_class = TokenClassifierOutput
@@ -149,29 +146,13 @@ class WindowTokenClassifierMixin(TextClassifierMixin):
         return logits if outputs.word_index is None else gather_rows(logits, outputs.word_index)
 
 
-class WindowSequenceClassifierMixin(TextClassifierMixin):
+class Word2VecForSequenceClassification(WindowClassifierMixin, Word2VecPreTrainedModel):
     """Classifies a text by the maximum of each feature over all windows."""
 
     output_class = SequenceClassifierOutput
 
     def logits(self, outputs: WordVectorOutput) -> torch.Tensor:
-        features = self.window(outputs.word_states)  # (B, W, classifier_hidden_size)
+        features = self.window(outputs.word_states)  # (B, W, classifier_hidden_size), non-negative
         if outputs.word_mask is not None:
-            features = features * outputs.word_mask.unsqueeze(
-                -1
-            )  # they are non-negative: padding is never the maximum
+            features = features * outputs.word_mask.unsqueeze(-1)  # so that padding is never the maximum
         return self.classifier(features.amax(dim=1))
-
-
-class Word2VecForTokenClassification(WindowTokenClassifierMixin, Word2VecPreTrainedModel):
-    def __init__(self, config: Word2VecConfig):
-        super().__init__(config)
-        self.word2vec = Word2VecModel(config)
-        self.add_classifier(config)
-
-
-class Word2VecForSequenceClassification(WindowSequenceClassifierMixin, Word2VecPreTrainedModel):
-    def __init__(self, config: Word2VecConfig):
-        super().__init__(config)
-        self.word2vec = Word2VecModel(config)
-        self.add_classifier(config)
