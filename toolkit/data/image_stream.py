@@ -20,19 +20,10 @@ USUAL_LABELS = (*sources.USUAL_LABEL_COLUMNS, "cls", "label.txt", "cls.txt")  # 
 
 
 class ImageStream:
-    """Images of files, in an order that depends on the seed and the epoch.
+    """Images of files of one format, in an order that depends on the seed and the epoch.
 
     Files are shuffled, and images among `buffer_size` that follow each other. The labels are found by reading all
-    files once, when they are first asked for.
-
-    Args:
-        files: The files, of one format.
-        image_column: Column of the images, by default the first that holds images.
-        label_column: Column of the labels.
-        has_labels: Whether to read labels.
-        only: Leave out images with other labels.
-        seed: Seed of the order.
-        buffer_size: How many images are shuffled at a time.
+    files once, when they are first asked for; images whose label is not among `only` are left out.
     """
 
     def __init__(
@@ -50,13 +41,20 @@ class ImageStream:
         features = self._rows.features
         if features is None:
             raise InputError(f"{files[0]}: there is no image in it")
-        self.image_column = _image_column(files[0], features, image_column)
-        self.label_column = None
+        of_images = [name for name, feature in features.items() if _holds_images(feature)]
+        if image_column is not None and image_column not in of_images:
+            raise InputError(
+                f"--image_column {image_column}: no column of images in {files[0]}, "
+                f"found {', '.join(of_images) or 'none'}"
+            )
+        if not of_images:
+            raise InputError(f"{files[0]}: no column holds images, found {', '.join(features)}")
+        self.image_column, self.label_column = image_column or of_images[0], None
         if has_labels:
             self.label_column = sources.choose_column(
                 files[0], list(features), "label_column", label_column, USUAL_LABELS
             )
-            if _holds_images(features[self.label_column]):
+            if self.label_column in of_images:
                 raise InputError(f"{files[0]}: the column '{self.label_column}' holds images, not labels")
         self._names = getattr(features.get(self.label_column), "names", None)
         self._only = None if only is None else set(only)
@@ -67,10 +65,7 @@ class ImageStream:
         return self.labels.total()
 
     def read(self, places: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
-        """Read rows with `image`, `name` and `label`, given the epoch and the place of each.
-
-        Places in ascending order are fast; to go back, the epoch is read from its beginning.
-        """
+        """Read rows with `image`, `name` and `label`, given the epoch and the place of each, quickest if ascending."""
         return [self._at(epoch, place) for epoch, place in places]
 
     def first(self, size: int):
@@ -80,17 +75,16 @@ class ImageStream:
         return dataset_of_images([row["image"] for row in rows], [row["name"] for row in rows], **columns)
 
     def _at(self, epoch: int, place: int) -> dict[str, Any]:
+        """The row at a place; to go back, the epoch is read from its beginning."""
         if epoch != self._epoch or place < self._place:
             rows = self._rows.shuffle(seed=self.seed, buffer_size=self.buffer_size)
             rows.set_epoch(epoch)
             self._reader, self._epoch, self._place = self._chosen(rows), epoch, 0
-        try:
-            for _ in range(place - self._place):
-                next(self._reader)
-            self._place = place + 1
-            return next(self._reader)
-        except StopIteration:
-            raise InputError(f"{self.files[0]}: there are fewer images than before; have the files changed?") from None
+        row = next(islice(self._reader, place - self._place, None), None)
+        if row is None:
+            raise InputError(f"{self.files[0]}: there are fewer images than before; have the files changed?")
+        self._place = place + 1
+        return row
 
     def _chosen(self, rows) -> Iterator[dict[str, Any]]:
         for number, row in enumerate(_one_by_one(rows, self.files)):
@@ -156,21 +150,14 @@ def _open(files: Sequence[str], columns: list[str] | None = None):
     rows = sources.ask(
         files[0], datasets.load_dataset, builder, data_files=list(files), split="train", streaming=True, **options
     )
-    for name, feature in (rows.features or {}).items():
-        if isinstance(feature, datasets.Image):
-            rows = rows.cast_column(name, datasets.Image(decode=False))
-    return rows
+    return rows.decode(False) if rows.features else rows
 
 
 _ERRORS = (*READ_ERRORS, tarfile.TarError)
 
 
 def _one_by_one(rows, files: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Iterate over all rows; in a process of a DataLoader, iterating over `rows` itself would give only its share.
-
-    Raises:
-        InputError: One of the files cannot be read.
-    """
+    """Iterate over all rows; in a process of a DataLoader, iterating over `rows` itself would give only its share."""
     try:
         for batch in rows.iter(batch_size=ROWS_A_BATCH):
             for values in zip(*batch.values(), strict=True):
@@ -196,14 +183,3 @@ def _holds_images(feature: Any) -> bool:
     import datasets
 
     return isinstance(feature, datasets.Image) or (isinstance(feature, dict) and "bytes" in feature)
-
-
-def _image_column(source: str, features, named: str | None) -> str:
-    found = [name for name, feature in features.items() if _holds_images(feature)]
-    if named is not None and named not in found:
-        raise InputError(
-            f"--image_column {named}: no column of images in {source}, found {', '.join(found) or 'none'}"
-        )
-    if not found:
-        raise InputError(f"{source}: no column holds images, found {', '.join(features)}")
-    return named or found[0]

@@ -41,14 +41,11 @@ _TRANSFORMS: dict[str, Callable[[tuple[int, int]], v2.Transform]] = {  # by name
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Changes a batch of images at random.
+    """Changes a batch of images at random: flips and shifts the whole batch at once, the others image by image.
 
-    Args:
-        names: Changes to apply: flip and shift to the whole batch at once, the others image by image. `flip` mirrors
-            an image in every second epoch, the odd epochs for half of the images and the even ones for the others.
-        seed: Seed of the run.
-        max_shift: Fraction of its size by which `shift` moves an image at most (at least one pixel); beyond the edge
-            the image is continued by its mirror image.
+    `flip` mirrors an image in every second epoch, the odd epochs for half of the images and the even ones for the
+    others. `shift` moves an image by at most the fraction `max_shift` of its size (at least one pixel); beyond the
+    edge it is continued by its mirror image.
     """
 
     names: Sequence[str]
@@ -90,17 +87,11 @@ class Augmentation:
 @dataclass(frozen=True)
 class ContrastiveViews:
     """Two random views of each image: a crop resized to the whole, mirrored in half of the cases, with its colours
-    changed or removed. The whole batch is changed at once, which is many times faster than image by image.
-
-    Args:
-        seed: Seed of the run.
-        min_crop: Smallest fraction of the image that a crop keeps.
-        color_strength: Strength of the colour changes, from 0 to 1.
-    """
+    changed or removed. The whole batch is changed at once, which is many times faster than image by image."""
 
     seed: int
-    min_crop: float = 0.2
-    color_strength: float = 0.5
+    min_crop: float = 0.2  # smallest fraction of the image that a crop keeps
+    color_strength: float = 0.5  # from 0 to 1
     RANDOM_NUMBERS: ClassVar[int] = 11  # per view
 
     def __call__(self, pixels: torch.Tensor, keys: Sequence[SampleKey]) -> torch.Tensor:
@@ -128,12 +119,9 @@ class ContrastiveViews:
 
 
 def adjust_colors(pixels: torch.Tensor, brightness, contrast, saturation, hue) -> torch.Tensor:
-    """Adjust the colours of a batch in the YIQ colour space.
+    """Adjust the colours of images (N, 3, S, S), from 0 to 255, in the YIQ colour space.
 
-    Args:
-        pixels: (N, 3, S, S), from 0 to 255.
-        brightness, contrast, saturation: Factors, (N,).
-        hue: Rotation of the hue as a fraction of a whole turn, (N,).
+    Brightness, contrast and saturation are factors (N,), and hue is its rotation as a fraction of a whole turn (N,).
     """
     to_luma = pixels.new_tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])  # YIQ
     cosine, sine = torch.cos(2 * torch.pi * hue), torch.sin(2 * torch.pi * hue)
@@ -176,19 +164,11 @@ def _reflect(places: np.ndarray, size: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class CollateImages:
-    """Collates encoded images with `label`.
-
-    Args:
-        processor: The image processor.
-        augmentation: Random changes; None for evaluation.
-        size_start: Size at the start of the run, for progressive resizing.
-
-    The `pixel_values` of images of several sizes are a list.
-    """
+    """Collates encoded images with `label`. The `pixel_values` of images of several sizes are a list."""
 
     processor: Any
-    augmentation: Augmentation | None = None
-    size_start: int | None = None
+    augmentation: Augmentation | None = None  # None for evaluation
+    size_start: int | None = None  # at the start of the run, for progressive resizing
 
     @classmethod
     def for_training(cls, processor, flags: AugmentationArguments, seed: int) -> "CollateImages":

@@ -44,12 +44,10 @@ def draw_episodes(
     """
     classes, ids = np.unique(np.asarray(labels), return_inverse=True)
     indices = np.split(np.argsort(ids, kind="stable"), np.cumsum(np.bincount(ids))[:-1])
-    of_group: dict[Hashable, list[int]] = {None: list(range(len(classes)))}
-    if groups is not None:
-        names = np.asarray(groups)
-        of_group = {}
-        for class_id, members in enumerate(indices):
-            of_group.setdefault(names[members[0]], []).append(class_id)
+    names = None if groups is None else np.asarray(groups)
+    of_group: dict[Hashable, list[int]] = {}
+    for class_id, members in enumerate(indices):
+        of_group.setdefault(None if names is None else names[members[0]], []).append(class_id)
     pools = [members for _, members in sorted(of_group.items(), key=str) if len(members) >= ways]
     if not pools:
         most = max(len(members) for members in of_group.values())

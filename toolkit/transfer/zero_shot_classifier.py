@@ -65,26 +65,16 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):
         y: Sequence[str] = (),
         unlabelled: Sequence[Any] | None = None,
     ) -> "ZeroShotClassifier":
-        """Fit to descriptions, and to examples of some classes.
+        """Fit to a description of each class, to examples of some classes, and to unlabelled items.
 
-        Args:
-            descriptions: A text for each class.
-            X: Labelled examples, (S,).
-            y: Their classes, (S,).
-            unlabelled: Further items, for centering and bootstrapping.
-
-        Raises:
-            InputError: There are too few classes or examples, or an encoder cannot be loaded.
+        The unlabelled items are for centering and bootstrapping. Raises `InputError` if there are too few classes or
+        examples, or an encoder cannot be loaded.
         """
         self._featurizer = load_featurizer(self.encoder, self.batch_size)
-        self.fit_features(
-            list(descriptions),
-            encoder_of_descriptions(self._featurizer, self.label_encoder)(list(descriptions.values())),
-            self._featurizer(X) if len(X) else None,
-            y,
-            None if unlabelled is None else self._featurizer(unlabelled),
-        )
-        return self
+        described = encoder_of_descriptions(self._featurizer, self.label_encoder)(list(descriptions.values()))
+        features = self._featurizer(X) if len(X) else None
+        others = None if unlabelled is None else self._featurizer(unlabelled)
+        return self.fit_features(list(descriptions), described, features, y, others)
 
     def fit_features(
         self,
@@ -94,18 +84,8 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):
         y: Sequence[str] = (),
         unlabelled: np.ndarray | None = None,
     ) -> "ZeroShotClassifier":
-        """Fit like `fit`, to features.
-
-        Args:
-            names: The classes, (C,).
-            described: Features of their descriptions, (C, D).
-            features: Features of the examples, (S, D).
-            y: Their classes, (S,).
-            unlabelled: Features of unlabelled items, (N, D).
-
-        Raises:
-            InputError: There are too few classes or examples.
-        """
+        """Fit like `fit`, to features of descriptions (C, D) of the classes `names`, of examples (S, D) of the classes
+        `y`, and of unlabelled items (N, D)."""
         if len(set(names)) < len(names):
             raise InputError(f"{len(names)} classes of {len(set(names))} names, expected one name each")
         if len(names) < 2:
@@ -186,11 +166,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):
 
 
 def encoder_of_descriptions(featurizer: Featurizer, label_encoder: str | None) -> Featurizer:
-    """The encoder of the descriptions: `label_encoder`, or the one of the items.
-
-    Raises:
-        InputError: It cannot be loaded, or does not read texts.
-    """
+    """The encoder of the descriptions: `label_encoder`, or else that of the items. Raises `InputError`."""
     found = featurizer if label_encoder is None else load_featurizer(label_encoder, featurizer.batch_size)
     if not found.modality.items_are_texts:
         raise InputError(
@@ -202,11 +178,8 @@ def encoder_of_descriptions(featurizer: Featurizer, label_encoder: str | None) -
 def _accuracies(logits: np.ndarray, is_known: np.ndarray, is_right: np.ndarray, of_known: np.ndarray) -> np.ndarray:
     """Accuracies on items of known and of other classes with each penalty, (penalties, 2).
 
-    Args:
-        logits: (N, C).
-        is_known: Whether a class is known, (C,).
-        is_right: Whether a class is the right one, (N, C).
-        of_known: Whether an item belongs to a known class, (N,).
+    `logits` (N, C), `is_known` (C,), whether a class is the right one `is_right` (N, C), and whether an item belongs
+    to a known class `of_known` (N,).
     """
     found = []
     for penalty in PENALTIES:
