@@ -29,9 +29,7 @@ def load_labelled_images(
     The source is a folder with a folder of images for each label; a file, folder or glob of `.parquet`, `.csv` or
     `.jsonl` with images, or paths of images relative to the table; a Hub id; or `sample`, scikit-learn's handwritten
     digits. With `labels`, only images with these labels are loaded; the values of `group_column` become `group`.
-
-    Raises:
-        InputError: The source is missing or malformed.
+    Raises `InputError` if the source is missing or malformed.
     """
     if source == sources.SAMPLE:
         rows = _sample_digits(split or "train")
@@ -59,7 +57,7 @@ def splits_of_labelled_images(source: str) -> list[str]:
     return sources.splits_of(source, set(sources.TABLE_BUILDERS), _class_folders(source))
 
 
-def load_images(inputs: Sequence[str | Path], image_column: str | None = None):
+def load_images(inputs: Sequence[str | Path]):
     """Load images without labels from files, folders and tables, to predict their labels."""
     import datasets
 
@@ -74,7 +72,7 @@ def load_images(inputs: Sequence[str | Path], image_column: str | None = None):
         elif path.is_file() and sources.suffix_of(path) not in sources.TABLE_BUILDERS:
             parts.append(_of_files([path]))
         else:
-            parts.append(_of_table(str(path), None, image_column))
+            parts.append(_of_table(str(path), None, None))
     if not parts:
         raise InputError("there is no image to classify")
     return datasets.concatenate_datasets(parts)

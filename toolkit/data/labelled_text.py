@@ -12,10 +12,7 @@ def load_labelled_text(
 
     The source is a file, folder or glob of `.jsonl`, `.csv` or `.parquet`, with labels that are `ClassLabel`, strings
     or whole numbers; a folder with a folder of `.txt` files for each label; a Hub id; or `sample`, sentences of the
-    sample treebank with their genre.
-
-    Raises:
-        InputError: The source is missing or malformed, or a text has no label.
+    sample treebank with their genre. Raises `InputError` if it is missing or malformed, or a text has no label.
     """
     import datasets
 

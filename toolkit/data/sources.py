@@ -1,14 +1,13 @@
 """Find and read a source that the user names: a file, folder, glob, Hub data set, or `sample`."""
 
 import glob
-import gzip
+import io
 import os
 import re
 import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO
 
 from toolkit.data.files import describe_bad_utf8, open_file
 from toolkit.errors import InputError, first_line
@@ -136,15 +135,10 @@ def find_inputs(words: Sequence[str]) -> list[str | Path]:
     return [Path(word) if os.path.exists(word) else word for word in words]
 
 
-def open_text(path: Path) -> IO[str]:
-    """Open a text file, decompressed if its name ends in `.gz`."""
-    return gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8")
-
-
 def read_text(path: Path) -> str:
-    """Read a text file. Raises `InputError` like `check_readable_text`."""
+    """Read a text file, decompressed if its name ends in `.gz`. Raises `InputError` like `check_readable_text`."""
     check_readable_text(path)
-    with open_text(path) as file:
+    with io.TextIOWrapper(open_file(str(path)), encoding="utf-8") as file:
         return file.read()
 
 

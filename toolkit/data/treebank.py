@@ -5,7 +5,6 @@ token (`1-2`) is the spelling of the words after it, and an empty node (`8.1`) i
 """
 
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 
 from toolkit.data import sources
@@ -22,31 +21,27 @@ def read_conllu(path: Path, tag_column: str = "upos") -> Iterator[dict[str, list
     The tag of a word is the value of a column, or of a key of FEATS or MISC such as `Number`, and `_` without it.
     Raises `InputError`, which names the line, if a line is malformed.
     """
-    sources.check_readable_text(path)
     name = tag_column.lower()
     tokens: list[str] = []
     tags: list[str] = []
-    with sources.open_text(path) as file:
-        for number, line in enumerate(chain(file, [""]), start=1):
-            line = line.rstrip("\r\n")
-            if not line.strip():
-                if tokens:
-                    yield {"tokens": tokens, "tags": tags}
-                tokens, tags = [], []
-                continue
-            if line.startswith("#"):
-                continue
-            fields = line.split("\t")
-            if len(fields) != len(COLUMNS):
-                raise InputError(
-                    f"{path}: line {number} has {len(fields)} columns separated by tabs, CoNLL-U has {len(COLUMNS)}"
-                )
-            if not fields[0].isdigit():
-                if not fields[0].replace("-", "", 1).replace(".", "", 1).isdigit():
-                    raise InputError(f"{path}: line {number} starts with '{fields[0]}', expected the number of a word")
-                continue
+    for number, line in enumerate([*sources.read_text(path).split("\n"), ""], start=1):
+        if not line.strip():
+            if tokens:
+                yield {"tokens": tokens, "tags": tags}
+            tokens, tags = [], []
+            continue
+        if line.startswith("#"):
+            continue
+        fields = line.split("\t")
+        if len(fields) != len(COLUMNS):
+            raise InputError(
+                f"{path}: line {number} has {len(fields)} columns separated by tabs, CoNLL-U has {len(COLUMNS)}"
+            )
+        if fields[0].isdigit():
             tokens.append(fields[1])
             tags.append(fields[COLUMNS.index(name)] if name in COLUMNS else _value_of(tag_column, fields))
+        elif not fields[0].replace("-", "", 1).replace(".", "", 1).isdigit():
+            raise InputError(f"{path}: line {number} starts with '{fields[0]}', expected the number of a word")
 
 
 def _value_of(key: str, fields: list[str]) -> str:
@@ -60,10 +55,8 @@ def load_treebank(
     """Load a treebank as a `datasets.Dataset` with the columns `tokens` and `tags`, lists of strings of equal length.
 
     The source is a `.conllu` or `.conllu.gz` file; a table with lists of tokens and tags; a folder of either with one
-    file per split; a Hub id; or `sample`. `tag_column` is a column or a key, by default `upos` or a usual name.
-
-    Raises:
-        InputError: The source is missing or malformed, or has no such tags.
+    file per split; a Hub id; or `sample`. `tag_column` is a column or a key, by default `upos` or a usual name. Raises
+    `InputError` if the source is missing or malformed, or has no such tags.
     """
     import datasets
 
@@ -71,8 +64,7 @@ def load_treebank(
         source = str(sources.SAMPLE_TREEBANK)
     files = sources.find_files(source, SUFFIXES, split)
     if files is None or any(sources.suffix_of(file) != ".conllu" for file in files):
-        rows = sources.load_table(source, files, split)
-        return _from_table(source, rows, tag_column, token_column)
+        return _from_table(source, sources.load_table(source, files, split), tag_column, token_column)
     tag_column = tag_column or "upos"
     sentences = _read_sentences(source, files, tag_column)
     if all(tag == NO_VALUE for sentence in sentences for tag in sentence["tags"]):
@@ -132,10 +124,7 @@ def _from_table(source: str, rows, tag_column: str | None, token_column: str | N
 
 
 def split_sentences(text: str) -> list[list[str]]:
-    """Split plain text into sentences and words, as in English treebanks.
-
-    Punkt finds the sentences (Kiss & Strunk 2006, https://aclanthology.org/J06-4003).
-    """
+    """Split plain text into sentences, by Punkt (Kiss & Strunk 2006, https://aclanthology.org/J06-4003), and words."""
     from nltk.tokenize import NLTKWordTokenizer, PunktSentenceTokenizer
 
     sentences, words = PunktSentenceTokenizer(), NLTKWordTokenizer()

@@ -14,28 +14,17 @@ class Modality(ABC):
     A *row* is an example of a data set. It has the column `name` of the modality (`text`, `image`), which holds the
     *item* itself. An *encoded row* is what `collate` makes batches of; its `size` is used to batch similar ones.
     What cannot be loaded or encoded raises `InputError`.
-
-    Attributes:
-        name: Name of the modality, of the column that holds an item, and of an item in progress lines and JSON.
-        main_input_names: transformers' `main_input_name` of the models that read it.
-        columns: Group of flags that say which columns of a table hold what.
-        encoder_arguments: Group of flags that say how an encoder is loaded.
-        few_shot_head: Class of `toolkit.models.few_shot_head` that a few-shot classifier is saved as.
-        sample_license: Licence of the data that `sample` stands for when pretraining.
-        labelled_sample_license: Licence of the labelled data that `sample` stands for.
-        has_thumbnails: Whether `thumbnail` returns pictures.
-        items_are_texts: Whether an item is a text, so that an encoder can read descriptions of classes too.
     """
 
-    name: ClassVar[str]
-    main_input_names: ClassVar[tuple[str, ...]]
-    columns: ClassVar[type[Arguments]]
-    encoder_arguments: ClassVar[type[Arguments]]
-    few_shot_head: ClassVar[str | None] = None
-    sample_license: ClassVar[str] = "not known"
-    labelled_sample_license: ClassVar[str] = "not known"
-    has_thumbnails: ClassVar[bool] = False
-    items_are_texts: ClassVar[bool] = False
+    name: ClassVar[str]  # of the modality, of the column that holds an item, and of an item in progress lines and JSON
+    main_input_names: ClassVar[tuple[str, ...]]  # transformers' `main_input_name` of the models that read it
+    columns: ClassVar[type[Arguments]]  # flags that say which columns of a table hold what
+    encoder_arguments: ClassVar[type[Arguments]]  # flags that say how an encoder is loaded
+    few_shot_head: ClassVar[str | None] = None  # class of `toolkit.models.few_shot_head` for a few-shot classifier
+    sample_license: ClassVar[str] = "not known"  # of the data that `sample` stands for when pretraining
+    labelled_sample_license: ClassVar[str] = "not known"  # of the labelled data that `sample` stands for
+    has_thumbnails: ClassVar[bool] = False  # whether `thumbnail` returns pictures
+    items_are_texts: ClassVar[bool] = False  # whether an encoder of items can read descriptions of classes too
 
     # Data
 

@@ -56,7 +56,7 @@ class Augmentation:
         """`pixels` (N, 3, S, S) uint8 -> the same shape."""
         size = pixels.shape[2], pixels.shape[3]
         if "flip" in self.names or "shift" in self.names:
-            pixels = _move(pixels, self._shifts(size, keys), self._flips(keys))
+            pixels = self._flip_and_shift(pixels, keys)
         one_by_one = [_TRANSFORMS[name](size) for name in self.names if name in _TRANSFORMS]
         if not one_by_one:
             return pixels
@@ -67,21 +67,27 @@ class Augmentation:
                 transformed.append(transform(image))
         return torch.stack(transformed)
 
-    def _flips(self, keys: Sequence[SampleKey]) -> np.ndarray:
-        """(N,): which images are mirrored left to right."""
-        if "flip" not in self.names:
-            return np.zeros(len(keys), dtype=bool)
-        first = [np.random.default_rng((self.seed, key.index)).integers(2) for key in keys]
-        return (np.array(first) + [key.epoch for key in keys]) % 2 == 0
+    def _flip_and_shift(self, pixels: torch.Tensor, keys: Sequence[SampleKey]) -> torch.Tensor:
+        height, width = pixels.shape[2:]
+        furthest = max(1, int(max(height, width) * self.max_shift))
+        is_flipped = np.zeros((len(keys), 1), dtype=bool)
+        shifts = np.zeros((len(keys), 2), dtype=np.int64)  # pixels by which each image moves down and right
+        for number, key in enumerate(keys):
+            if "flip" in self.names:
+                first = np.random.default_rng((self.seed, key.index)).integers(2)
+                is_flipped[number] = (first + key.epoch) % 2 == 0
+            if "shift" in self.names:
+                shifts[number] = np.random.default_rng(key.seed(self.seed)).integers(-furthest, furthest + 1, 2)
+        rows, columns = _reflect(height, shifts[:, :1]), _reflect(width, shifts[:, 1:])
+        columns = np.where(is_flipped, width - 1 - columns, columns)
+        images, channels = np.ogrid[: pixels.shape[0], : pixels.shape[1]]
+        places = images[..., None, None], channels[..., None, None], rows[:, None, :, None], columns[:, None, None, :]
+        return torch.from_numpy(pixels.numpy()[places])
 
-    def _shifts(self, size: tuple[int, int], keys: Sequence[SampleKey]) -> np.ndarray:
-        """(N, 2): pixels by which each image moves down and right."""
-        if "shift" not in self.names:
-            return np.zeros((len(keys), 2), dtype=np.int64)
-        furthest = max(1, int(max(size) * self.max_shift))
-        return np.array(
-            [np.random.default_rng(key.seed(self.seed)).integers(-furthest, furthest + 1, 2) for key in keys]
-        )
+
+def _reflect(size: int, shifts: np.ndarray) -> np.ndarray:
+    """The positions (N, size) from which pixels move by `shifts` (N, 1), mirrored at the first and the last one."""
+    return size - 1 - np.abs(size - 1 - np.abs(np.arange(size) - shifts))
 
 
 @dataclass(frozen=True)
@@ -142,24 +148,6 @@ def shift_image(pixels: torch.Tensor, by: int) -> torch.Tensor:
     wider = F.pad(pixels, (unit * abs(by),) * 4, mode="reflect")
     start = unit * (abs(by) - by)
     return wider[..., start : start + height, start : start + width]
-
-
-def _move(pixels: torch.Tensor, shifts: np.ndarray, flips: np.ndarray) -> torch.Tensor:
-    """Mirror the images (N, C, S, S) that `flips` (N,) names and move all by `shifts` (N, 2)."""
-    rows, columns = (
-        _reflect(np.arange(size) - shift[:, None], size)
-        for size, shift in zip(pixels.shape[2:], shifts.T, strict=True)
-    )
-    columns = np.where(flips[:, None], pixels.shape[3] - 1 - columns, columns)
-    images, channels = np.ogrid[: pixels.shape[0], : pixels.shape[1]]
-    places = images[..., None, None], channels[..., None, None], rows[:, None, :, None], columns[:, None, None, :]
-    return torch.from_numpy(pixels.numpy()[places])
-
-
-def _reflect(places: np.ndarray, size: int) -> np.ndarray:
-    """Mirror positions outside 0 … size - 1 at the first or last one."""
-    last = size - 1
-    return last - np.abs(last - np.abs(places))
 
 
 @dataclass(frozen=True)

@@ -63,12 +63,9 @@ class ImageModality(Modality):
         return options.image_size or presets()[preset].default_size
 
     def load_processor(self, source: str, config, options: Any):
-        from toolkit.modalities.pixels import load_image_processor, set_image_size
+        from toolkit.modalities.pixels import load_image_processor
 
-        processor = load_image_processor(source, config)
-        if options.image_size is not None:
-            set_image_size(config, processor, options.image_size)
-        return processor
+        return load_image_processor(source, config, options.image_size)
 
     def apply_options(self, name: str, config, processor, options: Any) -> tuple[Any, Any, bool]:
         from toolkit.modalities.pixels import without_timm

@@ -82,17 +82,29 @@ def _some_pixels(train_rows, processor) -> torch.Tensor:
     return stack_pixels(list(read_pixels(spread(train_rows, NUM_MEASURED), processor)))
 
 
-def load_image_processor(source: str, config):
-    """The image processor of a folder, a Hub id, or a timm configuration. Raises `InputError` if there is none."""
+def load_image_processor(source: str, config, size: int | None = None):
+    """The image processor of a folder, a Hub id, or a timm configuration.
+
+    With `size`, processor and model are set to take whole images of that size. Raises `InputError` if there is no
+    processor, or if the model takes images of another size only.
+    """
     from transformers import AutoImageProcessor
     from transformers.models.timm_wrapper.image_processing_timm_wrapper import TimmWrapperImageProcessor
 
     if config.model_type == "timm_wrapper":
+        if size is not None:
+            config.pretrained_cfg |= {"input_size": [3, size, size], "crop_pct": 1.0}
         return TimmWrapperImageProcessor(config.pretrained_cfg, config.architecture)
     try:
-        return AutoImageProcessor.from_pretrained(local_copy(source), trust_remote_code=False)
+        processor = AutoImageProcessor.from_pretrained(local_copy(source), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise InputError(f"{source}: reads no images ({first_line(error)})") from None
+    if size is not None:
+        trained = getattr(config, "image_size", size)
+        if trained not in (size, (size, size), [size, size]):
+            raise InputError(f"--image_size {size}: {type(config).__name__} takes images of {trained} only")
+        processor.size, processor.do_resize, processor.do_center_crop = {"height": size, "width": size}, True, False
+    return processor
 
 
 def timm_config(name: str):
@@ -104,18 +116,6 @@ def timm_config(name: str):
         raise InputError(f"{name}: timm knows no such network; `timm.list_models()` names those that it knows")
     found = timm.get_pretrained_cfg(architecture) or timm.models.PretrainedCfg()
     return TimmWrapperConfig(architecture=architecture, pretrained_cfg=found.to_dict())  # type: ignore[call-arg]
-
-
-def set_image_size(config, processor, size: int) -> None:
-    """Let model and processor take whole images of that size. Raises `InputError` if the model takes another only."""
-    if config.model_type == "timm_wrapper":
-        config.pretrained_cfg |= {"input_size": [3, size, size], "crop_pct": 1.0}
-        processor.__init__(config.pretrained_cfg, config.architecture)
-        return
-    trained = getattr(config, "image_size", size)
-    if trained not in (size, (size, size), [size, size]):
-        raise InputError(f"--image_size {size}: {type(config).__name__} takes images of {trained} only")
-    processor.size, processor.do_resize, processor.do_center_crop = {"height": size, "width": size}, True, False
 
 
 def without_timm(processor):

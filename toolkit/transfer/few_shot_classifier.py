@@ -126,7 +126,6 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
     def add_class(self, name: Hashable, examples: Sequence[Any]) -> "FewShotClassifier":
         """Add a class. Existing prototypes and the encoder do not change. Raises `InputError` if the class exists."""
-        check_is_fitted(self)
         self._check_one_label()
         new = np.array([name])
         if new.dtype.kind != self.classes_.dtype.kind:
@@ -142,20 +141,15 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
     def remove_class(self, name: Hashable) -> "FewShotClassifier":
         """Remove a class and its examples. Raises `InputError` if it is unknown or only one would be left."""
-        check_is_fitted(self)
         self._check_one_label()
         if name not in self.classes_:
             raise InputError(f"{name}: no such class, there are {', '.join(map(str, self.classes_[:20]))}")
         if len(self.classes_) == 2:
             raise InputError(f"{name}: one of the last two classes, which a classifier needs")
-        (index,) = np.flatnonzero(self.classes_ == name)
-        others = ~self.targets_[:, index]
-        self._learn(
-            np.delete(self.classes_, index),
-            self.support_[others],
-            np.delete(self.targets_[others], index, axis=1),
-            self.is_labelled_[others],
-        )
+        kept = self.classes_ != name
+        others = self.targets_[:, kept].any(axis=1)
+        targets = self.targets_[others][:, kept]
+        self._learn(self.classes_[kept], self.support_[others], targets, self.is_labelled_[others])
         return self
 
     def calibrate(self, X, y, num_episodes: int = 100, seed: int = 0) -> "FewShotClassifier":
@@ -164,7 +158,6 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         The known ones are as many as the classes of the classifier, if there are enough, with as many examples each.
         Raises `InputError` if there are too few held-out classes or examples.
         """
-        check_is_fitted(self)
         self._check_one_label()
         features, labels = self._transform(self._features(X)), np.asarray(y)
         ways = min(len(self.classes_), len(np.unique(labels)) // 2)
@@ -273,6 +266,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return X, classes, y.astype(bool) if self.is_multi_label_ else y[:, None] == classes
 
     def _check_one_label(self) -> None:
+        check_is_fitted(self)
         if self.is_multi_label_:
             raise InputError("where items may have several labels, classes are fixed and nothing is rejected")
 

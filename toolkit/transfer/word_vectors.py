@@ -90,13 +90,9 @@ def word_vectors(model, tokenizer, words: list[str], layer: int = TOP_LAYER):
     The top layer is the default, since no other is clearly better: those of all-MiniLM-L6-v2 reach 0.72 to 0.75 on
     WordSim-353 (top 0.75) and 0.47 to 0.50 on SimLex-999 (top 0.50).
 
-    Args:
-        model: The encoder, in evaluation mode.
-        tokenizer: Its tokenizer.
-        words: The words; those that have only special tokens, such as words that word2vec lacks, are left out.
-        layer: 0 for the embeddings (ELMo: characters); negative numbers count from the top.
-
-    Returns gensim `KeyedVectors`. Raises `InputError` if there is no such layer.
+    The model has to be in evaluation mode. Words that have only special tokens, such as those that word2vec lacks, are
+    left out. Layer 0 is that of the embeddings (ELMo: characters); negative numbers count from the top. Returns gensim
+    `KeyedVectors`. Raises `InputError` if there is no such layer.
     """
     from gensim.models import KeyedVectors
 

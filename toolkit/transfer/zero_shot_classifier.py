@@ -147,8 +147,8 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):
         if self.is_seen_.all() or len(seen) < 4 or np.bincount(ids)[seen].min() < 2:
             return 0.0
         rng = np.random.default_rng(self.random_state)
-        rates = []
-        for _ in range(NUM_TRIALS):
+        rates = np.zeros((NUM_TRIALS, len(PENALTIES), 2))  # accuracies on items of known and of other classes
+        for trial in rates:
             known = rng.permutation(seen)[: len(seen) // 2]
             of_known = np.isin(ids, known)
             is_trained = of_known.copy()
@@ -157,11 +157,12 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):
                 is_trained[places[: len(places) // 2]] = False
             self._learn(features[is_trained], ids[is_trained], unlabelled)
             self.penalty_ = 0.0
-            held_out = ~is_trained
-            logits = self.logits_of(features[held_out])[:, seen]
-            is_right = ids[held_out][:, None] == seen
-            rates.append(_accuracies(logits, np.isin(seen, known), is_right, of_known[held_out]))
-        means = hmean(np.mean(rates, axis=0) + 1e-9, axis=1)
+            answers, of_known, is_known = ids[~is_trained], of_known[~is_trained], np.isin(seen, known)
+            logits = self.logits_of(features[~is_trained])[:, seen]
+            for accuracies, penalty in zip(trial, PENALTIES, strict=True):
+                is_right = seen[(logits - penalty * is_known).argmax(axis=1)] == answers
+                accuracies[:] = is_right[of_known].mean(), is_right[~of_known].mean()
+        means = hmean(rates.mean(axis=0) + 1e-9, axis=1)
         return float(np.median(PENALTIES[means >= means.max() - 1e-9]))
 
 
@@ -175,35 +176,17 @@ def encoder_of_descriptions(featurizer: Featurizer, label_encoder: str | None) -
     return found
 
 
-def _accuracies(logits: np.ndarray, is_known: np.ndarray, is_right: np.ndarray, of_known: np.ndarray) -> np.ndarray:
-    """Accuracies on items of known and of other classes with each penalty, (penalties, 2).
-
-    `logits` (N, C), `is_known` (C,), whether a class is the right one `is_right` (N, C), and whether an item belongs
-    to a known class `of_known` (N,).
-    """
-    found = []
-    for penalty in PENALTIES:
-        predicted = (logits - penalty * is_known).argmax(axis=1)
-        right = is_right[np.arange(len(predicted)), predicted]
-        found.append([right[of_known].mean(), right[~of_known].mean()])
-    return np.array(found)
-
-
 @dataclass(eq=False, repr=False)
 class EntailmentClassifier(ClassifierMixin, BaseEstimator):
     """Assigns each text to the class whose hypothesis it entails with the highest probability.
 
-    Yin, Hay & Roth (2019), "Benchmarking zero-shot text classification", https://arxiv.org/abs/1909.00161.
-
-    Args:
-        model: Folder or Hub id of a model of natural language inference, with a label `entailment`.
-        hypothesis: A sentence with braces in place of the description.
-        batch_size: Pairs per batch.
+    Yin, Hay & Roth (2019), "Benchmarking zero-shot text classification", https://arxiv.org/abs/1909.00161. `model` is
+    a folder or Hub id of a model of natural language inference, with a label `entailment`.
     """
 
     model: str
-    hypothesis: str = "This example is about {}."
-    batch_size: int = 64
+    hypothesis: str = "This example is about {}."  # with braces in place of the description
+    batch_size: int = 64  # pairs
 
     def fit(self, descriptions: Mapping[str, str]) -> "EntailmentClassifier":
         """Load the model and store the descriptions. Raises `InputError` if the model has no label `entailment`."""
