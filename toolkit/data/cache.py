@@ -1,4 +1,4 @@
-"""The cache: what is computed from data once and kept, below the cache folder of `datasets`."""
+"""The cache of values and files that are computed from data, below the cache folder of `datasets`."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Labelled images: one row per image, not yet decoded, with its label and a name for messages; and decoding."""
+"""Images: one row per image with a name for messages and perhaps a label; pixels are decoded when they are needed."""
 
 import io
 import random

@@ -43,30 +43,27 @@ class ImageStream:
             raise InputError(f"{files[0]}: there is no image in it")
         of_images = [name for name, feature in features.items() if _holds_images(feature)]
         if image_column is not None and image_column not in of_images:
-            raise InputError(
-                f"--image_column {image_column}: no column of images in {files[0]}, "
-                f"found {', '.join(of_images) or 'none'}"
-            )
+            found = ", ".join(of_images) or "none"
+            raise InputError(f"--image_column {image_column}: no column of images in {files[0]}, found {found}")
         if not of_images:
             raise InputError(f"{files[0]}: no column holds images, found {', '.join(features)}")
         self.image_column, self.label_column = image_column or of_images[0], None
         if has_labels:
-            self.label_column = sources.choose_column(
-                files[0], list(features), "label_column", label_column, USUAL_LABELS
-            )
+            columns = list(features)
+            self.label_column = sources.choose_column(files[0], columns, "label_column", label_column, USUAL_LABELS)
             if self.label_column in of_images:
                 raise InputError(f"{files[0]}: the column '{self.label_column}' holds images, not labels")
         self._names = getattr(features.get(self.label_column), "names", None)
         self._only = None if only is None else set(only)
-        self._epoch, self._place = -1, 0
+        self._epoch, self._position = -1, 0
         self._reader: Iterator[dict[str, Any]] = iter(())
 
     def __len__(self) -> int:
         return self.labels.total()
 
-    def read(self, places: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
-        """Read rows with `image`, `name` and `label`, given the epoch and the place of each, quickest if ascending."""
-        return [self._at(epoch, place) for epoch, place in places]
+    def read(self, positions: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
+        """Read rows with `image`, `name` and `label`, given the epoch and the position of each (fastest in order)."""
+        return [self._at(epoch, position) for epoch, position in positions]
 
     def first(self, size: int):
         """At most `size` images of the first files, in their order, as a `datasets.Dataset`."""
@@ -74,16 +71,16 @@ class ImageStream:
         columns = {"label": [row["label"] for row in rows]} if self.label_column else {}
         return dataset_of_images([row["image"] for row in rows], [row["name"] for row in rows], **columns)
 
-    def _at(self, epoch: int, place: int) -> dict[str, Any]:
-        """The row at a place; to go back, the epoch is read from its beginning."""
-        if epoch != self._epoch or place < self._place:
+    def _at(self, epoch: int, position: int) -> dict[str, Any]:
+        """The row at a position; to go back, the epoch is read from its beginning."""
+        if epoch != self._epoch or position < self._position:
             rows = self._rows.shuffle(seed=self.seed, buffer_size=self.buffer_size)
             rows.set_epoch(epoch)
-            self._reader, self._epoch, self._place = self._chosen(rows), epoch, 0
-        row = next(islice(self._reader, place - self._place, None), None)
+            self._reader, self._epoch, self._position = self._chosen(rows), epoch, 0
+        row = next(islice(self._reader, position - self._position, None), None)
         if row is None:
             raise InputError(f"{self.files[0]}: there are fewer images than before; have the files changed?")
-        self._place = place + 1
+        self._position = position + 1
         return row
 
     def _chosen(self, rows) -> Iterator[dict[str, Any]]:
@@ -146,10 +143,10 @@ def _open(files: Sequence[str], columns: list[str] | None = None):
     import datasets
 
     builder = BUILDERS[sources.suffix_of(Path(files[0]))]
-    options = {"columns": columns} if columns and builder == "parquet" else {}
-    rows = sources.ask(
-        files[0], datasets.load_dataset, builder, data_files=list(files), split="train", streaming=True, **options
-    )
+    options: dict[str, Any] = {"data_files": list(files), "split": "train", "streaming": True}
+    if columns and builder == "parquet":
+        options["columns"] = columns
+    rows = sources.ask(files[0], datasets.load_dataset, builder, **options)
     return rows.decode(False) if rows.features else rows
 
 

@@ -81,8 +81,8 @@ class Augmentation:
         rows, columns = _reflect(height, shifts[:, :1]), _reflect(width, shifts[:, 1:])
         columns = np.where(is_flipped, width - 1 - columns, columns)
         images, channels = np.ogrid[: pixels.shape[0], : pixels.shape[1]]
-        places = images[..., None, None], channels[..., None, None], rows[:, None, :, None], columns[:, None, None, :]
-        return torch.from_numpy(pixels.numpy()[places])
+        indices = images[..., None, None], channels[..., None, None], rows[:, None, :, None], columns[:, None, None, :]
+        return torch.from_numpy(pixels.numpy()[indices])
 
 
 def _reflect(size: int, shifts: np.ndarray) -> np.ndarray:
@@ -165,13 +165,13 @@ class CollateImages:
 
     def __call__(self, rows: list[dict], keys: Sequence[SampleKey]) -> dict[str, Any]:
         by_size: dict[tuple[int, int], list[int]] = {}
-        for place, row in enumerate(rows):
-            by_size.setdefault((row["height"], row["width"]), []).append(place)
+        for index, row in enumerate(rows):
+            by_size.setdefault((row["height"], row["width"]), []).append(index)
         pixel_values: Any = [None] * len(rows)
-        for places in by_size.values():
-            part = self._pixel_values([rows[place] for place in places], [keys[place] for place in places])
-            for place, image in zip(places, part, strict=True):
-                pixel_values[place] = image
+        for indices in by_size.values():
+            part = self._pixel_values([rows[index] for index in indices], [keys[index] for index in indices])
+            for index, image in zip(indices, part, strict=True):
+                pixel_values[index] = image
         labels = [row["label"] for row in rows]
         return {
             "pixel_values": part if len(by_size) == 1 else pixel_values,

@@ -61,7 +61,6 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         reject: Whether to predict `unknown` for items below the threshold that `calibrate` has chosen.
         unknown: The label of rejected items.
         random_state: Seed of fine-tuning.
-        batch_size: Items per batch of the encoder.
 
     Attributes:
         classes_: The classes, (C,).
@@ -331,9 +330,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         predicted, confidence = logits.argmax(axis=1), self._confidence(logits)
         chosen = []
         for label in range(len(self.classes_)):
-            places = np.flatnonzero(predicted == label)
-            most_confident = places[np.argsort(-confidence[places], kind="stable")]
-            chosen.append(most_confident[: round(CONFIDENT * len(places))])
+            indices = np.flatnonzero(predicted == label)
+            most_confident = indices[np.argsort(-confidence[indices], kind="stable")]
+            chosen.append(most_confident[: round(CONFIDENT * len(indices))])
         taken, labelled = np.concatenate(chosen), self.is_labelled_
         self._learn(
             self.classes_,

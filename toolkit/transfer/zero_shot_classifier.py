@@ -43,7 +43,6 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):
         rounds: Rounds of bootstrapping, in which unlabelled items become examples of the class predicted for them.
         alpha: Regularization strength of the ridge regression.
         random_state: Seed of the trials that choose the penalty.
-        batch_size: Items per batch of the encoder.
 
     Attributes:
         classes_: The classes in sorted order, (C,).
@@ -153,8 +152,8 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):
             of_known = np.isin(ids, known)
             is_trained = of_known.copy()
             for label in known:
-                places = rng.permutation(np.flatnonzero(ids == label))
-                is_trained[places[: len(places) // 2]] = False
+                indices = rng.permutation(np.flatnonzero(ids == label))
+                is_trained[indices[: len(indices) // 2]] = False
             self._learn(features[is_trained], ids[is_trained], unlabelled)
             self.penalty_ = 0.0
             answers, of_known, is_known = ids[~is_trained], of_known[~is_trained], np.isin(seen, known)
