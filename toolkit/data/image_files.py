@@ -35,10 +35,10 @@ def load_labelled_images(
         rows = _sample_digits(split or "train")
     elif folders := _class_folders(source):
         files, of_files = sources.class_files_of_split(source, folders, split)
-        rows = _of_files(files, label=of_files)
+        rows = _images_of_files(files, label=of_files)
     else:
         named = {"label": label_column} | ({} if group_column is None else {"group": group_column})
-        rows = _of_table(source, split, image_column, **named)
+        rows = _images_of_table(source, split, image_column, **named)
     return rows if labels is None else select_labels(source, rows, labels)
 
 
@@ -49,7 +49,7 @@ def load_corpus_of_images(source: str, split: str | None = None, image_column: s
     root = Path(source).expanduser()
     if root.is_dir() and any(sources.suffix_of(file) in SUFFIXES for file in root.iterdir()):
         return load_images([root])
-    return _of_table(source, split, image_column)
+    return _images_of_table(source, split, image_column)
 
 
 def splits_of_labelled_images(source: str) -> list[str]:
@@ -68,11 +68,11 @@ def load_images(inputs: Sequence[str | Path]):
             if not files:
                 expected = ", ".join(sorted(SUFFIXES))
                 raise InputError(f"{path}: no image in this folder, expected files that end in {expected}")
-            parts.append(_of_files(files))
+            parts.append(_images_of_files(files))
         elif path.is_file() and sources.suffix_of(path) not in sources.TABLE_BUILDERS:
-            parts.append(_of_files([path]))
+            parts.append(_images_of_files([path]))
         else:
-            parts.append(_of_table(str(path), None, None))
+            parts.append(_images_of_table(str(path), None, None))
     if not parts:
         raise InputError("there is no image to classify")
     return datasets.concatenate_datasets(parts)
@@ -172,11 +172,11 @@ def select_labels(source: str, rows, labels: Sequence[str]):
     return rows.select([index for index, label in enumerate(found) if label in labels])
 
 
-def _of_files(files: Sequence[Path], **columns: Sequence[str]):
+def _images_of_files(files: Sequence[Path], **columns: Sequence[str]):
     return dataset_of_images(list(map(as_stored, files)), list(map(str, files)), **columns)
 
 
-def _of_table(source: str, split: str | None, image_column: str | None, **named: str | None):
+def _images_of_table(source: str, split: str | None, image_column: str | None, **named: str | None):
     """The images of a table; `named` are further columns of labels, such as `label`, and what the user calls them."""
     import datasets
 

@@ -63,28 +63,28 @@ class ImageStream:
 
     def read(self, positions: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
         """Read rows with `image`, `name` and `label`, given the epoch and the position of each (fastest in order)."""
-        return [self._at(epoch, position) for epoch, position in positions]
+        return [self._row_at(epoch, position) for epoch, position in positions]
 
     def first(self, size: int):
         """At most `size` images of the first files, in their order, as a `datasets.Dataset`."""
-        rows = list(islice(self._chosen(_open(self.files)), size))
+        rows = list(islice(self._labelled_rows(_open(self.files)), size))
         columns = {"label": [row["label"] for row in rows]} if self.label_column else {}
         return dataset_of_images([row["image"] for row in rows], [row["name"] for row in rows], **columns)
 
-    def _at(self, epoch: int, position: int) -> dict[str, Any]:
+    def _row_at(self, epoch: int, position: int) -> dict[str, Any]:
         """The row at a position; to go back, the epoch is read from its beginning."""
         if epoch != self._epoch or position < self._position:
             rows = self._rows.shuffle(seed=self.seed, buffer_size=self.buffer_size)
             rows.set_epoch(epoch)
-            self._reader, self._epoch, self._position = self._chosen(rows), epoch, 0
+            self._reader, self._epoch, self._position = self._labelled_rows(rows), epoch, 0
         row = next(islice(self._reader, position - self._position, None), None)
         if row is None:
             raise InputError(f"{self.files[0]}: there are fewer images than before; have the files changed?")
         self._position = position + 1
         return row
 
-    def _chosen(self, rows) -> Iterator[dict[str, Any]]:
-        for number, row in enumerate(_one_by_one(rows, self.files)):
+    def _labelled_rows(self, rows) -> Iterator[dict[str, Any]]:
+        for number, row in enumerate(_iterate(rows, self.files)):
             label = None if self.label_column is None else self._label(row)
             if self._only is None or label in self._only:
                 image = row[self.image_column]
@@ -105,7 +105,7 @@ class ImageStream:
         """The number of images of each label, or of all under "" if there are no labels; cached while files stay."""
 
         def count() -> Counter[str]:
-            rows = _one_by_one(_open(self.files, [self.label_column or self.image_column]), self.files)
+            rows = _iterate(_open(self.files, [self.label_column or self.image_column]), self.files)
             if self.label_column is None:
                 return Counter({"": sum(1 for _ in rows)})
             labels = map(self._label, rows)
@@ -153,7 +153,7 @@ def _open(files: Sequence[str], columns: list[str] | None = None):
 _ERRORS = (*READ_ERRORS, tarfile.TarError)
 
 
-def _one_by_one(rows, files: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _iterate(rows, files: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Iterate over all rows; in a process of a DataLoader, iterating over `rows` itself would give only its share."""
     try:
         for batch in rows.iter(batch_size=ROWS_A_BATCH):
@@ -162,10 +162,10 @@ def _one_by_one(rows, files: Sequence[str]) -> Iterator[dict[str, Any]]:
     except _ERRORS as error:
         if isinstance(error, OSError) and not is_damage(error):
             raise RunFailed(f"{files[0]} …: cannot be read now ({first_line(error)}); repeat the command") from None
-        raise InputError(f"{_damaged_one_of(files)}: cannot be read ({first_line(error)})") from None
+        raise InputError(f"{_find_damaged_file(files)}: cannot be read ({first_line(error)})") from None
 
 
-def _damaged_one_of(files: Sequence[str]) -> str:
+def _find_damaged_file(files: Sequence[str]) -> str:
     """The first file that cannot be read to its end, found by reading each again."""
     for file in files:
         try:

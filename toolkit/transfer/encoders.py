@@ -124,7 +124,7 @@ def _load_model(name: str, auto_class: str, config, is_wrapped: bool, has_new_he
                 ignore_mismatched_sizes=has_new_head,  # with other labels the head of the checkpoint is replaced
             )
     keys = [*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])]
-    if missing := _of_encoder(model, keys):
+    if missing := _encoder_parameters(model, keys):
         raise InputError(f"{name}: the weights of {missing[0]} and {len(missing) - 1} others are not in it")
     return model
 
@@ -144,7 +144,7 @@ def _explain_loading_errors(name: str, auto_class: str, config) -> Iterator[None
         raise InputError(f"{name}: {type(config).__name__} has no {auto_class.removeprefix('AutoModel')}") from None
 
 
-def _of_encoder(model, names: Iterable[str]) -> list[str]:
+def _encoder_parameters(model, names: Iterable[str]) -> list[str]:
     """The parameters of the encoder. A pooler counts as part of the head, because pretraining leaves it untrained."""
     if hasattr(model, "timm_model"):  # the head is one of its layers
         head = model.timm_model.get_classifier()
@@ -158,7 +158,7 @@ def layer_depths(model) -> dict[str, int]:
     """The depth of every parameter below the output: 0 for the head, 1 for the top layer of the encoder, then down to
     the embeddings."""
     heights = _layer_heights(model)
-    heights = {name: heights[name] for name in _of_encoder(model, heights)}
+    heights = {name: heights[name] for name in _encoder_parameters(model, heights)}
     top = max(heights.values(), default=0) + 1
     return {name: top - heights.get(name, top) for name, _ in model.named_parameters()}
 
