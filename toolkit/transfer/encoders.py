@@ -103,15 +103,17 @@ def _load_model(name: str, auto_class: str, config, is_wrapped: bool, has_new_he
     """The model of a configuration: with random weights for a scratch encoder, else with those of the checkpoint."""
     import transformers
 
+    is_scratch = name.startswith(SCRATCH)
     loader: Any = getattr(transformers, auto_class)
-    if auto_class == "AutoModelForTokenClassification" and getattr(config, "tagging_head", None) == "crf":
+    has_crf = auto_class == "AutoModelForTokenClassification" and getattr(config, "tagging_head", None) == "crf"
+    if has_crf and (is_scratch or not is_wrapped):
         from toolkit.models.crf import with_crf
 
         loader = with_crf(transformers.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING[type(config)])
     with _explain_loading_errors(name, auto_class, config):
-        if name.startswith(SCRATCH) or is_wrapped:
+        if is_scratch or is_wrapped:
             model = getattr(loader, "from_config", loader)(config)
-            if name.startswith(SCRATCH):
+            if is_scratch:
                 return model
             loading = model.load_encoder(local_copy(name))
         else:
