@@ -1,4 +1,4 @@
-"""The cache: what is computed from data once and kept, below the cache folder of `datasets`."""
+"""The cache of values and files that are computed from data, below the cache folder of `datasets`."""
 
 import json
 import os
@@ -41,13 +41,9 @@ def digest(*parts: Any) -> str:
 def cached_json(
     kind: str, name: str, compute: Callable[[], Any], is_final: Callable[[Any], bool] = lambda value: True
 ) -> Any:
-    """A value that JSON can hold, from the cache or computed now.
+    """A value that JSON can hold, from the folder `kind` of the cache, or computed by one process at a time.
 
-    Args:
-        kind: Folder of the cache.
-        name: The `digest` of everything that the value depends on.
-        compute: Computes the value. Only one process does so at a time.
-        is_final: Whether a computed value may be kept.
+    `name` is the `digest` of everything that the value depends on; it is kept if `is_final` says so.
     """
     file = cache_folder() / kind / f"{name}.json"
     with locked(name):

@@ -1,4 +1,4 @@
-"""Labelled images: one row per image, not yet decoded, with its label and a name for messages; and decoding."""
+"""Images: one row per image with a name for messages and perhaps a label; pixels are decoded when they are needed."""
 
 import io
 import random
@@ -24,35 +24,21 @@ def load_labelled_images(
     labels: Sequence[str] | None = None,
     group_column: str | None = None,
 ):
-    """Load labelled images as a `datasets.Dataset`; they are not opened yet.
+    """Load labelled images as rows with `image` (`bytes` or the `path` of a file, not opened yet), `name` and `label`.
 
-    Args:
-        source: A folder with a folder of images for each label; a file, folder or glob of `.parquet`, `.csv` or
-            `.jsonl` with images, or paths of images relative to the table; a Hub id; or `sample`, scikit-learn's
-            handwritten digits.
-        split: Split of a folder or Hub data set, by default train.
-        image_column: Column of a table that holds images or their paths.
-        label_column: Column of a table that holds labels.
-        labels: Load only images with these labels.
-        group_column: Column of a table to load as `group`.
-
-    Returns:
-        Rows with `image` (`bytes` or the `path` of a file), `name` and `label`.
-
-    Raises:
-        InputError: The source is missing or malformed.
+    The source is a folder with a folder of images for each label; a file, folder or glob of `.parquet`, `.csv` or
+    `.jsonl` with images, or paths of images relative to the table; a Hub id; or `sample`, scikit-learn's handwritten
+    digits. With `labels`, only images with these labels are loaded; the values of `group_column` become `group`.
+    Raises `InputError` if the source is missing or malformed.
     """
     if source == sources.SAMPLE:
         rows = _sample_digits(split or "train")
     elif folders := _class_folders(source):
         files, of_files = sources.class_files_of_split(source, folders, split)
-        rows = _of_files(files, label=of_files)
+        rows = _images_of_files(files, label=of_files)
     else:
-        files, table = _load_table(source, split)
-        columns = {"label": sources.labels_of_table(source, table, label_column)}
-        if group_column is not None:
-            columns["group"] = sources.labels_of_table(source, table, group_column, "group_column")
-        rows = _of_table(source, table, files, image_column, columns)
+        named = {"label": label_column} | ({} if group_column is None else {"group": group_column})
+        rows = _images_of_table(source, split, image_column, **named)
     return rows if labels is None else select_labels(source, rows, labels)
 
 
@@ -63,8 +49,7 @@ def load_corpus_of_images(source: str, split: str | None = None, image_column: s
     root = Path(source).expanduser()
     if root.is_dir() and any(sources.suffix_of(file) in SUFFIXES for file in root.iterdir()):
         return load_images([root])
-    files, table = _load_table(source, split)
-    return _of_table(source, table, files, image_column, {})
+    return _images_of_table(source, split, image_column)
 
 
 def splits_of_labelled_images(source: str) -> list[str]:
@@ -72,7 +57,7 @@ def splits_of_labelled_images(source: str) -> list[str]:
     return sources.splits_of(source, set(sources.TABLE_BUILDERS), _class_folders(source))
 
 
-def load_images(inputs: Sequence[str | Path], image_column: str | None = None):
+def load_images(inputs: Sequence[str | Path]):
     """Load images without labels from files, folders and tables, to predict their labels."""
     import datasets
 
@@ -80,17 +65,14 @@ def load_images(inputs: Sequence[str | Path], image_column: str | None = None):
     for path in map(Path, inputs):
         if path.is_dir():
             files = sorted(p for p in path.rglob("*") if p.is_file() and sources.suffix_of(p) in SUFFIXES)
+            if not files:
+                expected = ", ".join(sorted(SUFFIXES))
+                raise InputError(f"{path}: no image in this folder, expected files that end in {expected}")
+            parts.append(_images_of_files(files))
         elif path.is_file() and sources.suffix_of(path) not in sources.TABLE_BUILDERS:
-            files = [path]
+            parts.append(_images_of_files([path]))
         else:
-            tables, rows = _load_table(str(path), None)
-            parts.append(_of_table(str(path), rows, tables, image_column, {}))
-            continue
-        if not files:
-            raise InputError(
-                f"{path}: no image in this folder, expected files that end in {', '.join(sorted(SUFFIXES))}"
-            )
-        parts.append(_of_files(files))
+            parts.append(_images_of_table(str(path), None, None))
     if not parts:
         raise InputError("there is no image to classify")
     return datasets.concatenate_datasets(parts)
@@ -127,8 +109,7 @@ def as_stored(image: Any) -> dict[str, Any]:
 def open_image(image: dict[str, Any], name: str):
     """Decode an image to a `PIL.Image.Image` of mode RGB, rotated as its EXIF data says; 16 bits become 8.
 
-    Raises:
-        InputError: The image, which the message calls `name`, is empty, broken or too large, or not an image.
+    Raises `InputError`, which calls it `name`, if it is empty, broken or too large, or not an image.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -191,22 +172,20 @@ def select_labels(source: str, rows, labels: Sequence[str]):
     return rows.select([index for index, label in enumerate(found) if label in labels])
 
 
-def _load_table(source: str, split: str | None):
-    files = sources.find_files(source, set(sources.TABLE_BUILDERS), split)
-    return files, sources.load_table(source, files, split)
-
-
-def _of_files(files: Sequence[Path], **columns: Sequence[str]):
+def _images_of_files(files: Sequence[Path], **columns: Sequence[str]):
     return dataset_of_images(list(map(as_stored, files)), list(map(str, files)), **columns)
 
 
-def _of_table(source: str, rows, files: list[Path] | None, named: str | None, columns: dict[str, list[str]]):
+def _images_of_table(source: str, split: str | None, image_column: str | None, **named: str | None):
+    """The images of a table; `named` are further columns of labels, such as `label`, and what the user calls them."""
     import datasets
 
-    of_images = [name for name, feature in rows.features.items() if isinstance(feature, datasets.Image)]
-    column = sources.choose_column(
-        source, rows.column_names, "image_column", named or next(iter(of_images), None), USUAL_COLUMNS
-    )
+    files = sources.find_files(source, set(sources.TABLE_BUILDERS), split)
+    rows = sources.load_table(source, files, split)
+    columns = {name: sources.labels_of_table(source, rows, each, f"{name}_column") for name, each in named.items()}
+    of_images = (name for name, feature in rows.features.items() if isinstance(feature, datasets.Image))
+    image_column = image_column or next(of_images, None)
+    column = sources.choose_column(source, rows.column_names, "image_column", image_column, USUAL_COLUMNS)
     feature = rows.features[column]
     if isinstance(feature, datasets.Image):
         rows = rows.cast_column(column, datasets.Image(decode=False))
@@ -216,10 +195,8 @@ def _of_table(source: str, rows, files: list[Path] | None, named: str | None, co
         images = [as_stored(root / path) for path in sources.full_column(source, rows, column)]
     else:
         raise InputError(f"{source}: the column '{column}' holds {feature}, expected images or paths of images")
-    names = [
-        image["path"] if image["bytes"] is None else f"{source}: row {number}"
-        for number, image in enumerate(images, start=1)
-    ]
+    numbered = enumerate(images, start=1)
+    names = [image["path"] if image["bytes"] is None else f"{source}: row {number}" for number, image in numbered]
     return dataset_of_images(images, names, **columns)
 
 
@@ -227,10 +204,10 @@ def dataset_of_images(images: list[dict], names: list[str], **columns: Sequence[
     """A `datasets.Dataset` with `image`, `name` and columns of strings such as `label`."""
     import datasets
 
+    strings = {"name": names, **columns}
     features = {"image": {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}}
-    values = {"image": images, "name": names, **{name: list(of_rows) for name, of_rows in columns.items()}}
-    strings = {name: datasets.Value("string") for name in values if name != "image"}
-    return datasets.Dataset.from_dict(values, features=datasets.Features(features | strings))
+    features |= dict.fromkeys(strings, datasets.Value("string"))
+    return datasets.Dataset.from_dict({"image": images, **strings}, features=datasets.Features(features))
 
 
 @lru_cache

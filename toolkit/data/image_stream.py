@@ -20,19 +20,10 @@ USUAL_LABELS = (*sources.USUAL_LABEL_COLUMNS, "cls", "label.txt", "cls.txt")  # 
 
 
 class ImageStream:
-    """Images of files, in an order that depends on the seed and the epoch.
+    """Images of files of one format, in an order that depends on the seed and the epoch.
 
     Files are shuffled, and images among `buffer_size` that follow each other. The labels are found by reading all
-    files once, when they are first asked for.
-
-    Args:
-        files: The files, of one format.
-        image_column: Column of the images, by default the first that holds images.
-        label_column: Column of the labels.
-        has_labels: Whether to read labels.
-        only: Leave out images with other labels.
-        seed: Seed of the order.
-        buffer_size: How many images are shuffled at a time.
+    files once, when they are first asked for; images whose label is not among `only` are left out.
     """
 
     def __init__(
@@ -50,50 +41,50 @@ class ImageStream:
         features = self._rows.features
         if features is None:
             raise InputError(f"{files[0]}: there is no image in it")
-        self.image_column = _image_column(files[0], features, image_column)
-        self.label_column = None
+        of_images = [name for name, feature in features.items() if _holds_images(feature)]
+        if image_column is not None and image_column not in of_images:
+            found = ", ".join(of_images) or "none"
+            raise InputError(f"--image_column {image_column}: no column of images in {files[0]}, found {found}")
+        if not of_images:
+            raise InputError(f"{files[0]}: no column holds images, found {', '.join(features)}")
+        self.image_column, self.label_column = image_column or of_images[0], None
         if has_labels:
-            self.label_column = sources.choose_column(
-                files[0], list(features), "label_column", label_column, USUAL_LABELS
-            )
-            if _holds_images(features[self.label_column]):
+            columns = list(features)
+            self.label_column = sources.choose_column(files[0], columns, "label_column", label_column, USUAL_LABELS)
+            if self.label_column in of_images:
                 raise InputError(f"{files[0]}: the column '{self.label_column}' holds images, not labels")
         self._names = getattr(features.get(self.label_column), "names", None)
         self._only = None if only is None else set(only)
-        self._epoch, self._place = -1, 0
+        self._epoch, self._position = -1, 0
         self._reader: Iterator[dict[str, Any]] = iter(())
 
     def __len__(self) -> int:
         return self.labels.total()
 
-    def read(self, places: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
-        """Read rows with `image`, `name` and `label`, given the epoch and the place of each.
-
-        Places in ascending order are fast; to go back, the epoch is read from its beginning.
-        """
-        return [self._at(epoch, place) for epoch, place in places]
+    def read(self, positions: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
+        """Read rows with `image`, `name` and `label`, given the epoch and the position of each (fastest in order)."""
+        return [self._row_at(epoch, position) for epoch, position in positions]
 
     def first(self, size: int):
         """At most `size` images of the first files, in their order, as a `datasets.Dataset`."""
-        rows = list(islice(self._chosen(_open(self.files)), size))
+        rows = list(islice(self._labelled_rows(_open(self.files)), size))
         columns = {"label": [row["label"] for row in rows]} if self.label_column else {}
         return dataset_of_images([row["image"] for row in rows], [row["name"] for row in rows], **columns)
 
-    def _at(self, epoch: int, place: int) -> dict[str, Any]:
-        if epoch != self._epoch or place < self._place:
+    def _row_at(self, epoch: int, position: int) -> dict[str, Any]:
+        """The row at a position; to go back, the epoch is read from its beginning."""
+        if epoch != self._epoch or position < self._position:
             rows = self._rows.shuffle(seed=self.seed, buffer_size=self.buffer_size)
             rows.set_epoch(epoch)
-            self._reader, self._epoch, self._place = self._chosen(rows), epoch, 0
-        try:
-            for _ in range(place - self._place):
-                next(self._reader)
-            self._place = place + 1
-            return next(self._reader)
-        except StopIteration:
-            raise InputError(f"{self.files[0]}: there are fewer images than before; have the files changed?") from None
+            self._reader, self._epoch, self._position = self._labelled_rows(rows), epoch, 0
+        row = next(islice(self._reader, position - self._position, None), None)
+        if row is None:
+            raise InputError(f"{self.files[0]}: there are fewer images than before; have the files changed?")
+        self._position = position + 1
+        return row
 
-    def _chosen(self, rows) -> Iterator[dict[str, Any]]:
-        for number, row in enumerate(_one_by_one(rows, self.files)):
+    def _labelled_rows(self, rows) -> Iterator[dict[str, Any]]:
+        for number, row in enumerate(_iterate(rows, self.files)):
             label = None if self.label_column is None else self._label(row)
             if self._only is None or label in self._only:
                 image = row[self.image_column]
@@ -114,7 +105,7 @@ class ImageStream:
         """The number of images of each label, or of all under "" if there are no labels; cached while files stay."""
 
         def count() -> Counter[str]:
-            rows = _one_by_one(_open(self.files, [self.label_column or self.image_column]), self.files)
+            rows = _iterate(_open(self.files, [self.label_column or self.image_column]), self.files)
             if self.label_column is None:
                 return Counter({"": sum(1 for _ in rows)})
             labels = map(self._label, rows)
@@ -152,25 +143,18 @@ def _open(files: Sequence[str], columns: list[str] | None = None):
     import datasets
 
     builder = BUILDERS[sources.suffix_of(Path(files[0]))]
-    options = {"columns": columns} if columns and builder == "parquet" else {}
-    rows = sources.ask(
-        files[0], datasets.load_dataset, builder, data_files=list(files), split="train", streaming=True, **options
-    )
-    for name, feature in (rows.features or {}).items():
-        if isinstance(feature, datasets.Image):
-            rows = rows.cast_column(name, datasets.Image(decode=False))
-    return rows
+    options: dict[str, Any] = {"data_files": list(files), "split": "train", "streaming": True}
+    if columns and builder == "parquet":
+        options["columns"] = columns
+    rows = sources.ask(files[0], datasets.load_dataset, builder, **options)
+    return rows.decode(False) if rows.features else rows
 
 
 _ERRORS = (*READ_ERRORS, tarfile.TarError)
 
 
-def _one_by_one(rows, files: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Iterate over all rows; in a process of a DataLoader, iterating over `rows` itself would give only its share.
-
-    Raises:
-        InputError: One of the files cannot be read.
-    """
+def _iterate(rows, files: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Iterate over all rows; in a process of a DataLoader, iterating over `rows` itself would give only its share."""
     try:
         for batch in rows.iter(batch_size=ROWS_A_BATCH):
             for values in zip(*batch.values(), strict=True):
@@ -178,10 +162,10 @@ def _one_by_one(rows, files: Sequence[str]) -> Iterator[dict[str, Any]]:
     except _ERRORS as error:
         if isinstance(error, OSError) and not is_damage(error):
             raise RunFailed(f"{files[0]} …: cannot be read now ({first_line(error)}); repeat the command") from None
-        raise InputError(f"{_damaged_one_of(files)}: cannot be read ({first_line(error)})") from None
+        raise InputError(f"{_find_damaged_file(files)}: cannot be read ({first_line(error)})") from None
 
 
-def _damaged_one_of(files: Sequence[str]) -> str:
+def _find_damaged_file(files: Sequence[str]) -> str:
     """The first file that cannot be read to its end, found by reading each again."""
     for file in files:
         try:
@@ -196,14 +180,3 @@ def _holds_images(feature: Any) -> bool:
     import datasets
 
     return isinstance(feature, datasets.Image) or (isinstance(feature, dict) and "bytes" in feature)
-
-
-def _image_column(source: str, features, named: str | None) -> str:
-    found = [name for name, feature in features.items() if _holds_images(feature)]
-    if named is not None and named not in found:
-        raise InputError(
-            f"--image_column {named}: no column of images in {source}, found {', '.join(found) or 'none'}"
-        )
-    if not found:
-        raise InputError(f"{source}: no column holds images, found {', '.join(features)}")
-    return named or found[0]

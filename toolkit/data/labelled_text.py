@@ -10,16 +10,9 @@ def load_labelled_text(
 ):
     """Load labelled texts as a `datasets.Dataset` with the columns `text` and `label`, both strings.
 
-    Args:
-        source: A file, folder or glob of `.jsonl`, `.csv` or `.parquet`, with labels that are `ClassLabel`, strings or
-            whole numbers; a folder with a folder of `.txt` files for each label; a Hub id; or `sample`, sentences of
-            the sample treebank with their genre.
-        split: Split of a folder or Hub data set, by default train.
-        text_column: Column of a table that holds the text.
-        label_column: Column of a table that holds the label.
-
-    Raises:
-        InputError: The source is missing or malformed, or a text has no label.
+    The source is a file, folder or glob of `.jsonl`, `.csv` or `.parquet`, with labels that are `ClassLabel`, strings
+    or whole numbers; a folder with a folder of `.txt` files for each label; a Hub id; or `sample`, sentences of the
+    sample treebank with their genre. Raises `InputError` if it is missing or malformed, or a text has no label.
     """
     import datasets
 
@@ -28,11 +21,12 @@ def load_labelled_text(
     if folders := sources.find_class_folders(source, {".txt"}):
         files, labels = sources.class_files_of_split(source, folders, split)
         texts = [sources.read_text(file).strip() for file in files]
-        return datasets.Dataset.from_dict({"text": texts, "label": labels})
-    rows = sources.load_table(source, sources.find_files(source, set(sources.TABLE_BUILDERS), split), split)
-    text = sources.choose_column(source, rows.column_names, "text_column", text_column, sources.USUAL_TEXT_COLUMNS)
-    labels = sources.labels_of_table(source, rows, label_column)
-    return datasets.Dataset.from_dict({"text": sources.full_column(source, rows, text), "label": labels})
+    else:
+        rows = sources.load_table(source, sources.find_files(source, set(sources.TABLE_BUILDERS), split), split)
+        text = sources.choose_column(source, rows.column_names, "text_column", text_column, sources.USUAL_TEXT_COLUMNS)
+        labels = sources.labels_of_table(source, rows, label_column)
+        texts = sources.full_column(source, rows, text)
+    return datasets.Dataset.from_dict({"text": texts, "label": labels})
 
 
 def splits_of_labelled_text(source: str) -> list[str]:

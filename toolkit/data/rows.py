@@ -29,10 +29,8 @@ def spread(rows, size: int | None):
 def take_subset(rows, size: int | None, seed: int = 0, labels: Sequence[str] | None = None):
     """The first `size` rows of a shuffle that depends on the seed alone, so that larger subsets contain smaller ones.
 
-    With the label of each row as `labels`, the first `size` rows of each label, which may have fewer.
-
-    Raises:
-        InputError: There are fewer than `size` rows.
+    With the label of each row as `labels`, the first `size` rows of each label, which may have fewer. Without them,
+    raises `InputError` if there are fewer than `size` rows.
     """
     if size is None:
         return rows

@@ -1,14 +1,13 @@
 """Find and read a source that the user names: a file, folder, glob, Hub data set, or `sample`."""
 
 import glob
-import gzip
+import io
 import os
 import re
 import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO
 
 from toolkit.data.files import describe_bad_utf8, open_file
 from toolkit.errors import InputError, first_line
@@ -31,19 +30,11 @@ def suffix_of(path: Path) -> str:
 
 
 def find_files(source: str, suffixes: set[str], split: str | None) -> list[Path] | None:
-    """Find the files of a source, sorted.
+    """Find the files of a file, folder or glob, sorted; None for a Hub id.
 
-    Args:
-        source: A file, folder, glob or Hub id.
-        suffixes: Suffixes of the formats that can be read.
-        split: Which files of a folder to take, by default train. A file belongs to the split that its name or the name
-            of its folder contains; if no name contains any, all belong to train.
-
-    Returns:
-        The files; None for a Hub id.
-
-    Raises:
-        InputError: There is no such file or split.
+    `suffixes` are those of the formats that can be read. `split` (default: train) says which files of a folder to
+    take: a file belongs to the split that its name or the name of its folder contains; if no name contains any, all
+    belong to train. Raises `InputError` if there is no such file or split.
     """
     expected = ", ".join(sorted(suffixes))
     path = Path(source).expanduser()
@@ -103,10 +94,7 @@ def _split_of(names: Sequence[str], splits: Mapping[str, tuple[str, ...]] = SPLI
 
 
 def splits_of(source: str, suffixes: set[str], class_folders: Iterable[str] = ()) -> list[str]:
-    """The splits of a folder or Hub data set; none of a single file or a pattern.
-
-    If there are `class_folders`, as `find_class_folders` finds them, their splits.
-    """
+    """The splits of a folder or Hub data set, or of `class_folders`; none of a single file or a pattern."""
     path = Path(source).expanduser()
     if found := [split for split in SPLIT_NAMES if split in class_folders]:
         return found
@@ -123,10 +111,7 @@ def splits_of(source: str, suffixes: set[str], class_folders: Iterable[str] = ()
 
 
 def find_class_folders(source: str, suffixes: set[str]) -> dict[str, list[tuple[Path, str]]]:
-    """The files of each split, with their labels, in folders `LABEL/` or `SPLIT/LABEL/`; empty if there are none.
-
-    Without folders of splits, all files belong to train.
-    """
+    """The files of each split (default: train), with their labels, in folders `LABEL/` or `SPLIT/LABEL/`."""
     root = Path(source).expanduser()
     found: dict[str, list[tuple[Path, str]]] = {}
     for file in sorted(root.rglob("*")) if root.is_dir() else []:
@@ -150,15 +135,10 @@ def find_inputs(words: Sequence[str]) -> list[str | Path]:
     return [Path(word) if os.path.exists(word) else word for word in words]
 
 
-def open_text(path: Path) -> IO[str]:
-    """Open a text file, decompressed if its name ends in `.gz`."""
-    return gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8")
-
-
 def read_text(path: Path) -> str:
-    """Read a text file. Raises `InputError` like `check_readable_text`."""
+    """Read a text file, decompressed if its name ends in `.gz`. Raises `InputError` like `check_readable_text`."""
     check_readable_text(path)
-    with open_text(path) as file:
+    with io.TextIOWrapper(open_file(str(path)), encoding="utf-8") as file:
         return file.read()
 
 
@@ -238,20 +218,15 @@ def choose_column(source: str, columns: list[str], flag: str, named: str | None,
         if named not in columns:
             raise InputError(f"--{flag} {named}: no such column in {source}, found {', '.join(columns)}")
         return named
-    for name in usual:
-        if name in columns:
-            return name
+    if found := [name for name in usual if name in columns]:
+        return found[0]
     raise InputError(
         f"{source}: none of the columns {', '.join(columns)} is called {' or '.join(usual)}, use --{flag}"
     )
 
 
 def labels_of_table(source: str, rows, named: str | None, flag: str = "label_column") -> list[str]:
-    """The labels of rows, as strings, from a column of `ClassLabel`, strings or whole numbers.
-
-    Raises:
-        InputError: There is no such column, or a row has no label.
-    """
+    """The labels of rows, as strings, from a column of `ClassLabel`, strings or whole numbers. Raises `InputError`."""
     column = choose_column(source, rows.column_names, flag, named, USUAL_LABEL_COLUMNS)
     kind, names = rows.features[column].dtype, getattr(rows.features[column], "names", None)
     if not names and not (kind in ("string", "large_string", "bool") or "int" in kind):

@@ -18,50 +18,35 @@ NO_VALUE = "_"
 def read_conllu(path: Path, tag_column: str = "upos") -> Iterator[dict[str, list[str]]]:
     """Read the sentences of a file as `{"tokens": […], "tags": […]}`.
 
-    Args:
-        path: A `.conllu` or `.conllu.gz` file.
-        tag_column: `upos`, `xpos`, another column, or a key of FEATS or MISC such as `Number`. Words without it have
-            the tag `_`.
-
-    Raises:
-        InputError: A line is malformed; the message names it.
+    The tag of a word is the value of a column, or of a key of FEATS or MISC such as `Number`, and `_` without it.
+    Raises `InputError`, which names the line, if a line is malformed.
     """
-    sources.check_readable_text(path)
     name = tag_column.lower()
     tokens: list[str] = []
     tags: list[str] = []
-    with sources.open_text(path) as file:
-        for number, line in enumerate(file, start=1):
-            line = line.rstrip("\r\n")
-            if not line.strip():
-                if tokens:
-                    yield {"tokens": tokens, "tags": tags}
-                tokens, tags = [], []
-                continue
-            if line.startswith("#"):
-                continue
-            fields = line.split("\t")
-            if len(fields) != len(COLUMNS):
-                raise InputError(
-                    f"{path}: line {number} has {len(fields)} columns separated by tabs, CoNLL-U has {len(COLUMNS)}"
-                )
-            if not fields[0].isdigit():
-                if not fields[0].replace("-", "", 1).replace(".", "", 1).isdigit():
-                    raise InputError(f"{path}: line {number} starts with '{fields[0]}', expected the number of a word")
-                continue
+    for number, line in enumerate([*sources.read_text(path).split("\n"), ""], start=1):
+        if not line.strip():
+            if tokens:
+                yield {"tokens": tokens, "tags": tags}
+            tokens, tags = [], []
+            continue
+        if line.startswith("#"):
+            continue
+        fields = line.split("\t")
+        if len(fields) != len(COLUMNS):
+            raise InputError(
+                f"{path}: line {number} has {len(fields)} columns separated by tabs, CoNLL-U has {len(COLUMNS)}"
+            )
+        if fields[0].isdigit():
             tokens.append(fields[1])
             tags.append(fields[COLUMNS.index(name)] if name in COLUMNS else _value_of(tag_column, fields))
-    if tokens:
-        yield {"tokens": tokens, "tags": tags}
+        elif not fields[0].replace("-", "", 1).replace(".", "", 1).isdigit():
+            raise InputError(f"{path}: line {number} starts with '{fields[0]}', expected the number of a word")
 
 
 def _value_of(key: str, fields: list[str]) -> str:
-    for column in ("feats", "misc"):
-        for pair in fields[COLUMNS.index(column)].split("|"):
-            name, _, value = pair.partition("=")
-            if name == key:
-                return value
-    return NO_VALUE
+    pairs = (pair.partition("=") for column in ("feats", "misc") for pair in fields[COLUMNS.index(column)].split("|"))
+    return next((value for name, _, value in pairs if name == key), NO_VALUE)
 
 
 def load_treebank(
@@ -69,15 +54,9 @@ def load_treebank(
 ):
     """Load a treebank as a `datasets.Dataset` with the columns `tokens` and `tags`, lists of strings of equal length.
 
-    Args:
-        source: A `.conllu` or `.conllu.gz` file; a table with lists of tokens and tags; a folder of either with one
-            file per split; a Hub id; or `sample`.
-        split: Split of a folder or Hub data set, by default train.
-        tag_column: Column or key of the tags, by default `upos` or a usual name.
-        token_column: Column of a table that holds the tokens.
-
-    Raises:
-        InputError: The source is missing or malformed, or has no such tags.
+    The source is a `.conllu` or `.conllu.gz` file; a table with lists of tokens and tags; a folder of either with one
+    file per split; a Hub id; or `sample`. `tag_column` is a column or a key, by default `upos` or a usual name. Raises
+    `InputError` if the source is missing or malformed, or has no such tags.
     """
     import datasets
 
@@ -85,8 +64,7 @@ def load_treebank(
         source = str(sources.SAMPLE_TREEBANK)
     files = sources.find_files(source, SUFFIXES, split)
     if files is None or any(sources.suffix_of(file) != ".conllu" for file in files):
-        rows = sources.load_table(source, files, split)
-        return _from_table(source, rows, tag_column, token_column)
+        return _from_table(source, sources.load_table(source, files, split), tag_column, token_column)
     tag_column = tag_column or "upos"
     sentences = _read_sentences(source, files, tag_column)
     if all(tag == NO_VALUE for sentence in sentences for tag in sentence["tags"]):
@@ -131,11 +109,12 @@ def _from_table(source: str, rows, tag_column: str | None, token_column: str | N
     names = getattr(kind, "names", None)
 
     def as_strings(row, index: int):
-        if None in (values := row[tags] or []):
+        words, values = row[tokens] or [], row[tags] or []
+        if None in values:
             raise InputError(f"{source}: row {index + 1} has a word without a tag")
-        if len(values) != len(row[tokens] or []):
-            raise InputError(f"{source}: row {index + 1} has {len(row[tokens] or [])} tokens and {len(values)} tags")
-        return {"tokens": row[tokens] or [], "tags": [names[value] if names else str(value) for value in values]}
+        if len(values) != len(words):
+            raise InputError(f"{source}: row {index + 1} has {len(words)} tokens and {len(values)} tags")
+        return {"tokens": words, "tags": [names[value] if names else str(value) for value in values]}
 
     sentences = rows.map(as_strings, with_indices=True, remove_columns=rows.column_names)
     sentences = sentences.filter(lambda row: len(row["tokens"]) > 0)
@@ -145,16 +124,12 @@ def _from_table(source: str, rows, tag_column: str | None, token_column: str | N
 
 
 def split_sentences(text: str) -> list[list[str]]:
-    """Split plain text into sentences and words, as in English treebanks.
-
-    Punkt finds the sentences (Kiss & Strunk 2006, https://aclanthology.org/J06-4003).
-    """
+    """Split plain text into sentences, by Punkt (Kiss & Strunk 2006, https://aclanthology.org/J06-4003), and words."""
     from nltk.tokenize import NLTKWordTokenizer, PunktSentenceTokenizer
 
     sentences, words = PunktSentenceTokenizer(), NLTKWordTokenizer()
     found = []
     for line in text.splitlines():
-        for start, end in sentences.span_tokenize(line):
-            sentence = line[start:end]
-            found.append([sentence[begin:stop] for begin, stop in words.span_tokenize(sentence)])
+        for sentence in sentences.tokenize(line):
+            found.append([sentence[start:end] for start, end in words.span_tokenize(sentence)])
     return [tokens for tokens in found if tokens]

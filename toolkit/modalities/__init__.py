@@ -18,11 +18,7 @@ MODALITIES: dict[str, Modality] = {"text": TextModality(), "image": ImageModalit
 
 
 def modality_of(config: Any) -> Modality:
-    """The modality that the model of a configuration reads, by its family or by the main input of its class.
-
-    Raises:
-        InputError: No modality has that input.
-    """
+    """What the model of a configuration reads, by its family or the main input of its class. Raises `InputError`."""
     from transformers import MODEL_MAPPING
 
     if family := family_of(config.model_type):

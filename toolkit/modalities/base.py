@@ -12,29 +12,19 @@ class Modality(ABC):
     """How examples of one kind are loaded, made into model inputs, batched and shown.
 
     A *row* is an example of a data set. It has the column `name` of the modality (`text`, `image`), which holds the
-    *item* itself. An *encoded* row is what `collate` makes batches of; its `size` is used to batch similar ones.
-
-    Attributes:
-        name: Name of the modality, of the column that holds an item, and of an item in progress lines and JSON.
-        main_input_names: transformers' `main_input_name` of the models that read it.
-        columns: Group of flags that say which columns of a table hold what.
-        encoder_arguments: Group of flags that say how an encoder is loaded.
-        few_shot_head: Class of `toolkit.models.few_shot_head` that a few-shot classifier is saved as.
-        sample_license: Licence of the data that `sample` stands for when pretraining.
-        labelled_sample_license: Licence of the labelled data that `sample` stands for.
-        has_thumbnails: Whether `thumbnail` returns pictures.
-        items_are_texts: Whether an item is a text, so that an encoder can read descriptions of classes too.
+    *item* itself. An *encoded row* is what `collate` makes batches of; its `size` is used to batch similar ones.
+    What cannot be loaded or encoded raises `InputError`.
     """
 
-    name: ClassVar[str]
-    main_input_names: ClassVar[tuple[str, ...]]
-    columns: ClassVar[type[Arguments]]
-    encoder_arguments: ClassVar[type[Arguments]]
-    few_shot_head: ClassVar[str | None] = None
-    sample_license: ClassVar[str] = "not known"
-    labelled_sample_license: ClassVar[str] = "not known"
-    has_thumbnails: ClassVar[bool] = False
-    items_are_texts: ClassVar[bool] = False
+    name: ClassVar[str]  # of the modality, of the column that holds an item, and of an item in progress lines and JSON
+    main_input_names: ClassVar[tuple[str, ...]]  # transformers' `main_input_name` of the models that read it
+    columns: ClassVar[type[Arguments]]  # flags that say which columns of a table hold what
+    encoder_arguments: ClassVar[type[Arguments]]  # flags that say how an encoder is loaded
+    few_shot_head: ClassVar[str | None] = None  # class of `toolkit.models.few_shot_head` for a few-shot classifier
+    sample_license: ClassVar[str] = "not known"  # of the data that `sample` stands for when pretraining
+    labelled_sample_license: ClassVar[str] = "not known"  # of the labelled data that `sample` stands for
+    has_thumbnails: ClassVar[bool] = False  # whether `thumbnail` returns pictures
+    items_are_texts: ClassVar[bool] = False  # whether an encoder of items can read descriptions of classes too
 
     # Data
 
@@ -42,15 +32,11 @@ class Modality(ABC):
     def load_labelled(
         self, source: str, split: str | None, columns: Any, label_column: str | None, group_column: str | None = None
     ):
-        """Load labelled examples: a `datasets.Dataset` of rows with `label`, and `group` if `group_column` is given.
-
-        Raises:
-            InputError: The source is missing or malformed.
-        """
+        """Load labelled examples: a `datasets.Dataset` of rows with `label`, and with `group` if it has a column."""
 
     @abstractmethod
     def load_unlabelled(self, source: str, split: str | None, columns: Any):
-        """Load examples without labels: a `datasets.Dataset` of rows. Raises `InputError` like `load_labelled`."""
+        """Load examples without labels: a `datasets.Dataset` of rows."""
 
     @abstractmethod
     def splits(self, source: str) -> list[str]:
@@ -58,7 +44,7 @@ class Modality(ABC):
 
     @abstractmethod
     def read_inputs(self, inputs: Sequence[str | Path]):
-        """What a user gave to predict: a `datasets.Dataset` of rows, from texts and paths. Raises `InputError`."""
+        """What a user gave to predict: a `datasets.Dataset` of rows, from texts and paths."""
 
     # Model inputs
 
@@ -68,18 +54,17 @@ class Modality(ABC):
 
     @abstractmethod
     def new_config(self, preset: str, options: Any, processor):
-        """The configuration of a preset for that processor. Raises `InputError` if they do not fit."""
+        """The configuration of a preset for that processor."""
 
     @abstractmethod
     def load_processor(self, source: str, config, options: Any):
-        """The processor of a folder or Hub id. Raises `InputError`."""
+        """The processor of a folder or Hub id."""
 
     def apply_options(self, name: str, config, processor, options: Any) -> tuple[Any, Any, bool]:
-        """Apply the flags of `encoder_arguments`.
+        """Apply the flags of `encoder_arguments` to configuration and processor.
 
-        Returns:
-            The configuration, the processor, and whether the configuration is now one of a model *around* the encoder
-            (with `load_encoder`), which then takes the encoder's weights.
+        The last value says whether the configuration is now that of a model *around* the encoder, which loads the
+        encoder's weights by its method `load_encoder`.
         """
         return config, processor, False
 
@@ -89,7 +74,7 @@ class Modality(ABC):
 
     @abstractmethod
     def encode(self, items: Sequence[Any], processor, model) -> list[dict[str, Any]]:
-        """One encoded row per item. Raises `InputError` that gives the number of an item that cannot be read."""
+        """One encoded row per item; an `InputError` gives the number of the item that cannot be read."""
 
     @abstractmethod
     def collate(self, encoded: Sequence[dict[str, Any]], processor) -> dict[str, Any]:

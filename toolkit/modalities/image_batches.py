@@ -41,14 +41,11 @@ _TRANSFORMS: dict[str, Callable[[tuple[int, int]], v2.Transform]] = {  # by name
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Changes a batch of images at random.
+    """Changes a batch of images at random: flips and shifts the whole batch at once, the others image by image.
 
-    Args:
-        names: Changes to apply: flip and shift to the whole batch at once, the others image by image. `flip` mirrors
-            an image in every second epoch, the odd epochs for half of the images and the even ones for the others.
-        seed: Seed of the run.
-        max_shift: Fraction of its size by which `shift` moves an image at most (at least one pixel); beyond the edge
-            the image is continued by its mirror image.
+    `flip` mirrors an image in every second epoch, the odd epochs for half of the images and the even ones for the
+    others. `shift` moves an image by at most the fraction `max_shift` of its size (at least one pixel); beyond the
+    edge it is continued by its mirror image.
     """
 
     names: Sequence[str]
@@ -59,7 +56,7 @@ class Augmentation:
         """`pixels` (N, 3, S, S) uint8 -> the same shape."""
         size = pixels.shape[2], pixels.shape[3]
         if "flip" in self.names or "shift" in self.names:
-            pixels = _move(pixels, self._shifts(size, keys), self._flips(keys))
+            pixels = self._flip_and_shift(pixels, keys)
         one_by_one = [_TRANSFORMS[name](size) for name in self.names if name in _TRANSFORMS]
         if not one_by_one:
             return pixels
@@ -70,37 +67,37 @@ class Augmentation:
                 transformed.append(transform(image))
         return torch.stack(transformed)
 
-    def _flips(self, keys: Sequence[SampleKey]) -> np.ndarray:
-        """(N,): which images are mirrored left to right."""
-        if "flip" not in self.names:
-            return np.zeros(len(keys), dtype=bool)
-        first = [np.random.default_rng((self.seed, key.index)).integers(2) for key in keys]
-        return (np.array(first) + [key.epoch for key in keys]) % 2 == 0
+    def _flip_and_shift(self, pixels: torch.Tensor, keys: Sequence[SampleKey]) -> torch.Tensor:
+        height, width = pixels.shape[2:]
+        furthest = max(1, int(max(height, width) * self.max_shift))
+        is_flipped = np.zeros((len(keys), 1), dtype=bool)
+        shifts = np.zeros((len(keys), 2), dtype=np.int64)  # pixels by which each image moves down and right
+        for number, key in enumerate(keys):
+            if "flip" in self.names:
+                first = np.random.default_rng((self.seed, key.index)).integers(2)
+                is_flipped[number] = (first + key.epoch) % 2 == 0
+            if "shift" in self.names:
+                shifts[number] = np.random.default_rng(key.seed(self.seed)).integers(-furthest, furthest + 1, 2)
+        rows, columns = _reflect(height, shifts[:, :1]), _reflect(width, shifts[:, 1:])
+        columns = np.where(is_flipped, width - 1 - columns, columns)
+        images, channels = np.ogrid[: pixels.shape[0], : pixels.shape[1]]
+        indices = images[..., None, None], channels[..., None, None], rows[:, None, :, None], columns[:, None, None, :]
+        return torch.from_numpy(pixels.numpy()[indices])
 
-    def _shifts(self, size: tuple[int, int], keys: Sequence[SampleKey]) -> np.ndarray:
-        """(N, 2): pixels by which each image moves down and right."""
-        if "shift" not in self.names:
-            return np.zeros((len(keys), 2), dtype=np.int64)
-        furthest = max(1, int(max(size) * self.max_shift))
-        return np.array(
-            [np.random.default_rng(key.seed(self.seed)).integers(-furthest, furthest + 1, 2) for key in keys]
-        )
+
+def _reflect(size: int, shifts: np.ndarray) -> np.ndarray:
+    """The positions (N, size) from which pixels move by `shifts` (N, 1), mirrored at the first and the last one."""
+    return size - 1 - np.abs(size - 1 - np.abs(np.arange(size) - shifts))
 
 
 @dataclass(frozen=True)
 class ContrastiveViews:
     """Two random views of each image: a crop resized to the whole, mirrored in half of the cases, with its colours
-    changed or removed. The whole batch is changed at once, which is many times faster than image by image.
-
-    Args:
-        seed: Seed of the run.
-        min_crop: Smallest fraction of the image that a crop keeps.
-        color_strength: Strength of the colour changes, from 0 to 1.
-    """
+    changed or removed. The whole batch is changed at once, which is many times faster than image by image."""
 
     seed: int
-    min_crop: float = 0.2
-    color_strength: float = 0.5
+    min_crop: float = 0.2  # smallest fraction of the image that a crop keeps
+    color_strength: float = 0.5  # from 0 to 1
     RANDOM_NUMBERS: ClassVar[int] = 11  # per view
 
     def __call__(self, pixels: torch.Tensor, keys: Sequence[SampleKey]) -> torch.Tensor:
@@ -128,12 +125,9 @@ class ContrastiveViews:
 
 
 def adjust_colors(pixels: torch.Tensor, brightness, contrast, saturation, hue) -> torch.Tensor:
-    """Adjust the colours of a batch in the YIQ colour space.
+    """Adjust the colours of images (N, 3, S, S), from 0 to 255, in the YIQ colour space.
 
-    Args:
-        pixels: (N, 3, S, S), from 0 to 255.
-        brightness, contrast, saturation: Factors, (N,).
-        hue: Rotation of the hue as a fraction of a whole turn, (N,).
+    Brightness, contrast and saturation are factors (N,), and hue is its rotation as a fraction of a whole turn (N,).
     """
     to_luma = pixels.new_tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])  # YIQ
     cosine, sine = torch.cos(2 * torch.pi * hue), torch.sin(2 * torch.pi * hue)
@@ -156,39 +150,13 @@ def shift_image(pixels: torch.Tensor, by: int) -> torch.Tensor:
     return wider[..., start : start + height, start : start + width]
 
 
-def _move(pixels: torch.Tensor, shifts: np.ndarray, flips: np.ndarray) -> torch.Tensor:
-    """Mirror the images (N, C, S, S) that `flips` (N,) names and move all by `shifts` (N, 2)."""
-    rows, columns = (
-        _reflect(np.arange(size) - shift[:, None], size)
-        for size, shift in zip(pixels.shape[2:], shifts.T, strict=True)
-    )
-    columns = np.where(flips[:, None], pixels.shape[3] - 1 - columns, columns)
-    images, channels = np.ogrid[: pixels.shape[0], : pixels.shape[1]]
-    places = images[..., None, None], channels[..., None, None], rows[:, None, :, None], columns[:, None, None, :]
-    return torch.from_numpy(pixels.numpy()[places])
-
-
-def _reflect(places: np.ndarray, size: int) -> np.ndarray:
-    """Mirror positions outside 0 … size - 1 at the first or last one."""
-    last = size - 1
-    return last - np.abs(last - np.abs(places))
-
-
 @dataclass(frozen=True)
 class CollateImages:
-    """Collates encoded images with `label`.
-
-    Args:
-        processor: The image processor.
-        augmentation: Random changes; None for evaluation.
-        size_start: Size at the start of the run, for progressive resizing.
-
-    The `pixel_values` of images of several sizes are a list.
-    """
+    """Collates encoded images with `label`. The `pixel_values` of images of several sizes are a list."""
 
     processor: Any
-    augmentation: Augmentation | None = None
-    size_start: int | None = None
+    augmentation: Augmentation | None = None  # None for evaluation
+    size_start: int | None = None  # at the start of the run, for progressive resizing
 
     @classmethod
     def for_training(cls, processor, flags: AugmentationArguments, seed: int) -> "CollateImages":
@@ -197,13 +165,13 @@ class CollateImages:
 
     def __call__(self, rows: list[dict], keys: Sequence[SampleKey]) -> dict[str, Any]:
         by_size: dict[tuple[int, int], list[int]] = {}
-        for place, row in enumerate(rows):
-            by_size.setdefault((row["height"], row["width"]), []).append(place)
+        for index, row in enumerate(rows):
+            by_size.setdefault((row["height"], row["width"]), []).append(index)
         pixel_values: Any = [None] * len(rows)
-        for places in by_size.values():
-            part = self._pixel_values([rows[place] for place in places], [keys[place] for place in places])
-            for place, image in zip(places, part, strict=True):
-                pixel_values[place] = image
+        for indices in by_size.values():
+            part = self._pixel_values([rows[index] for index in indices], [keys[index] for index in indices])
+            for index, image in zip(indices, part, strict=True):
+                pixel_values[index] = image
         labels = [row["label"] for row in rows]
         return {
             "pixel_values": part if len(by_size) == 1 else pixel_values,

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from toolkit.data import image_files
 from toolkit.data.columns import ImageColumn
 from toolkit.errors import InputError
 from toolkit.modalities.arguments import ImageEncoderArguments
@@ -26,33 +27,25 @@ class ImageModality(Modality):
     def load_labelled(
         self, source: str, split: str | None, columns: Any, label_column: str | None, group_column: str | None = None
     ):
-        from toolkit.data.image_files import load_labelled_images
-
-        rows = load_labelled_images(source, split, columns.image_column, label_column, group_column=group_column)
+        rows = image_files.load_labelled_images(
+            source, split, columns.image_column, label_column, group_column=group_column
+        )
         return self._without_broken(rows, columns)
 
     def load_unlabelled(self, source: str, split: str | None, columns: Any):
-        from toolkit.data.image_files import load_corpus_of_images
-
-        return self._without_broken(load_corpus_of_images(source, split, columns.image_column), columns)
+        return self._without_broken(image_files.load_corpus_of_images(source, split, columns.image_column), columns)
 
     def _without_broken(self, rows, columns: Any):
-        from toolkit.data.image_files import without_broken
-
-        return without_broken(rows) if columns.skip_broken else rows
+        return image_files.without_broken(rows) if columns.skip_broken else rows
 
     def splits(self, source: str) -> list[str]:
-        from toolkit.data.image_files import splits_of_labelled_images
-
-        return splits_of_labelled_images(source)
+        return image_files.splits_of_labelled_images(source)
 
     def read_inputs(self, inputs: Sequence[str | Path]):
-        from toolkit.data.image_files import load_images
-
         for given in inputs:
             if isinstance(given, str):
                 raise InputError(f"{given}: no such file, expected images")
-        return load_images(inputs)
+        return image_files.load_images(inputs)
 
     def new_processor(self, preset: str, options: Any, train_rows):
         from toolkit.modalities.pixels import new_image_processor
@@ -60,21 +53,19 @@ class ImageModality(Modality):
         return new_image_processor(self._size(preset, options), train_rows)
 
     def new_config(self, preset: str, options: Any, processor):
+        size = self._size(preset, options)
         try:
-            return presets()[preset].config(self._size(preset, options))
+            return presets()[preset].config(size)
         except ValueError as error:
-            raise InputError(f"--image_size {self._size(preset, options)}: {error}") from None
+            raise InputError(f"--image_size {size}: {error}") from None
 
     def _size(self, preset: str, options: Any) -> int:
         return options.image_size or presets()[preset].default_size
 
     def load_processor(self, source: str, config, options: Any):
-        from toolkit.modalities.pixels import load_image_processor, set_image_size
+        from toolkit.modalities.pixels import load_image_processor
 
-        processor = load_image_processor(source, config)
-        if options.image_size is not None:
-            set_image_size(config, processor, options.image_size)
-        return processor
+        return load_image_processor(source, config, options.image_size)
 
     def apply_options(self, name: str, config, processor, options: Any) -> tuple[Any, Any, bool]:
         from toolkit.modalities.pixels import without_timm
@@ -106,10 +97,9 @@ class ImageModality(Modality):
         speed_up_depthwise(model)
 
     def encode(self, items: Sequence[Any], processor, model) -> list[dict[str, Any]]:
-        from toolkit.data.image_files import as_stored
         from toolkit.modalities.pixels import read_pixels
 
-        named = [{"image": as_stored(item), "name": f"image {n}"} for n, item in enumerate(items, start=1)]
+        named = [{"image": image_files.as_stored(item), "name": f"image {n}"} for n, item in enumerate(items, start=1)]
         return [{**row, "size": row["height"] * row["width"]} for row in read_pixels(named, processor)]
 
     def collate(self, encoded: Sequence[dict[str, Any]], processor) -> dict[str, Any]:
@@ -132,9 +122,7 @@ class ImageModality(Modality):
         import base64
         import io
 
-        from toolkit.data.image_files import open_image
-
-        image, file = open_image(row["image"], row["name"]), io.BytesIO()
+        image, file = image_files.open_image(row["image"], row["name"]), io.BytesIO()
         image.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE))
         image.save(file, "PNG")
         return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
@@ -145,15 +133,12 @@ def _channels_of_maps(name: str, config) -> int:
     import torch
     import transformers
 
+    is_timm = hasattr(config, "pretrained_cfg")
+    size = config.pretrained_cfg["input_size"][-1] if is_timm else getattr(config, "image_size", None) or 64
+    size = size if isinstance(size, int) else size[0]
     with torch.random.fork_rng(devices=()), torch.no_grad():
         encoder = transformers.AutoModel.from_config(config).eval()
-        size = config.pretrained_cfg["input_size"][-1] if hasattr(config, "pretrained_cfg") else _image_size(config)
         maps = encoder(torch.zeros(1, 3, size, size)).last_hidden_state
     if maps is None or maps.dim() != 4:
         raise InputError(f"--pooling: {name} is no convolutional network, there are no feature maps to pool")
     return maps.shape[1]
-
-
-def _image_size(config) -> int:
-    size = getattr(config, "image_size", None) or 64
-    return size if isinstance(size, int) else size[0]

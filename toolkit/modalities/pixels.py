@@ -32,10 +32,7 @@ _TO_TENSOR = ("ToTensor", "MaybeToTensor", "PILToTensor", "ConvertImageDtype", "
 
 
 class PixelProcessor:
-    """Splits an image processor in two: `resize` is applied once per image, `normalize` to every batch.
-
-    Between the two a pixel is three bytes.
-    """
+    """Splits an image processor: `resize` is applied once per image, `normalize` to every batch of bytes."""
 
     def __init__(self, processor):
         self.processor = processor
@@ -44,10 +41,8 @@ class PixelProcessor:
     def resize(self, image) -> np.ndarray:
         """A `PIL.Image.Image` -> (3, S, S) uint8."""
         if self._timm is None:
-            (pixels,) = self.processor(image, do_rescale=False, do_normalize=False, return_tensors="pt")[
-                "pixel_values"
-            ]
-            return pixels.numpy()
+            encoded = self.processor(image, do_rescale=False, do_normalize=False, return_tensors="pt")
+            return encoded["pixel_values"][0].numpy()
         for transform in self._timm.transforms:
             if type(transform).__name__ not in _TO_TENSOR:
                 image = transform(image)
@@ -55,15 +50,13 @@ class PixelProcessor:
 
     def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
         """(N, 3, S, S), uint8 or float from 0 to 255 -> `pixel_values`, float, channels last in memory."""
+        p = self.processor
         if self._timm is None:
-            p = self.processor
             values = p.rescale_and_normalize(
                 pixels.float(), p.do_rescale, p.rescale_factor, p.do_normalize, tuple(p.image_mean), tuple(p.image_std)
             )
         else:
-            mean, std = (
-                255 * torch.tensor(self.processor.data_config[name]).view(3, 1, 1) for name in ("mean", "std")
-            )
+            mean, std = (255 * torch.tensor(p.data_config[name]).view(3, 1, 1) for name in ("mean", "std"))
             values = (pixels - mean) / std
         return values.contiguous(memory_format=torch.channels_last)
 
@@ -89,29 +82,33 @@ def _some_pixels(train_rows, processor) -> torch.Tensor:
     return stack_pixels(list(read_pixels(spread(train_rows, NUM_MEASURED), processor)))
 
 
-def load_image_processor(source: str, config):
+def load_image_processor(source: str, config, size: int | None = None):
     """The image processor of a folder, a Hub id, or a timm configuration.
 
-    Raises:
-        InputError: There is none.
+    With `size`, processor and model are set to take whole images of that size. Raises `InputError` if there is no
+    processor, or if the model takes images of another size only.
     """
     from transformers import AutoImageProcessor
     from transformers.models.timm_wrapper.image_processing_timm_wrapper import TimmWrapperImageProcessor
 
     if config.model_type == "timm_wrapper":
+        if size is not None:
+            config.pretrained_cfg |= {"input_size": [3, size, size], "crop_pct": 1.0}
         return TimmWrapperImageProcessor(config.pretrained_cfg, config.architecture)
     try:
-        return AutoImageProcessor.from_pretrained(local_copy(source), trust_remote_code=False)
+        processor = AutoImageProcessor.from_pretrained(local_copy(source), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise InputError(f"{source}: reads no images ({first_line(error)})") from None
+    if size is not None:
+        trained = getattr(config, "image_size", size)
+        if trained not in (size, (size, size), [size, size]):
+            raise InputError(f"--image_size {size}: {type(config).__name__} takes images of {trained} only")
+        processor.size, processor.do_resize, processor.do_center_crop = {"height": size, "width": size}, True, False
+    return processor
 
 
 def timm_config(name: str):
-    """The configuration of a timm architecture.
-
-    Raises:
-        InputError: timm has no architecture of that name.
-    """
+    """The configuration of a timm architecture. Raises `InputError` if timm has none of that name."""
     from transformers import TimmWrapperConfig
 
     architecture = name.removeprefix("timm/")
@@ -119,22 +116,6 @@ def timm_config(name: str):
         raise InputError(f"{name}: timm knows no such network; `timm.list_models()` names those that it knows")
     found = timm.get_pretrained_cfg(architecture) or timm.models.PretrainedCfg()
     return TimmWrapperConfig(architecture=architecture, pretrained_cfg=found.to_dict())  # type: ignore[call-arg]
-
-
-def set_image_size(config, processor, size: int) -> None:
-    """Let model and processor take whole images of that size.
-
-    Raises:
-        InputError: The model takes images of another size only.
-    """
-    if config.model_type == "timm_wrapper":
-        config.pretrained_cfg |= {"input_size": [3, size, size], "crop_pct": 1.0}
-        processor.__init__(config.pretrained_cfg, config.architecture)
-        return
-    trained = getattr(config, "image_size", size)
-    if trained not in (size, (size, size), [size, size]):
-        raise InputError(f"--image_size {size}: {type(config).__name__} takes images of {trained} only")
-    processor.size, processor.do_resize, processor.do_center_crop = {"height": size, "width": size}, True, False
 
 
 def without_timm(processor):
@@ -157,27 +138,23 @@ def without_timm(processor):
 
 
 def read_pixels(rows, processor) -> Iterator[dict[str, Any]]:
-    """Open and resize images, in threads.
+    """Open and resize images, rows with `image` and `name`, in threads.
 
-    Args:
-        rows: Rows with `image` and `name`, as `toolkit.data.image_files` loads them.
-
-    Yields:
-        For each row, in order: `pixels`, the bytes of (3, height, width), `height` and `width`.
-
-    Raises:
-        InputError: An image cannot be opened.
+    Yields for each row, in order, `pixels`, the bytes of (3, height, width), `height` and `width`. Raises `InputError`
+    if an image cannot be opened.
     """
     pixels = PixelProcessor(processor)
 
-    def read(row: dict[str, Any]) -> np.ndarray:
-        return pixels.resize(open_image(row["image"], row["name"]))
+    def read(row: dict[str, Any]) -> dict[str, Any]:
+        return _encoded_row(pixels.resize(open_image(row["image"], row["name"])))
 
     with ThreadPoolExecutor() as pool:  # Pillow releases the GIL while it decodes
         for start in range(0, len(rows), READ_TOGETHER):
-            part = [rows[i] for i in range(start, min(start + READ_TOGETHER, len(rows)))]
-            for found in pool.map(read, part):
-                yield {"pixels": found.tobytes(), "height": found.shape[1], "width": found.shape[2]}
+            yield from pool.map(read, [rows[i] for i in range(start, min(start + READ_TOGETHER, len(rows)))])
+
+
+def _encoded_row(pixels: np.ndarray, **fields: int) -> dict[str, Any]:
+    return {"pixels": pixels.tobytes(), "height": pixels.shape[1], "width": pixels.shape[2], **fields}
 
 
 def stack_pixels(rows: Sequence[dict[str, Any]]) -> torch.Tensor:
@@ -204,8 +181,7 @@ class StreamedImages(StreamedDataset):
     """
 
     def __init__(self, stream: ImageStream, processor, label2id: dict[str, int], skip_broken: bool = False):
-        self.stream, self.label2id, self.skip_broken = stream, label2id, skip_broken
-        self.processor = processor
+        self.stream, self.processor, self.label2id, self.skip_broken = stream, processor, label2id, skip_broken
 
     def __len__(self) -> int:
         return len(self.stream)
@@ -213,31 +189,23 @@ class StreamedImages(StreamedDataset):
     def read(self, keys: list[SampleKey]) -> list[dict[str, Any]]:
         pixels = PixelProcessor(self.processor)
 
-        def resized(row: dict[str, Any]) -> tuple[np.ndarray, int]:
+        def encode(row: dict[str, Any], key: SampleKey) -> dict[str, Any]:
             try:
-                return pixels.resize(open_image(row["image"], row["name"])), self.label2id.get(row["label"], -100)
+                image, label = open_image(row["image"], row["name"]), self.label2id.get(row["label"], -100)
             except InputError as error:
                 if not self.skip_broken:
                     raise
                 print(f"left out: {error}", file=sys.stderr)
-                return pixels.resize(Image.new("RGB", (64, 64))), -100
+                image, label = Image.new("RGB", (64, 64)), -100
+            return _encoded_row(pixels.resize(image), label=label, index=key.index, part=0)
 
         with ThreadPoolExecutor() as pool:
-            found = list(pool.map(resized, self.stream.read([(key.epoch, key.index) for key in keys])))
-        return [
-            {"pixels": image.tobytes(), "height": image.shape[1], "width": image.shape[2], "label": label}
-            | {"index": key.index, "part": 0}
-            for key, (image, label) in zip(keys, found, strict=True)
-        ]
+            return list(pool.map(encode, self.stream.read([(key.epoch, key.index) for key in keys]), keys))
 
 
 @torch.no_grad()
 def check_smallest_image(model, encoded, names: Sequence[str]) -> None:
-    """Run the model on the smallest of images of several sizes.
-
-    Raises:
-        InputError: It is too small for the network; the message names it.
-    """
+    """Run the model on the smallest of images of several sizes. Raises `InputError` if it is too small."""
     sizes = list(zip(encoded["height"][:], encoded["width"][:], strict=True))
     if len(set(sizes)) == 1:
         return

@@ -10,11 +10,12 @@ Shape legend: N texts, T tokens, V vocabulary, D features.
 """
 
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from toolkit.data.columns import TextColumn
+from toolkit.data.labelled_text import load_labelled_text, splits_of_labelled_text
 from toolkit.data.sources import TABLE_BUILDERS, read_text, suffix_of
 from toolkit.errors import InputError
 from toolkit.modalities.arguments import TextEncoderArguments
@@ -37,8 +38,6 @@ class TextModality(Modality):
     def load_labelled(
         self, source: str, split: str | None, columns: Any, label_column: str | None, group_column: str | None = None
     ):
-        from toolkit.data.labelled_text import load_labelled_text
-
         if group_column is not None:
             raise InputError(f"--within {group_column}: goes with images")
         return load_labelled_text(source, split, columns.text_column, label_column)
@@ -50,8 +49,6 @@ class TextModality(Modality):
         return rows.filter(lambda text: bool(text.strip()), input_columns="text")
 
     def splits(self, source: str) -> list[str]:
-        from toolkit.data.labelled_text import splits_of_labelled_text
-
         return splits_of_labelled_text(source)
 
     def read_inputs(self, inputs: Sequence[str | Path]):
@@ -83,8 +80,10 @@ class TextModality(Modality):
             raise InputError(f"--encoder scratch:{preset}: give a --tokenizer too")
         kind: Any = family_of_preset(preset).tokenizer
         size = presets()[preset].default_size
+        is_text = "text" in train_rows.column_names
+        texts = train_rows["text"] if is_text else [" ".join(tokens) for tokens in train_rows["tokens"]]
         with tempfile.TemporaryDirectory() as folder:
-            train_tokenizer(_texts(train_rows), kind, size, min_frequency=1).save_pretrained(folder)
+            train_tokenizer(texts, kind, size, min_frequency=1).save_pretrained(folder)
             return load_tokenizer(folder)
 
     def new_config(self, preset: str, options: Any, processor):
@@ -179,7 +178,3 @@ def token_weights(tokenizer, model_type: str):
     weights[continues] = 0
     weights[[i for i in tokenizer.all_special_ids if i != tokenizer.unk_token_id]] = 0
     return weights, continues
-
-
-def _texts(rows) -> Iterable[str]:
-    return rows["text"] if "text" in rows.column_names else [" ".join(tokens) for tokens in rows["tokens"]]

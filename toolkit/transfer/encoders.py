@@ -13,7 +13,7 @@ from typing import Any
 from toolkit.errors import InputError, extra, first_line
 from toolkit.hub.download import local_copy
 from toolkit.modalities import MODALITIES, Modality, modality_of
-from toolkit.models.families import FEW_SHOT_FILE, SCRATCH, architectures, family_of_preset, presets
+from toolkit.models.families import FEW_SHOT_FILE, SCRATCH, family_of_preset, presets
 
 TIMM = "timm/"
 _POOLERS = (".pooler.", ".pooling.")
@@ -21,11 +21,7 @@ _LAYER = re.compile(r"(?:^|\.|_)(layers?|blocks?|stages?|h)\.(\d+)\.")
 
 
 def load_config(name: str):
-    """The configuration in a folder or on the Hub.
-
-    Raises:
-        InputError: There is none, or its model needs code that comes with the checkpoint.
-    """
+    """The configuration in a folder or on the Hub. Raises `InputError` if there is none, or if it needs code."""
     from transformers import AutoConfig
 
     from toolkit.models import register
@@ -63,9 +59,10 @@ def modality_of_encoder(name: str) -> Modality:
 def load_encoder(
     name: str, auto_class: str, modality: Modality, options: Any = None, train_rows=None, **config_fields: Any
 ) -> tuple[Any, Any]:
-    """Load an encoder under a head.
+    """Load an encoder under a head, and its tokenizer or image processor.
 
-    Random weights come from torch's generator: seed it first.
+    Random weights come from torch's generator: seed it first. Raises `InputError` if nothing can be loaded, weights
+    are missing, or processor and model do not fit.
 
     Args:
         name: A folder, a Hub id, or one of the `scratch:` names.
@@ -75,12 +72,6 @@ def load_encoder(
         train_rows: Training data, to which the processor of a preset is fitted.
         config_fields: Values for the configuration, such as the labels; then a head of the checkpoint that does not
             fit is replaced by a new one.
-
-    Returns:
-        The model, and its tokenizer or image processor.
-
-    Raises:
-        InputError: Nothing can be loaded, weights are missing, or processor and model do not fit.
     """
     options = options or modality.encoder_arguments()
     is_scratch = name.startswith(SCRATCH)
@@ -92,59 +83,51 @@ def load_encoder(
     elif is_scratch and "/" not in source and not Path(source).is_dir():
         raise InputError(f"--encoder {name}: no such folder or preset, the presets are {', '.join(known)}")
     else:
-        config = _timm_config(source) if is_scratch and source.startswith(TIMM) else load_config(source)
+        if is_scratch and source.startswith(TIMM):
+            from toolkit.modalities.pixels import timm_config  # needs the extra `images`
+
+            config = timm_config(source)
+        else:
+            config = load_config(source)
         processor = modality.load_processor(source, config, options)
     with _explain_loading_errors(name, auto_class, config):
         config, processor, is_wrapped = modality.apply_options(source, config, processor, options)
     for field, value in config_fields.items():
         setattr(config, field, value)
-    if is_wrapped and not is_scratch:
-        model = _load_wrapped(name, source, auto_class, config)
-    else:
-        model = _load_model(name, source, auto_class, config, has_new_head=bool(config_fields))
+    model = _load_model(name, auto_class, config, is_wrapped, has_new_head=bool(config_fields))
     modality.finish(model, processor, train_rows, is_scratch)
     return model, processor
 
 
-def _timm_config(source: str):
-    from toolkit.modalities.pixels import timm_config  # needs the extra `images`
-
-    return timm_config(source)
-
-
-def _load_wrapped(name: str, source: str, auto_class: str, config):
-    """A model around an encoder, with the weights of the encoder loaded."""
-    import importlib
-
-    architecture = next(each for each in architectures() if each.model_type == config.model_type)
-    model = getattr(importlib.import_module(architecture.module), architecture.classes()[auto_class])(config)
-    with _explain_loading_errors(name, auto_class, config):
-        loading = model.load_encoder(local_copy(source))
-    _check_nothing_missing(name, model, loading)
-    return model
-
-
-def _load_model(name: str, source: str, auto_class: str, config, has_new_head: bool):
-    """The model of a configuration: with random weights for a scratch encoder, else with those of `source`."""
+def _load_model(name: str, auto_class: str, config, is_wrapped: bool, has_new_head: bool):
+    """The model of a configuration: with random weights for a scratch encoder, else with those of the checkpoint."""
     import transformers
 
+    is_scratch = name.startswith(SCRATCH)
     loader: Any = getattr(transformers, auto_class)
-    if auto_class == "AutoModelForTokenClassification" and getattr(config, "tagging_head", None) == "crf":
+    has_crf = auto_class == "AutoModelForTokenClassification" and getattr(config, "tagging_head", None) == "crf"
+    if has_crf and (is_scratch or not is_wrapped):
         from toolkit.models.crf import with_crf
 
         loader = with_crf(transformers.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING[type(config)])
     with _explain_loading_errors(name, auto_class, config):
-        if name.startswith(SCRATCH):
-            return getattr(loader, "from_config", loader)(config)
-        model, loading = loader.from_pretrained(
-            local_copy(source),
-            config=config,
-            output_loading_info=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            ignore_mismatched_sizes=has_new_head,  # with other labels the head of the checkpoint is replaced
-        )
-    _check_nothing_missing(name, model, loading)
+        if is_scratch or is_wrapped:
+            model = getattr(loader, "from_config", loader)(config)
+            if is_scratch:
+                return model
+            loading = model.load_encoder(local_copy(name))
+        else:
+            model, loading = loader.from_pretrained(
+                local_copy(name),
+                config=config,
+                output_loading_info=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=has_new_head,  # with other labels the head of the checkpoint is replaced
+            )
+    keys = [*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])]
+    if missing := _encoder_parameters(model, keys):
+        raise InputError(f"{name}: the weights of {missing[0]} and {len(missing) - 1} others are not in it")
     return model
 
 
@@ -163,14 +146,7 @@ def _explain_loading_errors(name: str, auto_class: str, config) -> Iterator[None
         raise InputError(f"{name}: {type(config).__name__} has no {auto_class.removeprefix('AutoModel')}") from None
 
 
-def _check_nothing_missing(name: str, model, loading: dict[str, Any]) -> None:
-    """Raises `InputError` if weights of the encoder are missing."""
-    keys = [*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])]
-    if missing := _of_encoder(model, keys):
-        raise InputError(f"{name}: the weights of {missing[0]} and {len(missing) - 1} others are not in it")
-
-
-def _of_encoder(model, names: Iterable[str]) -> list[str]:
+def _encoder_parameters(model, names: Iterable[str]) -> list[str]:
     """The parameters of the encoder. A pooler counts as part of the head, because pretraining leaves it untrained."""
     if hasattr(model, "timm_model"):  # the head is one of its layers
         head = model.timm_model.get_classifier()
@@ -184,7 +160,7 @@ def layer_depths(model) -> dict[str, int]:
     """The depth of every parameter below the output: 0 for the head, 1 for the top layer of the encoder, then down to
     the embeddings."""
     heights = _layer_heights(model)
-    heights = {name: heights[name] for name in _of_encoder(model, heights)}
+    heights = {name: heights[name] for name in _encoder_parameters(model, heights)}
     top = max(heights.values(), default=0) + 1
     return {name: top - heights.get(name, top) for name, _ in model.named_parameters()}
 

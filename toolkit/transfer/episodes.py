@@ -28,28 +28,18 @@ def draw_episodes(
     seed: int,
     groups: Sequence[Hashable] | np.ndarray | None = None,
 ) -> Iterator[Episode]:
-    """Sample episodes; the examples of an episode depend on its number and the seed alone.
+    """Sample episodes of `ways` classes with `shots` labelled examples and `queries` examples to classify each.
 
-    Args:
-        labels: The class of each example.
-        ways: Classes per episode.
-        shots: Labelled examples per class (support set).
-        queries: Examples per class to classify (query set).
-        num_episodes: Number of episodes.
-        seed: Seed of the choice.
-        groups: The group of each example, such as its alphabet; the classes of an episode are of one group.
-
-    Raises:
-        InputError: There are too few classes, or a class has too few examples.
+    The examples of an episode depend on its number and the seed alone. With `groups`, the group of each example such
+    as its alphabet, the classes of an episode are of one group. Raises `InputError` if there are too few classes, or
+    if a class has too few examples.
     """
     classes, ids = np.unique(np.asarray(labels), return_inverse=True)
     indices = np.split(np.argsort(ids, kind="stable"), np.cumsum(np.bincount(ids))[:-1])
-    of_group: dict[Hashable, list[int]] = {None: list(range(len(classes)))}
-    if groups is not None:
-        names = np.asarray(groups)
-        of_group = {}
-        for class_id, members in enumerate(indices):
-            of_group.setdefault(names[members[0]], []).append(class_id)
+    names = None if groups is None else np.asarray(groups)
+    of_group: dict[Hashable, list[int]] = {}
+    for class_id, members in enumerate(indices):
+        of_group.setdefault(None if names is None else names[members[0]], []).append(class_id)
     pools = [members for _, members in sorted(of_group.items(), key=str) if len(members) >= ways]
     if not pools:
         most = max(len(members) for members in of_group.values())

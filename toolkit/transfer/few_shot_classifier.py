@@ -9,6 +9,7 @@ rivaling supervised methods", https://aclanthology.org/P95-1026. The methods tha
 Shape legend: N items, C classes, D features, S examples.
 """
 
+import json
 import tempfile
 import warnings
 from collections.abc import Hashable, Sequence
@@ -24,10 +25,12 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
-from toolkit.errors import InputError
+from toolkit.errors import InputError, first_line
+from toolkit.hub.download import local_copy
 from toolkit.models.class_logits import center_and_normalize, class_logits
+from toolkit.models.families import FEW_SHOT_FILE
+from toolkit.transfer.episodes import draw_episodes
 from toolkit.transfer.linear_probe import DEFAULT_C, fit_linear_probe, linear_layer
-from toolkit.transfer.rejection import rejection_threshold
 
 METHODS = ("prototype", "nearest", "linear", "lp-ft", "contrastive")
 DISTANCE_METHODS = ("prototype", "nearest")  # the others end in a linear probe
@@ -35,6 +38,8 @@ FINE_TUNING_METHODS = ("lp-ft", "contrastive")  # those that change the encoder
 METRICS = ("cosine", "euclidean", "sqeuclidean")
 FLOATS = (np.float64, np.float32)
 CONFIDENT = 2 / 3  # fraction of the unlabelled items predicted as a class that self-training takes
+ARRAYS = ("mean", "support", "targets", "is_labelled")  # attributes that are saved, without the last underscore
+ARRAYS_FILE = "few_shot.safetensors"
 
 
 @dataclass(eq=False, repr=False)
@@ -56,7 +61,6 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         reject: Whether to predict `unknown` for items below the threshold that `calibrate` has chosen.
         unknown: The label of rejected items.
         random_state: Seed of fine-tuning.
-        batch_size: Items per batch of the encoder.
 
     Attributes:
         classes_: The classes, (C,).
@@ -82,21 +86,16 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     batch_size: int = 64
 
     def fit(self, X, y, unlabelled=None) -> "FewShotClassifier":
-        """Fit to labelled examples.
+        """Fit to examples `X`, (S,), or features, (S, D), and unlabelled items for centering and self-training.
 
-        Args:
-            X: Examples, (S,), or features, (S, D).
-            y: Labels, (S,), or (S, C) zeros and ones if an example may have several.
-            unlabelled: Further items, for centering and self-training.
-
-        Raises:
-            InputError: A parameter or the examples are wrong, or the encoder cannot be loaded.
+        The labels `y` are (S,), or (S, C) zeros and ones if an example may have several. Raises `InputError` if a
+        parameter or the examples are wrong, or if the encoder cannot be loaded.
         """
         X, classes, targets = self._check_examples(X, y)
         if self.rounds and unlabelled is None:
             raise InputError(f"rounds {self.rounds}: need unlabelled items")
         self.threshold_: float | None = None
-        self.load_featurizer()
+        self._load_featurizer()
         if self.method in FINE_TUNING_METHODS:
             self._fine_tune(X, targets, unlabelled)
         features, unlabelled = self._features_and_mean(X, unlabelled)
@@ -126,77 +125,99 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
     def add_class(self, name: Hashable, examples: Sequence[Any]) -> "FewShotClassifier":
         """Add a class. Existing prototypes and the encoder do not change. Raises `InputError` if the class exists."""
-        check_is_fitted(self)
         self._check_one_label()
         new = np.array([name])
         if new.dtype.kind != self.classes_.dtype.kind:
             raise InputError(f"{name!r}: expected a name of the same type as {self.classes_[0]!r}")
         if name in self.classes_:
             raise InputError(f"{name}: there is a class of this name; call `remove_class` first")
-        support = np.concatenate([self.support_, self._transform(self._features(examples))])
-        num_old = len(self.support_)
-        targets = np.zeros((len(support), len(self.classes_) + 1), dtype=bool)
-        targets[:num_old, :-1] = self.targets_
-        targets[num_old:, -1] = True
-        is_labelled = np.append(self.is_labelled_, np.ones(len(support) - num_old, dtype=bool))
-        self._learn(np.append(self.classes_, new), support, targets, is_labelled)
+        added = self._transform(self._features(examples))
+        targets = np.pad(self.targets_, ((0, len(added)), (0, 1)))
+        targets[len(self.targets_) :, -1] = True
+        is_labelled = np.pad(self.is_labelled_, (0, len(added)), constant_values=True)
+        self._learn(np.append(self.classes_, new), np.concatenate([self.support_, added]), targets, is_labelled)
         return self
 
     def remove_class(self, name: Hashable) -> "FewShotClassifier":
         """Remove a class and its examples. Raises `InputError` if it is unknown or only one would be left."""
-        check_is_fitted(self)
         self._check_one_label()
         if name not in self.classes_:
             raise InputError(f"{name}: no such class, there are {', '.join(map(str, self.classes_[:20]))}")
         if len(self.classes_) == 2:
             raise InputError(f"{name}: one of the last two classes, which a classifier needs")
-        (index,) = np.flatnonzero(self.classes_ == name)
-        others = ~self.targets_[:, index]
-        self._learn(
-            np.delete(self.classes_, index),
-            self.support_[others],
-            np.delete(self.targets_[others], index, axis=1),
-            self.is_labelled_[others],
-        )
+        kept = self.classes_ != name
+        others = self.targets_[:, kept].any(axis=1)
+        targets = self.targets_[others][:, kept]
+        self._learn(self.classes_[kept], self.support_[others], targets, self.is_labelled_[others])
         return self
 
     def calibrate(self, X, y, num_episodes: int = 100, seed: int = 0) -> "FewShotClassifier":
         """Choose the rejection threshold in episodes of held-out classes, half of which are unknown.
 
         The known ones are as many as the classes of the classifier, if there are enough, with as many examples each.
-
-        Args:
-            X: Examples of held-out classes.
-            y: Their labels.
-            num_episodes: Number of episodes.
-            seed: Seed of the episodes.
-
-        Raises:
-            InputError: There are too few classes or examples.
+        Raises `InputError` if there are too few held-out classes or examples.
         """
-        check_is_fitted(self)
         self._check_one_label()
         features, labels = self._transform(self._features(X)), np.asarray(y)
         ways = min(len(self.classes_), len(np.unique(labels)) // 2)
+        if ways < 2:
+            raise InputError(f"calibrate: {len(np.unique(labels))} held-out classes, expected four or more")
         shots = int(self.targets_[self.is_labelled_].sum(axis=0).min())
         method = self.method if self.method in DISTANCE_METHODS else "linear"
         same = {"encoder": None, "method": method, "center": False, "rounds": 0, "reject": False}
         classifier = FewShotClassifier(**{**self.get_params(), **same})
-        self.threshold_ = rejection_threshold(classifier, features, labels, ways, shots, num_episodes, seed)
+        ids = np.repeat(np.arange(ways), shots)
+        known, unknown = [], []
+        for episode in draw_episodes(labels, 2 * ways, shots, 1, num_episodes, seed):
+            classifier.fit(features[episode.support[:ways].ravel()], ids)
+            confidence = classifier._confidence(classifier.logits(features[episode.query.ravel()]))
+            known.append(confidence[:ways])
+            unknown.append(confidence[ways:])
+        self.threshold_ = _best_threshold(np.concatenate(known), np.concatenate(unknown))
         return self
 
     def save(self, folder: str | Path) -> None:
         """Save classifier and encoder to a folder, which transformers' Auto classes load too (and never reject)."""
-        from toolkit.transfer.few_shot_files import save_classifier
+        from safetensors.numpy import save_file
 
-        save_classifier(self, Path(folder))
+        from toolkit.runs.output import write_json
+        from toolkit.training.checkpoints import save_model
+        from toolkit.transfer.few_shot_model import as_model
+
+        check_is_fitted(self)
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        if self._featurizer is not None:
+            save_model(folder, as_model(self), self._featurizer.processor)
+        save_file({name: np.ascontiguousarray(getattr(self, f"{name}_")) for name in ARRAYS}, folder / ARRAYS_FILE)
+        config = {
+            "parameters": {name: value for name, value in self.get_params().items() if name != "encoder"},
+            "classes": self.classes_.tolist(),
+            "threshold": self.threshold_,
+            "is_multi_label": self.is_multi_label_,
+        }
+        write_json(folder / FEW_SHOT_FILE, config)  # last, because it marks the folder as complete
 
     @classmethod
     def from_pretrained(cls, name: str | Path) -> "FewShotClassifier":
-        """Load a classifier from a folder or a Hub. Raises `InputError`."""
-        from toolkit.transfer.few_shot_files import load_classifier
+        """Load a classifier from a folder or a Hub. Raises `InputError` if there is none."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
 
-        return load_classifier(name)
+        folder = local_copy(name)
+        try:
+            config = json.loads((folder / FEW_SHOT_FILE).read_text(encoding="utf-8"))
+            arrays = load_file(folder / ARRAYS_FILE)
+            mean, *learned = (arrays[array] for array in ARRAYS)
+            has_encoder = (folder / "config.json").is_file()
+            classifier = cls(encoder=str(folder) if has_encoder else None, **config["parameters"])
+            classifier.threshold_, classifier.is_multi_label_ = config["threshold"], config["is_multi_label"]
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise InputError(f"{name}: holds no few-shot classifier ({first_line(error)})") from None
+        classifier._load_featurizer()
+        classifier.mean_, classifier.n_features_in_ = mean, len(mean)
+        classifier._learn(np.array(config["classes"]), *learned)
+        return classifier
 
     def push_to_hub(self, repo_id: str, private: bool = False) -> str:
         """Upload the classifier to a repository of a Hub, created if necessary; returns its address."""
@@ -219,7 +240,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return 0 if self._featurizer is None else self._featurizer.model.num_parameters()
 
     def _check_examples(self, X, y) -> tuple[Any, np.ndarray, np.ndarray]:
-        """The examples, the classes (C,), and which example belongs to which class, (S, C). Raises `InputError`."""
+        """The examples, the classes (C,), and which example belongs to which class, (S, C)."""
         for name, known in (("method", METHODS), ("metric", METRICS)):
             if getattr(self, name) not in known:
                 raise InputError(f"{name} {getattr(self, name)}: expected one of {', '.join(known)}")
@@ -244,11 +265,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return X, classes, y.astype(bool) if self.is_multi_label_ else y[:, None] == classes
 
     def _check_one_label(self) -> None:
+        check_is_fitted(self)
         if self.is_multi_label_:
             raise InputError("where items may have several labels, classes are fixed and nothing is rejected")
 
-    def load_featurizer(self) -> None:
-        """Load the encoder; features need none."""
+    def _load_featurizer(self) -> None:
         self._featurizer: Any = None
         if self.encoder is not None:
             from toolkit.transfer.features import load_featurizer
@@ -270,9 +291,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     def _transform(self, features: np.ndarray) -> np.ndarray:
         """Centered and normalized features."""
         centered = features - self.mean_
-        if not self.normalize:
-            return centered
-        return centered / np.maximum(np.linalg.norm(centered, axis=1, keepdims=True), 1e-12)
+        lengths = np.linalg.norm(centered, axis=1, keepdims=True)
+        return centered / np.maximum(lengths, 1e-12) if self.normalize else centered
 
     def _learn(self, classes: np.ndarray, support: np.ndarray, targets: np.ndarray, is_labelled: np.ndarray) -> None:
         """Fit to transformed features: set the points that items are compared with, and the class of each."""
@@ -301,16 +321,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             head = self._fit_linear(self._transform(features), targets)
             mean = torch.from_numpy(self.mean_).to(self._featurizer.model.device)
             transform = partial(center_and_normalize, mean=mean, normalize=self.normalize)
-        tune(
-            self._featurizer,
-            examples,
-            targets,
-            max_steps=self.max_steps,
-            learning_rate=self.learning_rate,
-            seed=self.random_state,
-            transform=transform,
-            head=head,
-        )
+        settings = self.max_steps, self.learning_rate, self.random_state
+        tune(self._featurizer, examples, targets, *settings, transform, head)
 
     def _self_train(self, unlabelled: np.ndarray) -> None:
         """Fit again, to the labelled examples and the most confident predictions for unlabelled features (N, D)."""
@@ -318,9 +330,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         predicted, confidence = logits.argmax(axis=1), self._confidence(logits)
         chosen = []
         for label in range(len(self.classes_)):
-            places = np.flatnonzero(predicted == label)
-            most_confident = places[np.argsort(-confidence[places], kind="stable")]
-            chosen.append(most_confident[: round(CONFIDENT * len(places))])
+            indices = np.flatnonzero(predicted == label)
+            most_confident = indices[np.argsort(-confidence[indices], kind="stable")]
+            chosen.append(most_confident[: round(CONFIDENT * len(indices))])
         taken, labelled = np.concatenate(chosen), self.is_labelled_
         self._learn(
             self.classes_,
@@ -352,9 +364,15 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     def _probabilities(self, logits: np.ndarray) -> np.ndarray:
         return expit(logits) if self.is_multi_label_ else softmax(logits, axis=1)
 
-    def confidence(self, X) -> np.ndarray:
-        """How similar each item is to its class, (N,): the highest logit, or probability of a linear probe."""
-        return self._confidence(self.logits(X))
-
     def _confidence(self, logits: np.ndarray) -> np.ndarray:
+        """How similar each item is to its class, (N,): the highest logit, or probability of a linear probe."""
         return (logits if self.method in DISTANCE_METHODS else softmax(logits, axis=1)).max(axis=1)
+
+
+def _best_threshold(known: np.ndarray, unknown: np.ndarray) -> float:
+    """The threshold with the highest balanced accuracy: `known` above it, `unknown` below it."""
+    levels = np.unique(np.concatenate([known, unknown]))
+    candidates = np.concatenate([levels[:1], (levels[1:] + levels[:-1]) / 2])
+    accepted = 1 - np.searchsorted(np.sort(known), candidates) / len(known)
+    rejected = np.searchsorted(np.sort(unknown), candidates) / len(unknown)
+    return float(candidates[(accepted + rejected).argmax()])

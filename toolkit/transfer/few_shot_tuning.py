@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
+from toolkit.models.families import family_of
 from toolkit.models.simclr import info_nce_loss
 from toolkit.training.arguments import TrainingArguments
 from toolkit.training.inputs import TrainingData
@@ -37,11 +38,9 @@ LEARNING_RATE, LEARNING_RATE_OF_WORD_VECTORS = 5e-5, 2e-2
 
 
 def contrastive_loss(features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """The supervised contrastive loss: the mean over all pairs that share a class.
+    """The supervised contrastive loss of `features` (M, D): the mean over all pairs that share a class.
 
-    Args:
-        features: (M, D).
-        targets: (M, C), 1 where an example belongs to a class.
+    `targets` (M, C) are 1 where an example belongs to a class.
     """
     is_positive = (targets @ targets.T > 0).fill_diagonal_(False)
     return info_nce_loss(features, is_positive, TEMPERATURE) if is_positive.any() else features.sum() * 0
@@ -49,19 +48,11 @@ def contrastive_loss(features: torch.Tensor, targets: torch.Tensor) -> torch.Ten
 
 @dataclass(frozen=True)
 class CollateClasses:
-    """Collates classes to a batch of `per_class` random examples of each.
-
-    Args:
-        featurizer: The encoder.
-        rows: Encoded examples.
-        targets: (examples, C), True where an example belongs to a class.
-        per_class: Examples of each class.
-        seed: Seed of the choice.
-    """
+    """Collates classes to a batch of `per_class` random examples of each."""
 
     featurizer: Featurizer
-    rows: list[dict[str, Any]]
-    targets: np.ndarray
+    rows: list[dict[str, Any]]  # encoded examples
+    targets: np.ndarray  # (examples, C), True where an example belongs to a class
     per_class: int
     seed: int
 
@@ -72,9 +63,8 @@ class CollateClasses:
             rng = np.random.default_rng(key.seed(self.seed))
             chosen |= set(rng.permutation(of_class)[: self.per_class].tolist())
         examples = sorted(chosen)
-        inputs = self.featurizer.modality.collate(
-            [self.rows[example] for example in examples], self.featurizer.processor
-        )
+        encoded = [self.rows[example] for example in examples]
+        inputs = self.featurizer.modality.collate(encoded, self.featurizer.processor)
         targets = torch.from_numpy(self.targets[examples]).float()
         return {**inputs, "targets": targets, "num_targets": len(examples), "num_items": len(examples)}
 
@@ -106,39 +96,28 @@ def tune(
     featurizer: Featurizer,
     items: Sequence[Any],
     targets: np.ndarray,
-    *,
     max_steps: int,
     learning_rate: float | None,
     seed: int,
     transform: Callable[[torch.Tensor], torch.Tensor] | None = None,
     head: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> None:
-    """Fine-tune the encoder of a featurizer, in place.
+    """Fine-tune the encoder of a featurizer, in place, on examples of the classes `targets` (examples, C).
 
-    Args:
-        featurizer: The encoder.
-        items: Examples.
-        targets: (examples, C), True where an example belongs to a class.
-        max_steps: Number of steps.
-        learning_rate: Peak learning rate (default: by the kind of encoder).
-        seed: Seed of the batches and of dropout.
-        transform: With `lp-ft`, from features to the inputs of the head.
-        head: With `lp-ft`, the initial weights (C, D) and biases (C,) of the head.
+    The seed is that of the batches and of dropout; the default learning rate depends on the kind of encoder. With
+    `lp-ft`, `transform` gives the inputs of the head, and `head` is its initial weights (C, D) and biases (C,).
     """
     import datasets
 
     if learning_rate is None:
-        is_table = featurizer.has_static_vectors
+        family = family_of(featurizer.model.config.model_type)
+        is_table = family is not None and family.first_word_id is not None
         learning_rate = LEARNING_RATE_OF_WORD_VECTORS if is_table else LEARNING_RATE
     num_classes = targets.shape[1]
     per_class = max(2, -(-MIN_EXAMPLES_PER_BATCH // num_classes))
     collate = CollateClasses(featurizer, featurizer.encode(items), targets, per_class, seed)
-    arguments = TrainingArguments(
-        max_steps=max_steps,
-        batch_size=min(num_classes, MAX_CLASSES_PER_BATCH),
-        learning_rate=learning_rate,
-        seed=seed,
-    )
+    batch_size = min(num_classes, MAX_CLASSES_PER_BATCH)
+    arguments = TrainingArguments(max_steps=max_steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
     classes = datasets.Dataset.from_dict({"class": list(range(num_classes))})
     model = EncoderWithLoss(featurizer, transform, head)
     train(model, TrainingData(classes, collate, item=featurizer.modality.name), arguments)

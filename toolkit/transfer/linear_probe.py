@@ -26,17 +26,13 @@ CERTAIN = 20.0  # logit of a label that all training items have
 def fit_linear_probe(
     features: Any, labels: Any, C: float | Sequence[float] = DEFAULT_C, held_out: tuple[Any, Any] | None = None
 ) -> Any:
-    """Fit logistic regression.
+    """Fit a `LogisticRegression`, or a `OneVsRestClassifier` of them if an item may have several labels.
 
     Args:
         features: (N, D), an array or a sparse matrix.
-        labels: (N,), or (N, C) zeros and ones if an item may have several labels; each label then has a logistic
-            regression of its own.
+        labels: (N,), or (N, C) zeros and ones if an item may have several.
         C: Inverse regularization strength. Of several values the one with the lowest loss on `held_out` is kept.
         held_out: Held-out features and labels (N,); labels that the training data lacks are ignored.
-
-    Returns:
-        The fitted `LogisticRegression`, or `OneVsRestClassifier` for several labels per item.
     """
     if isinstance(C, Sequence):
         assert held_out is not None
@@ -55,21 +51,18 @@ def fit_linear_probe(
 def linear_layer(probe: Any) -> tuple[np.ndarray, np.ndarray]:
     """The weights (C, D) and biases (C,) of a probe, as those of a linear layer."""
     if isinstance(probe, OneVsRestClassifier):
-        layers = [_layer_of_label(each, probe.n_features_in_) for each in probe.estimators_]
-        weights, biases = (np.stack(parts) for parts in zip(*layers, strict=True))
+        num_labels = len(probe.estimators_)
+        weights, biases = np.zeros((num_labels, probe.n_features_in_)), np.zeros(num_labels)
+        for label, estimator in enumerate(probe.estimators_):
+            if hasattr(estimator, "coef_"):
+                weights[label], biases[label] = estimator.coef_[0], estimator.intercept_[0]
+            else:  # all training items have the label, or none has it
+                biases[label] = CERTAIN if estimator.predict(weights[[label]])[0] else -CERTAIN
         return weights, biases
     if len(probe.classes_) > 2:
         return probe.coef_, probe.intercept_
     # Of two classes scikit-learn keeps the log-odds of the second.
-    weights, biases = (np.concatenate([-part, part]) / 2 for part in (probe.coef_, probe.intercept_))
-    return weights, biases
-
-
-def _layer_of_label(estimator: Any, num_features: int) -> tuple[np.ndarray, float]:
-    if hasattr(estimator, "coef_"):
-        return estimator.coef_[0], estimator.intercept_[0]
-    zeros = np.zeros(num_features)  # all training items have the label, or none has it
-    return zeros, CERTAIN if estimator.predict(zeros[None])[0] else -CERTAIN
+    return np.concatenate([-probe.coef_, probe.coef_]) / 2, np.concatenate([-probe.intercept_, probe.intercept_]) / 2
 
 
 # The head of an image classifier
@@ -120,17 +113,10 @@ def head_inputs(model, batches: Iterable[dict[str, Any]]) -> np.ndarray:
 def fit_head(
     model, features: np.ndarray, labels: np.ndarray, held_out_features: np.ndarray, held_out_labels: np.ndarray
 ) -> LogisticRegression:
-    """Set the head of a model to a linear probe of standardized features.
+    """Set the head of an image classifier to a linear probe of standardized features, which is returned.
 
-    Args:
-        model: An image classifier.
-        features: Inputs of the head, (N, D).
-        labels: Ids of labels, (N,).
-        held_out_features: (M, D), by which the regularization is chosen among `STRENGTHS`.
-        held_out_labels: (M,).
-
-    Returns:
-        The probe of standardized features.
+    `features` (N, D) are the inputs of the head, `labels` (N,) the ids of labels. The regularization strength is
+    chosen among `STRENGTHS` on the held-out ones.
     """
     mean, deviation = features.mean(axis=0), features.std(axis=0) + 1e-6
     held_out = (held_out_features - mean) / deviation, held_out_labels

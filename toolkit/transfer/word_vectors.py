@@ -30,18 +30,10 @@ TOP_LAYER = -1
 
 
 def score_words(folder: str, name: str, output_file: Path, layer: int | None = None) -> dict[str, Any]:
-    """Evaluate the word vectors of an encoder and write the record to `output_file`.
+    """Evaluate the word vectors of an encoder, a folder or Hub id, on the data set `name`, one of `WORD_SETS`.
 
-    As in gensim, case is ignored: of the spellings of a word the first one in the vocabulary counts.
-
-    Args:
-        folder: Folder or Hub id of the encoder.
-        name: Data set, one of `WORD_SETS`.
-        output_file: Where the record is written to.
-        layer: Layer that gives the vectors (default: the top).
-
-    Raises:
-        InputError: The encoder knows too few of the words, or has no such layer.
+    The record is also written to `output_file`. As in gensim, case is ignored: of the spellings of a word the first
+    one in the vocabulary counts. Raises `InputError` if the encoder knows too few of the words or has no such layer.
     """
     from gensim.test.utils import datapath
 
@@ -98,17 +90,9 @@ def word_vectors(model, tokenizer, words: list[str], layer: int = TOP_LAYER):
     The top layer is the default, since no other is clearly better: those of all-MiniLM-L6-v2 reach 0.72 to 0.75 on
     WordSim-353 (top 0.75) and 0.47 to 0.50 on SimLex-999 (top 0.50).
 
-    Args:
-        model: The encoder, in evaluation mode.
-        tokenizer: Its tokenizer.
-        words: The words; those that have only special tokens, such as words that word2vec lacks, are left out.
-        layer: 0 for the embeddings (ELMo: characters); negative numbers count from the top.
-
-    Returns:
-        gensim `KeyedVectors`.
-
-    Raises:
-        InputError: There is no such layer.
+    The model has to be in evaluation mode. Words that have only special tokens, such as those that word2vec lacks, are
+    left out. Layer 0 is that of the embeddings (ELMo: characters); negative numbers count from the top. Returns gensim
+    `KeyedVectors`. Raises `InputError` if there is no such layer.
     """
     from gensim.models import KeyedVectors
 

@@ -43,7 +43,6 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):
         rounds: Rounds of bootstrapping, in which unlabelled items become examples of the class predicted for them.
         alpha: Regularization strength of the ridge regression.
         random_state: Seed of the trials that choose the penalty.
-        batch_size: Items per batch of the encoder.
 
     Attributes:
         classes_: The classes in sorted order, (C,).
@@ -65,26 +64,16 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):
         y: Sequence[str] = (),
         unlabelled: Sequence[Any] | None = None,
     ) -> "ZeroShotClassifier":
-        """Fit to descriptions, and to examples of some classes.
+        """Fit to a description of each class, to examples of some classes, and to unlabelled items.
 
-        Args:
-            descriptions: A text for each class.
-            X: Labelled examples, (S,).
-            y: Their classes, (S,).
-            unlabelled: Further items, for centering and bootstrapping.
-
-        Raises:
-            InputError: There are too few classes or examples, or an encoder cannot be loaded.
+        The unlabelled items are for centering and bootstrapping. Raises `InputError` if there are too few classes or
+        examples, or an encoder cannot be loaded.
         """
         self._featurizer = load_featurizer(self.encoder, self.batch_size)
-        self.fit_features(
-            list(descriptions),
-            encoder_of_descriptions(self._featurizer, self.label_encoder)(list(descriptions.values())),
-            self._featurizer(X) if len(X) else None,
-            y,
-            None if unlabelled is None else self._featurizer(unlabelled),
-        )
-        return self
+        described = encoder_of_descriptions(self._featurizer, self.label_encoder)(list(descriptions.values()))
+        features = self._featurizer(X) if len(X) else None
+        others = None if unlabelled is None else self._featurizer(unlabelled)
+        return self.fit_features(list(descriptions), described, features, y, others)
 
     def fit_features(
         self,
@@ -94,18 +83,8 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):
         y: Sequence[str] = (),
         unlabelled: np.ndarray | None = None,
     ) -> "ZeroShotClassifier":
-        """Fit like `fit`, to features.
-
-        Args:
-            names: The classes, (C,).
-            described: Features of their descriptions, (C, D).
-            features: Features of the examples, (S, D).
-            y: Their classes, (S,).
-            unlabelled: Features of unlabelled items, (N, D).
-
-        Raises:
-            InputError: There are too few classes or examples.
-        """
+        """Fit like `fit`, to features of descriptions (C, D) of the classes `names`, of examples (S, D) of the classes
+        `y`, and of unlabelled items (N, D)."""
         if len(set(names)) < len(names):
             raise InputError(f"{len(names)} classes of {len(set(names))} names, expected one name each")
         if len(names) < 2:
@@ -167,30 +146,27 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):
         if self.is_seen_.all() or len(seen) < 4 or np.bincount(ids)[seen].min() < 2:
             return 0.0
         rng = np.random.default_rng(self.random_state)
-        rates = []
-        for _ in range(NUM_TRIALS):
+        rates = np.zeros((NUM_TRIALS, len(PENALTIES), 2))  # accuracies on items of known and of other classes
+        for trial in rates:
             known = rng.permutation(seen)[: len(seen) // 2]
             of_known = np.isin(ids, known)
             is_trained = of_known.copy()
             for label in known:
-                places = rng.permutation(np.flatnonzero(ids == label))
-                is_trained[places[: len(places) // 2]] = False
+                indices = rng.permutation(np.flatnonzero(ids == label))
+                is_trained[indices[: len(indices) // 2]] = False
             self._learn(features[is_trained], ids[is_trained], unlabelled)
             self.penalty_ = 0.0
-            held_out = ~is_trained
-            logits = self.logits_of(features[held_out])[:, seen]
-            is_right = ids[held_out][:, None] == seen
-            rates.append(_accuracies(logits, np.isin(seen, known), is_right, of_known[held_out]))
-        means = hmean(np.mean(rates, axis=0) + 1e-9, axis=1)
+            answers, of_known, is_known = ids[~is_trained], of_known[~is_trained], np.isin(seen, known)
+            logits = self.logits_of(features[~is_trained])[:, seen]
+            for accuracies, penalty in zip(trial, PENALTIES, strict=True):
+                is_right = seen[(logits - penalty * is_known).argmax(axis=1)] == answers
+                accuracies[:] = is_right[of_known].mean(), is_right[~of_known].mean()
+        means = hmean(rates.mean(axis=0) + 1e-9, axis=1)
         return float(np.median(PENALTIES[means >= means.max() - 1e-9]))
 
 
 def encoder_of_descriptions(featurizer: Featurizer, label_encoder: str | None) -> Featurizer:
-    """The encoder of the descriptions: `label_encoder`, or the one of the items.
-
-    Raises:
-        InputError: It cannot be loaded, or does not read texts.
-    """
+    """The encoder of the descriptions: `label_encoder`, or else that of the items. Raises `InputError`."""
     found = featurizer if label_encoder is None else load_featurizer(label_encoder, featurizer.batch_size)
     if not found.modality.items_are_texts:
         raise InputError(
@@ -199,38 +175,17 @@ def encoder_of_descriptions(featurizer: Featurizer, label_encoder: str | None) -
     return found
 
 
-def _accuracies(logits: np.ndarray, is_known: np.ndarray, is_right: np.ndarray, of_known: np.ndarray) -> np.ndarray:
-    """Accuracies on items of known and of other classes with each penalty, (penalties, 2).
-
-    Args:
-        logits: (N, C).
-        is_known: Whether a class is known, (C,).
-        is_right: Whether a class is the right one, (N, C).
-        of_known: Whether an item belongs to a known class, (N,).
-    """
-    found = []
-    for penalty in PENALTIES:
-        predicted = (logits - penalty * is_known).argmax(axis=1)
-        right = is_right[np.arange(len(predicted)), predicted]
-        found.append([right[of_known].mean(), right[~of_known].mean()])
-    return np.array(found)
-
-
 @dataclass(eq=False, repr=False)
 class EntailmentClassifier(ClassifierMixin, BaseEstimator):
     """Assigns each text to the class whose hypothesis it entails with the highest probability.
 
-    Yin, Hay & Roth (2019), "Benchmarking zero-shot text classification", https://arxiv.org/abs/1909.00161.
-
-    Args:
-        model: Folder or Hub id of a model of natural language inference, with a label `entailment`.
-        hypothesis: A sentence with braces in place of the description.
-        batch_size: Pairs per batch.
+    Yin, Hay & Roth (2019), "Benchmarking zero-shot text classification", https://arxiv.org/abs/1909.00161. `model` is
+    a folder or Hub id of a model of natural language inference, with a label `entailment`.
     """
 
     model: str
-    hypothesis: str = "This example is about {}."
-    batch_size: int = 64
+    hypothesis: str = "This example is about {}."  # with braces in place of the description
+    batch_size: int = 64  # pairs
 
     def fit(self, descriptions: Mapping[str, str]) -> "EntailmentClassifier":
         """Load the model and store the descriptions. Raises `InputError` if the model has no label `entailment`."""
