@@ -23,14 +23,14 @@ from toolkit.corpora.prepared import rows_made_of
 from toolkit.corpora.tokenizer_training import train_tokenizer
 from toolkit.corpora.windows import PieceWindows
 from toolkit.models.bert import BertForMaskedLM
+from toolkit.models.families import presets
 from toolkit.pretraining.bert import MaskTokens
-from toolkit.pretraining.text_corpus import find_preset
 from toolkit.training.arguments import TrainingArguments
 from toolkit.training.inputs import TrainingData, TrainingOutput
 from toolkit.training.loop import train
 from toolkit.training.sampler import BatchSampler
 
-STEPS, BATCH_SIZE, PRESET = 180, 8, find_preset("bert-mini")
+STEPS, BATCH_SIZE, PRESET = 180, 8, presets()["bert-mini"]
 
 corpus = open_corpus("sample")
 tokenizer = train_tokenizer(corpus.texts(), "wordpiece", PRESET.default_size)

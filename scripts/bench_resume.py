@@ -28,13 +28,13 @@ from toolkit.corpora.prepared import rows_made_of
 from toolkit.corpora.tokenizer_training import train_tokenizer
 from toolkit.corpora.windows import PieceWindows
 from toolkit.models.bert import BertForMaskedLM
+from toolkit.models.families import presets
 from toolkit.pretraining.bert import MaskTokens
-from toolkit.pretraining.text_corpus import find_preset
 from toolkit.training.arguments import TrainingArguments
 from toolkit.training.inputs import TrainingData, TrainingOutput
 from toolkit.training.loop import train
 
-BATCH_SIZE, PRESET = 8, find_preset("bert-tiny")
+BATCH_SIZE, PRESET = 8, presets()["bert-tiny"]
 
 corpus = open_corpus("sample")
 tokenizer = train_tokenizer(corpus.texts(), "wordpiece", PRESET.default_size)

@@ -5,7 +5,6 @@ https://arxiv.org/abs/2003.10555.
 """
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,14 +13,13 @@ from toolkit.errors import check_positive
 from toolkit.pretraining.bert import (
     BertArguments,
     MaskTokens,
-    PreparePiecesArguments,
-    load_piece_windows,
+    PrepareBertArguments,
     piece_recipe,
     train_on_masked_windows,
 )
 from toolkit.pretraining.method import Method, PresetArguments
 from toolkit.pretraining.run import Run
-from toolkit.pretraining.text_corpus import find_preset
+from toolkit.pretraining.text_corpus import load_windows
 from toolkit.runs.arguments import Arguments, defaults
 from toolkit.training.sampler import SampleKey
 
@@ -46,19 +44,18 @@ class ElectraArguments(BertArguments):
 
 
 @dataclass(kw_only=True)
-class PrepareElectraArguments(PreparePiecesArguments):
+class PrepareElectraArguments(PrepareBertArguments):
     encoder: PresetArguments = defaults(PresetArguments, preset="electra-mini")
 
 
 def pretrain_electra(arguments: ElectraArguments) -> dict[str, Any]:
     """Train an ELECTRA on windows of tokens; returns the record."""
-    preset = find_preset(arguments.encoder.preset, "electra")
-    run = Run("electra", arguments, arguments.training.resume)
-    tokenizer, rows = load_piece_windows("electra", arguments, run)
+    run = Run("electra", arguments)
+    [tokenizer], rows = load_windows(run, piece_recipe)
 
     from toolkit.models.electra import ElectraForPreTraining
 
-    config = preset.config(len(tokenizer))
+    config = run.preset.config(len(tokenizer))
     config.discriminator_weight = arguments.generator.discriminator_weight
     if arguments.generator.generator_size is not None:
         config.generator_size = arguments.generator.generator_size
@@ -88,4 +85,4 @@ class ReplaceTokens(MaskTokens):
         return batch | {"uniforms": torch.from_numpy(uniforms), "num_targets": batch["num_items"]}
 
 
-METHOD = Method(ElectraArguments, pretrain_electra, PrepareElectraArguments, partial(piece_recipe, "electra"))
+METHOD = Method(ElectraArguments, pretrain_electra, PrepareElectraArguments, piece_recipe)

@@ -6,33 +6,28 @@ https://arxiv.org/abs/1412.2007.
 """
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from toolkit.corpora.arguments import CleaningArguments, CorpusArguments, HeldOutTextArguments, NewTokenizerArguments
 from toolkit.corpora.windows import WordWindows
 from toolkit.errors import InputError, check_positive
-from toolkit.hub.arguments import HubArguments
-from toolkit.models.families import FAMILIES, OUTPUT_WORDS
+from toolkit.models.families import OUTPUT_WORDS
 from toolkit.pretraining.method import Method, PresetArguments
-from toolkit.pretraining.run import Run, train_and_record
+from toolkit.pretraining.run import VALIDATION_BATCH_SIZE, Run, train_and_record
 from toolkit.pretraining.text_corpus import (
     TOKENIZER,
     PrepareArguments,
-    SplitCorpus,
+    TextPretrainingArguments,
+    TextSplit,
     WordWindowArguments,
     byte_tokenizer,
-    find_prepared,
-    find_preset,
+    load_windows,
     new_tokenizer,
     open_split_corpus,
-    prepare_windows,
 )
 from toolkit.runs.arguments import Arguments, defaults
-from toolkit.runs.output import OutputArguments
 from toolkit.training.arguments import TrainingArguments
 from toolkit.training.sampler import SampleKey
 
@@ -52,20 +47,11 @@ class LanguageModelArguments(Arguments):
 
 
 @dataclass(kw_only=True)
-class ElmoArguments(Arguments):
-    text: CorpusArguments
-    output: OutputArguments
+class ElmoArguments(TextPretrainingArguments):
     encoder: PresetArguments = defaults(PresetArguments, preset="elmo-mini")
     training: TrainingArguments = defaults(TrainingArguments, learning_rate=3e-3)
     objective: LanguageModelArguments = defaults(LanguageModelArguments)
     windows: WordWindowArguments = defaults(WordWindowArguments)
-    tokenizer: NewTokenizerArguments = defaults(NewTokenizerArguments)
-    held_out: HeldOutTextArguments = defaults(HeldOutTextArguments)
-    cleaning: CleaningArguments = defaults(CleaningArguments)
-    hub: HubArguments = defaults(HubArguments)
-
-    def check(self) -> None:
-        self.training = self.training.with_default_epochs(1.0)
 
 
 @dataclass(kw_only=True)
@@ -76,14 +62,8 @@ class PrepareElmoArguments(PrepareArguments):
 
 def pretrain_elmo(arguments: ElmoArguments) -> dict[str, Any]:
     """Train an ELMo on windows of words spelled in bytes, to predict the most frequent words; returns the record."""
-    preset = find_preset(arguments.encoder.preset, "elmo")
-    run = Run("elmo", arguments, arguments.training.resume)
-    if (prepared := find_prepared("elmo", arguments)) is not None:
-        tokenizer, words, rows = prepared.tokenizer(), prepared.tokenizer(OUTPUT_WORDS), prepared.rows()
-    else:
-        tokenizers, recipe, corpus = word_recipe(arguments, run)
-        tokenizer, words = tokenizers[TOKENIZER], tokenizers[OUTPUT_WORDS]
-        rows = prepare_windows(recipe, corpus, arguments.cleaning.num_proc, run)
+    run = Run("elmo", arguments)
+    [tokenizer, words], rows = load_windows(run, word_recipe)
 
     import torch
 
@@ -92,40 +72,27 @@ def pretrain_elmo(arguments: ElmoArguments) -> dict[str, Any]:
     seed, consecutive = arguments.training.seed, arguments.objective.consecutive_windows
     exact = PredictBothDirections(tokenizer.pad_token_id, words.sep_token_id, len(words), seed)
     sampled = dataclasses.replace(exact, num_negatives=arguments.objective.num_negatives, consecutive=consecutive)
-    check_recurrent_state_fits(consecutive, len(rows[0]), arguments.training, run)
+    check_recurrent_state_fits(consecutive, len(rows[0]), run)
     torch.manual_seed(seed)
-    model = ElmoForPreTraining(preset.config(len(words)))
+    model = ElmoForPreTraining(run.preset.config(len(words)))
     output_dir = run.create_output_dir()
     if run.is_main:
         words.save_pretrained(output_dir / OUTPUT_WORDS)
-    return train_and_record(
-        run,
-        model,
-        tokenizer,
-        rows,
-        sampled,
-        exact,
-        dataset=arguments.text.corpus,
-        modality="text",
-        item="word",
-        consecutive=consecutive,
-    )
+    return train_and_record(run, model, tokenizer, rows, sampled, exact, item="word", consecutive=consecutive)
 
 
-def word_recipe(arguments: Any, run: Run) -> tuple[dict[str, Any], WordWindows, SplitCorpus]:
+def word_recipe(run: Run) -> tuple[dict[str, Any], WordWindows, TextSplit]:
     """The tokenizers of input and output words, the recipe that makes windows of text, and the text."""
-    preset = find_preset(arguments.encoder.preset, "elmo")
-    corpus = open_split_corpus(arguments.text, arguments.cleaning, arguments.held_out, run)
-    tokenizer = byte_tokenizer(arguments.tokenizer, FAMILIES["elmo"].reader)
-    size = arguments.tokenizer.vocab_size or preset.default_size
-    normalizer = tokenizer.backend_tokenizer.normalizer
-    words = new_tokenizer("word", normalizer, corpus.train, size, arguments.cleaning, run)
-    recipe = WordWindows(tokenizer, words, arguments.windows.max_length)
+    corpus = open_split_corpus(run)
+    tokenizer = byte_tokenizer(run)
+    words = new_tokenizer("word", tokenizer.backend_tokenizer.normalizer, corpus[0], run)
+    recipe = WordWindows(tokenizer, words, run.arguments.windows.max_length)
     return {TOKENIZER: tokenizer, OUTPUT_WORDS: words}, recipe, corpus
 
 
-def check_recurrent_state_fits(consecutive: int, num_windows: int, training: TrainingArguments, run: Run) -> None:
+def check_recurrent_state_fits(consecutive: int, num_windows: int, run: Run) -> None:
     """Raises `InputError` if the states after one step's windows cannot start those of the next step."""
+    training = run.arguments.training
     if num_windows < consecutive:
         raise InputError(f"--consecutive_windows {consecutive}: the text to train on fills only {num_windows:,}")
     num_parts = run.accelerator.num_processes * training.gradient_accumulation_steps
@@ -217,18 +184,8 @@ def _padded(sequences: list[list[int]], value: int) -> np.ndarray:
 def perplexity(folder: str, corpus, max_examples: int | None, accelerator) -> dict[str, Any]:
     """The perplexity of a text: the exact softmax over the output words, on the windows that pretraining would make.
 
-    Args:
-        folder: Folder or Hub id of a pretrained ELMo.
-        corpus: The text.
-        max_examples: Use at most this many windows, evenly spread.
-        accelerator: The processes that share the work.
-
-    Returns:
-        Fields of the record. `loss` is in nats per predicted word, in both directions; words that are no output words
-        count as [UNK].
-
-    Raises:
-        InputError: The folder lacks the output words.
+    Returns fields of the record. `loss` is in nats per predicted word, in both directions; words that are no output
+    words count as [UNK]. Raises `InputError` if the folder lacks the output words.
     """
     import torch
 
@@ -238,11 +195,8 @@ def perplexity(folder: str, corpus, max_examples: int | None, accelerator) -> di
     from toolkit.hub.download import local_copy
     from toolkit.metrics.intervals import exp_interval, ratio_interval
     from toolkit.modalities import MODALITIES
-    from toolkit.pretraining.run import VALIDATION_BATCH_SIZE
-    from toolkit.runs.progress import with_progress
+    from toolkit.pretraining.perplexity import measure_rows
     from toolkit.runs.results import read_results
-    from toolkit.training.distributed import gather_objects
-    from toolkit.training.evaluation import evaluation_batches
     from toolkit.transfer.encoders import load_encoder
 
     if not (local_copy(folder) / OUTPUT_WORDS).is_dir():
@@ -255,19 +209,17 @@ def perplexity(folder: str, corpus, max_examples: int | None, accelerator) -> di
         windows = spread(rows_made_of(corpus, WordWindows(tokenizer, words, max_words)), max_examples)
     collate = PredictBothDirections(tokenizer.pad_token_id, words.sep_token_id, len(words), seed=0)
 
-    mine = []
-    batches = evaluation_batches(windows, collate, VALIDATION_BATCH_SIZE, accelerator)
-    num_batches = math.ceil(len(windows) / VALIDATION_BATCH_SIZE / accelerator.num_processes)
-    for batch in with_progress(batches, num_batches, accelerator.is_main_process):
+    def measure(batch: dict[str, Any]) -> list[Any]:
         labels = batch["labels"]  # (batch, time)
-        with torch.no_grad():
-            logits = model(batch["input_ids"], batch["attention_mask"])
+        outputs = model(batch["input_ids"], batch["attention_mask"])
+        forward = _losses(outputs.forward_logits, labels[:, 1:])
+        backward = _losses(outputs.backward_logits, labels[:, :-1])
         is_word = (labels != -100) & (labels != words.sep_token_id)
         counts = (labels[:, 1:] != -100, labels[:, :-1] != -100, labels == words.unk_token_id, is_word)
-        forward = _losses(logits.forward_logits, labels[:, 1:])
-        backward = _losses(logits.backward_logits, labels[:, :-1])
-        mine += torch.stack([forward, backward, *(count.sum(dim=1) for count in counts)], dim=1).tolist()
-    forward, backward, num_forward, num_backward, unknown, num_words = np.array(gather_objects(accelerator, mine)).T
+        return torch.stack([forward, backward, *(count.sum(dim=1) for count in counts)], dim=1).tolist()
+
+    measured = measure_rows(windows, collate, VALIDATION_BATCH_SIZE, accelerator, measure)
+    forward, backward, num_forward, num_backward, unknown, num_words = measured
     loss = ratio_interval(forward + backward, num_forward + num_backward)
     metrics = {
         "perplexity": exp_interval(loss),

@@ -4,6 +4,7 @@ Salazar, Liang, Nguyen & Kirchhoff (2020), "Masked language model scoring", http
 """
 
 import math
+from collections.abc import Callable
 from glob import has_magic
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,12 @@ def score_text(
 ) -> dict[str, Any]:
     """Score a language model on text and write the record to `output_file`.
 
+    Perplexities of models with different vocabularies are not comparable.
+
     Args:
         folder: Folder or Hub id of a pretrained model: of a family with a perplexity, or a masked language model.
-        source: The text. Perplexities of models with different vocabularies are not comparable.
-        output_file: Where the record is written to.
+        source: The text.
         split: Split of a folder or Hub data set (default: validation).
-        text_column: Column of a table that holds the text.
         max_examples: Score at most this many lines or windows, evenly spread.
 
     Raises:
@@ -71,32 +72,35 @@ def score_text(
     return write_score(output_file, stopwatch, is_main=accelerator.is_main_process, **about, **fields)
 
 
-@torch.no_grad()
+def measure_rows(
+    rows, collate, batch_size: int, accelerator, measure: Callable[[dict[str, Any]], list[Any]]
+) -> np.ndarray:
+    """Measure each row: (measurements, rows), the same on all processes, which share the work.
+
+    `measure` returns the measurements of each row of a batch.
+    """
+    mine: list[Any] = []
+    batches = evaluation_batches(rows, collate, batch_size, accelerator)
+    num_batches = math.ceil(len(rows) / batch_size / accelerator.num_processes)
+    with torch.no_grad():
+        for batch in with_progress(batches, num_batches, accelerator.is_main_process):
+            mine += measure(batch)
+    return np.array(gather_objects(accelerator, mine)).T
+
+
 def pseudo_perplexity(folder: str, corpus: Corpus, max_examples: int | None, accelerator) -> dict[str, Any]:
     """Mask each token of each line alone and predict it from the rest of the line.
 
     Lines are truncated to the length that the model takes. Special tokens, [UNK] among them, are not predicted.
-
-    Args:
-        folder: Folder or Hub id of a masked language model.
-        corpus: The text.
-        max_examples: Use at most this many lines, evenly spread.
-        accelerator: The processes that share the work.
-
-    Returns:
-        Fields of the record; `loss` is in nats per token.
-
-    Raises:
-        InputError: No token of the text is in the vocabulary.
+    Returns fields of the record, with `loss` in nats per token. Raises `InputError` if no token of the text is in the
+    vocabulary.
     """
     model, tokenizer = load_encoder(folder, "AutoModelForMaskedLM", MODALITIES["text"])
     model.to(accelerator.device).eval()
     lines = _encoded_lines(model, tokenizer, corpus, max_examples, accelerator)
     special = torch.tensor(tokenizer.all_special_ids, device=accelerator.device)
-    mine = []
-    batches = evaluation_batches(lines, lambda rows, keys: {"ids": torch.tensor(rows[0]["input_ids"])}, 1, accelerator)
-    num_batches = math.ceil(len(lines) / accelerator.num_processes)
-    for batch in with_progress(batches, num_batches, accelerator.is_main_process):
+
+    def measure(batch: dict[str, Any]) -> list[Any]:
         ids = batch["ids"]  # (time,)
         targets = torch.isin(ids, special, invert=True).nonzero().squeeze(1)  # (tokens,)
         loss_sum = 0.0
@@ -106,8 +110,12 @@ def pseudo_perplexity(folder: str, corpus: Corpus, max_examples: int | None, acc
             copies[here] = tokenizer.mask_token_id
             logits = model(copies).logits[here].float()  # (copies, vocab_size)
             loss_sum += float(F.cross_entropy(logits, ids[masked], reduction="sum"))
-        mine.append((loss_sum, len(targets), ids.tolist().count(tokenizer.unk_token_id)))
-    losses, counts, unknown = np.array(gather_objects(accelerator, mine)).T
+        return [(loss_sum, len(targets), ids.tolist().count(tokenizer.unk_token_id))]
+
+    def collate(rows: list[dict], keys) -> dict[str, Any]:
+        return {"ids": torch.tensor(rows[0]["input_ids"])}
+
+    losses, counts, unknown = measure_rows(lines, collate, 1, accelerator, measure)
     if not counts.any():
         raise InputError(f"{folder}: its vocabulary has no token of this text")
     loss = ratio_interval(losses, counts)
@@ -116,12 +124,7 @@ def pseudo_perplexity(folder: str, corpus: Corpus, max_examples: int | None, acc
         "loss": loss,
         "unknown_tokens": ratio_interval(unknown, counts + unknown),
     }
-    return {
-        "task": "pseudo-perplexity",
-        "metrics": metrics,
-        "n": len(lines),
-        "parameters": model.num_parameters(),
-    }
+    return {"task": "pseudo-perplexity", "metrics": metrics, "n": len(lines), "parameters": model.num_parameters()}
 
 
 def _encoded_lines(model, tokenizer, corpus: Corpus, max_examples: int | None, accelerator):

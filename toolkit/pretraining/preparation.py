@@ -12,7 +12,7 @@ from toolkit.models.families import FAMILIES, OUTPUT_WORDS
 from toolkit.pretraining import get_method, method_names
 from toolkit.pretraining.run import Run
 from toolkit.pretraining.text_corpus import PREPARED_FILE, TOKENIZER, PrepareArguments, find_prepared, prepare_part
-from toolkit.runs.arguments import Arguments, to_flags
+from toolkit.runs.arguments import Arguments
 from toolkit.runs.output import OutputArguments, check_output_dir, create_output_dir, write_json
 from toolkit.runs.results import RESULTS_FILE
 
@@ -33,40 +33,34 @@ class MergeArguments(Arguments):
     output: OutputArguments
 
 
-def prepare_arguments() -> dict[str, type[Arguments]]:
+def prepare_arguments() -> dict[str, Any]:
     """The arguments of `toolkit prepare`, by method, and those of `merge`."""
-    of_methods = {name: get_method(name).prepare_arguments for name in method_names() if _reads_windows(name)}
+    names = [name for name in method_names() if name in FAMILIES and FAMILIES[name].windows is not None]
+    of_methods = {name: get_method(name).prepare_arguments for name in names}
     return {**{name: found for name, found in of_methods.items() if found is not None}, "merge": MergeArguments}
-
-
-def _reads_windows(method: str) -> bool:
-    return method in FAMILIES and FAMILIES[method].windows is not None
 
 
 def prepare_folder(method: str, arguments: PrepareArguments) -> None:
     """Write windows of a corpus, with their tokenizers, to the output folder, for `toolkit pretrain METHOD`.
 
-    Windows that an interrupted preparation has left there are not made again.
-
-    Raises:
-        InputError: The folder holds something else, or the corpus cannot be read.
+    Windows that an interrupted preparation has left there are not made again. Raises `InputError` if the folder holds
+    something else or the corpus cannot be read.
     """
-    output_dir, number, of = Path(arguments.output.output_dir), *map(int, arguments.shard.shard.split("/"))
+    output_dir, (number, of) = Path(arguments.output.output_dir), map(int, arguments.shard.shard.split("/"))
     holds_training = (output_dir / RESULTS_FILE).exists()
-    run = Run(method, arguments, None if arguments.output.overwrite_output_dir or holds_training else True)
-    if find_prepared(method, arguments) is not None:
+    run = Run(method, arguments, resume=None if arguments.output.overwrite_output_dir or holds_training else True)
+    if find_prepared(run) is not None:
         raise InputError(f"--corpus {arguments.text.corpus}: is prepared already")
-    recipe_of = get_method(method).recipe
-    assert recipe_of is not None
-    tokenizers, recipe, corpus = recipe_of(arguments, run)
+    make_recipe = get_method(method).recipe
+    assert make_recipe is not None
+    tokenizers, recipe, corpus = make_recipe(run)
     run.create_output_dir()
     for split, part in zip(SPLITS, corpus, strict=True):
-        prepare_part(part, recipe, arguments.cleaning.num_proc, run, output_dir / split, Shard(number, of))
+        prepare_part(part, recipe, run, output_dir / split, Shard(number, of))
     for name, tokenizer in tokenizers.items():
         tokenizer.save_pretrained(output_dir / name)
-    flags = to_flags(arguments)
-    settings: dict[str, Any] = {name: flags[name] for name in ("max_length", "packing") if name in flags}
-    write_json(output_dir / PREPARED_FILE, {"windows": FAMILIES[method].windows, **settings})
+    settings = {name: run.flags[name] for name in ("max_length", "packing") if name in run.flags}
+    write_json(output_dir / PREPARED_FILE, {"windows": run.family.windows, **settings})
 
 
 def merge_shards(arguments: MergeArguments) -> None:

@@ -15,15 +15,17 @@ from toolkit.data.columns import LabelColumn
 from toolkit.data.image_files import load_labelled_images
 from toolkit.errors import InputError, check_positive
 from toolkit.modalities.arguments import ImageChange
+from toolkit.models.families import presets
 from toolkit.pretraining.image_corpus import (
     ImagePretrainingArguments,
     ImageSourceArguments,
     drop_broken,
+    held_out_accuracy,
+    new_encoder,
     train_on_images,
 )
 from toolkit.pretraining.method import Method, PresetArguments
 from toolkit.pretraining.run import VALIDATION_BATCH_SIZE, Run
-from toolkit.pretraining.text_corpus import find_preset
 from toolkit.runs.arguments import Arguments, defaults, without
 from toolkit.training.arguments import TrainingArguments
 from toolkit.training.sampler import SampleKey
@@ -72,22 +74,14 @@ class PrototypicalArguments(ImagePretrainingArguments):
 
 def pretrain_prototypical(arguments: PrototypicalArguments) -> dict[str, Any]:
     """Train any image encoder in episodes; returns the record."""
-    import torch
-
-    from toolkit.modalities import MODALITIES
     from toolkit.modalities.image_batches import Augmentation
-    from toolkit.models.families import SCRATCH
     from toolkit.models.prototypical import PrototypicalConfig, PrototypicalForPreTraining
-    from toolkit.transfer.encoders import load_encoder
 
-    find_preset(arguments.encoder.preset, modality="image")
-    run = Run("prototypical", arguments, arguments.training.resume)
+    run = Run("prototypical", arguments, presets("image"))
     source, flags, seed = arguments.images, arguments.episodes, arguments.training.seed
     columns = arguments.columns.image_column, arguments.label.label_column
-    rows = drop_broken(load_labelled_images(source.corpus, source.split, *columns), arguments, run)
-    torch.manual_seed(seed)
-    preset = SCRATCH + arguments.encoder.preset
-    encoder, processor = load_encoder(preset, "AutoModel", MODALITIES["image"], arguments.options, rows)
+    rows = drop_broken(load_labelled_images(source.corpus, source.split, *columns), run)
+    encoder, processor = new_encoder(run, rows)
     run.say("reading images")
     per_class = flags.shots + flags.queries
     images = images_of_classes(rows, processor, per_class)
@@ -102,17 +96,8 @@ def pretrain_prototypical(arguments: PrototypicalArguments) -> dict[str, Any]:
         return {"accuracy": episodic_accuracy(model, classes[1], exact, VALIDATION_BATCH_SIZE, run.accelerator)}
 
     run.create_output_dir()
-    return train_on_images(
-        run,
-        model,
-        processor,
-        classes,
-        collate,
-        exact,
-        dataset=source.corpus,
-        export=lambda model: model.encoder,
-        measure=measure,
-    )
+    options: Any = {"export": lambda model: model.encoder, "measure": measure}
+    return train_on_images(run, model, processor, classes, collate, exact, **options)
 
 
 def images_of_classes(rows, processor, at_least: int) -> dict[str, Any]:
@@ -190,19 +175,11 @@ def episodic_accuracy(model, rows, collate: CollateEpisodes, ways: int, accelera
     """The fraction of query images that are nearest to the prototype of their class, with its interval."""
     import torch
 
-    from toolkit.metrics.intervals import ratio_interval
-    from toolkit.training.distributed import gather_objects
-    from toolkit.training.evaluation import evaluation_batches
+    def is_right(logits, batch: dict[str, Any]):
+        labels = torch.arange(logits.shape[1], device=logits.device)
+        return (logits.argmax(dim=1) == labels.repeat_interleave(len(logits) // len(labels))).unsqueeze(0)
 
-    hits: list[tuple[int, int]] = []
-    with torch.no_grad():
-        for batch in evaluation_batches(rows, collate, ways, accelerator, lockstep=True):
-            logits = model(pixel_values=batch["pixel_values"]).logits
-            labels = torch.arange(logits.shape[1], device=logits.device)
-            right = logits.argmax(dim=1) == labels.repeat_interleave(len(logits) // len(labels))
-            hits += [(int(right.sum()), len(right))] if batch["num_items"] else []
-    right, totals = zip(*gather_objects(accelerator, hits), strict=True)
-    return ratio_interval(right, totals)
+    return held_out_accuracy(model, rows, collate, ways, accelerator, is_right)
 
 
 METHOD = Method(PrototypicalArguments, pretrain_prototypical)

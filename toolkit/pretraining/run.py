@@ -3,7 +3,7 @@
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,9 @@ from typing import Any
 
 from toolkit.data.rows import spread
 from toolkit.data.sources import SAMPLE
+from toolkit.errors import InputError
 from toolkit.modalities import MODALITIES
+from toolkit.models.families import Preset, family_of_preset, presets
 from toolkit.runs.arguments import to_flags
 from toolkit.runs.output import check_output_dir, create_output_dir
 from toolkit.runs.results import RESULTS_FILE, Stopwatch, write_results
@@ -24,18 +26,32 @@ VALIDATION_BATCH_SIZE = 16
 
 
 class Run:
-    """The processes and the output folder of one run.
+    """One run of a method: its arguments and flags, the preset, the processes and the output folder.
 
     Torch is imported only when it is needed, unless a launcher started this process: then a fault of the launcher is
     reported before anything else is done.
 
+    Args:
+        method: Name of the method.
+        arguments: Its arguments, with the groups `encoder` and `output`.
+        choices: Presets that the method can train (default: those of the family of the same name).
+        resume: Whether the run continues an earlier one (default: the flag `--resume`, if there is one).
+
     Raises:
-        InputError: The output folder cannot take the run, or the launcher did not start all processes.
+        InputError: The preset is unknown, the output folder cannot take the run, or the launcher did not start all
+            processes.
     """
 
-    def __init__(self, method: str, arguments: Any, resume: bool | None = None):
-        self.method, self.arguments, self.resume = method, arguments, resume
-        self.output_dir = check_output_dir(arguments.output, resume)
+    def __init__(
+        self, method: str, arguments: Any, choices: Mapping[str, Preset] | None = None, resume: bool | None = None
+    ):
+        self.method, self.arguments, self.flags = method, arguments, to_flags(arguments)
+        name, choices = arguments.encoder.preset, choices or presets(family=method)
+        if name not in choices:
+            raise InputError(f"unknown preset '{name}', expected one of {', '.join(choices)}")
+        self.preset, self.family = choices[name], family_of_preset(name)
+        self.resume = self.flags.get("resume") if resume is None else resume
+        self.output_dir = check_output_dir(arguments.output, self.resume)
         self.has_launcher = not LAUNCHER_VARIABLES.isdisjoint(os.environ)
         self.is_main = not self.has_launcher or self.accelerator.is_main_process
         self.stopwatch = Stopwatch()
@@ -49,12 +65,6 @@ class Run:
     def main_process_first(self) -> AbstractContextManager:
         """The other processes wait for the main process; a process that is alone needs no accelerator for that."""
         return self.accelerator.main_process_first() if self.has_launcher else nullcontext()
-
-    @property
-    def starts_from_checkpoint(self) -> bool:
-        from toolkit.training.checkpoints import list_checkpoints
-
-        return bool(self.resume and list_checkpoints(self.output_dir))
 
     def say(self, *messages: str) -> None:
         """Print lines on stderr, on the main process."""
@@ -76,9 +86,8 @@ def train_and_record(
     collate,
     eval_collate,
     *,
-    dataset: str,
-    modality: str,
     item: str,
+    row: str = "window",
     better: str | None = "loss",
     consecutive: int = 1,
     export: Callable[[Any], Any] | None = None,
@@ -87,15 +96,12 @@ def train_and_record(
     """Train a model, evaluate the best weights (or the last ones) on held-out data and write the record.
 
     Args:
-        run: The run, whose arguments have the groups `encoder` and `training`.
         model: A `PreTrainedModel` with its pretraining head.
-        processor: Saved with the model.
         rows: Training and held-out data.
         collate: Makes training batches.
         eval_collate: Makes held-out batches, without augmentation or sampling.
-        dataset: Name of the data, for the record.
-        modality: Name of the modality, for the record.
-        item: What throughput counts.
+        item: What throughput counts: token, word or image.
+        row: What messages call a row of the data.
         better: Metric by which the best weights are kept; None keeps the last weights.
         consecutive: As for `toolkit.training.inputs.TrainingData`.
         export: From the trained model to the encoder that is kept (default: the whole model).
@@ -114,8 +120,8 @@ def train_and_record(
 
     weights = "" if export is None else "whole"  # a folder that is deleted once the record is written
     output = TrainingOutput(run.output_dir, processor, weights)
-    num_parameters, what = model.num_parameters(), "images" if modality == "image" else "windows"
-    run.say(f"training {run.arguments.encoder.preset}, {num_parameters:,} parameters, {len(train_rows):,} {what}")
+    size = f"{model.num_parameters():,} parameters, {len(train_rows):,} {row}s"
+    run.say(f"training {run.arguments.encoder.preset}, {size}")
     data = TrainingData(train_rows, collate, consecutive=consecutive, item=item)
     result = train(model, data, run.arguments.training, output, Evaluation(evaluate, better))
     model = type(model).from_pretrained(output.weights_dir).to(run.accelerator.device).eval()
@@ -127,11 +133,8 @@ def train_and_record(
     record = write_record(
         run,
         model,
-        dataset=dataset,
-        modality=modality,
-        metrics=metrics,
+        metrics,
         n=int(counts.sum()),
-        seed=run.arguments.training.seed,
         num_steps=result.num_steps,
         training_seconds=result.seconds,
         throughput=result.throughput,
@@ -143,16 +146,21 @@ def train_and_record(
     return record
 
 
-def write_record(run: Run, model, **fields: Any) -> dict[str, Any]:
+def write_record(run: Run, model, metrics: dict[str, Any], n: int, **fields: Any) -> dict[str, Any]:
     """Write `results.json` on the main process and return the record."""
     record = {
         "task": "pretraining",
         "split": "validation",
         "encoder": run.arguments.encoder.preset,
         "parameters": model.num_parameters(),
-        "arguments": to_flags(run.arguments),
+        "arguments": run.flags,
+        "dataset": run.flags["corpus"],
+        "modality": run.family.modality,
+        "metrics": metrics,
+        "n": n,
+        "seed": run.flags["seed"],
         **fields,
     }
-    if record["dataset"] == SAMPLE:
-        record["sample_license"] = MODALITIES[record["modality"]].sample_license
+    if run.flags["corpus"] == SAMPLE:
+        record["sample_license"] = MODALITIES[run.family.modality].sample_license
     return write_results(run.output_dir / RESULTS_FILE, run.stopwatch, **record) if run.is_main else record

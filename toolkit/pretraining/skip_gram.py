@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -92,25 +92,9 @@ def _write_block(
     return part.file, PackedCounts(part.words.counts), part.num_sentences, notes
 
 
-@dataclass(frozen=True)
-class SkipGramSettings:
-    """Settings of gensim's `Word2Vec` and `FastText`, by gensim's names."""
-
-    vector_size: int
-    window: int
-    negative: int
-    min_count: int
-    max_final_vocab: int | None
-    epochs: int
-    alpha: float
-    workers: int
-    seed: int
-    sg: int = 1
-
-
 def train_word_vectors(
     sentences: Sentences,
-    settings: SkipGramSettings,
+    settings: dict[str, Any],
     ngrams: dict[str, int] | None = None,
     max_minutes: float | None = None,
     on_epoch_end: Callable[[int, float], None] = lambda num_epochs, seconds: None,
@@ -118,8 +102,7 @@ def train_word_vectors(
     """Train vectors with gensim; with one worker the result equals gensim's own bit for bit.
 
     Args:
-        sentences: What to train on.
-        settings: gensim's settings.
+        settings: Of gensim's `Word2Vec` and `FastText`, by gensim's names.
         ngrams: `min_n`, `max_n` and `bucket`, for fastText.
         max_minutes: Stop after the first epoch that ends later than this.
         on_epoch_end: Called with the number of epochs and the seconds so far.
@@ -145,18 +128,17 @@ def train_word_vectors(
             if max_minutes is not None and seconds > 60 * max_minutes:
                 raise _OutOfTime
 
-    flags = asdict(settings)
-    model = Word2Vec(**flags) if ngrams is None else FastText(**flags, **ngrams)
+    model = Word2Vec(sg=1, **settings) if ngrams is None else FastText(sg=1, **settings, **ngrams)
     model.build_vocab_from_freq(sentences.words.counts, corpus_count=sentences.num_sentences)
     if not len(model.wv):
-        raise InputError(f"no word occurs {settings.min_count} times in the corpus, lower --min_count")
+        raise InputError(f"no word occurs {settings['min_count']} times in the corpus, lower --min_count")
     deadline = Deadline()
     try:
         model.train(
             corpus_file=str(sentences.file),
             total_examples=sentences.num_sentences,
             total_words=sentences.words.num_words,
-            epochs=settings.epochs,
+            epochs=settings["epochs"],
             callbacks=[deadline],
         )
     except _OutOfTime:
@@ -183,17 +165,7 @@ def train_token_vectors(
         for line in np.split(ids, np.flatnonzero(np.isin(ids, boundary_token_ids))):
             yield " ".join(str(i) for i in line.tolist() if i not in boundary_token_ids)
 
-    settings = SkipGramSettings(
-        vector_size=vector_size,
-        window=5,
-        negative=5,
-        min_count=1,
-        max_final_vocab=None,
-        epochs=epochs,
-        alpha=0.025,
-        workers=1,
-        seed=seed,
-    )
+    settings = {"vector_size": vector_size, "min_count": 1, "epochs": epochs, "workers": 1, "seed": seed}
     with tempfile.TemporaryDirectory() as folder:
         sentences = write_sentences((list(lines(row)) for row in rows), Path(folder) / "tokens.txt")
         model, _ = train_word_vectors(sentences, settings)
