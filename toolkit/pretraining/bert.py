@@ -10,22 +10,15 @@ from typing import Any, Literal
 
 import numpy as np
 
+from toolkit.corpora.arguments import Packing
+from toolkit.corpora.corpus import Corpus
 from toolkit.corpora.tokenization import bert_normalizer, continuing_tokens, load_tokenizer, spells_words
 from toolkit.corpora.windows import PieceWindows
-from toolkit.errors import InputError, check_between_0_and_1, check_share
+from toolkit.errors import InputError, check_between_0_and_1, check_flags, check_share
 from toolkit.models.families import MAX_POSITIONS
 from toolkit.pretraining.method import Method, PresetArguments
 from toolkit.pretraining.run import Run, train_and_record
-from toolkit.pretraining.text_corpus import (
-    TOKENIZER,
-    PieceWindowArguments,
-    PrepareArguments,
-    TextPretrainingArguments,
-    TextSplit,
-    load_windows,
-    new_tokenizer,
-    open_split_corpus,
-)
+from toolkit.pretraining.text_corpus import PrepareArguments, TextPretrainingArguments, load_windows, new_tokenizer
 from toolkit.runs.arguments import Arguments, defaults
 from toolkit.training.arguments import TrainingArguments
 from toolkit.training.sampler import SampleKey
@@ -66,6 +59,20 @@ class InitializationArguments(Arguments):
 
 
 @dataclass(kw_only=True)
+class PieceWindowArguments(Arguments):
+    """windows"""
+
+    max_length: int = 128
+    """Tokens per window."""
+    packing: Packing = "none"
+    """How lines fill windows: 'none' joins all lines and cuts the result; 'lines' packs whole lines, and attention
+    does not cross them. Held-out losses of the two are not comparable."""
+
+    def check(self) -> None:
+        check_flags(self, "max_length", lambda value: value >= 8, "at least 8")
+
+
+@dataclass(kw_only=True)
 class BertArguments(TextPretrainingArguments):
     encoder: PresetArguments = defaults(PresetArguments, preset="bert-mini")
     training: TrainingArguments = defaults(TrainingArguments, learning_rate=1e-3)
@@ -91,12 +98,11 @@ def pretrain_bert(arguments: BertArguments) -> dict[str, Any]:
     return train_on_masked_windows(run, BertForMaskedLM, config, tokenizer, rows, MaskTokens)
 
 
-def piece_recipe(run: Run) -> tuple[dict[str, Any], PieceWindows, TextSplit]:
-    """The tokenizer, the recipe that makes windows of text, and the text; for training and for `toolkit prepare`."""
+def piece_recipe(run: Run, text: Corpus) -> tuple[list[Any], PieceWindows]:
+    """The tokenizer, and the recipe that makes windows; `text` is what a new tokenizer is trained on."""
     windows, flags = run.arguments.windows, run.arguments.tokenizer
-    corpus = open_split_corpus(run)
     if flags.tokenizer is None:
-        tokenizer = new_tokenizer("wordpiece", bert_normalizer(flags.do_lower_case), corpus[0], run)
+        tokenizer = new_tokenizer("wordpiece", bert_normalizer(flags.do_lower_case), text, run)
     else:
         tokenizer = load_tokenizer(flags.tokenizer)
         if tokenizer.mask_token_id is None or spells_words(tokenizer):
@@ -111,7 +117,7 @@ def piece_recipe(run: Run) -> tuple[dict[str, Any], PieceWindows, TextSplit]:
     tokenizer.model_max_length = windows.max_length  # later positions are never trained
     if run.flags.get("whole_word_mask"):
         continuing_tokens(tokenizer)  # raises if the tokenizer does not mark them
-    return {TOKENIZER: tokenizer}, PieceWindows(tokenizer, windows.max_length, windows.packing), corpus
+    return [tokenizer], PieceWindows(tokenizer, windows.max_length, windows.packing)
 
 
 def train_on_masked_windows(
@@ -162,27 +168,18 @@ def initialize(model, rows, special_ids: list[int], run: Run) -> None:
 class MaskTokens:
     """Collates windows of tokens and masks some of them, anew each time.
 
-    Of the chosen tokens, 80% become [MASK], 10% a random token and 10% stay; all are targets of the loss.
-
-    Args:
-        pad_token_id: Id of the padding token.
-        mask_token_id: Id of [MASK].
-        special_token_ids: Tokens that are never chosen; random tokens have larger ids.
-        vocab_size: Number of tokens.
-        seed: Seed of the run.
-        shares: Fraction of tokens that are chosen at the start and at the end of the run; linear in between.
-        continues: (vocab_size,) bool, which tokens continue a word: then all tokens of a word are chosen or none.
-        cls_token_id: The token that begins each sequence of a packed window. With it the batch has `sequence_ids`,
-            zero for padding, instead of `attention_mask`.
+    Of the chosen tokens, 80% become [MASK], 10% a random token and 10% stay; all are targets of the loss. With
+    `cls_token_id`, the token that begins each sequence of a packed window, the batch has `sequence_ids`, zero for
+    padding, instead of `attention_mask`.
     """
 
     pad_token_id: int
     mask_token_id: int
-    special_token_ids: list[int]
+    special_token_ids: list[int]  # never chosen; random tokens have larger ids
     vocab_size: int
-    seed: int
-    shares: tuple[float, float] = (EVAL_MASKED_SHARE, EVAL_MASKED_SHARE)
-    continues: np.ndarray | None = None
+    seed: int  # of the run
+    shares: tuple[float, float] = (EVAL_MASKED_SHARE, EVAL_MASKED_SHARE)  # chosen at the start and end; linear between
+    continues: np.ndarray | None = None  # (vocab_size,) bool, tokens inside a word: words are chosen as a whole
     cls_token_id: int | None = None
 
     BECOMES_MASK, BECOMES_RANDOM = 0.8, 0.1  # fractions of the chosen tokens

@@ -60,8 +60,8 @@ def pretrain_electra(arguments: ElectraArguments) -> dict[str, Any]:
     if arguments.generator.generator_size is not None:
         config.generator_size = arguments.generator.generator_size
     # The better the generator, the harder the discriminator's task: their summed loss does not tell the best weights.
-    keep: dict[str, Any] = {"better": None, "export": ElectraForPreTraining.without_generator}
-    return train_on_masked_windows(run, ElectraForPreTraining, config, tokenizer, rows, ReplaceTokens, **keep)
+    options: Any = {"better": None, "export": ElectraForPreTraining.without_generator}
+    return train_on_masked_windows(run, ElectraForPreTraining, config, tokenizer, rows, ReplaceTokens, **options)
 
 
 @dataclass

@@ -11,21 +11,18 @@ from typing import Any
 
 import numpy as np
 
+from toolkit.corpora.corpus import Corpus
 from toolkit.corpora.windows import WordWindows
-from toolkit.errors import InputError, check_positive
+from toolkit.errors import InputError, check_flags, check_positive
 from toolkit.models.families import OUTPUT_WORDS
 from toolkit.pretraining.method import Method, PresetArguments
-from toolkit.pretraining.run import VALIDATION_BATCH_SIZE, Run, train_and_record
+from toolkit.pretraining.run import Run, train_and_record
 from toolkit.pretraining.text_corpus import (
-    TOKENIZER,
     PrepareArguments,
     TextPretrainingArguments,
-    TextSplit,
-    WordWindowArguments,
     byte_tokenizer,
     load_windows,
     new_tokenizer,
-    open_split_corpus,
 )
 from toolkit.runs.arguments import Arguments, defaults
 from toolkit.training.arguments import TrainingArguments
@@ -44,6 +41,17 @@ class LanguageModelArguments(Arguments):
 
     def check(self) -> None:
         check_positive(self, "num_negatives consecutive_windows")
+
+
+@dataclass(kw_only=True)
+class WordWindowArguments(Arguments):
+    """windows"""
+
+    max_length: int = 32
+    """Words per window."""
+
+    def check(self) -> None:
+        check_flags(self, "max_length", lambda value: value >= 3, "at least 3")
 
 
 @dataclass(kw_only=True)
@@ -81,13 +89,11 @@ def pretrain_elmo(arguments: ElmoArguments) -> dict[str, Any]:
     return train_and_record(run, model, tokenizer, rows, sampled, exact, item="word", consecutive=consecutive)
 
 
-def word_recipe(run: Run) -> tuple[dict[str, Any], WordWindows, TextSplit]:
-    """The tokenizers of input and output words, the recipe that makes windows of text, and the text."""
-    corpus = open_split_corpus(run)
+def word_recipe(run: Run, text: Corpus) -> tuple[list[Any], WordWindows]:
+    """The tokenizers of input and output words, and the recipe that makes windows."""
     tokenizer = byte_tokenizer(run)
-    words = new_tokenizer("word", tokenizer.backend_tokenizer.normalizer, corpus[0], run)
-    recipe = WordWindows(tokenizer, words, run.arguments.windows.max_length)
-    return {TOKENIZER: tokenizer, OUTPUT_WORDS: words}, recipe, corpus
+    words = new_tokenizer("word", tokenizer.backend_tokenizer.normalizer, text, run)
+    return [tokenizer, words], WordWindows(tokenizer, words, run.arguments.windows.max_length)
 
 
 def check_recurrent_state_fits(consecutive: int, num_windows: int, run: Run) -> None:
@@ -107,23 +113,16 @@ def check_recurrent_state_fits(consecutive: int, num_windows: int, run: Run) -> 
 class PredictBothDirections:
     """Collates windows of words for a bidirectional language model.
 
-    Args:
-        pad_token_id: Id of the padding piece.
-        boundary_id: The output word that ends a line.
-        output_vocab_size: Number of output words.
-        seed: Seed of the run.
-        num_negatives: Size of the sample of output words, the same for all processes of a step; None compares with
-            all of them.
-        consecutive: Number of windows of a text that follow each other in as many steps. One direction starts with
-            the state that it ended with in the window before; the other one cannot, since it reads the text
-            backwards. They alternate.
+    With `consecutive` above 1, so many windows of a text follow each other in as many steps. One direction starts with
+    the state that it ended with in the window before; the other one cannot, since it reads the text backwards. They
+    alternate.
     """
 
     pad_token_id: int
-    boundary_id: int
+    boundary_id: int  # the output word that ends a line
     output_vocab_size: int
-    seed: int
-    num_negatives: int | None = None
+    seed: int  # of the run
+    num_negatives: int | None = None  # size of the sample of output words, the same for all processes; None: all words
     consecutive: int = 1
 
     def __call__(self, rows: list[dict], keys: list[SampleKey]) -> dict[str, Any]:
@@ -179,64 +178,6 @@ def _padded(sequences: list[list[int]], value: int) -> np.ndarray:
     for row, sequence in zip(padded, sequences, strict=True):
         row[: len(sequence)] = sequence
     return padded
-
-
-def perplexity(folder: str, corpus, max_examples: int | None, accelerator) -> dict[str, Any]:
-    """The perplexity of a text: the exact softmax over the output words, on the windows that pretraining would make.
-
-    Returns fields of the record. `loss` is in nats per predicted word, in both directions; words that are no output
-    words count as [UNK]. Raises `InputError` if the folder lacks the output words.
-    """
-    import torch
-
-    from toolkit.corpora.prepared import rows_made_of
-    from toolkit.corpora.tokenization import load_tokenizer
-    from toolkit.data.rows import spread
-    from toolkit.hub.download import local_copy
-    from toolkit.metrics.intervals import exp_interval, ratio_interval
-    from toolkit.modalities import MODALITIES
-    from toolkit.pretraining.perplexity import measure_rows
-    from toolkit.runs.results import read_results
-    from toolkit.transfer.encoders import load_encoder
-
-    if not (local_copy(folder) / OUTPUT_WORDS).is_dir():
-        raise InputError(f"{folder}: no {OUTPUT_WORDS} in this folder, expected one from toolkit pretrain elmo")
-    words = load_tokenizer(local_copy(folder) / OUTPUT_WORDS)
-    max_words = read_results(local_copy(folder))["arguments"]["max_length"]
-    model, tokenizer = load_encoder(folder, "AutoModelForPreTraining", MODALITIES["text"])
-    model.to(accelerator.device).eval()
-    with accelerator.main_process_first():
-        windows = spread(rows_made_of(corpus, WordWindows(tokenizer, words, max_words)), max_examples)
-    collate = PredictBothDirections(tokenizer.pad_token_id, words.sep_token_id, len(words), seed=0)
-
-    def measure(batch: dict[str, Any]) -> list[Any]:
-        labels = batch["labels"]  # (batch, time)
-        outputs = model(batch["input_ids"], batch["attention_mask"])
-        forward = _losses(outputs.forward_logits, labels[:, 1:])
-        backward = _losses(outputs.backward_logits, labels[:, :-1])
-        is_word = (labels != -100) & (labels != words.sep_token_id)
-        counts = (labels[:, 1:] != -100, labels[:, :-1] != -100, labels == words.unk_token_id, is_word)
-        return torch.stack([forward, backward, *(count.sum(dim=1) for count in counts)], dim=1).tolist()
-
-    measured = measure_rows(windows, collate, VALIDATION_BATCH_SIZE, accelerator, measure)
-    forward, backward, num_forward, num_backward, unknown, num_words = measured
-    loss = ratio_interval(forward + backward, num_forward + num_backward)
-    metrics = {
-        "perplexity": exp_interval(loss),
-        "forward_perplexity": exp_interval(ratio_interval(forward, num_forward)),
-        "backward_perplexity": exp_interval(ratio_interval(backward, num_backward)),
-        "loss": loss,
-        "unknown_words": ratio_interval(unknown, num_words),
-    }
-    return {"task": "perplexity", "metrics": metrics, "n": len(windows), "parameters": model.num_parameters()}
-
-
-def _losses(logits, labels):
-    """`logits` (batch, time, words), `labels` (batch, time) -> (batch,): cross-entropy summed over time, in nats."""
-    from torch.nn import functional as F
-
-    losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
-    return losses.view(labels.shape).sum(dim=1)
 
 
 METHOD = Method(ElmoArguments, pretrain_elmo, PrepareElmoArguments, word_recipe)

@@ -73,7 +73,7 @@ def load_images(run: Run, load: Callable[[str | None], Any], **stream_options: A
     return hold_out(train_rows.shuffle(seed=0), source.validation_fraction)
 
 
-def load_unlabelled_images(run: Run) -> tuple[Any, Any]:
+def load_unlabelled(run: Run) -> tuple[Any, Any]:
     """Like `load_images`, ignoring labels."""
     source, column = run.arguments.images.corpus, run.arguments.columns.image_column
     return load_images(run, lambda split: load_corpus_of_images(source, split, column), has_labels=False)
@@ -100,7 +100,7 @@ def drop_broken(rows, run: Run):
     return without_broken(rows, run.say) if run.arguments.columns.skip_broken else rows
 
 
-def images_to_measure(rows, run: Run):
+def some_images(rows, run: Run):
     """Enough of the training images to compute their mean and standard deviation."""
     from toolkit.modalities.pixels import NUM_MEASURED
 
@@ -114,45 +114,32 @@ def new_encoder(run: Run, train_rows, auto_class: str = "AutoModel", **config_fi
     from toolkit.transfer.encoders import load_encoder
 
     torch.manual_seed(run.arguments.training.seed)
-    name, images = SCRATCH + run.arguments.encoder.preset, images_to_measure(train_rows, run)
+    name, images = SCRATCH + run.arguments.encoder.preset, some_images(train_rows, run)
     return load_encoder(name, auto_class, MODALITIES["image"], run.arguments.options, images, **config_fields)
 
 
-def encode_pixels(
-    rows: tuple[Any, Any], processor, run: Run, label2id: dict[str, int] | None = None
-) -> tuple[Any, Any]:
-    """Open and resize the images of both splits (a stream does so while training)."""
+def train_on_images(
+    run: Run,
+    model,
+    processor,
+    rows: tuple[Any, Any],
+    collate,
+    eval_collate,
+    label2id: dict[str, int] | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Open and resize the images of both splits (a stream does so while training), train on them and write the record.
+
+    `options` are further arguments of `train_and_record`.
+    """
     from toolkit.modalities.pixels import StreamedImages, encode_images
 
     run.say("reading images")
-    train_rows, validation_rows = rows
-    label2id = label2id or {}
+    train_rows, label2id = rows[0], label2id or {}
     if isinstance(train_rows, ImageStream):
         encoded: Any = StreamedImages(train_rows, processor, label2id, run.arguments.columns.skip_broken)
     else:
         encoded = encode_images(train_rows, processor, label2id)
-    return encoded, encode_images(validation_rows, processor, label2id)
-
-
-train_on_images = partial(train_and_record, item="image", row="image")
-
-
-def held_out_accuracy(model, rows, collate, batch_size: int, accelerator, is_right) -> dict[str, float]:
-    """The fraction of right predictions with its interval, the same on all processes.
-
-    `is_right(logits, batch)` is a bool tensor (units, predictions); the bootstrap resamples units.
-    """
-    import torch
-
-    from toolkit.metrics.intervals import ratio_interval
-    from toolkit.training.distributed import gather_objects
-    from toolkit.training.evaluation import evaluation_batches
-
-    hits: list[tuple[int, int]] = []
-    with torch.no_grad():
-        for batch in evaluation_batches(rows, collate, batch_size, accelerator, lockstep=True):
-            right = is_right(model(pixel_values=batch["pixel_values"]).logits, batch)
-            if batch["num_items"]:
-                hits += [(count, right.shape[1]) for count in right.sum(dim=1).tolist()]
-    num_right, totals = zip(*gather_objects(accelerator, hits), strict=True)
-    return ratio_interval(num_right, totals)
+    both = encoded, encode_images(rows[1], processor, label2id)
+    run.create_output_dir()
+    return train_and_record(run, model, processor, both, collate, eval_collate, item="image", row="image", **options)

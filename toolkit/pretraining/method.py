@@ -15,14 +15,13 @@ class Method:
         arguments: Data class of its flags, with the groups `output` and `hub`.
         run: Pretrains an encoder; called with an instance of `arguments`, returns the record.
         prepare_arguments: Data class of the flags of `toolkit prepare NAME`, if the method reads windows of text.
-        recipe: How windows are made; called with the `toolkit.pretraining.run.Run` of either command, returns the
-            tokenizers by name, the recipe, and the training and held-out text.
+        recipe: How windows are made; called with the run and the text to train on, returns tokenizers and recipe.
     """
 
     arguments: type[Arguments]
     run: Callable[[Any], dict[str, Any]]
     prepare_arguments: type[Arguments] | None = None
-    recipe: Callable[[Any], tuple[dict[str, Any], Any, Any]] | None = None
+    recipe: Callable[[Any, Any], tuple[list[Any], Any]] | None = None
 
 
 @dataclass(kw_only=True)

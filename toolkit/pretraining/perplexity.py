@@ -4,6 +4,7 @@ Salazar, Liang, Nguyen & Kirchhoff (2020), "Masked language model scoring", http
 """
 
 import math
+import pkgutil
 from collections.abc import Callable
 from glob import has_magic
 from pathlib import Path
@@ -15,14 +16,18 @@ from torch.nn import functional as F
 
 from toolkit.corpora.corpus import Corpus, open_corpus
 from toolkit.corpora.prepared import AsItIs, rows_made_of
+from toolkit.corpora.tokenization import load_tokenizer
+from toolkit.corpora.windows import WordWindows
 from toolkit.data.rows import spread
 from toolkit.errors import InputError
+from toolkit.hub.download import local_copy
 from toolkit.metrics.intervals import exp_interval, ratio_interval
 from toolkit.modalities import MODALITIES
-from toolkit.models.families import family_of
-from toolkit.pretraining import imported
+from toolkit.models.families import OUTPUT_WORDS, family_of
+from toolkit.pretraining.elmo import PredictBothDirections
+from toolkit.pretraining.run import VALIDATION_BATCH_SIZE
 from toolkit.runs.progress import with_progress
-from toolkit.runs.results import Stopwatch, write_score
+from toolkit.runs.results import Stopwatch, read_results, write_score
 from toolkit.training.distributed import gather_objects, make_accelerator
 from toolkit.training.evaluation import evaluation_batches
 from toolkit.transfer.encoders import load_config, load_encoder
@@ -56,7 +61,7 @@ def score_text(
     config = load_config(folder)
     family, architectures = family_of(config.model_type), config.architectures or []
     if family is not None and family.perplexity and any(name.endswith("ForPreTraining") for name in architectures):
-        measure = imported(family.perplexity)
+        measure = pkgutil.resolve_name(family.perplexity)
     elif any(name.endswith(MASKED_LM_HEADS) for name in architectures):
         measure = pseudo_perplexity
     else:
@@ -86,6 +91,50 @@ def measure_rows(
         for batch in with_progress(batches, num_batches, accelerator.is_main_process):
             mine += measure(batch)
     return np.array(gather_objects(accelerator, mine)).T
+
+
+def perplexity(folder: str, corpus: Corpus, max_examples: int | None, accelerator) -> dict[str, Any]:
+    """The perplexity of an ELMo: the exact softmax over its output words, on the windows that pretraining would make.
+
+    Returns fields of the record. `loss` is in nats per predicted word, in both directions; words that are no output
+    words count as [UNK]. Raises `InputError` if the folder lacks the output words.
+    """
+    if not (local_copy(folder) / OUTPUT_WORDS).is_dir():
+        raise InputError(f"{folder}: no {OUTPUT_WORDS} in this folder, expected one from toolkit pretrain elmo")
+    words = load_tokenizer(local_copy(folder) / OUTPUT_WORDS)
+    max_words = read_results(local_copy(folder))["arguments"]["max_length"]
+    model, tokenizer = load_encoder(folder, "AutoModelForPreTraining", MODALITIES["text"])
+    model.to(accelerator.device).eval()
+    with accelerator.main_process_first():
+        windows = spread(rows_made_of(corpus, WordWindows(tokenizer, words, max_words)), max_examples)
+    collate = PredictBothDirections(tokenizer.pad_token_id, words.sep_token_id, len(words), seed=0)
+
+    def measure(batch: dict[str, Any]) -> list[Any]:
+        labels = batch["labels"]  # (batch, time)
+        outputs = model(batch["input_ids"], batch["attention_mask"])
+        forward = _losses(outputs.forward_logits, labels[:, 1:])
+        backward = _losses(outputs.backward_logits, labels[:, :-1])
+        is_word = (labels != -100) & (labels != words.sep_token_id)
+        counts = (labels[:, 1:] != -100, labels[:, :-1] != -100, labels == words.unk_token_id, is_word)
+        return torch.stack([forward, backward, *(count.sum(dim=1) for count in counts)], dim=1).tolist()
+
+    measured = measure_rows(windows, collate, VALIDATION_BATCH_SIZE, accelerator, measure)
+    forward, backward, num_forward, num_backward, unknown, num_words = measured
+    loss = ratio_interval(forward + backward, num_forward + num_backward)
+    metrics = {
+        "perplexity": exp_interval(loss),
+        "forward_perplexity": exp_interval(ratio_interval(forward, num_forward)),
+        "backward_perplexity": exp_interval(ratio_interval(backward, num_backward)),
+        "loss": loss,
+        "unknown_words": ratio_interval(unknown, num_words),
+    }
+    return {"task": "perplexity", "metrics": metrics, "n": len(windows), "parameters": model.num_parameters()}
+
+
+def _losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """`logits` (batch, time, words), `labels` (batch, time) -> (batch,): cross-entropy summed over time, in nats."""
+    losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
+    return losses.view(labels.shape).sum(dim=1)
 
 
 def pseudo_perplexity(folder: str, corpus: Corpus, max_examples: int | None, accelerator) -> dict[str, Any]:

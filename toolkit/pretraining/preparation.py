@@ -8,10 +8,17 @@ from typing import Any
 
 from toolkit.corpora.prepared import Shard, check_shards, merge
 from toolkit.errors import InputError
-from toolkit.models.families import FAMILIES, OUTPUT_WORDS
+from toolkit.models.families import FAMILIES
 from toolkit.pretraining import get_method, method_names
 from toolkit.pretraining.run import Run
-from toolkit.pretraining.text_corpus import PREPARED_FILE, TOKENIZER, PrepareArguments, find_prepared, prepare_part
+from toolkit.pretraining.text_corpus import (
+    PREPARED_FILE,
+    TOKENIZERS,
+    PrepareArguments,
+    find_prepared,
+    open_split_corpus,
+    prepare_part,
+)
 from toolkit.runs.arguments import Arguments
 from toolkit.runs.output import OutputArguments, check_output_dir, create_output_dir, write_json
 from toolkit.runs.results import RESULTS_FILE
@@ -53,11 +60,12 @@ def prepare_folder(method: str, arguments: PrepareArguments) -> None:
         raise InputError(f"--corpus {arguments.text.corpus}: is prepared already")
     make_recipe = get_method(method).recipe
     assert make_recipe is not None
-    tokenizers, recipe, corpus = make_recipe(run)
+    corpus = open_split_corpus(run)
+    tokenizers, recipe = make_recipe(run, corpus[0])
     run.create_output_dir()
     for split, part in zip(SPLITS, corpus, strict=True):
         prepare_part(part, recipe, run, output_dir / split, Shard(number, of))
-    for name, tokenizer in tokenizers.items():
+    for name, tokenizer in zip(TOKENIZERS, tokenizers, strict=False):
         tokenizer.save_pretrained(output_dir / name)
     settings = {name: run.flags[name] for name in ("max_length", "packing") if name in run.flags}
     write_json(output_dir / PREPARED_FILE, {"windows": run.family.windows, **settings})
@@ -80,7 +88,7 @@ def merge_shards(arguments: MergeArguments) -> None:
     create_output_dir(arguments.output)
     for split in SPLITS:
         merge([folder / split for folder in folders], output / split)
-    for name in (TOKENIZER, OUTPUT_WORDS):
+    for name in TOKENIZERS:
         if (folders[0] / name).is_dir():
             shutil.copytree(folders[0] / name, output / name)
     shutil.copyfile(folders[0] / PREPARED_FILE, output / PREPARED_FILE)

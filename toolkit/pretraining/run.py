@@ -32,8 +32,7 @@ class Run:
     reported before anything else is done.
 
     Args:
-        method: Name of the method.
-        arguments: Its arguments, with the groups `encoder` and `output`.
+        arguments: Arguments of the method, with the groups `encoder` and `output`.
         choices: Presets that the method can train (default: those of the family of the same name).
         resume: Whether the run continues an earlier one (default: the flag `--resume`, if there is one).
 
@@ -91,7 +90,7 @@ def train_and_record(
     better: str | None = "loss",
     consecutive: int = 1,
     export: Callable[[Any], Any] | None = None,
-    measure: Callable[[Any], dict[str, Any]] | None = None,
+    is_right: Callable[[Any, Any], Any] | None = None,
 ) -> dict[str, Any]:
     """Train a model, evaluate the best weights (or the last ones) on held-out data and write the record.
 
@@ -105,7 +104,7 @@ def train_and_record(
         better: Metric by which the best weights are kept; None keeps the last weights.
         consecutive: As for `toolkit.training.inputs.TrainingData`.
         export: From the trained model to the encoder that is kept (default: the whole model).
-        measure: Further metrics on held-out data.
+        is_right: As for `held_out_accuracy`, to measure the accuracy too.
     """
     from toolkit.metrics.intervals import ratio_interval
     from toolkit.training.checkpoints import save_model
@@ -126,7 +125,11 @@ def train_and_record(
     result = train(model, data, run.arguments.training, output, Evaluation(evaluate, better))
     model = type(model).from_pretrained(output.weights_dir).to(run.accelerator.device).eval()
     sums, counts = held_out_losses(model, validation_rows, eval_collate, VALIDATION_BATCH_SIZE, run.accelerator)
-    metrics = {"loss": ratio_interval(sums, counts)} | (measure(model) if measure else {})
+    metrics = {"loss": ratio_interval(sums, counts)}
+    if is_right is not None:
+        metrics["accuracy"] = held_out_accuracy(
+            model, validation_rows, eval_collate, VALIDATION_BATCH_SIZE, run.accelerator, is_right
+        )
     if export is not None:
         model = export(model)
         save_model(run.output_dir, model, processor, writes=run.is_main)
@@ -144,6 +147,27 @@ def train_and_record(
     if export is not None and run.is_main:
         shutil.rmtree(output.weights_dir)
     return record
+
+
+def held_out_accuracy(model, rows, collate, batch_size: int, accelerator, is_right) -> dict[str, float]:
+    """The fraction of right predictions with its interval, the same on all processes.
+
+    `is_right(logits, batch)` is a bool tensor (units, predictions); the bootstrap resamples units.
+    """
+    import torch
+
+    from toolkit.metrics.intervals import ratio_interval
+    from toolkit.training.distributed import gather_objects
+    from toolkit.training.evaluation import evaluation_batches
+
+    hits: list[tuple[int, int]] = []
+    with torch.no_grad():
+        for batch in evaluation_batches(rows, collate, batch_size, accelerator, lockstep=True):
+            right = is_right(model(pixel_values=batch["pixel_values"]).logits, batch)
+            if batch["num_items"]:
+                hits += [(count, right.shape[1]) for count in right.sum(dim=1).tolist()]
+    num_right, totals = zip(*gather_objects(accelerator, hits), strict=True)
+    return ratio_interval(num_right, totals)
 
 
 def write_record(run: Run, model, metrics: dict[str, Any], n: int, **fields: Any) -> dict[str, Any]:

@@ -10,13 +10,7 @@ from typing import Any
 
 from toolkit.errors import check_between_0_and_1, check_flags, check_positive
 from toolkit.models.families import presets
-from toolkit.pretraining.image_corpus import (
-    ImagePretrainingArguments,
-    encode_pixels,
-    load_unlabelled_images,
-    new_encoder,
-    train_on_images,
-)
+from toolkit.pretraining.image_corpus import ImagePretrainingArguments, load_unlabelled, new_encoder, train_on_images
 from toolkit.pretraining.method import Method, PresetArguments
 from toolkit.pretraining.run import Run
 from toolkit.runs.arguments import Arguments, defaults
@@ -56,15 +50,13 @@ def pretrain_simclr(arguments: SimCLRArguments) -> dict[str, Any]:
     from toolkit.models.simclr import SimCLRForPreTraining
 
     run = Run("simclr", arguments, presets("image"))
-    rows, flags = load_unlabelled_images(run), arguments.contrastive
+    rows, flags = load_unlabelled(run), arguments.contrastive
     encoder, processor = new_encoder(run, rows[0])
     size = arguments.options.image_size or run.preset.default_size
     model = SimCLRForPreTraining.from_encoder(encoder, size, flags.projection_size, flags.temperature)
     views = ContrastiveViews(arguments.training.seed, flags.smallest_part, flags.color_strength)
     collate = CollateViews(processor, views)
-    encoded = encode_pixels(rows, processor, run)
-    run.create_output_dir()
-    return train_on_images(run, model, processor, encoded, collate, collate, export=lambda model: model.encoder)
+    return train_on_images(run, model, processor, rows, collate, collate, export=lambda model: model.encoder)
 
 
 @dataclass(frozen=True)

@@ -117,9 +117,7 @@ def train_word_vectors(
     from gensim.models.callbacks import CallbackAny2Vec
 
     class Deadline(CallbackAny2Vec):
-        def __init__(self):
-            self.num_epochs = 0
-            self.start = time.monotonic()
+        num_epochs, start = 0, time.monotonic()
 
         def on_epoch_end(self, model) -> None:
             self.num_epochs += 1

@@ -10,16 +10,9 @@ from toolkit.data.image_files import load_labelled_images
 from toolkit.data.image_stream import ImageStream
 from toolkit.errors import InputError
 from toolkit.modalities.arguments import AugmentationArguments, ImageEncoderArguments
-from toolkit.pretraining.image_corpus import (
-    ImagePretrainingArguments,
-    encode_pixels,
-    held_out_accuracy,
-    load_images,
-    new_encoder,
-    train_on_images,
-)
+from toolkit.pretraining.image_corpus import ImagePretrainingArguments, load_images, new_encoder, train_on_images
 from toolkit.pretraining.method import Method, PresetArguments
-from toolkit.pretraining.run import VALIDATION_BATCH_SIZE, Run
+from toolkit.pretraining.run import Run
 from toolkit.runs.arguments import defaults
 
 
@@ -48,19 +41,13 @@ def pretrain_on_labels(family: str, arguments: SupervisedArguments) -> dict[str,
         run, rows[0], "AutoModelForImageClassification", id2label=dict(enumerate(labels)), label2id=label2id
     )
     set_loss(model, flags.label_smoothing, weights_of_classes(counts, labels) if flags.class_weights else None)
-    encoded = encode_pixels(rows, processor, run, label2id)
     collate = CollateImages.for_training(processor, flags, arguments.training.seed)
     exact = CollateImages(processor)
 
     def is_right(logits, batch: dict[str, Any]):
         return (logits.argmax(dim=-1) == batch["labels"]).unsqueeze(1)
 
-    def measure(model) -> dict[str, Any]:
-        accelerator = run.accelerator
-        return {"accuracy": held_out_accuracy(model, encoded[1], exact, VALIDATION_BATCH_SIZE, accelerator, is_right)}
-
-    run.create_output_dir()
-    return train_on_images(run, model, processor, encoded, collate, exact, measure=measure)
+    return train_on_images(run, model, processor, rows, collate, exact, label2id, is_right=is_right)
 
 
 def load_labelled(run: Run) -> tuple[Any, Any]:

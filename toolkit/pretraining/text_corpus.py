@@ -8,18 +8,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from toolkit.corpora.arguments import (
-    CleaningArguments,
-    CorpusArguments,
-    HeldOutTextArguments,
-    NewTokenizerArguments,
-    Packing,
-)
+from toolkit.corpora.arguments import CleaningArguments, CorpusArguments, HeldOutTextArguments, NewTokenizerArguments
 from toolkit.corpora.corpus import Corpus, open_corpus_of
 from toolkit.corpora.prepared import WHOLE, Recipe, Shard, notes_of, open_prepared, prepare
 from toolkit.data.cache import cached_folder, digest
 from toolkit.data.rows import spread
-from toolkit.errors import InputError, check_flags, readable
+from toolkit.errors import InputError, readable
 from toolkit.hub.arguments import HubArguments
 from toolkit.models.families import FAMILIES, OUTPUT_WORDS
 from toolkit.pretraining.method import PresetArguments
@@ -29,8 +23,7 @@ from toolkit.runs.output import OutputArguments
 from toolkit.runs.progress import Parts
 from toolkit.training.arguments import TrainingArguments
 
-PREPARED_FILE, TOKENIZER = "prepared.json", "tokenizer"  # in a folder of `toolkit prepare`
-TextSplit = tuple[Corpus, Corpus]  # text to train on and held-out text
+PREPARED_FILE, TOKENIZERS = "prepared.json", ("tokenizer", OUTPUT_WORDS)  # in a folder of `toolkit prepare`
 
 
 @dataclass(kw_only=True)
@@ -48,32 +41,7 @@ class ShardArguments(Arguments):
 
 
 @dataclass(kw_only=True)
-class PieceWindowArguments(Arguments):
-    """windows"""
-
-    max_length: int = 128
-    """Tokens per window."""
-    packing: Packing = "none"
-    """How lines fill windows: 'none' joins all lines and cuts the result; 'lines' packs whole lines, and attention
-    does not cross them. Held-out losses of the two are not comparable."""
-
-    def check(self) -> None:
-        check_flags(self, "max_length", lambda value: value >= 8, "at least 8")
-
-
-@dataclass(kw_only=True)
-class WordWindowArguments(Arguments):
-    """windows"""
-
-    max_length: int = 32
-    """Words per window."""
-
-    def check(self) -> None:
-        check_flags(self, "max_length", lambda value: value >= 3, "at least 3")
-
-
-@dataclass(kw_only=True)
-class TextArguments(Arguments):
+class TextCorpusArguments(Arguments):
     """What all commands share that read a corpus for an encoder."""
 
     text: CorpusArguments
@@ -85,14 +53,14 @@ class TextArguments(Arguments):
 
 
 @dataclass(kw_only=True)
-class PrepareArguments(TextArguments):
+class PrepareArguments(TextCorpusArguments):
     """Arguments of `toolkit prepare`; those of a method add `windows`."""
 
     shard: ShardArguments = defaults(ShardArguments)
 
 
 @dataclass(kw_only=True)
-class TextPretrainingArguments(TextArguments):
+class TextPretrainingArguments(TextCorpusArguments):
     """What the methods on windows of text share."""
 
     training: TrainingArguments
@@ -102,8 +70,8 @@ class TextPretrainingArguments(TextArguments):
         self.training = self.training.with_default_epochs(1.0)
 
 
-def open_split_corpus(run: Run) -> TextSplit:
-    """Open the corpus and hold out its last part, or open the held-out text that is named."""
+def open_split_corpus(run: Run) -> tuple[Corpus, Corpus]:
+    """Open the text to train on and held-out text: the one that is named, or the last part of the corpus."""
     arguments, held_out = run.arguments, run.arguments.held_out
     with run.main_process_first():  # the other processes find the scan of the files in the cache
         corpus = open_corpus_of(arguments.text, arguments.cleaning, shows=run.is_main)
@@ -159,18 +127,22 @@ def new_tokenizer(kind: Literal["wordpiece", "word"], normalizer, corpus: Corpus
 
 
 def load_windows(
-    run: Run, make_recipe: Callable[[Run], tuple[dict[str, Any], Recipe, TextSplit]]
+    run: Run, make_recipe: Callable[[Run, Corpus], tuple[list[Any], Recipe]]
 ) -> tuple[list[Any], tuple[Any, Any]]:
-    """The tokenizers, and windows to train on and held-out ones: from a prepared folder, or made now and kept."""
+    """The tokenizers, and windows to train on and held-out ones: from a prepared folder, or made now and kept.
+
+    `make_recipe` makes the tokenizers, and with them the recipe of the windows, for the text to train on.
+    """
     from toolkit.corpora.tokenization import load_tokenizer
 
     if (folder := find_prepared(run)) is not None:
-        names = [TOKENIZER, OUTPUT_WORDS] if run.family.windows == "words" else [TOKENIZER]
+        names = TOKENIZERS if run.family.windows == "words" else TOKENIZERS[:1]
         tokenizers = [load_tokenizer(folder / name) for name in names]
         return tokenizers, _open_windows(folder / "train", folder / "validation")
-    by_name, recipe, corpus = make_recipe(run)
+    corpus = open_split_corpus(run)
+    tokenizers, recipe = make_recipe(run, corpus[0])
     with run.main_process_first():
-        return list(by_name.values()), _open_windows(*(prepare_part(part, recipe, run) for part in corpus))
+        return tokenizers, _open_windows(*(prepare_part(part, recipe, run) for part in corpus))
 
 
 def prepare_part(corpus: Corpus, recipe: Recipe, run: Run, folder: Path | None = None, shard: Shard = WHOLE) -> Path:

@@ -12,13 +12,7 @@ import numpy as np
 
 from toolkit.errors import check_between_0_and_1, check_positive
 from toolkit.models.families import presets
-from toolkit.pretraining.image_corpus import (
-    ImagePretrainingArguments,
-    encode_pixels,
-    images_to_measure,
-    load_unlabelled_images,
-    train_on_images,
-)
+from toolkit.pretraining.image_corpus import ImagePretrainingArguments, load_unlabelled, some_images, train_on_images
 from toolkit.pretraining.method import Method, PresetArguments
 from toolkit.pretraining.run import Run
 from toolkit.runs.arguments import Arguments, defaults
@@ -58,18 +52,16 @@ def pretrain_vit_mae(arguments: ViTMAEArguments) -> dict[str, Any]:
     from toolkit.modalities.pixels import new_image_processor
 
     run, seed = Run("vit-mae", arguments, presets(family="vit")), arguments.training.seed
-    rows = load_unlabelled_images(run)
+    rows = load_unlabelled(run)
     size = arguments.options.image_size or run.preset.default_size
-    processor = new_image_processor(size, images_to_measure(rows[0], run))
+    processor = new_image_processor(size, some_images(rows[0], run))
     torch.manual_seed(seed)
     model = masked_autoencoder(run.preset.config(size), arguments.masking.mask_ratio, arguments.masking.decoder_layers)
     num_patches = model.vit.embeddings.patch_embeddings.num_patches
     collate, exact = (
         CollateMasked(processor, Augmentation(names, seed), num_patches) for names in (("flip", "shift"), ())
     )
-    encoded = encode_pixels(rows, processor, run)
-    run.create_output_dir()
-    return train_on_images(run, model, processor, encoded, collate, exact, export=without_decoder)
+    return train_on_images(run, model, processor, rows, collate, exact, export=without_decoder)
 
 
 @dataclass(frozen=True)

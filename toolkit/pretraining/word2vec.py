@@ -23,7 +23,7 @@ from toolkit.hub.arguments import HubArguments
 from toolkit.pretraining.method import Method, PresetArguments
 from toolkit.pretraining.run import VALIDATION_ROWS, Run, write_record
 from toolkit.pretraining.skip_gram import Sentences, skip_gram_losses, train_word_vectors, write_corpus
-from toolkit.pretraining.text_corpus import TextArguments, find_prepared, open_split_corpus
+from toolkit.pretraining.text_corpus import TextCorpusArguments, find_prepared, open_split_corpus
 from toolkit.runs.arguments import Arguments, defaults
 from toolkit.runs.results import LOG_FILE
 
@@ -55,7 +55,7 @@ class SkipGramArguments(Arguments):
 
 
 @dataclass(kw_only=True)
-class Word2VecArguments(TextArguments):
+class Word2VecArguments(TextCorpusArguments):
     encoder: PresetArguments = defaults(PresetArguments, preset="word2vec-mini")
     training: SkipGramArguments = defaults(SkipGramArguments)
     hub: HubArguments = defaults(HubArguments)
