@@ -18,7 +18,7 @@ from toolkit.errors import InputError, check_between_0_and_1, check_flags, check
 from toolkit.models.families import MAX_POSITIONS
 from toolkit.pretraining.method import Method, PresetArguments
 from toolkit.pretraining.run import Run, train_and_record
-from toolkit.pretraining.text_corpus import PrepareArguments, TextPretrainingArguments, load_windows, new_tokenizer
+from toolkit.pretraining.text_corpus import TextPretrainingArguments, load_windows, new_tokenizer
 from toolkit.runs.arguments import Arguments, defaults
 from toolkit.training.arguments import TrainingArguments
 from toolkit.training.sampler import SampleKey
@@ -78,12 +78,6 @@ class BertArguments(TextPretrainingArguments):
     training: TrainingArguments = defaults(TrainingArguments, learning_rate=1e-3)
     masking: MaskingArguments = defaults(MaskingArguments)
     initialization: InitializationArguments = defaults(InitializationArguments)
-    windows: PieceWindowArguments = defaults(PieceWindowArguments)
-
-
-@dataclass(kw_only=True)
-class PrepareBertArguments(PrepareArguments):
-    encoder: PresetArguments = defaults(PresetArguments, preset="bert-mini")
     windows: PieceWindowArguments = defaults(PieceWindowArguments)
 
 
@@ -259,4 +253,4 @@ def count_tokens(rows, vocab_size: int) -> np.ndarray:
     return counts
 
 
-METHOD = Method(BertArguments, pretrain_bert, PrepareBertArguments, piece_recipe)
+METHOD = Method(BertArguments, pretrain_bert, piece_recipe)

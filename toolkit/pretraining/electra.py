@@ -10,13 +10,7 @@ from typing import Any
 import numpy as np
 
 from toolkit.errors import check_positive
-from toolkit.pretraining.bert import (
-    BertArguments,
-    MaskTokens,
-    PrepareBertArguments,
-    piece_recipe,
-    train_on_masked_windows,
-)
+from toolkit.pretraining.bert import BertArguments, MaskTokens, piece_recipe, train_on_masked_windows
 from toolkit.pretraining.method import Method, PresetArguments
 from toolkit.pretraining.run import Run
 from toolkit.pretraining.text_corpus import load_windows
@@ -41,11 +35,6 @@ class GeneratorArguments(Arguments):
 class ElectraArguments(BertArguments):
     encoder: PresetArguments = defaults(PresetArguments, preset="electra-mini")
     generator: GeneratorArguments = defaults(GeneratorArguments)
-
-
-@dataclass(kw_only=True)
-class PrepareElectraArguments(PrepareBertArguments):
-    encoder: PresetArguments = defaults(PresetArguments, preset="electra-mini")
 
 
 def pretrain_electra(arguments: ElectraArguments) -> dict[str, Any]:
@@ -85,4 +74,4 @@ class ReplaceTokens(MaskTokens):
         return batch | {"uniforms": torch.from_numpy(uniforms), "num_targets": batch["num_items"]}
 
 
-METHOD = Method(ElectraArguments, pretrain_electra, PrepareElectraArguments, piece_recipe)
+METHOD = Method(ElectraArguments, pretrain_electra, piece_recipe)

@@ -17,13 +17,7 @@ from toolkit.errors import InputError, check_flags, check_positive
 from toolkit.models.families import OUTPUT_WORDS
 from toolkit.pretraining.method import Method, PresetArguments
 from toolkit.pretraining.run import Run, train_and_record
-from toolkit.pretraining.text_corpus import (
-    PrepareArguments,
-    TextPretrainingArguments,
-    byte_tokenizer,
-    load_windows,
-    new_tokenizer,
-)
+from toolkit.pretraining.text_corpus import TextPretrainingArguments, byte_tokenizer, load_windows, new_tokenizer
 from toolkit.runs.arguments import Arguments, defaults
 from toolkit.training.arguments import TrainingArguments
 from toolkit.training.sampler import SampleKey
@@ -59,12 +53,6 @@ class ElmoArguments(TextPretrainingArguments):
     encoder: PresetArguments = defaults(PresetArguments, preset="elmo-mini")
     training: TrainingArguments = defaults(TrainingArguments, learning_rate=3e-3)
     objective: LanguageModelArguments = defaults(LanguageModelArguments)
-    windows: WordWindowArguments = defaults(WordWindowArguments)
-
-
-@dataclass(kw_only=True)
-class PrepareElmoArguments(PrepareArguments):
-    encoder: PresetArguments = defaults(PresetArguments, preset="elmo-mini")
     windows: WordWindowArguments = defaults(WordWindowArguments)
 
 
@@ -151,9 +139,8 @@ class PredictBothDirections:
 def sample_negatives(vocab_size: int, num_negatives: int, seed: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Sample distinct words by Zipf's law from a vocabulary that is sorted by frequency.
 
-    Returns:
-        The words, (num_negatives,) int64, and for every word of the vocabulary the logarithm of the number of times
-        that it is expected in such a sample, (vocab_size,) float32.
+    Returns the words, (num_negatives,) int64, and for every word of the vocabulary the logarithm of the number of
+    times that it is expected in such a sample, (vocab_size,) float32.
     """
     num_negatives = min(num_negatives, vocab_size)
     rng = np.random.default_rng(seed)
@@ -180,4 +167,4 @@ def _padded(sequences: list[list[int]], value: int) -> np.ndarray:
     return padded
 
 
-METHOD = Method(ElmoArguments, pretrain_elmo, PrepareElmoArguments, word_recipe)
+METHOD = Method(ElmoArguments, pretrain_elmo, word_recipe)

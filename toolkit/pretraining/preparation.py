@@ -1,29 +1,51 @@
 """`toolkit prepare`: windows of a corpus in a folder of their own, made by one machine or by many."""
 
+import dataclasses
 import filecmp
 import shutil
+import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from toolkit.corpora.prepared import Shard, check_shards, merge
 from toolkit.errors import InputError
 from toolkit.models.families import FAMILIES
-from toolkit.pretraining import get_method, method_names
+from toolkit.pretraining import Method, get_method, method_names
 from toolkit.pretraining.run import Run
 from toolkit.pretraining.text_corpus import (
     PREPARED_FILE,
     TOKENIZERS,
-    PrepareArguments,
+    TextCorpusArguments,
     find_prepared,
     open_split_corpus,
     prepare_part,
 )
-from toolkit.runs.arguments import Arguments
+from toolkit.runs.arguments import Arguments, defaults
 from toolkit.runs.output import OutputArguments, check_output_dir, create_output_dir, write_json
 from toolkit.runs.results import RESULTS_FILE
 
 SPLITS = ("train", "validation")
+
+
+@dataclass(kw_only=True)
+class ShardArguments(Arguments):
+    """shards"""
+
+    shard: str = "0/1"
+    """Which shard to prepare, counted from 0: 3/8 is the fourth of eight. Every machine prepares one, then toolkit
+    prepare merge puts them together."""
+
+    def check(self) -> None:
+        number, slash, of = self.shard.partition("/")
+        if not (slash and number.isdecimal() and of.isdecimal() and int(number) < int(of)):
+            raise InputError(f"--shard {self.shard}: expected a number and how many there are, 0/8 to 7/8")
+
+
+@dataclass(kw_only=True)
+class PrepareArguments(TextCorpusArguments):
+    """Arguments of `toolkit prepare`, without the windows of a method."""
+
+    shard: ShardArguments = defaults(ShardArguments)
 
 
 @dataclass(kw_only=True)
@@ -40,11 +62,23 @@ class MergeArguments(Arguments):
     output: OutputArguments
 
 
-def prepare_arguments() -> dict[str, Any]:
+def prepare_arguments() -> dict[str, type[Arguments]]:
     """The arguments of `toolkit prepare`, by method, and those of `merge`."""
     names = [name for name in method_names() if name in FAMILIES and FAMILIES[name].windows is not None]
-    of_methods = {name: get_method(name).prepare_arguments for name in names}
-    return {**{name: found for name, found in of_methods.items() if found is not None}, "merge": MergeArguments}
+    methods = {name: get_method(name) for name in names}
+    of_methods = {name: arguments_of(method) for name, method in methods.items() if method.recipe is not None}
+    return {**of_methods, "merge": MergeArguments}
+
+
+def arguments_of(method: Method) -> type[PrepareArguments]:
+    """`PrepareArguments` with the groups `encoder` and `windows` of a method."""
+    types = typing.get_type_hints(method.arguments)
+    groups = [
+        (field.name, types[field.name], dataclasses.field(default_factory=field.default_factory))  # type: ignore
+        for field in dataclasses.fields(method.arguments)
+        if field.name in ("encoder", "windows")
+    ]
+    return dataclasses.make_dataclass("PrepareMethodArguments", groups, bases=(PrepareArguments,), kw_only=True)
 
 
 def prepare_folder(method: str, arguments: PrepareArguments) -> None:

@@ -1,8 +1,6 @@
-"""Skip-gram with negative sampling: guess the neighbours of a word. gensim trains it.
+"""Skip-gram with negative sampling, which predicts the neighbours of a word, trained by gensim.
 
-Mikolov, Sutskever, Chen, Corrado & Dean (2013), "Distributed representations of words and phrases and their
-compositionality", https://arxiv.org/abs/1310.4546. With n-grams of characters it is fastText's: Bojanowski, Grave,
-Joulin & Mikolov (2017), "Enriching word vectors with subword information", https://arxiv.org/abs/1607.04606.
+For the papers see `word2vec.py` and, with n-grams of characters, `fasttext.py`.
 """
 
 import math
@@ -65,10 +63,7 @@ def write_sentences(batches: Iterable[list[str]], file: Path) -> Sentences:
 
 
 def write_corpus(corpus: Corpus, space: Space, file: Path, num_proc: int, max_words: int | None = None) -> Sentences:
-    """The same of a corpus, in its order, by so many processes; of at most `max_words` words there are counts.
-
-    `space` puts spaces between the words of texts.
-    """
+    """Like `write_sentences`, of a corpus, in `num_proc` processes; at most `max_words` words are counted."""
     corpus = corpus.divided(min(MOST_PARTS, 1 + len(corpus) // ROWS_A_PART))
     write = partial(_write_block, corpus, space, file)
     words, num_sentences = WordCounts(max_words, notes=Notes(list(corpus.faults))), 0
@@ -101,17 +96,14 @@ def train_word_vectors(
 ) -> tuple[Any, int]:
     """Train vectors with gensim; with one worker the result equals gensim's own bit for bit.
 
+    Returns a `gensim.models.Word2Vec`, or with `ngrams` a `gensim.models.FastText`, and the number of epochs. Raises
+    `InputError` if no word is frequent enough.
+
     Args:
-        settings: Of gensim's `Word2Vec` and `FastText`, by gensim's names.
+        settings: Of gensim's models, by gensim's names.
         ngrams: `min_n`, `max_n` and `bucket`, for fastText.
         max_minutes: Stop after the first epoch that ends later than this.
         on_epoch_end: Called with the number of epochs and the seconds so far.
-
-    Returns:
-        A `gensim.models.Word2Vec`, or with `ngrams` a `gensim.models.FastText`, and the number of epochs.
-
-    Raises:
-        InputError: No word is frequent enough.
     """
     from gensim.models import FastText, Word2Vec
     from gensim.models.callbacks import CallbackAny2Vec

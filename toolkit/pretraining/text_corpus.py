@@ -27,20 +27,6 @@ PREPARED_FILE, TOKENIZERS = "prepared.json", ("tokenizer", OUTPUT_WORDS)  # in a
 
 
 @dataclass(kw_only=True)
-class ShardArguments(Arguments):
-    """shards"""
-
-    shard: str = "0/1"
-    """Which shard to prepare, counted from 0: 3/8 is the fourth of eight. Every machine prepares one, then toolkit
-    prepare merge puts them together."""
-
-    def check(self) -> None:
-        number, slash, of = self.shard.partition("/")
-        if not (slash and number.isdecimal() and of.isdecimal() and int(number) < int(of)):
-            raise InputError(f"--shard {self.shard}: expected a number and how many there are, 0/8 to 7/8")
-
-
-@dataclass(kw_only=True)
 class TextCorpusArguments(Arguments):
     """What all commands share that read a corpus for an encoder."""
 
@@ -50,13 +36,6 @@ class TextCorpusArguments(Arguments):
     tokenizer: NewTokenizerArguments = defaults(NewTokenizerArguments)
     held_out: HeldOutTextArguments = defaults(HeldOutTextArguments)
     cleaning: CleaningArguments = defaults(CleaningArguments)
-
-
-@dataclass(kw_only=True)
-class PrepareArguments(TextCorpusArguments):
-    """Arguments of `toolkit prepare`; those of a method add `windows`."""
-
-    shard: ShardArguments = defaults(ShardArguments)
 
 
 @dataclass(kw_only=True)

@@ -85,11 +85,8 @@ def train_and_record_vectors(
 ) -> dict[str, Any]:
     """Train vectors with gensim on the main process, score them on held-out text, write model and record.
 
-    Args:
-        run: A run of word2vec or fastText.
-        space: Puts spaces between the words of each of a list of texts.
-        export: Makes a model and a tokenizer of gensim's `KeyedVectors`.
-        ngrams: fastText's settings of n-grams.
+    `space` splits texts into words, `export` makes a model and a tokenizer of gensim's `KeyedVectors`, and `ngrams`
+    are fastText's settings of n-grams.
     """
     find_prepared(run)  # raises: these methods read text
     train_text, held_out_text = open_split_corpus(run)
