@@ -101,16 +101,16 @@ def check_recurrent_state_fits(consecutive: int, num_windows: int, run: Run) -> 
 class PredictBothDirections:
     """Collates windows of words for a bidirectional language model.
 
-    With `consecutive` above 1, so many windows of a text follow each other in as many steps. One direction starts with
-    the state that it ended with in the window before; the other one cannot, since it reads the text backwards. They
-    alternate.
+    With `consecutive` above 1, that many windows of a text follow each other in as many steps. One direction starts
+    with the state that it ended with in the window before; the other one cannot, since it reads the text backwards.
+    They alternate.
     """
 
     pad_token_id: int
     boundary_id: int  # the output word that ends a line
     output_vocab_size: int
     seed: int  # of the run
-    num_negatives: int | None = None  # size of the sample of output words, the same for all processes; None: all words
+    num_negatives: int | None = None  # output words that are sampled for all processes of a step; None: all of them
     consecutive: int = 1
 
     def __call__(self, rows: list[dict], keys: list[SampleKey]) -> dict[str, Any]:

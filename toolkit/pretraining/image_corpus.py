@@ -119,14 +119,7 @@ def new_encoder(run: Run, train_rows, auto_class: str = "AutoModel", **config_fi
 
 
 def train_on_images(
-    run: Run,
-    model,
-    processor,
-    rows: tuple[Any, Any],
-    collate,
-    eval_collate,
-    label2id: dict[str, int] | None = None,
-    **options: Any,
+    run: Run, model, processor, rows, collate, eval_collate, label2id: dict[str, int] | None = None, **options: Any
 ) -> dict[str, Any]:
     """Open and resize the images of both splits (a stream does so while training), train on them and write the record.
 

@@ -44,18 +44,11 @@ def score_text(
     text_column: str | None = None,
     max_examples: int | None = None,
 ) -> dict[str, Any]:
-    """Score a language model on text and write the record to `output_file`.
+    """Score a language model on at most `max_examples` lines or windows of a text; write the record to `output_file`.
 
-    Perplexities of models with different vocabularies are not comparable.
-
-    Args:
-        folder: Folder or Hub id of a pretrained model: of a family with a perplexity, or a masked language model.
-        source: The text.
-        split: Split of a folder or Hub data set (default: validation).
-        max_examples: Score at most this many lines or windows, evenly spread.
-
-    Raises:
-        InputError: The text cannot be read, or the folder holds no language model.
+    `folder` is a folder or Hub id of a pretrained model: of a family with a perplexity, or a masked language model.
+    Perplexities of models with different vocabularies are not comparable. Raises `InputError` if the text cannot be
+    read or the folder holds no language model.
     """
     accelerator, stopwatch = make_accelerator(), Stopwatch()
     config = load_config(folder)

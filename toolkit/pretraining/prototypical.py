@@ -84,7 +84,6 @@ def pretrain_prototypical(arguments: PrototypicalArguments) -> dict[str, Any]:
     exact = CollateEpisodes(processor, images, per_class, seed)
     collate = dataclasses.replace(exact, augmentation=Augmentation(tuple(flags.augment), seed))
     classes = rows_of_classes(train_classes, flags.rotations), rows_of_classes(held_out_classes, rotations=False)
-
     run.create_output_dir()
     options: Any = {"export": lambda model: model.encoder, "is_right": is_nearest, "item": "image", "row": "image"}
     return train_and_record(run, model, processor, classes, collate, exact, **options)

@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -133,17 +134,7 @@ def train_and_record(
     if export is not None:
         model = export(model)
         save_model(run.output_dir, model, processor, writes=run.is_main)
-    record = write_record(
-        run,
-        model,
-        metrics,
-        n=int(counts.sum()),
-        num_steps=result.num_steps,
-        training_seconds=result.seconds,
-        throughput=result.throughput,
-        throughput_unit=f"{item}s/s",
-        deterministic=result.deterministic,
-    )
+    record = write_record(run, model, metrics, int(counts.sum()), item, **asdict(result))
     if export is not None and run.is_main:
         shutil.rmtree(output.weights_dir)
     return record
@@ -170,8 +161,13 @@ def held_out_accuracy(model, rows, collate, batch_size: int, accelerator, is_rig
     return ratio_interval(num_right, totals)
 
 
-def write_record(run: Run, model, metrics: dict[str, Any], n: int, **fields: Any) -> dict[str, Any]:
-    """Write `results.json` on the main process and return the record."""
+def write_record(
+    run: Run, model, metrics: dict[str, Any], n: int, item: str, num_steps, seconds, throughput, deterministic
+) -> dict[str, Any]:
+    """Write `results.json` on the main process and return the record.
+
+    `n` is the number of items that the metrics are of; what follows are the fields of a `TrainingResult`.
+    """
     record = {
         "task": "pretraining",
         "split": "validation",
@@ -183,7 +179,11 @@ def write_record(run: Run, model, metrics: dict[str, Any], n: int, **fields: Any
         "metrics": metrics,
         "n": n,
         "seed": run.flags["seed"],
-        **fields,
+        "num_steps": num_steps,
+        "training_seconds": seconds,
+        "throughput": throughput,
+        "throughput_unit": f"{item}s/s",
+        "deterministic": deterministic,
     }
     if run.flags["corpus"] == SAMPLE:
         record["sample_license"] = MODALITIES[run.family.modality].sample_license

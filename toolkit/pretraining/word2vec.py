@@ -121,17 +121,11 @@ def train_and_record_vectors(
     output_dir = run.create_output_dir()
     save_model(output_dir, model, tokenizer)
     (output_dir / LOG_FILE).write_text("".join(json.dumps(line) + "\n" for line in log), encoding="utf-8")
-    return write_record(
-        run,
-        model,
-        metrics,
-        n=num_words,
-        num_steps=num_epochs,
-        training_seconds=seconds,
-        throughput=sentences.words.num_words * num_epochs / seconds,
-        throughput_unit="words/s",
-        deterministic=flags.workers == 1 and flags.max_minutes is None,
+    speed, is_deterministic = (
+        sentences.words.num_words * num_epochs / seconds,
+        flags.workers == 1 and flags.max_minutes is None,
     )
+    return write_record(run, model, metrics, num_words, "word", num_epochs, seconds, speed, is_deterministic)
 
 
 def _write_sentences(run: Run, text: Corpus, space: Space, folder: Path) -> Sentences:
