@@ -21,8 +21,8 @@ from toolkit.corpora.prepared import rows_made_of
 from toolkit.corpora.tokenizer_training import train_tokenizer
 from toolkit.corpora.windows import PieceWindows
 from toolkit.models.bert import BertForMaskedLM
+from toolkit.models.families import presets
 from toolkit.pretraining.bert import MaskTokens
-from toolkit.pretraining.text_corpus import find_preset
 from toolkit.runs.output import write_json
 from toolkit.runs.results import LOG_FILE, made_with
 from toolkit.training.distributed import knows_bfloat16
@@ -147,7 +147,7 @@ class BertOnSample:
     """
 
     def __init__(self, preset: str, length: int):
-        self.preset = find_preset(preset)
+        self.preset = presets()[preset]
         corpus = open_corpus("sample")
         self.tokenizer = train_tokenizer(corpus.texts(), "wordpiece", self.preset.default_size)
         self.rows = rows_made_of(corpus, PieceWindows(self.tokenizer, length))

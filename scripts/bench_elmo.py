@@ -47,8 +47,8 @@ from toolkit.corpora.tokenizer_training import train_tokenizer
 from toolkit.corpora.windows import WordWindows
 from toolkit.data.rows import spread
 from toolkit.models.elmo import ElmoConfig, ElmoForPreTraining
+from toolkit.models.families import presets
 from toolkit.pretraining.elmo import PredictBothDirections
-from toolkit.pretraining.text_corpus import find_preset
 from toolkit.runs.results import Stopwatch
 from toolkit.training.arguments import TrainingArguments
 from toolkit.training.distributed import make_accelerator
@@ -109,7 +109,7 @@ class Job:
 
     def __init__(self, corpus, held_out_corpus, steps: int):
         self.tokenizer, self.steps, self.seed = train_tokenizer((), "bytes"), steps, 0
-        self.words = train_tokenizer(corpus.texts(), "word", find_preset("elmo-mini").default_size)
+        self.words = train_tokenizer(corpus.texts(), "word", presets()["elmo-mini"].default_size)
         self.rows, held_out = (
             rows_made_of(part, WordWindows(self.tokenizer, self.words, WORDS)).filter(
                 lambda row: len(row["labels"]) == WORDS
@@ -117,7 +117,7 @@ class Job:
             for part in (corpus, held_out_corpus)
         )
         self.held_out = spread(held_out, 2_048)
-        self.config = find_preset("elmo-mini").config(len(self.words))
+        self.config = presets()["elmo-mini"].config(len(self.words))
         self.accelerator = make_accelerator()
 
     def collate(self, num_negatives: int | None = None) -> PredictBothDirections:

@@ -49,9 +49,9 @@ from toolkit.corpora.tokenizer_training import train_tokenizer
 from toolkit.corpora.windows import PieceWindows
 from toolkit.data.rows import spread
 from toolkit.models.bert import BertForMaskedLM
+from toolkit.models.families import presets
 from toolkit.pretraining import pretrain
 from toolkit.pretraining.bert import EVAL_MASKED_SHARE, count_tokens
-from toolkit.pretraining.text_corpus import find_preset
 from toolkit.runs.output import write_json
 from toolkit.runs.results import Stopwatch
 from toolkit.training.arguments import TrainingArguments
@@ -92,7 +92,7 @@ def flops(vocab_size: int, masked_only: bool) -> float:
 
 def new_model(vocab_size: int) -> BertForMaskedLM:
     torch.manual_seed(0)
-    return BertForMaskedLM(find_preset("bert-mini").config(vocab_size))
+    return BertForMaskedLM(presets()["bert-mini"].config(vocab_size))
 
 
 class Clock(TrainerCallback):
@@ -105,7 +105,7 @@ class Clock(TrainerCallback):
 
 def peer_trainer(rows, tokenizer, folder: Path, learning_rate: float, callbacks=(), **limits: Any) -> Trainer:
     torch.manual_seed(0)
-    model = transformers.BertForMaskedLM(find_preset("bert-mini").config(len(tokenizer)))
+    model = transformers.BertForMaskedLM(presets()["bert-mini"].config(len(tokenizer)))
     arguments = TrainerArguments(
         str(folder),
         per_device_train_batch_size=BATCH_SIZE,

@@ -28,9 +28,9 @@ from alternation import alternate, run_in_process, write_record
 from toolkit.corpora.corpus import open_corpus
 from toolkit.corpora.encoding import word_spacer
 from toolkit.corpora.tokenization import bert_normalizer
+from toolkit.models.families import presets
 from toolkit.pretraining import get_method
 from toolkit.pretraining.skip_gram import Sentences, write_sentences
-from toolkit.pretraining.text_corpus import find_preset
 from toolkit.runs.arguments import flags_of, from_flags
 from toolkit.runs.results import Stopwatch, read_results
 from toolkit.transfer.word_vectors import WORD_SETS, score_words
@@ -64,7 +64,7 @@ def once(method: str, file: str, epochs: int) -> dict[str, float]:
     from gensim.test.utils import datapath
 
     arguments: Any = from_flags(get_method(method).arguments, corpus="", output_dir="")
-    preset, flags = find_preset(arguments.encoder.preset, method), arguments.training
+    preset, flags = presets(family=method)[arguments.encoder.preset], arguments.training
     settings = {"window": flags.window, "negative": flags.negative, "min_count": flags.min_count}
     settings |= {"alpha": flags.learning_rate, "epochs": epochs, "workers": WORKERS, "sg": 1, "seed": 0}
     settings |= {"vector_size": preset.sizes[0], "max_final_vocab": preset.default_size}

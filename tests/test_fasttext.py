@@ -19,7 +19,7 @@ from toolkit.cli.dispatch import main
 from toolkit.corpora.encoding import word_spacer
 from toolkit.corpora.tokenization import FIRST_CONTINUATION_ID, NUM_BYTES, bert_normalizer
 from toolkit.models.fasttext import BYTES, FastTextConfig, FastTextModel, ngram_hashes
-from toolkit.pretraining.skip_gram import SkipGramSettings, train_word_vectors, write_sentences
+from toolkit.pretraining.skip_gram import train_word_vectors, write_sentences
 from toolkit.transfer.word_vectors import WORD_SETS, score_words, whole_words
 
 SETTINGS = {"vector_size": 64, "window": 5, "negative": 5, "min_count": 5, "epochs": 2, "seed": 7, "workers": 1}
@@ -198,7 +198,7 @@ def test_training_that_ends_early_leaves_vectors_made_of_ngrams(corpus, tmp_path
     sentences = write_sentences([lines], tmp_path / "sentences.txt")
     settings = {name: SETTINGS[name] for name in ("window", "negative", "min_count", "seed", "workers")}
     settings |= {"vector_size": 8, "epochs": 3, "alpha": 0.025, "max_final_vocab": None}
-    model, num_epochs = train_word_vectors(sentences, SkipGramSettings(**settings), NGRAMS, max_minutes=1e-9)
+    model, num_epochs = train_word_vectors(sentences, settings, NGRAMS, max_minutes=1e-9)
     assert num_epochs == 1
     vectors = model.wv.vectors.copy()
     model.wv.adjust_vectors()

@@ -374,7 +374,7 @@ def test_long_lines_that_gensim_splits_train_the_same(corpus, ngrams, tmp_path):
     """A line of more than 10,000 words: vocabulary, order of equal counts and learning rates agree with gensim."""
     from gensim.models import FastText, Word2Vec
 
-    from toolkit.pretraining.skip_gram import SkipGramSettings, train_word_vectors, write_sentences
+    from toolkit.pretraining.skip_gram import train_word_vectors, write_sentences
 
     lines = corpus.read_text(encoding="utf-8").splitlines()
     lines = [" ".join(lines[:200]), "", *lines[200:]]
@@ -382,7 +382,7 @@ def test_long_lines_that_gensim_splits_train_the_same(corpus, ngrams, tmp_path):
     sentences = write_sentences([lines[:5], [" "], lines[5:]], tmp_path / "sentences.txt")
     settings = {"vector_size": 8, "window": 3, "negative": 2, "min_count": 2, "seed": 3, "workers": 1, "epochs": 2}
     settings |= {"alpha": 0.05, "max_final_vocab": 900}
-    ours, _ = train_word_vectors(sentences, SkipGramSettings(**settings), ngrams=ngrams)
+    ours, _ = train_word_vectors(sentences, settings, ngrams=ngrams)
     theirs = (FastText if ngrams else Word2Vec)(corpus_file=str(sentences.file), sg=1, **settings, **ngrams or {})
     assert ours.wv.index_to_key == theirs.wv.index_to_key
     assert np.array_equal(ours.wv.vectors, theirs.wv.vectors)

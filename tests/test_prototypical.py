@@ -16,10 +16,11 @@ from toolkit.models.families import presets
 from toolkit.models.prototypical import PrototypicalConfig, PrototypicalForPreTraining
 from toolkit.pretraining.prototypical import (
     CollateEpisodes,
-    episodic_accuracy,
     images_of_classes,
+    is_nearest,
     rows_of_classes,
 )
+from toolkit.pretraining.run import held_out_accuracy
 from toolkit.training.distributed import make_accelerator
 from toolkit.training.sampler import SampleKey
 
@@ -78,7 +79,7 @@ def test_accuracy_equals_nearest_prototype_by_hand(digits, model):
     processor, images = digits
     collate = CollateEpisodes(processor, images, per_class=5, seed=0)
     rows = rows_of_classes(sorted(images), rotations=False)
-    accuracy = episodic_accuracy(model, rows, collate, 5, make_accelerator())
+    accuracy = held_out_accuracy(model, rows, collate, 5, make_accelerator(), is_nearest)
     hits = []
     for start in (0, 5):
         keys = [SampleKey(0, 2**31, place) for place in range(start, start + 5)]

@@ -10,11 +10,12 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel, modeling_outputs
 
 from toolkit.cli.dispatch import entry_point
-from toolkit.models import FAMILIES, PREFIX, Architecture, Family, Preset, presets, register
+from toolkit.models import FAMILIES, PREFIX, Architecture, Family, Preset, register
 from toolkit.models.heads import classification_output
-from toolkit.pretraining.bert import BertArguments, MaskTokens, load_piece_windows
+from toolkit.pretraining.bert import BertArguments, MaskTokens, piece_recipe
 from toolkit.pretraining.method import Method, PresetArguments
 from toolkit.pretraining.run import Run, train_and_record
+from toolkit.pretraining.text_corpus import load_windows
 from toolkit.runs.arguments import defaults
 
 
@@ -74,14 +75,13 @@ class HashedWordsArguments(BertArguments):
 
 
 def pretrain_hashed_words(arguments: HashedWordsArguments):
-    run = Run("hashed-words", arguments, arguments.training.resume)
-    tokenizer, rows = load_piece_windows("hashed-words", arguments, run)
+    run = Run("hashed-words", arguments)
+    [tokenizer], rows = load_windows(run, piece_recipe)
     torch.manual_seed(arguments.training.seed)
-    model = HashedWordsForMaskedLM(presets()[arguments.encoder.preset].config(len(tokenizer)))
+    model = HashedWordsForMaskedLM(run.preset.config(len(tokenizer)))
     collate = MaskTokens.for_tokenizer(tokenizer, arguments.training.seed, packed=False)
     run.create_output_dir()
-    about = {"dataset": arguments.text.corpus, "modality": "text", "item": "token"}
-    return train_and_record(run, model, tokenizer, rows, collate, collate, **about)
+    return train_and_record(run, model, tokenizer, rows, collate, collate, item="token")
 
 
 FAMILIES["hashed-words"] = Family(

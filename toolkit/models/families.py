@@ -190,7 +190,7 @@ FAMILIES: dict[str, Family] = {
         tokenizer="bytes",
         method="toolkit.pretraining.elmo:METHOD",
         windows="words",
-        perplexity="toolkit.pretraining.elmo:perplexity",
+        perplexity="toolkit.pretraining.perplexity:perplexity",
         architectures=(_own("elmo", "Elmo", *_TEXT_HEADS, "ForPreTraining"),),
         presets={
             "elmo-tiny": Preset(_elmo, (128, [[1, 16], [2, 32], [3, 48], [4, 64]]), 10_000),

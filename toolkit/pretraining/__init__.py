@@ -4,7 +4,7 @@ The methods are those named in the rows of `FAMILIES`, and those that pretrain a
 package loads no torch.
 """
 
-import importlib
+import pkgutil
 from typing import Any
 
 from toolkit.errors import InputError
@@ -30,15 +30,8 @@ def get_method(name: str) -> Method:
     """The method of that name. Raises `InputError` if there is none."""
     if name not in method_names():
         raise InputError(f"unknown method '{name}', expected one of {', '.join(method_names())}")
-    return imported(OF_ANY_IMAGE_ENCODER[name] if name in OF_ANY_IMAGE_ENCODER else FAMILIES[name].method)
-
-
-def imported(reference: Any) -> Any:
-    """What `module:NAME` refers to; anything that is no string is returned as it is."""
-    if not isinstance(reference, str):
-        return reference
-    module, _, name = reference.partition(":")
-    return getattr(importlib.import_module(module), name)
+    method = OF_ANY_IMAGE_ENCODER[name] if name in OF_ANY_IMAGE_ENCODER else FAMILIES[name].method
+    return pkgutil.resolve_name(method) if isinstance(method, str) else method
 
 
 def pretrain(method: str, **flags: Any) -> dict[str, Any]:

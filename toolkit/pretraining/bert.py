@@ -5,35 +5,21 @@ understanding", https://arxiv.org/abs/1810.04805.
 """
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
-from toolkit.corpora.arguments import CleaningArguments, CorpusArguments, HeldOutTextArguments, NewTokenizerArguments
-from toolkit.corpora.tokenization import bert_normalizer, continuing_tokens
+from toolkit.corpora.arguments import Packing
+from toolkit.corpora.corpus import Corpus
+from toolkit.corpora.tokenization import bert_normalizer, continuing_tokens, load_tokenizer, spells_words
 from toolkit.corpora.windows import PieceWindows
-from toolkit.errors import InputError, check_between_0_and_1, check_share
-from toolkit.hub.arguments import HubArguments
-from toolkit.models.families import FAMILIES, MAX_POSITIONS
+from toolkit.errors import InputError, check_between_0_and_1, check_flags, check_share
+from toolkit.models.families import MAX_POSITIONS
 from toolkit.pretraining.method import Method, PresetArguments
 from toolkit.pretraining.run import Run, train_and_record
-from toolkit.pretraining.text_corpus import (
-    TOKENIZER,
-    PieceWindowArguments,
-    PrepareArguments,
-    SplitCorpus,
-    find_prepared,
-    find_preset,
-    new_tokenizer,
-    open_split_corpus,
-    piece_tokenizer,
-    prepare_windows,
-)
+from toolkit.pretraining.text_corpus import TextPretrainingArguments, load_windows, new_tokenizer
 from toolkit.runs.arguments import Arguments, defaults
-from toolkit.runs.output import OutputArguments
 from toolkit.training.arguments import TrainingArguments
 from toolkit.training.sampler import SampleKey
 
@@ -73,111 +59,93 @@ class InitializationArguments(Arguments):
 
 
 @dataclass(kw_only=True)
-class BertArguments(Arguments):
-    text: CorpusArguments
-    output: OutputArguments
+class PieceWindowArguments(Arguments):
+    """windows"""
+
+    max_length: int = 128
+    """Tokens per window."""
+    packing: Packing = "none"
+    """How lines fill windows: 'none' joins all lines and cuts the result; 'lines' packs whole lines, and attention
+    does not cross them. Held-out losses of the two are not comparable."""
+
+    def check(self) -> None:
+        check_flags(self, "max_length", lambda value: value >= 8, "at least 8")
+
+
+@dataclass(kw_only=True)
+class BertArguments(TextPretrainingArguments):
     encoder: PresetArguments = defaults(PresetArguments, preset="bert-mini")
     training: TrainingArguments = defaults(TrainingArguments, learning_rate=1e-3)
     masking: MaskingArguments = defaults(MaskingArguments)
     initialization: InitializationArguments = defaults(InitializationArguments)
     windows: PieceWindowArguments = defaults(PieceWindowArguments)
-    tokenizer: NewTokenizerArguments = defaults(NewTokenizerArguments)
-    held_out: HeldOutTextArguments = defaults(HeldOutTextArguments)
-    cleaning: CleaningArguments = defaults(CleaningArguments)
-    hub: HubArguments = defaults(HubArguments)
-
-    def check(self) -> None:
-        self.training = self.training.with_default_epochs(1.0)
 
 
 def pretrain_bert(arguments: BertArguments) -> dict[str, Any]:
     """Train a BERT on windows of tokens; returns the record."""
-    preset = find_preset(arguments.encoder.preset, "bert")
-    run = Run("bert", arguments, arguments.training.resume)
-    tokenizer, rows = load_piece_windows("bert", arguments, run)
+    run = Run("bert", arguments)
+    [tokenizer], rows = load_windows(run, piece_recipe)
 
     from toolkit.models.bert import BertForMaskedLM
 
-    config = preset.config(len(tokenizer))
+    config = run.preset.config(len(tokenizer))
     return train_on_masked_windows(run, BertForMaskedLM, config, tokenizer, rows, MaskTokens)
 
 
-def load_piece_windows(method: str, arguments: Any, run: Run) -> tuple[Any, tuple[Any, Any]]:
-    """The tokenizer, and windows of tokens to train on and held-out ones."""
-    if (prepared := find_prepared(method, arguments)) is not None:
-        return prepared.tokenizer(), prepared.rows()
-    tokenizers, recipe, corpus = piece_recipe(method, arguments, run)
-    if arguments.masking.whole_word_mask:
-        continuing_tokens(tokenizers[TOKENIZER])  # raises if the tokenizer does not mark them
-    return tokenizers[TOKENIZER], prepare_windows(recipe, corpus, arguments.cleaning.num_proc, run)
-
-
-def piece_recipe(method: str, arguments: Any, run: Run) -> tuple[dict[str, Any], PieceWindows, SplitCorpus]:
-    """The tokenizer, the recipe that makes windows of text, and the text.
-
-    Args:
-        method: Name of the method.
-        arguments: Arguments of the method or of its preparation.
-        run: The run.
-    """
-    windows, flags = arguments.windows, arguments.tokenizer
-    preset = find_preset(arguments.encoder.preset, method)
-    corpus = open_split_corpus(arguments.text, arguments.cleaning, arguments.held_out, run)
-    tokenizer = piece_tokenizer(flags, FAMILIES[method].reader)
-    if tokenizer is None:
-        size, normalizer = flags.vocab_size or preset.default_size, bert_normalizer(flags.do_lower_case)
-        tokenizer = new_tokenizer("wordpiece", normalizer, corpus.train, size, arguments.cleaning, run)
+def piece_recipe(run: Run, text: Corpus) -> tuple[list[Any], PieceWindows]:
+    """The tokenizer, and the recipe that makes windows; `text` is what a new tokenizer is trained on."""
+    windows, flags = run.arguments.windows, run.arguments.tokenizer
+    if flags.tokenizer is None:
+        tokenizer = new_tokenizer("wordpiece", bert_normalizer(flags.do_lower_case), text, run)
+    else:
+        tokenizer = load_tokenizer(flags.tokenizer)
+        if tokenizer.mask_token_id is None or spells_words(tokenizer):
+            raise InputError(
+                f"--tokenizer {flags.tokenizer}: does not fit {run.family.reader}, which needs pieces of words and a "
+                "[MASK]; make one with: toolkit tokenizer --kind wordpiece"
+            )
     if windows.max_length > MAX_POSITIONS:
         raise InputError(
-            f"--max_length {windows.max_length}: {arguments.encoder.preset} has {MAX_POSITIONS} positions"
+            f"--max_length {windows.max_length}: {run.arguments.encoder.preset} has {MAX_POSITIONS} positions"
         )
     tokenizer.model_max_length = windows.max_length  # later positions are never trained
-    return {TOKENIZER: tokenizer}, PieceWindows(tokenizer, windows.max_length, windows.packing), corpus
+    if run.flags.get("whole_word_mask"):
+        continuing_tokens(tokenizer)  # raises if the tokenizer does not mark them
+    return [tokenizer], PieceWindows(tokenizer, windows.max_length, windows.packing)
 
 
 def train_on_masked_windows(
     run: Run, model_class, config, tokenizer, rows: tuple[Any, Any], collate_class, **options: Any
 ) -> dict[str, Any]:
-    """Train a model that predicts masked tokens; shared by BERT and ELECTRA.
+    """Train a BERT or an ELECTRA, whose `collate_class` is `MaskTokens` or a subclass, and return the record.
 
-    Args:
-        run: The run, whose arguments are those of BERT or ELECTRA.
-        model_class: Class of the model with its pretraining head.
-        config: Its configuration.
-        tokenizer: The tokenizer.
-        rows: Windows to train on and held-out ones.
-        collate_class: `MaskTokens` or a subclass.
-        options: Further arguments of `train_and_record`.
+    `options` are further arguments of `train_and_record`.
     """
     import torch
 
-    arguments = run.arguments
-    packed = arguments.windows.packing == "lines"
-    exact = collate_class.for_tokenizer(tokenizer, arguments.training.seed, packed)
+    from toolkit.training.checkpoints import list_checkpoints
+
+    arguments, seed = run.arguments, run.arguments.training.seed
+    exact = collate_class.for_tokenizer(tokenizer, seed, packed=arguments.windows.packing == "lines")
     start, end = arguments.masking.mlm_probability, arguments.masking.mlm_probability_end
     continues = continuing_tokens(tokenizer) if arguments.masking.whole_word_mask else None
     collate = dataclasses.replace(exact, shares=(start, start if end is None else end), continues=continues)
-    torch.manual_seed(arguments.training.seed)
+    torch.manual_seed(seed)
     model = model_class(config)
     model.set_dropout(arguments.initialization.dropout)
-    if not run.starts_from_checkpoint:
-        initialize(
-            model, arguments.initialization, rows[0], tokenizer.all_special_ids, arguments.training.seed, run.say
-        )
+    if not (run.resume and list_checkpoints(run.output_dir)):
+        initialize(model, rows[0], tokenizer.all_special_ids, run)
     run.create_output_dir()
-    about = {"dataset": arguments.text.corpus, "modality": "text", "item": "token"}
-    return train_and_record(run, model, tokenizer, rows, collate, exact, **about, **options)
+    return train_and_record(run, model, tokenizer, rows, collate, exact, item="token", **options)
 
 
-def initialize(
-    model, flags: InitializationArguments, rows, special_ids: list[int], seed: int, say: Callable[..., None]
-) -> None:
+def initialize(model, rows, special_ids: list[int], run: Run) -> None:
     """Set the initial weights that are not random: attention, output bias, embeddings."""
     import torch
 
     from toolkit.pretraining.skip_gram import train_token_vectors
 
-    embeddings = model.get_input_embeddings()
+    embeddings, flags = model.get_input_embeddings(), run.arguments.initialization
     if flags.attention == "neighbours":
         model.attend_to_neighbours()
     if flags.output_bias == "frequencies":
@@ -185,8 +153,8 @@ def initialize(
         counts[special_ids] = 0  # never a target
         model.set_output_bias(torch.from_numpy(counts))
     if flags.embeddings == "word2vec":
-        say("learning embeddings with word2vec")
-        vectors = train_token_vectors(rows, special_ids, embeddings.embedding_dim, seed)
+        run.say("learning embeddings with word2vec")
+        vectors = train_token_vectors(rows, special_ids, embeddings.embedding_dim, run.arguments.training.seed)
         model.set_word_embeddings(*map(torch.from_numpy, vectors))
 
 
@@ -194,27 +162,18 @@ def initialize(
 class MaskTokens:
     """Collates windows of tokens and masks some of them, anew each time.
 
-    Of the chosen tokens, 80% become [MASK], 10% a random token and 10% stay; all are targets of the loss.
-
-    Args:
-        pad_token_id: Id of the padding token.
-        mask_token_id: Id of [MASK].
-        special_token_ids: Tokens that are never chosen; random tokens have larger ids.
-        vocab_size: Number of tokens.
-        seed: Seed of the run.
-        shares: Fraction of tokens that are chosen at the start and at the end of the run; linear in between.
-        continues: (vocab_size,) bool, which tokens continue a word: then all tokens of a word are chosen or none.
-        cls_token_id: The token that begins each sequence of a packed window. With it the batch has `sequence_ids`,
-            zero for padding, instead of `attention_mask`.
+    Of the chosen tokens, 80% become [MASK], 10% a random token and 10% stay; all are targets of the loss. With
+    `cls_token_id`, the token that begins each sequence of a packed window, the batch has `sequence_ids`, zero for
+    padding, instead of `attention_mask`.
     """
 
     pad_token_id: int
     mask_token_id: int
-    special_token_ids: list[int]
+    special_token_ids: list[int]  # never chosen; random tokens have larger ids
     vocab_size: int
-    seed: int
-    shares: tuple[float, float] = (EVAL_MASKED_SHARE, EVAL_MASKED_SHARE)
-    continues: np.ndarray | None = None
+    seed: int  # of the run
+    shares: tuple[float, float] = (EVAL_MASKED_SHARE, EVAL_MASKED_SHARE)  # chosen at the start and end; linear between
+    continues: np.ndarray | None = None  # (vocab_size,) bool, tokens inside a word: words are chosen as a whole
     cls_token_id: int | None = None
 
     BECOMES_MASK, BECOMES_RANDOM = 0.8, 0.1  # fractions of the chosen tokens
@@ -253,15 +212,10 @@ class MaskTokens:
     def mask(
         self, ids: np.ndarray, seed: tuple[int, ...], share: float = EVAL_MASKED_SHARE
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Mask one window; at least one token is a target.
+        """Mask one window: `ids` (time,) -> the masked ids and the labels, both (time,).
 
-        Args:
-            ids: (time,) token ids.
-            seed: Seed of the random choices.
-            share: Fraction of the tokens, special ones aside, to choose.
-
-        Returns:
-            The masked ids and the labels, both (time,); labels are -100 where there is no target.
+        `share` is the fraction of the tokens, special ones aside, that are targets, at least one. All other labels
+        are -100.
         """
         rng = np.random.default_rng(seed)
         candidates = np.flatnonzero(~np.isin(ids, self.special_token_ids))
@@ -283,11 +237,7 @@ class MaskTokens:
 def _tokens_of_random_words(words: np.ndarray, num_tokens: int, rng: np.random.Generator) -> np.ndarray:
     """Choose random words of `num_tokens` tokens in all, or slightly fewer, but at least one word.
 
-    Args:
-        words: (tokens,) the number of the word of each token.
-
-    Returns:
-        (tokens,) bool.
+    `words` (tokens,), the number of the word of each token -> (tokens,) bool.
     """
     order = rng.permutation(np.unique(words))
     sizes = np.bincount(words)[order]
@@ -303,14 +253,4 @@ def count_tokens(rows, vocab_size: int) -> np.ndarray:
     return counts
 
 
-@dataclass(kw_only=True)
-class PreparePiecesArguments(PrepareArguments):
-    windows: PieceWindowArguments = defaults(PieceWindowArguments)
-
-
-@dataclass(kw_only=True)
-class PrepareBertArguments(PreparePiecesArguments):
-    encoder: PresetArguments = defaults(PresetArguments, preset="bert-mini")
-
-
-METHOD = Method(BertArguments, pretrain_bert, PrepareBertArguments, partial(piece_recipe, "bert"))
+METHOD = Method(BertArguments, pretrain_bert, piece_recipe)

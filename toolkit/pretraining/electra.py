@@ -5,23 +5,15 @@ https://arxiv.org/abs/2003.10555.
 """
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from toolkit.errors import check_positive
-from toolkit.pretraining.bert import (
-    BertArguments,
-    MaskTokens,
-    PreparePiecesArguments,
-    load_piece_windows,
-    piece_recipe,
-    train_on_masked_windows,
-)
+from toolkit.pretraining.bert import BertArguments, MaskTokens, piece_recipe, train_on_masked_windows
 from toolkit.pretraining.method import Method, PresetArguments
 from toolkit.pretraining.run import Run
-from toolkit.pretraining.text_corpus import find_preset
+from toolkit.pretraining.text_corpus import load_windows
 from toolkit.runs.arguments import Arguments, defaults
 from toolkit.training.sampler import SampleKey
 
@@ -45,26 +37,20 @@ class ElectraArguments(BertArguments):
     generator: GeneratorArguments = defaults(GeneratorArguments)
 
 
-@dataclass(kw_only=True)
-class PrepareElectraArguments(PreparePiecesArguments):
-    encoder: PresetArguments = defaults(PresetArguments, preset="electra-mini")
-
-
 def pretrain_electra(arguments: ElectraArguments) -> dict[str, Any]:
     """Train an ELECTRA on windows of tokens; returns the record."""
-    preset = find_preset(arguments.encoder.preset, "electra")
-    run = Run("electra", arguments, arguments.training.resume)
-    tokenizer, rows = load_piece_windows("electra", arguments, run)
+    run = Run("electra", arguments)
+    [tokenizer], rows = load_windows(run, piece_recipe)
 
     from toolkit.models.electra import ElectraForPreTraining
 
-    config = preset.config(len(tokenizer))
+    config = run.preset.config(len(tokenizer))
     config.discriminator_weight = arguments.generator.discriminator_weight
     if arguments.generator.generator_size is not None:
         config.generator_size = arguments.generator.generator_size
     # The better the generator, the harder the discriminator's task: their summed loss does not tell the best weights.
-    keep: dict[str, Any] = {"better": None, "export": ElectraForPreTraining.without_generator}
-    return train_on_masked_windows(run, ElectraForPreTraining, config, tokenizer, rows, ReplaceTokens, **keep)
+    options: Any = {"better": None, "export": ElectraForPreTraining.without_generator}
+    return train_on_masked_windows(run, ElectraForPreTraining, config, tokenizer, rows, ReplaceTokens, **options)
 
 
 @dataclass
@@ -88,4 +74,4 @@ class ReplaceTokens(MaskTokens):
         return batch | {"uniforms": torch.from_numpy(uniforms), "num_targets": batch["num_items"]}
 
 
-METHOD = Method(ElectraArguments, pretrain_electra, PrepareElectraArguments, partial(piece_recipe, "electra"))
+METHOD = Method(ElectraArguments, pretrain_electra, piece_recipe)

@@ -6,33 +6,19 @@ https://arxiv.org/abs/1412.2007.
 """
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from toolkit.corpora.arguments import CleaningArguments, CorpusArguments, HeldOutTextArguments, NewTokenizerArguments
+from toolkit.corpora.corpus import Corpus
 from toolkit.corpora.windows import WordWindows
-from toolkit.errors import InputError, check_positive
-from toolkit.hub.arguments import HubArguments
-from toolkit.models.families import FAMILIES, OUTPUT_WORDS
+from toolkit.errors import InputError, check_flags, check_positive
+from toolkit.models.families import OUTPUT_WORDS
 from toolkit.pretraining.method import Method, PresetArguments
 from toolkit.pretraining.run import Run, train_and_record
-from toolkit.pretraining.text_corpus import (
-    TOKENIZER,
-    PrepareArguments,
-    SplitCorpus,
-    WordWindowArguments,
-    byte_tokenizer,
-    find_prepared,
-    find_preset,
-    new_tokenizer,
-    open_split_corpus,
-    prepare_windows,
-)
+from toolkit.pretraining.text_corpus import TextPretrainingArguments, byte_tokenizer, load_windows, new_tokenizer
 from toolkit.runs.arguments import Arguments, defaults
-from toolkit.runs.output import OutputArguments
 from toolkit.training.arguments import TrainingArguments
 from toolkit.training.sampler import SampleKey
 
@@ -52,38 +38,28 @@ class LanguageModelArguments(Arguments):
 
 
 @dataclass(kw_only=True)
-class ElmoArguments(Arguments):
-    text: CorpusArguments
-    output: OutputArguments
-    encoder: PresetArguments = defaults(PresetArguments, preset="elmo-mini")
-    training: TrainingArguments = defaults(TrainingArguments, learning_rate=3e-3)
-    objective: LanguageModelArguments = defaults(LanguageModelArguments)
-    windows: WordWindowArguments = defaults(WordWindowArguments)
-    tokenizer: NewTokenizerArguments = defaults(NewTokenizerArguments)
-    held_out: HeldOutTextArguments = defaults(HeldOutTextArguments)
-    cleaning: CleaningArguments = defaults(CleaningArguments)
-    hub: HubArguments = defaults(HubArguments)
+class WordWindowArguments(Arguments):
+    """windows"""
+
+    max_length: int = 32
+    """Words per window."""
 
     def check(self) -> None:
-        self.training = self.training.with_default_epochs(1.0)
+        check_flags(self, "max_length", lambda value: value >= 3, "at least 3")
 
 
 @dataclass(kw_only=True)
-class PrepareElmoArguments(PrepareArguments):
+class ElmoArguments(TextPretrainingArguments):
     encoder: PresetArguments = defaults(PresetArguments, preset="elmo-mini")
+    training: TrainingArguments = defaults(TrainingArguments, learning_rate=3e-3)
+    objective: LanguageModelArguments = defaults(LanguageModelArguments)
     windows: WordWindowArguments = defaults(WordWindowArguments)
 
 
 def pretrain_elmo(arguments: ElmoArguments) -> dict[str, Any]:
     """Train an ELMo on windows of words spelled in bytes, to predict the most frequent words; returns the record."""
-    preset = find_preset(arguments.encoder.preset, "elmo")
-    run = Run("elmo", arguments, arguments.training.resume)
-    if (prepared := find_prepared("elmo", arguments)) is not None:
-        tokenizer, words, rows = prepared.tokenizer(), prepared.tokenizer(OUTPUT_WORDS), prepared.rows()
-    else:
-        tokenizers, recipe, corpus = word_recipe(arguments, run)
-        tokenizer, words = tokenizers[TOKENIZER], tokenizers[OUTPUT_WORDS]
-        rows = prepare_windows(recipe, corpus, arguments.cleaning.num_proc, run)
+    run = Run("elmo", arguments)
+    [tokenizer, words], rows = load_windows(run, word_recipe)
 
     import torch
 
@@ -92,40 +68,25 @@ def pretrain_elmo(arguments: ElmoArguments) -> dict[str, Any]:
     seed, consecutive = arguments.training.seed, arguments.objective.consecutive_windows
     exact = PredictBothDirections(tokenizer.pad_token_id, words.sep_token_id, len(words), seed)
     sampled = dataclasses.replace(exact, num_negatives=arguments.objective.num_negatives, consecutive=consecutive)
-    check_recurrent_state_fits(consecutive, len(rows[0]), arguments.training, run)
+    check_recurrent_state_fits(consecutive, len(rows[0]), run)
     torch.manual_seed(seed)
-    model = ElmoForPreTraining(preset.config(len(words)))
+    model = ElmoForPreTraining(run.preset.config(len(words)))
     output_dir = run.create_output_dir()
     if run.is_main:
         words.save_pretrained(output_dir / OUTPUT_WORDS)
-    return train_and_record(
-        run,
-        model,
-        tokenizer,
-        rows,
-        sampled,
-        exact,
-        dataset=arguments.text.corpus,
-        modality="text",
-        item="word",
-        consecutive=consecutive,
-    )
+    return train_and_record(run, model, tokenizer, rows, sampled, exact, item="word", consecutive=consecutive)
 
 
-def word_recipe(arguments: Any, run: Run) -> tuple[dict[str, Any], WordWindows, SplitCorpus]:
-    """The tokenizers of input and output words, the recipe that makes windows of text, and the text."""
-    preset = find_preset(arguments.encoder.preset, "elmo")
-    corpus = open_split_corpus(arguments.text, arguments.cleaning, arguments.held_out, run)
-    tokenizer = byte_tokenizer(arguments.tokenizer, FAMILIES["elmo"].reader)
-    size = arguments.tokenizer.vocab_size or preset.default_size
-    normalizer = tokenizer.backend_tokenizer.normalizer
-    words = new_tokenizer("word", normalizer, corpus.train, size, arguments.cleaning, run)
-    recipe = WordWindows(tokenizer, words, arguments.windows.max_length)
-    return {TOKENIZER: tokenizer, OUTPUT_WORDS: words}, recipe, corpus
+def word_recipe(run: Run, text: Corpus) -> tuple[list[Any], WordWindows]:
+    """The tokenizers of input and output words, and the recipe that makes windows."""
+    tokenizer = byte_tokenizer(run)
+    words = new_tokenizer("word", tokenizer.backend_tokenizer.normalizer, text, run)
+    return [tokenizer, words], WordWindows(tokenizer, words, run.arguments.windows.max_length)
 
 
-def check_recurrent_state_fits(consecutive: int, num_windows: int, training: TrainingArguments, run: Run) -> None:
+def check_recurrent_state_fits(consecutive: int, num_windows: int, run: Run) -> None:
     """Raises `InputError` if the states after one step's windows cannot start those of the next step."""
+    training = run.arguments.training
     if num_windows < consecutive:
         raise InputError(f"--consecutive_windows {consecutive}: the text to train on fills only {num_windows:,}")
     num_parts = run.accelerator.num_processes * training.gradient_accumulation_steps
@@ -140,23 +101,16 @@ def check_recurrent_state_fits(consecutive: int, num_windows: int, training: Tra
 class PredictBothDirections:
     """Collates windows of words for a bidirectional language model.
 
-    Args:
-        pad_token_id: Id of the padding piece.
-        boundary_id: The output word that ends a line.
-        output_vocab_size: Number of output words.
-        seed: Seed of the run.
-        num_negatives: Size of the sample of output words, the same for all processes of a step; None compares with
-            all of them.
-        consecutive: Number of windows of a text that follow each other in as many steps. One direction starts with
-            the state that it ended with in the window before; the other one cannot, since it reads the text
-            backwards. They alternate.
+    With `consecutive` above 1, that many windows of a text follow each other in as many steps. One direction starts
+    with the state that it ended with in the window before; the other one cannot, since it reads the text backwards.
+    They alternate.
     """
 
     pad_token_id: int
-    boundary_id: int
+    boundary_id: int  # the output word that ends a line
     output_vocab_size: int
-    seed: int
-    num_negatives: int | None = None
+    seed: int  # of the run
+    num_negatives: int | None = None  # output words that are sampled for all processes of a step; None: all of them
     consecutive: int = 1
 
     def __call__(self, rows: list[dict], keys: list[SampleKey]) -> dict[str, Any]:
@@ -185,9 +139,8 @@ class PredictBothDirections:
 def sample_negatives(vocab_size: int, num_negatives: int, seed: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Sample distinct words by Zipf's law from a vocabulary that is sorted by frequency.
 
-    Returns:
-        The words, (num_negatives,) int64, and for every word of the vocabulary the logarithm of the number of times
-        that it is expected in such a sample, (vocab_size,) float32.
+    Returns the words, (num_negatives,) int64, and for every word of the vocabulary the logarithm of the number of
+    times that it is expected in such a sample, (vocab_size,) float32.
     """
     num_negatives = min(num_negatives, vocab_size)
     rng = np.random.default_rng(seed)
@@ -214,77 +167,4 @@ def _padded(sequences: list[list[int]], value: int) -> np.ndarray:
     return padded
 
 
-def perplexity(folder: str, corpus, max_examples: int | None, accelerator) -> dict[str, Any]:
-    """The perplexity of a text: the exact softmax over the output words, on the windows that pretraining would make.
-
-    Args:
-        folder: Folder or Hub id of a pretrained ELMo.
-        corpus: The text.
-        max_examples: Use at most this many windows, evenly spread.
-        accelerator: The processes that share the work.
-
-    Returns:
-        Fields of the record. `loss` is in nats per predicted word, in both directions; words that are no output words
-        count as [UNK].
-
-    Raises:
-        InputError: The folder lacks the output words.
-    """
-    import torch
-    from accelerate.utils import gather_object
-
-    from toolkit.corpora.prepared import rows_made_of
-    from toolkit.corpora.tokenization import load_tokenizer
-    from toolkit.data.rows import spread
-    from toolkit.hub.download import local_copy
-    from toolkit.metrics.intervals import exp_interval, ratio_interval
-    from toolkit.modalities import MODALITIES
-    from toolkit.pretraining.run import VALIDATION_BATCH_SIZE
-    from toolkit.runs.progress import with_progress
-    from toolkit.runs.results import read_results
-    from toolkit.training.evaluation import evaluation_batches
-    from toolkit.transfer.encoders import load_encoder
-
-    if not (local_copy(folder) / OUTPUT_WORDS).is_dir():
-        raise InputError(f"{folder}: no {OUTPUT_WORDS} in this folder, expected one from toolkit pretrain elmo")
-    words = load_tokenizer(local_copy(folder) / OUTPUT_WORDS)
-    max_words = read_results(local_copy(folder))["arguments"]["max_length"]
-    model, tokenizer = load_encoder(folder, "AutoModelForPreTraining", MODALITIES["text"])
-    model.to(accelerator.device).eval()
-    with accelerator.main_process_first():
-        windows = spread(rows_made_of(corpus, WordWindows(tokenizer, words, max_words)), max_examples)
-    collate = PredictBothDirections(tokenizer.pad_token_id, words.sep_token_id, len(words), seed=0)
-
-    mine = []
-    batches = evaluation_batches(windows, collate, VALIDATION_BATCH_SIZE, accelerator)
-    num_batches = math.ceil(len(windows) / VALIDATION_BATCH_SIZE / accelerator.num_processes)
-    for batch in with_progress(batches, num_batches, accelerator.is_main_process):
-        labels = batch["labels"]  # (batch, time)
-        with torch.no_grad():
-            logits = model(batch["input_ids"], batch["attention_mask"])
-        is_word = (labels != -100) & (labels != words.sep_token_id)
-        counts = (labels[:, 1:] != -100, labels[:, :-1] != -100, labels == words.unk_token_id, is_word)
-        forward = _losses(logits.forward_logits, labels[:, 1:])
-        backward = _losses(logits.backward_logits, labels[:, :-1])
-        mine += torch.stack([forward, backward, *(count.sum(dim=1) for count in counts)], dim=1).tolist()
-    forward, backward, num_forward, num_backward, unknown, num_words = np.array(gather_object(mine)).T
-    loss = ratio_interval(forward + backward, num_forward + num_backward)
-    metrics = {
-        "perplexity": exp_interval(loss),
-        "forward_perplexity": exp_interval(ratio_interval(forward, num_forward)),
-        "backward_perplexity": exp_interval(ratio_interval(backward, num_backward)),
-        "loss": loss,
-        "unknown_words": ratio_interval(unknown, num_words),
-    }
-    return {"task": "perplexity", "metrics": metrics, "n": len(windows), "parameters": model.num_parameters()}
-
-
-def _losses(logits, labels):
-    """`logits` (batch, time, words), `labels` (batch, time) -> (batch,): cross-entropy summed over time, in nats."""
-    from torch.nn import functional as F
-
-    losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
-    return losses.view(labels.shape).sum(dim=1)
-
-
-METHOD = Method(ElmoArguments, pretrain_elmo, PrepareElmoArguments, word_recipe)
+METHOD = Method(ElmoArguments, pretrain_elmo, word_recipe)

@@ -10,10 +10,9 @@ from typing import Any
 from toolkit.corpora.encoding import word_spacer
 from toolkit.corpora.tokenization import with_whole_words
 from toolkit.errors import InputError, check_positive
-from toolkit.models.families import FAMILIES
 from toolkit.pretraining.method import Method, PresetArguments
 from toolkit.pretraining.run import Run
-from toolkit.pretraining.text_corpus import byte_tokenizer, find_prepared, find_preset, open_split_corpus
+from toolkit.pretraining.text_corpus import byte_tokenizer
 from toolkit.pretraining.word2vec import Word2VecArguments, train_and_record_vectors
 from toolkit.runs.arguments import Arguments, defaults
 
@@ -43,24 +42,21 @@ class FastTextArguments(Word2VecArguments):
 
 def pretrain_fasttext(arguments: FastTextArguments) -> dict[str, Any]:
     """Train vectors of words and n-grams; returns the record."""
-    preset = find_preset(arguments.encoder.preset, "fasttext")
     run = Run("fasttext", arguments)
-    find_prepared("fasttext", arguments)  # raises: fastText reads text
-    corpus = open_split_corpus(arguments.text, arguments.cleaning, arguments.held_out, run)
-    tokenizer_of_bytes = byte_tokenizer(arguments.tokenizer, FAMILIES["fasttext"].reader)
-    flags, num_buckets = arguments.ngrams, arguments.ngrams.num_buckets or preset.sizes[1]
+    tokenizer_of_bytes, flags = byte_tokenizer(run), arguments.ngrams
+    num_buckets = flags.num_buckets or run.preset.sizes[1]
 
     def export(word_vectors) -> tuple[Any, Any]:
         from toolkit.models.fasttext import FastTextModel
 
         tokenizer, ids = with_whole_words(tokenizer_of_bytes, word_vectors.index_to_key)
-        config = preset.config(len(tokenizer))
+        config = run.preset.config(len(tokenizer))
         config.update({"num_buckets": num_buckets, "min_n": flags.min_n, "max_n": flags.max_n})
         return FastTextModel.from_word_vectors(config, word_vectors, ids), tokenizer
 
     ngrams = {"bucket": num_buckets, "min_n": flags.min_n, "max_n": flags.max_n}
     space = word_spacer(tokenizer_of_bytes.backend_tokenizer.normalizer)
-    return train_and_record_vectors(run, corpus, preset, space, export, ngrams)
+    return train_and_record_vectors(run, space, export, ngrams)
 
 
 METHOD = Method(FastTextArguments, pretrain_fasttext)

@@ -11,7 +11,9 @@ from toolkit.data.image_stream import ImageStream, files_of_stream, files_of_val
 from toolkit.data.rows import hold_out
 from toolkit.errors import InputError, check_between_0_and_1, check_positive
 from toolkit.hub.arguments import HubArguments
+from toolkit.modalities import MODALITIES
 from toolkit.modalities.arguments import ImageEncoderArguments
+from toolkit.models.families import SCRATCH
 from toolkit.pretraining.method import PresetArguments
 from toolkit.pretraining.run import VALIDATION_ROWS, Run, train_and_record
 from toolkit.runs.arguments import Arguments, defaults
@@ -57,37 +59,28 @@ class ImagePretrainingArguments(Arguments):
         self.training = self.training.with_default_epochs(10.0)
 
 
-def load_images(
-    arguments: ImagePretrainingArguments, run: Run, load: Callable[[str | None], Any], **stream_options: Any
-) -> tuple[Any, Any]:
-    """Load images to train on and held-out images.
+def load_images(run: Run, load: Callable[[str | None], Any], **stream_options: Any) -> tuple[Any, Any]:
+    """Load images to train on and held-out images, two data sets of rows.
 
-    Args:
-        arguments: Arguments of the method.
-        run: The run.
-        load: Loads a split, by its name.
-        stream_options: With `--streaming`, further arguments of `ImageStream`.
-
-    Returns:
-        Two data sets of rows; with `--streaming` the first is an `ImageStream`.
+    `load` loads a split. With `--streaming` the first data set is an `ImageStream`, made with `stream_options`.
     """
-    if arguments.images.streaming:
-        return _open_stream(arguments, run, **stream_options)
-    train_rows = drop_broken(load(arguments.images.split), arguments, run)
-    if "validation" in splits_of_labelled_images(arguments.images.corpus):
-        return train_rows, drop_broken(load("validation"), arguments, run)
-    return hold_out(train_rows.shuffle(seed=0), arguments.images.validation_fraction)
+    source = run.arguments.images
+    if source.streaming:
+        return _open_stream(run, **stream_options)
+    train_rows = drop_broken(load(source.split), run)
+    if "validation" in splits_of_labelled_images(source.corpus):
+        return train_rows, drop_broken(load("validation"), run)
+    return hold_out(train_rows.shuffle(seed=0), source.validation_fraction)
 
 
-def load_unlabelled_images(arguments: ImagePretrainingArguments, run: Run) -> tuple[Any, Any]:
+def load_unlabelled(run: Run) -> tuple[Any, Any]:
     """Like `load_images`, ignoring labels."""
-    column = arguments.columns.image_column
-    load = partial(load_corpus_of_images, arguments.images.corpus, image_column=column)
-    return load_images(arguments, run, lambda split: load(split), has_labels=False)
+    source, column = run.arguments.images.corpus, run.arguments.columns.image_column
+    return load_images(run, lambda split: load_corpus_of_images(source, split, column), has_labels=False)
 
 
-def _open_stream(arguments: ImagePretrainingArguments, run: Run, **stream_options: Any) -> tuple[ImageStream, Any]:
-    source = arguments.images
+def _open_stream(run: Run, **stream_options: Any) -> tuple[ImageStream, Any]:
+    source = run.arguments.images
     files, held_out = files_of_stream(source.corpus, source.split), files_of_validation(source.corpus)
     if held_out is None:
         if len(files) < 2:
@@ -96,42 +89,50 @@ def _open_stream(arguments: ImagePretrainingArguments, run: Run, **stream_option
             )
         *files, last = files
         held_out = [last]
-    open_stream: Any = partial(ImageStream, image_column=arguments.columns.image_column, **stream_options)
+    open_stream: Any = partial(ImageStream, image_column=run.arguments.columns.image_column, **stream_options)
     run.say("counting images")
-    stream = open_stream(files, seed=arguments.training.seed, buffer_size=source.shuffle_buffer)
-    return stream, drop_broken(open_stream(held_out).first(8 * VALIDATION_ROWS), arguments, run)
+    stream = open_stream(files, seed=run.arguments.training.seed, buffer_size=source.shuffle_buffer)
+    return stream, drop_broken(open_stream(held_out).first(8 * VALIDATION_ROWS), run)
 
 
-train_on_images = partial(train_and_record, modality="image", item="image")
-
-
-def drop_broken(rows, arguments: ImagePretrainingArguments, run: Run):
+def drop_broken(rows, run: Run):
     """The rows; with `--skip_broken` without images that cannot be opened, which are named."""
-    return without_broken(rows, run.say) if arguments.columns.skip_broken else rows
+    return without_broken(rows, run.say) if run.arguments.columns.skip_broken else rows
 
 
-def encode_pixels(
-    rows: tuple[Any, Any],
-    processor,
-    arguments: ImagePretrainingArguments,
-    run: Run,
-    label2id: dict[str, int] | None = None,
-) -> tuple[Any, Any]:
-    """Open and resize the images of both splits (a stream does so while training)."""
-    from toolkit.modalities.pixels import StreamedImages, encode_images
-
-    run.say("reading images")
-    train_rows, validation_rows = rows
-    label2id = label2id or {}
-    if isinstance(train_rows, ImageStream):
-        encoded: Any = StreamedImages(train_rows, processor, label2id, arguments.columns.skip_broken)
-    else:
-        encoded = encode_images(train_rows, processor, label2id)
-    return encoded, encode_images(validation_rows, processor, label2id)
-
-
-def images_to_measure(rows, arguments: ImagePretrainingArguments, run: Run):
+def some_images(rows, run: Run):
     """Enough of the training images to compute their mean and standard deviation."""
     from toolkit.modalities.pixels import NUM_MEASURED
 
-    return drop_broken(rows.first(NUM_MEASURED), arguments, run) if isinstance(rows, ImageStream) else rows
+    return drop_broken(rows.first(NUM_MEASURED), run) if isinstance(rows, ImageStream) else rows
+
+
+def new_encoder(run: Run, train_rows, auto_class: str = "AutoModel", **config_fields: Any) -> tuple[Any, Any]:
+    """An encoder with random weights, perhaps under a head, and an image processor that is fitted to the images."""
+    import torch
+
+    from toolkit.transfer.encoders import load_encoder
+
+    torch.manual_seed(run.arguments.training.seed)
+    name, images = SCRATCH + run.arguments.encoder.preset, some_images(train_rows, run)
+    return load_encoder(name, auto_class, MODALITIES["image"], run.arguments.options, images, **config_fields)
+
+
+def train_on_images(
+    run: Run, model, processor, rows, collate, eval_collate, label2id: dict[str, int] | None = None, **options: Any
+) -> dict[str, Any]:
+    """Open and resize the images of both splits (a stream does so while training), train on them and write the record.
+
+    `options` are further arguments of `train_and_record`.
+    """
+    from toolkit.modalities.pixels import StreamedImages, encode_images
+
+    run.say("reading images")
+    train_rows, label2id = rows[0], label2id or {}
+    if isinstance(train_rows, ImageStream):
+        encoded: Any = StreamedImages(train_rows, processor, label2id, run.arguments.columns.skip_broken)
+    else:
+        encoded = encode_images(train_rows, processor, label2id)
+    both = encoded, encode_images(rows[1], processor, label2id)
+    run.create_output_dir()
+    return train_and_record(run, model, processor, both, collate, eval_collate, item="image", row="image", **options)

@@ -12,17 +12,15 @@ class Method:
     """A method of pretraining, as `toolkit pretrain NAME` offers it.
 
     Attributes:
-        arguments: Data class of its flags, with the groups `output` and `hub`.
+        arguments: Data class of its flags, with the groups `output`, `encoder` and `hub`.
         run: Pretrains an encoder; called with an instance of `arguments`, returns the record.
-        prepare_arguments: Data class of the flags of `toolkit prepare NAME`, if the method reads windows of text.
-        recipe: How windows are made; called with an instance of `prepare_arguments` and the run, returns the
-            tokenizers by name, the recipe, and the training and held-out text.
+        recipe: How `toolkit prepare NAME` makes windows of text, for a method with the group `windows`; called with
+            the run and the text to train on, returns the tokenizers and the recipe.
     """
 
     arguments: type[Arguments]
     run: Callable[[Any], dict[str, Any]]
-    prepare_arguments: type[Arguments] | None = None
-    recipe: Callable[[Any, Any], tuple[dict[str, Any], Any, Any]] | None = None
+    recipe: Callable[[Any, Any], tuple[list[Any], Any]] | None = None
 
 
 @dataclass(kw_only=True)

@@ -4,6 +4,8 @@ Salazar, Liang, Nguyen & Kirchhoff (2020), "Masked language model scoring", http
 """
 
 import math
+import pkgutil
+from collections.abc import Callable
 from glob import has_magic
 from pathlib import Path
 from typing import Any
@@ -15,14 +17,18 @@ from torch.nn import functional as F
 
 from toolkit.corpora.corpus import Corpus, open_corpus
 from toolkit.corpora.prepared import AsItIs, rows_made_of
+from toolkit.corpora.tokenization import load_tokenizer
+from toolkit.corpora.windows import WordWindows
 from toolkit.data.rows import spread
 from toolkit.errors import InputError
+from toolkit.hub.download import local_copy
 from toolkit.metrics.intervals import exp_interval, ratio_interval
 from toolkit.modalities import MODALITIES
-from toolkit.models.families import family_of
-from toolkit.pretraining import imported
+from toolkit.models.families import OUTPUT_WORDS, family_of
+from toolkit.pretraining.elmo import PredictBothDirections
+from toolkit.pretraining.run import VALIDATION_BATCH_SIZE
 from toolkit.runs.progress import with_progress
-from toolkit.runs.results import Stopwatch, write_score
+from toolkit.runs.results import Stopwatch, read_results, write_score
 from toolkit.training.distributed import make_accelerator
 from toolkit.training.evaluation import evaluation_batches
 from toolkit.transfer.encoders import load_config, load_encoder
@@ -39,24 +45,17 @@ def score_text(
     text_column: str | None = None,
     max_examples: int | None = None,
 ) -> dict[str, Any]:
-    """Score a language model on text and write the record to `output_file`.
+    """Score a language model on at most `max_examples` lines or windows of a text; write the record to `output_file`.
 
-    Args:
-        folder: Folder or Hub id of a pretrained model: of a family with a perplexity, or a masked language model.
-        source: The text. Perplexities of models with different vocabularies are not comparable.
-        output_file: Where the record is written to.
-        split: Split of a folder or Hub data set (default: validation).
-        text_column: Column of a table that holds the text.
-        max_examples: Score at most this many lines or windows, evenly spread.
-
-    Raises:
-        InputError: The text cannot be read, or the folder holds no language model.
+    `folder` is a folder or Hub id of a pretrained model: of a family with a perplexity, or a masked language model.
+    Perplexities of models with different vocabularies are not comparable. Raises `InputError` if the text cannot be
+    read or the folder holds no language model.
     """
     accelerator, stopwatch = make_accelerator(), Stopwatch()
     config = load_config(folder)
     family, architectures = family_of(config.model_type), config.architectures or []
     if family is not None and family.perplexity and any(name.endswith("ForPreTraining") for name in architectures):
-        measure = imported(family.perplexity)
+        measure = pkgutil.resolve_name(family.perplexity)
     elif any(name.endswith(MASKED_LM_HEADS) for name in architectures):
         measure = pseudo_perplexity
     else:
@@ -72,32 +71,79 @@ def score_text(
     return write_score(output_file, stopwatch, is_main=accelerator.is_main_process, **about, **fields)
 
 
-@torch.no_grad()
+def measure_rows(
+    rows, collate, batch_size: int, accelerator, measure: Callable[[dict[str, Any]], list[Any]]
+) -> np.ndarray:
+    """Measure each row: (measurements, rows), the same on all processes, which share the work.
+
+    `measure` returns the measurements of each row of a batch.
+    """
+    mine: list[Any] = []
+    batches = evaluation_batches(rows, collate, batch_size, accelerator)
+    num_batches = math.ceil(len(rows) / batch_size / accelerator.num_processes)
+    with torch.no_grad():
+        for batch in with_progress(batches, num_batches, accelerator.is_main_process):
+            mine += measure(batch)
+    return np.array(gather_object(mine)).T
+
+
+def perplexity(folder: str, corpus: Corpus, max_examples: int | None, accelerator) -> dict[str, Any]:
+    """The perplexity of an ELMo: the exact softmax over its output words, on the windows that pretraining would make.
+
+    Returns fields of the record. `loss` is in nats per predicted word, in both directions; words that are no output
+    words count as [UNK]. Raises `InputError` if the folder lacks the output words.
+    """
+    if not (local_copy(folder) / OUTPUT_WORDS).is_dir():
+        raise InputError(f"{folder}: no {OUTPUT_WORDS} in this folder, expected one from toolkit pretrain elmo")
+    words = load_tokenizer(local_copy(folder) / OUTPUT_WORDS)
+    max_words = read_results(local_copy(folder))["arguments"]["max_length"]
+    model, tokenizer = load_encoder(folder, "AutoModelForPreTraining", MODALITIES["text"])
+    model.to(accelerator.device).eval()
+    with accelerator.main_process_first():
+        windows = spread(rows_made_of(corpus, WordWindows(tokenizer, words, max_words)), max_examples)
+    collate = PredictBothDirections(tokenizer.pad_token_id, words.sep_token_id, len(words), seed=0)
+
+    def measure(batch: dict[str, Any]) -> list[Any]:
+        labels = batch["labels"]  # (batch, time)
+        outputs = model(batch["input_ids"], batch["attention_mask"])
+        forward = _losses(outputs.forward_logits, labels[:, 1:])
+        backward = _losses(outputs.backward_logits, labels[:, :-1])
+        is_word = (labels != -100) & (labels != words.sep_token_id)
+        counts = (labels[:, 1:] != -100, labels[:, :-1] != -100, labels == words.unk_token_id, is_word)
+        return torch.stack([forward, backward, *(count.sum(dim=1) for count in counts)], dim=1).tolist()
+
+    measured = measure_rows(windows, collate, VALIDATION_BATCH_SIZE, accelerator, measure)
+    forward, backward, num_forward, num_backward, unknown, num_words = measured
+    loss = ratio_interval(forward + backward, num_forward + num_backward)
+    metrics = {
+        "perplexity": exp_interval(loss),
+        "forward_perplexity": exp_interval(ratio_interval(forward, num_forward)),
+        "backward_perplexity": exp_interval(ratio_interval(backward, num_backward)),
+        "loss": loss,
+        "unknown_words": ratio_interval(unknown, num_words),
+    }
+    return {"task": "perplexity", "metrics": metrics, "n": len(windows), "parameters": model.num_parameters()}
+
+
+def _losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """`logits` (batch, time, words), `labels` (batch, time) -> (batch,): cross-entropy summed over time, in nats."""
+    losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
+    return losses.view(labels.shape).sum(dim=1)
+
+
 def pseudo_perplexity(folder: str, corpus: Corpus, max_examples: int | None, accelerator) -> dict[str, Any]:
     """Mask each token of each line alone and predict it from the rest of the line.
 
     Lines are truncated to the length that the model takes. Special tokens, [UNK] among them, are not predicted.
-
-    Args:
-        folder: Folder or Hub id of a masked language model.
-        corpus: The text.
-        max_examples: Use at most this many lines, evenly spread.
-        accelerator: The processes that share the work.
-
-    Returns:
-        Fields of the record; `loss` is in nats per token.
-
-    Raises:
-        InputError: No token of the text is in the vocabulary.
+    Returns fields of the record, with `loss` in nats per token. Raises `InputError` if no token of the text is in the
+    vocabulary.
     """
     model, tokenizer = load_encoder(folder, "AutoModelForMaskedLM", MODALITIES["text"])
     model.to(accelerator.device).eval()
     lines = _encoded_lines(model, tokenizer, corpus, max_examples, accelerator)
     special = torch.tensor(tokenizer.all_special_ids, device=accelerator.device)
-    mine = []
-    batches = evaluation_batches(lines, lambda rows, keys: {"ids": torch.tensor(rows[0]["input_ids"])}, 1, accelerator)
-    num_batches = math.ceil(len(lines) / accelerator.num_processes)
-    for batch in with_progress(batches, num_batches, accelerator.is_main_process):
+
+    def measure(batch: dict[str, Any]) -> list[Any]:
         ids = batch["ids"]  # (time,)
         targets = torch.isin(ids, special, invert=True).nonzero().squeeze(1)  # (tokens,)
         loss_sum = 0.0
@@ -107,8 +153,12 @@ def pseudo_perplexity(folder: str, corpus: Corpus, max_examples: int | None, acc
             copies[here] = tokenizer.mask_token_id
             logits = model(copies).logits[here].float()  # (copies, vocab_size)
             loss_sum += float(F.cross_entropy(logits, ids[masked], reduction="sum"))
-        mine.append((loss_sum, len(targets), ids.tolist().count(tokenizer.unk_token_id)))
-    losses, counts, unknown = np.array(gather_object(mine)).T
+        return [(loss_sum, len(targets), ids.tolist().count(tokenizer.unk_token_id))]
+
+    def collate(rows: list[dict], keys) -> dict[str, Any]:
+        return {"ids": torch.tensor(rows[0]["input_ids"])}
+
+    losses, counts, unknown = measure_rows(lines, collate, 1, accelerator, measure)
     if not counts.any():
         raise InputError(f"{folder}: its vocabulary has no token of this text")
     loss = ratio_interval(losses, counts)
@@ -117,12 +167,7 @@ def pseudo_perplexity(folder: str, corpus: Corpus, max_examples: int | None, acc
         "loss": loss,
         "unknown_tokens": ratio_interval(unknown, counts + unknown),
     }
-    return {
-        "task": "pseudo-perplexity",
-        "metrics": metrics,
-        "n": len(lines),
-        "parameters": model.num_parameters(),
-    }
+    return {"task": "pseudo-perplexity", "metrics": metrics, "n": len(lines), "parameters": model.num_parameters()}
 
 
 def _encoded_lines(model, tokenizer, corpus: Corpus, max_examples: int | None, accelerator):

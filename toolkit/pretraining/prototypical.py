@@ -15,15 +15,10 @@ from toolkit.data.columns import LabelColumn
 from toolkit.data.image_files import load_labelled_images
 from toolkit.errors import InputError, check_positive
 from toolkit.modalities.arguments import ImageChange
-from toolkit.pretraining.image_corpus import (
-    ImagePretrainingArguments,
-    ImageSourceArguments,
-    drop_broken,
-    train_on_images,
-)
+from toolkit.models.families import presets
+from toolkit.pretraining.image_corpus import ImagePretrainingArguments, ImageSourceArguments, drop_broken, new_encoder
 from toolkit.pretraining.method import Method, PresetArguments
-from toolkit.pretraining.run import VALIDATION_BATCH_SIZE, Run
-from toolkit.pretraining.text_corpus import find_preset
+from toolkit.pretraining.run import Run, train_and_record
 from toolkit.runs.arguments import Arguments, defaults, without
 from toolkit.training.arguments import TrainingArguments
 from toolkit.training.sampler import SampleKey
@@ -72,22 +67,14 @@ class PrototypicalArguments(ImagePretrainingArguments):
 
 def pretrain_prototypical(arguments: PrototypicalArguments) -> dict[str, Any]:
     """Train any image encoder in episodes; returns the record."""
-    import torch
-
-    from toolkit.modalities import MODALITIES
     from toolkit.modalities.image_batches import Augmentation
-    from toolkit.models.families import SCRATCH
     from toolkit.models.prototypical import PrototypicalConfig, PrototypicalForPreTraining
-    from toolkit.transfer.encoders import load_encoder
 
-    find_preset(arguments.encoder.preset, modality="image")
-    run = Run("prototypical", arguments, arguments.training.resume)
+    run = Run("prototypical", arguments, presets("image"))
     source, flags, seed = arguments.images, arguments.episodes, arguments.training.seed
     columns = arguments.columns.image_column, arguments.label.label_column
-    rows = drop_broken(load_labelled_images(source.corpus, source.split, *columns), arguments, run)
-    torch.manual_seed(seed)
-    preset = SCRATCH + arguments.encoder.preset
-    encoder, processor = load_encoder(preset, "AutoModel", MODALITIES["image"], arguments.options, rows)
+    rows = drop_broken(load_labelled_images(source.corpus, source.split, *columns), run)
+    encoder, processor = new_encoder(run, rows)
     run.say("reading images")
     per_class = flags.shots + flags.queries
     images = images_of_classes(rows, processor, per_class)
@@ -97,22 +84,9 @@ def pretrain_prototypical(arguments: PrototypicalArguments) -> dict[str, Any]:
     exact = CollateEpisodes(processor, images, per_class, seed)
     collate = dataclasses.replace(exact, augmentation=Augmentation(tuple(flags.augment), seed))
     classes = rows_of_classes(train_classes, flags.rotations), rows_of_classes(held_out_classes, rotations=False)
-
-    def measure(model) -> dict[str, Any]:
-        return {"accuracy": episodic_accuracy(model, classes[1], exact, VALIDATION_BATCH_SIZE, run.accelerator)}
-
     run.create_output_dir()
-    return train_on_images(
-        run,
-        model,
-        processor,
-        classes,
-        collate,
-        exact,
-        dataset=source.corpus,
-        export=lambda model: model.encoder,
-        measure=measure,
-    )
+    options: Any = {"export": lambda model: model.encoder, "is_right": is_nearest, "item": "image", "row": "image"}
+    return train_and_record(run, model, processor, classes, collate, exact, **options)
 
 
 def images_of_classes(rows, processor, at_least: int) -> dict[str, Any]:
@@ -150,21 +124,13 @@ def rows_of_classes(classes: Sequence[str], rotations: bool):
 
 @dataclass(frozen=True)
 class CollateEpisodes:
-    """Collates rows of `rows_of_classes` to one episode of all these classes.
-
-    Args:
-        processor: The image processor.
-        images: The images of each class, (images, 3, height, width) uint8.
-        per_class: Images per class; which ones depends on the sample key.
-        seed: Seed of the run.
-        augmentation: Random changes; None for evaluation.
-    """
+    """Collates rows of `rows_of_classes` to one episode of all these classes."""
 
     processor: Any
-    images: dict[str, Any]
-    per_class: int
-    seed: int
-    augmentation: Any = None
+    images: dict[str, Any]  # of each class, (images, 3, height, width) uint8
+    per_class: int  # images of each class; which ones depends on the sample key
+    seed: int  # of the run
+    augmentation: Any = None  # Augmentation; None for evaluation
 
     def __call__(self, rows: list[dict], keys: Sequence[SampleKey]) -> dict[str, Any]:
         import torch
@@ -186,23 +152,12 @@ class CollateEpisodes:
         return {"pixel_values": pixel_values, "num_targets": len(rows), "num_items": len(rows) * self.per_class}
 
 
-def episodic_accuracy(model, rows, collate: CollateEpisodes, ways: int, accelerator) -> dict[str, float]:
-    """The fraction of query images that are nearest to the prototype of their class, with its interval."""
+def is_nearest(logits, batch: dict[str, Any]):
+    """Whether each query image of an episode is nearest to the prototype of its class, (1, queries) bool."""
     import torch
-    from accelerate.utils import gather_object
 
-    from toolkit.metrics.intervals import ratio_interval
-    from toolkit.training.evaluation import evaluation_batches
-
-    hits: list[tuple[int, int]] = []
-    with torch.no_grad():
-        for batch in evaluation_batches(rows, collate, ways, accelerator, lockstep=True):
-            logits = model(pixel_values=batch["pixel_values"]).logits
-            labels = torch.arange(logits.shape[1], device=logits.device)
-            right = logits.argmax(dim=1) == labels.repeat_interleave(len(logits) // len(labels))
-            hits += [(int(right.sum()), len(right))] if batch["num_items"] else []
-    right, totals = zip(*gather_object(hits), strict=True)
-    return ratio_interval(right, totals)
+    labels = torch.arange(logits.shape[1], device=logits.device)
+    return (logits.argmax(dim=1) == labels.repeat_interleave(len(logits) // len(labels))).unsqueeze(0)
 
 
 METHOD = Method(PrototypicalArguments, pretrain_prototypical)

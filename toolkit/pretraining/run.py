@@ -3,15 +3,18 @@
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from toolkit.data.rows import spread
 from toolkit.data.sources import SAMPLE
+from toolkit.errors import InputError
 from toolkit.modalities import MODALITIES
+from toolkit.models.families import Preset, family_of_preset, presets
 from toolkit.runs.arguments import to_flags
 from toolkit.runs.output import check_output_dir, create_output_dir
 from toolkit.runs.results import RESULTS_FILE, Stopwatch, write_results
@@ -24,18 +27,31 @@ VALIDATION_BATCH_SIZE = 16
 
 
 class Run:
-    """The processes and the output folder of one run.
+    """One run of a method: its arguments and flags, the preset, the processes and the output folder.
 
     Torch is imported only when it is needed, unless a launcher started this process: then a fault of the launcher is
     reported before anything else is done.
 
+    Args:
+        arguments: Arguments of the method, with the groups `encoder` and `output`.
+        choices: Presets that the method can train (default: those of the family of the same name).
+        resume: Whether the run continues an earlier one (default: the flag `--resume`, if there is one).
+
     Raises:
-        InputError: The output folder cannot take the run, or the launcher did not start all processes.
+        InputError: The preset is unknown, the output folder cannot take the run, or the launcher did not start all
+            processes.
     """
 
-    def __init__(self, method: str, arguments: Any, resume: bool | None = None):
-        self.method, self.arguments, self.resume = method, arguments, resume
-        self.output_dir = check_output_dir(arguments.output, resume)
+    def __init__(
+        self, method: str, arguments: Any, choices: Mapping[str, Preset] | None = None, resume: bool | None = None
+    ):
+        self.method, self.arguments, self.flags = method, arguments, to_flags(arguments)
+        name, choices = arguments.encoder.preset, choices or presets(family=method)
+        if name not in choices:
+            raise InputError(f"unknown preset '{name}', expected one of {', '.join(choices)}")
+        self.preset, self.family = choices[name], family_of_preset(name)
+        self.resume = self.flags.get("resume") if resume is None else resume
+        self.output_dir = check_output_dir(arguments.output, self.resume)
         self.has_launcher = not LAUNCHER_VARIABLES.isdisjoint(os.environ)
         self.is_main = not self.has_launcher or self.accelerator.is_main_process
         self.stopwatch = Stopwatch()
@@ -49,12 +65,6 @@ class Run:
     def main_process_first(self) -> AbstractContextManager:
         """The other processes wait for the main process; a process that is alone needs no accelerator for that."""
         return self.accelerator.main_process_first() if self.has_launcher else nullcontext()
-
-    @property
-    def starts_from_checkpoint(self) -> bool:
-        from toolkit.training.checkpoints import list_checkpoints
-
-        return bool(self.resume and list_checkpoints(self.output_dir))
 
     def say(self, *messages: str) -> None:
         """Print lines on stderr, on the main process."""
@@ -76,30 +86,26 @@ def train_and_record(
     collate,
     eval_collate,
     *,
-    dataset: str,
-    modality: str,
     item: str,
+    row: str = "window",
     better: str | None = "loss",
     consecutive: int = 1,
     export: Callable[[Any], Any] | None = None,
-    measure: Callable[[Any], dict[str, Any]] | None = None,
+    is_right: Callable[[Any, Any], Any] | None = None,
 ) -> dict[str, Any]:
     """Train a model, evaluate the best weights (or the last ones) on held-out data and write the record.
 
     Args:
-        run: The run, whose arguments have the groups `encoder` and `training`.
         model: A `PreTrainedModel` with its pretraining head.
-        processor: Saved with the model.
         rows: Training and held-out data.
         collate: Makes training batches.
         eval_collate: Makes held-out batches, without augmentation or sampling.
-        dataset: Name of the data, for the record.
-        modality: Name of the modality, for the record.
-        item: What throughput counts.
+        item: What throughput counts: token, word or image.
+        row: What messages call a row of the data.
         better: Metric by which the best weights are kept; None keeps the last weights.
         consecutive: As for `toolkit.training.inputs.TrainingData`.
         export: From the trained model to the encoder that is kept (default: the whole model).
-        measure: Further metrics on held-out data.
+        is_right: As for `held_out_accuracy`, to measure the accuracy too.
     """
     from toolkit.metrics.intervals import ratio_interval
     from toolkit.training.checkpoints import save_model
@@ -114,45 +120,71 @@ def train_and_record(
 
     weights = "" if export is None else "whole"  # a folder that is deleted once the record is written
     output = TrainingOutput(run.output_dir, processor, weights)
-    num_parameters, what = model.num_parameters(), "images" if modality == "image" else "windows"
-    run.say(f"training {run.arguments.encoder.preset}, {num_parameters:,} parameters, {len(train_rows):,} {what}")
+    size = f"{model.num_parameters():,} parameters, {len(train_rows):,} {row}s"
+    run.say(f"training {run.arguments.encoder.preset}, {size}")
     data = TrainingData(train_rows, collate, consecutive=consecutive, item=item)
     result = train(model, data, run.arguments.training, output, Evaluation(evaluate, better))
     model = type(model).from_pretrained(output.weights_dir).to(run.accelerator.device).eval()
     sums, counts = held_out_losses(model, validation_rows, eval_collate, VALIDATION_BATCH_SIZE, run.accelerator)
-    metrics = {"loss": ratio_interval(sums, counts)} | (measure(model) if measure else {})
+    metrics = {"loss": ratio_interval(sums, counts)}
+    if is_right is not None:
+        metrics["accuracy"] = held_out_accuracy(
+            model, validation_rows, eval_collate, VALIDATION_BATCH_SIZE, run.accelerator, is_right
+        )
     if export is not None:
         model = export(model)
         save_model(run.output_dir, model, processor, writes=run.is_main)
-    record = write_record(
-        run,
-        model,
-        dataset=dataset,
-        modality=modality,
-        metrics=metrics,
-        n=int(counts.sum()),
-        seed=run.arguments.training.seed,
-        num_steps=result.num_steps,
-        training_seconds=result.seconds,
-        throughput=result.throughput,
-        throughput_unit=f"{item}s/s",
-        deterministic=result.deterministic,
-    )
+    record = write_record(run, model, metrics, int(counts.sum()), item, **asdict(result))
     if export is not None and run.is_main:
         shutil.rmtree(output.weights_dir)
     return record
 
 
-def write_record(run: Run, model, **fields: Any) -> dict[str, Any]:
-    """Write `results.json` on the main process and return the record."""
+def held_out_accuracy(model, rows, collate, batch_size: int, accelerator, is_right) -> dict[str, float]:
+    """The fraction of right predictions with its interval, the same on all processes.
+
+    `is_right(logits, batch)` is a bool tensor (units, predictions); the bootstrap resamples units.
+    """
+    import torch
+    from accelerate.utils import gather_object
+
+    from toolkit.metrics.intervals import ratio_interval
+    from toolkit.training.evaluation import evaluation_batches
+
+    hits: list[tuple[int, int]] = []
+    with torch.no_grad():
+        for batch in evaluation_batches(rows, collate, batch_size, accelerator, lockstep=True):
+            right = is_right(model(pixel_values=batch["pixel_values"]).logits, batch)
+            if batch["num_items"]:
+                hits += [(count, right.shape[1]) for count in right.sum(dim=1).tolist()]
+    num_right, totals = zip(*gather_object(hits), strict=True)
+    return ratio_interval(num_right, totals)
+
+
+def write_record(
+    run: Run, model, metrics: dict[str, Any], n: int, item: str, num_steps, seconds, throughput, deterministic
+) -> dict[str, Any]:
+    """Write `results.json` on the main process and return the record.
+
+    `n` is the number of items that the metrics are of; what follows are the fields of a `TrainingResult`.
+    """
     record = {
         "task": "pretraining",
         "split": "validation",
         "encoder": run.arguments.encoder.preset,
         "parameters": model.num_parameters(),
-        "arguments": to_flags(run.arguments),
-        **fields,
+        "arguments": run.flags,
+        "dataset": run.flags["corpus"],
+        "modality": run.family.modality,
+        "metrics": metrics,
+        "n": n,
+        "seed": run.flags["seed"],
+        "num_steps": num_steps,
+        "training_seconds": seconds,
+        "throughput": throughput,
+        "throughput_unit": f"{item}s/s",
+        "deterministic": deterministic,
     }
-    if record["dataset"] == SAMPLE:
-        record["sample_license"] = MODALITIES[record["modality"]].sample_license
+    if run.flags["corpus"] == SAMPLE:
+        record["sample_license"] = MODALITIES[run.family.modality].sample_license
     return write_results(run.output_dir / RESULTS_FILE, run.stopwatch, **record) if run.is_main else record

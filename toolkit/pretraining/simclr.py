@@ -9,16 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolkit.errors import check_between_0_and_1, check_flags, check_positive
-from toolkit.pretraining.image_corpus import (
-    ImagePretrainingArguments,
-    encode_pixels,
-    images_to_measure,
-    load_unlabelled_images,
-    train_on_images,
-)
+from toolkit.models.families import presets
+from toolkit.pretraining.image_corpus import ImagePretrainingArguments, load_unlabelled, new_encoder, train_on_images
 from toolkit.pretraining.method import Method, PresetArguments
 from toolkit.pretraining.run import Run
-from toolkit.pretraining.text_corpus import find_preset
 from toolkit.runs.arguments import Arguments, defaults
 from toolkit.training.arguments import TrainingArguments
 from toolkit.training.sampler import SampleKey
@@ -52,41 +46,17 @@ class SimCLRArguments(ImagePretrainingArguments):
 
 def pretrain_simclr(arguments: SimCLRArguments) -> dict[str, Any]:
     """Train any image encoder on unlabelled images; returns the record."""
-    import torch
-
-    from toolkit.modalities import MODALITIES
     from toolkit.modalities.image_batches import ContrastiveViews
-    from toolkit.models.families import SCRATCH
     from toolkit.models.simclr import SimCLRForPreTraining
-    from toolkit.transfer.encoders import load_encoder
 
-    preset, seed = find_preset(arguments.encoder.preset, modality="image"), arguments.training.seed
-    run = Run("simclr", arguments, arguments.training.resume)
-    rows = load_unlabelled_images(arguments, run)
-    torch.manual_seed(seed)
-    encoder, processor = load_encoder(
-        SCRATCH + arguments.encoder.preset,
-        "AutoModel",
-        MODALITIES["image"],
-        arguments.options,
-        images_to_measure(rows[0], arguments, run),
-    )
-    flags = arguments.contrastive
-    size = arguments.options.image_size or preset.default_size
+    run = Run("simclr", arguments, presets("image"))
+    rows, flags = load_unlabelled(run), arguments.contrastive
+    encoder, processor = new_encoder(run, rows[0])
+    size = arguments.options.image_size or run.preset.default_size
     model = SimCLRForPreTraining.from_encoder(encoder, size, flags.projection_size, flags.temperature)
-    collate = CollateViews(processor, ContrastiveViews(seed, flags.smallest_part, flags.color_strength))
-    encoded = encode_pixels(rows, processor, arguments, run)
-    run.create_output_dir()
-    return train_on_images(
-        run,
-        model,
-        processor,
-        encoded,
-        collate,
-        collate,
-        export=lambda model: model.encoder,
-        dataset=arguments.images.corpus,
-    )
+    views = ContrastiveViews(arguments.training.seed, flags.smallest_part, flags.color_strength)
+    collate = CollateViews(processor, views)
+    return train_on_images(run, model, processor, rows, collate, collate, export=lambda model: model.encoder)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,6 @@
-"""Skip-gram with negative sampling: guess the neighbours of a word. gensim trains it.
+"""Skip-gram with negative sampling, which predicts the neighbours of a word, trained by gensim.
 
-Mikolov, Sutskever, Chen, Corrado & Dean (2013), "Distributed representations of words and phrases and their
-compositionality", https://arxiv.org/abs/1310.4546. With n-grams of characters it is fastText's: Bojanowski, Grave,
-Joulin & Mikolov (2017), "Enriching word vectors with subword information", https://arxiv.org/abs/1607.04606.
+For the papers see `word2vec.py` and, with n-grams of characters, `fasttext.py`.
 """
 
 import math
@@ -11,7 +9,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -65,10 +63,7 @@ def write_sentences(batches: Iterable[list[str]], file: Path) -> Sentences:
 
 
 def write_corpus(corpus: Corpus, space: Space, file: Path, num_proc: int, max_words: int | None = None) -> Sentences:
-    """The same of a corpus, in its order, by so many processes; of at most `max_words` words there are counts.
-
-    `space` puts spaces between the words of texts.
-    """
+    """Like `write_sentences`, of a corpus, in `num_proc` processes; at most `max_words` words are counted."""
     corpus = corpus.divided(min(MOST_PARTS, 1 + len(corpus) // ROWS_A_PART))
     write = partial(_write_block, corpus, space, file)
     words, num_sentences = WordCounts(max_words, notes=Notes(list(corpus.faults))), 0
@@ -92,51 +87,29 @@ def _write_block(
     return part.file, PackedCounts(part.words.counts), part.num_sentences, notes
 
 
-@dataclass(frozen=True)
-class SkipGramSettings:
-    """Settings of gensim's `Word2Vec` and `FastText`, by gensim's names."""
-
-    vector_size: int
-    window: int
-    negative: int
-    min_count: int
-    max_final_vocab: int | None
-    epochs: int
-    alpha: float
-    workers: int
-    seed: int
-    sg: int = 1
-
-
 def train_word_vectors(
     sentences: Sentences,
-    settings: SkipGramSettings,
+    settings: dict[str, Any],
     ngrams: dict[str, int] | None = None,
     max_minutes: float | None = None,
     on_epoch_end: Callable[[int, float], None] = lambda num_epochs, seconds: None,
 ) -> tuple[Any, int]:
     """Train vectors with gensim; with one worker the result equals gensim's own bit for bit.
 
+    Returns a `gensim.models.Word2Vec`, or with `ngrams` a `gensim.models.FastText`, and the number of epochs. Raises
+    `InputError` if no word is frequent enough.
+
     Args:
-        sentences: What to train on.
-        settings: gensim's settings.
+        settings: Of gensim's models, by gensim's names.
         ngrams: `min_n`, `max_n` and `bucket`, for fastText.
         max_minutes: Stop after the first epoch that ends later than this.
         on_epoch_end: Called with the number of epochs and the seconds so far.
-
-    Returns:
-        A `gensim.models.Word2Vec`, or with `ngrams` a `gensim.models.FastText`, and the number of epochs.
-
-    Raises:
-        InputError: No word is frequent enough.
     """
     from gensim.models import FastText, Word2Vec
     from gensim.models.callbacks import CallbackAny2Vec
 
     class Deadline(CallbackAny2Vec):
-        def __init__(self):
-            self.num_epochs = 0
-            self.start = time.monotonic()
+        num_epochs, start = 0, time.monotonic()
 
         def on_epoch_end(self, model) -> None:
             self.num_epochs += 1
@@ -145,18 +118,17 @@ def train_word_vectors(
             if max_minutes is not None and seconds > 60 * max_minutes:
                 raise _OutOfTime
 
-    flags = asdict(settings)
-    model = Word2Vec(**flags) if ngrams is None else FastText(**flags, **ngrams)
+    model = Word2Vec(sg=1, **settings) if ngrams is None else FastText(sg=1, **settings, **ngrams)
     model.build_vocab_from_freq(sentences.words.counts, corpus_count=sentences.num_sentences)
     if not len(model.wv):
-        raise InputError(f"no word occurs {settings.min_count} times in the corpus, lower --min_count")
+        raise InputError(f"no word occurs {settings['min_count']} times in the corpus, lower --min_count")
     deadline = Deadline()
     try:
         model.train(
             corpus_file=str(sentences.file),
             total_examples=sentences.num_sentences,
             total_words=sentences.words.num_words,
-            epochs=settings.epochs,
+            epochs=settings["epochs"],
             callbacks=[deadline],
         )
     except _OutOfTime:
@@ -183,17 +155,7 @@ def train_token_vectors(
         for line in np.split(ids, np.flatnonzero(np.isin(ids, boundary_token_ids))):
             yield " ".join(str(i) for i in line.tolist() if i not in boundary_token_ids)
 
-    settings = SkipGramSettings(
-        vector_size=vector_size,
-        window=5,
-        negative=5,
-        min_count=1,
-        max_final_vocab=None,
-        epochs=epochs,
-        alpha=0.025,
-        workers=1,
-        seed=seed,
-    )
+    settings = {"vector_size": vector_size, "min_count": 1, "epochs": epochs, "workers": 1, "seed": seed}
     with tempfile.TemporaryDirectory() as folder:
         sentences = write_sentences((list(lines(row)) for row in rows), Path(folder) / "tokens.txt")
         model, _ = train_word_vectors(sentences, settings)

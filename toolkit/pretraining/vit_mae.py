@@ -11,16 +11,10 @@ from typing import Any
 import numpy as np
 
 from toolkit.errors import check_between_0_and_1, check_positive
-from toolkit.pretraining.image_corpus import (
-    ImagePretrainingArguments,
-    encode_pixels,
-    images_to_measure,
-    load_unlabelled_images,
-    train_on_images,
-)
+from toolkit.models.families import presets
+from toolkit.pretraining.image_corpus import ImagePretrainingArguments, load_unlabelled, some_images, train_on_images
 from toolkit.pretraining.method import Method, PresetArguments
 from toolkit.pretraining.run import Run
-from toolkit.pretraining.text_corpus import find_preset
 from toolkit.runs.arguments import Arguments, defaults
 from toolkit.training.sampler import SampleKey
 
@@ -57,22 +51,17 @@ def pretrain_vit_mae(arguments: ViTMAEArguments) -> dict[str, Any]:
     from toolkit.modalities.image_batches import Augmentation
     from toolkit.modalities.pixels import new_image_processor
 
-    preset, seed = find_preset(arguments.encoder.preset, "vit"), arguments.training.seed
-    run = Run("vit-mae", arguments, arguments.training.resume)
-    rows = load_unlabelled_images(arguments, run)
-    size = arguments.options.image_size or preset.default_size
-    processor = new_image_processor(size, images_to_measure(rows[0], arguments, run))
+    run, seed = Run("vit-mae", arguments, presets(family="vit")), arguments.training.seed
+    rows = load_unlabelled(run)
+    size = arguments.options.image_size or run.preset.default_size
+    processor = new_image_processor(size, some_images(rows[0], run))
     torch.manual_seed(seed)
-    model = masked_autoencoder(preset.config(size), arguments.masking.mask_ratio, arguments.masking.decoder_layers)
+    model = masked_autoencoder(run.preset.config(size), arguments.masking.mask_ratio, arguments.masking.decoder_layers)
     num_patches = model.vit.embeddings.patch_embeddings.num_patches
     collate, exact = (
         CollateMasked(processor, Augmentation(names, seed), num_patches) for names in (("flip", "shift"), ())
     )
-    encoded = encode_pixels(rows, processor, arguments, run)
-    run.create_output_dir()
-    return train_on_images(
-        run, model, processor, encoded, collate, exact, export=without_decoder, dataset=arguments.images.corpus
-    )
+    return train_on_images(run, model, processor, rows, collate, exact, export=without_decoder)
 
 
 @dataclass(frozen=True)
@@ -102,13 +91,7 @@ class CollateMasked:
 
 
 def masked_autoencoder(config, mask_ratio: float, decoder_layers: int):
-    """A `ViTMAEForPreTraining` with random weights and a decoder half as wide as the encoder.
-
-    Args:
-        config: The `ViTConfig` of the encoder.
-        mask_ratio: Fraction of patches that are hidden.
-        decoder_layers: Number of layers of the decoder.
-    """
+    """A `ViTMAEForPreTraining` with random weights: the `ViTConfig` and a decoder half as wide as the encoder."""
     import transformers
 
     width = max(64, config.hidden_size // 2)

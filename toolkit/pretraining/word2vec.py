@@ -13,25 +13,18 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from toolkit.corpora.arguments import CleaningArguments, CorpusArguments, HeldOutTextArguments, NewTokenizerArguments
+from toolkit.corpora.corpus import Corpus
 from toolkit.corpora.encoding import token_spacer, word_spacer
 from toolkit.corpora.tokenization import bert_normalizer, load_tokenizer, word_level_tokenizer
 from toolkit.corpora.tokenizer_training import words_that_fit
+from toolkit.corpora.word_counts import Space
 from toolkit.errors import check_not_negative, check_positive
 from toolkit.hub.arguments import HubArguments
-from toolkit.models.families import Preset
 from toolkit.pretraining.method import Method, PresetArguments
 from toolkit.pretraining.run import VALIDATION_ROWS, Run, write_record
-from toolkit.pretraining.skip_gram import (
-    Sentences,
-    SkipGramSettings,
-    skip_gram_losses,
-    train_word_vectors,
-    write_corpus,
-)
-from toolkit.pretraining.text_corpus import SplitCorpus, find_prepared, find_preset, open_split_corpus
+from toolkit.pretraining.skip_gram import Sentences, skip_gram_losses, train_word_vectors, write_corpus
+from toolkit.pretraining.text_corpus import TextCorpusArguments, find_prepared, open_split_corpus
 from toolkit.runs.arguments import Arguments, defaults
-from toolkit.runs.output import OutputArguments
 from toolkit.runs.results import LOG_FILE
 
 
@@ -62,23 +55,15 @@ class SkipGramArguments(Arguments):
 
 
 @dataclass(kw_only=True)
-class Word2VecArguments(Arguments):
-    text: CorpusArguments
-    output: OutputArguments
+class Word2VecArguments(TextCorpusArguments):
     encoder: PresetArguments = defaults(PresetArguments, preset="word2vec-mini")
     training: SkipGramArguments = defaults(SkipGramArguments)
-    tokenizer: NewTokenizerArguments = defaults(NewTokenizerArguments)
-    held_out: HeldOutTextArguments = defaults(HeldOutTextArguments)
-    cleaning: CleaningArguments = defaults(CleaningArguments)
     hub: HubArguments = defaults(HubArguments)
 
 
 def pretrain_word2vec(arguments: Word2VecArguments) -> dict[str, Any]:
     """Train word vectors; returns the record."""
-    preset = find_preset(arguments.encoder.preset, "word2vec")
     run = Run("word2vec", arguments)
-    find_prepared("word2vec", arguments)  # raises: word2vec reads text
-    corpus = open_split_corpus(arguments.text, arguments.cleaning, arguments.held_out, run)
     given, normalizer = None, bert_normalizer(arguments.tokenizer.do_lower_case)
     space = word_spacer(normalizer)
     if arguments.tokenizer.tokenizer is not None:
@@ -89,32 +74,22 @@ def pretrain_word2vec(arguments: Word2VecArguments) -> dict[str, Any]:
         from toolkit.models.word2vec import Word2VecModel
 
         tokenizer = given or word_level_tokenizer(word_vectors.index_to_key, normalizer)
-        config = preset.config(len(tokenizer))
+        config = run.preset.config(len(tokenizer))
         return Word2VecModel.from_word_vectors(config, word_vectors, tokenizer.get_vocab()), tokenizer
 
-    return train_and_record_vectors(run, corpus, preset, space, export)
+    return train_and_record_vectors(run, space, export)
 
 
 def train_and_record_vectors(
-    run: Run,
-    corpus: SplitCorpus,
-    preset: Preset,
-    space: Callable[[list[str]], list[str]],
-    export: Callable[[Any], tuple[Any, Any]],
-    ngrams: dict[str, int] | None = None,
+    run: Run, space: Space, export: Callable[[Any], tuple[Any, Any]], ngrams: dict[str, int] | None = None
 ) -> dict[str, Any]:
     """Train vectors with gensim on the main process, score them on held-out text, write model and record.
 
-    Args:
-        run: The run, whose arguments are those of word2vec or fastText.
-        corpus: Training and held-out text.
-        preset: Its first size is the vector size.
-        space: Puts spaces between the words of each of a list of texts.
-        export: Makes a model and a tokenizer of gensim's `KeyedVectors`.
-        ngrams: fastText's settings of n-grams.
+    `space` splits texts into words, `export` makes a model and a tokenizer of gensim's `KeyedVectors`, and `ngrams`
+    are fastText's settings of n-grams.
     """
-    from toolkit.metrics.intervals import ratio_interval
-
+    find_prepared(run)  # raises: these methods read text
+    train_text, held_out_text = open_split_corpus(run)
     if not run.is_main:
         return {}
     flags = run.arguments.training
@@ -126,61 +101,53 @@ def train_and_record_vectors(
         run.say(f"epoch {num_epochs} of {flags.num_train_epochs}, {speed:,.0f} words/s")
 
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as background:
-        sentences = _write_sentences(run, corpus, space, Path(folder))
+        sentences = _write_sentences(run, train_text, space, Path(folder))
         start = run.stopwatch.seconds
         for module in (f"toolkit.models.{run.method}", "toolkit.training.checkpoints"):  # torch takes seconds
             background.submit(import_module, module)
-        settings = SkipGramSettings(
-            vector_size=preset.sizes[0],
-            window=flags.window,
-            negative=flags.negative,
-            min_count=flags.min_count,
-            max_final_vocab=run.arguments.tokenizer.vocab_size or preset.default_size,
-            epochs=flags.num_train_epochs,
-            alpha=flags.learning_rate,
-            workers=flags.workers,
-            seed=flags.seed,
-        )
+        settings = {
+            "vector_size": run.preset.sizes[0],
+            "max_final_vocab": run.arguments.tokenizer.vocab_size or run.preset.default_size,
+            "epochs": flags.num_train_epochs,
+            "alpha": flags.learning_rate,
+            **{name: getattr(flags, name) for name in ("window", "negative", "min_count", "workers", "seed")},
+        }
         vectors, num_epochs = train_word_vectors(sentences, settings, ngrams, flags.max_minutes, on_epoch_end)
         seconds = run.stopwatch.seconds - start
     model, tokenizer = export(vectors.wv)
-    held_out = [words for line in space(corpus.held_out.spread(8 * VALIDATION_ROWS)) if (words := line.split())]
-    known = [sum(word in vectors.wv.key_to_index for word in words) for words in held_out]
-    lengths = [len(words) for words in held_out]
-    loss_sums, pair_counts = skip_gram_losses(vectors, held_out, flags.seed)
+    metrics, num_words = _held_out_metrics(vectors, space(held_out_text.spread(8 * VALIDATION_ROWS)), flags.seed)
     from toolkit.training.checkpoints import save_model
 
     output_dir = run.create_output_dir()
     save_model(output_dir, model, tokenizer)
     (output_dir / LOG_FILE).write_text("".join(json.dumps(line) + "\n" for line in log), encoding="utf-8")
-    return write_record(
-        run,
-        model,
-        dataset=run.arguments.text.corpus,
-        modality="text",
-        metrics={
-            "loss": ratio_interval(loss_sums, pair_counts),
-            "known_words": ratio_interval(known, lengths),
-        },
-        n=sum(lengths),
-        seed=flags.seed,
-        num_steps=num_epochs,
-        training_seconds=seconds,
-        throughput=sentences.words.num_words * num_epochs / seconds,
-        throughput_unit="words/s",
-        deterministic=flags.workers == 1 and flags.max_minutes is None,
+    speed, is_deterministic = (
+        sentences.words.num_words * num_epochs / seconds,
+        flags.workers == 1 and flags.max_minutes is None,
     )
+    return write_record(run, model, metrics, num_words, "word", num_epochs, seconds, speed, is_deterministic)
 
 
-def _write_sentences(run: Run, corpus: SplitCorpus, space: Callable, folder: Path) -> Sentences:
+def _write_sentences(run: Run, text: Corpus, space: Space, folder: Path) -> Sentences:
     cleaning, workers = run.arguments.cleaning, run.arguments.training.workers
     max_words = words_that_fit(cleaning.memory_gb)
-    sentences = write_corpus(corpus.train, space, folder / "sentences.txt", cleaning.num_proc or workers, max_words)
+    sentences = write_corpus(text, space, folder / "sentences.txt", cleaning.num_proc or workers, max_words)
     run.say(*sentences.words.left_out())
     run.say(f"training on {sentences.words.num_words:,} words with {workers} workers")
     if run.has_launcher and run.accelerator.num_processes > 1:
         run.say("these are threads of the main process; gensim has no use for the other processes")
     return sentences
+
+
+def _held_out_metrics(vectors, lines: list[str], seed: int) -> tuple[dict[str, Any], int]:
+    """The loss and the fraction of known words on lines of words, and the number of words."""
+    from toolkit.metrics.intervals import ratio_interval
+
+    sentences = [words for line in lines if (words := line.split())]
+    known = [sum(word in vectors.wv.key_to_index for word in words) for words in sentences]
+    lengths = [len(words) for words in sentences]
+    loss = ratio_interval(*skip_gram_losses(vectors, sentences, seed))
+    return {"loss": loss, "known_words": ratio_interval(known, lengths)}, sum(lengths)
 
 
 METHOD = Method(Word2VecArguments, pretrain_word2vec)
