@@ -17,8 +17,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from alternation import HAS_BFLOAT16, read_log, write_record
 from bench_mlm import RECIPE, HeldOut
+from benchmarking import HAS_BFLOAT16, read_log, write_record
 from transformers import AutoModelForPreTraining
 
 import toolkit.training.loop

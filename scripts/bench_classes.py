@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from alternation import alternate, write_record
+from benchmarking import alternate, write_record
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 

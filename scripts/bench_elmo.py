@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from alternation import (
+from benchmarking import (
     HAS_BFLOAT16,
     alternate_processes,
     fraction_of_peak,

@@ -19,7 +19,7 @@ from typing import Any
 
 import datasets
 import numpy as np
-from alternation import data_set, skip_without, write_record
+from benchmarking import data_set, skip_without, write_record
 
 from tasks.examples import ExampleColumns, load_examples
 from toolkit.metrics.intervals import bootstrap_ratio, ratio_interval

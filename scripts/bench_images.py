@@ -24,8 +24,8 @@ from typing import Any
 
 import datasets
 import torch
-from alternation import data_set, skip_without, write_record
 from bench_mlm import Deadline
+from benchmarking import data_set, skip_without, write_record
 from torchvision.transforms import v2
 from transformers import ResNetConfig, ResNetForImageClassification, Trainer
 from transformers import TrainingArguments as TrainerArguments

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import large_corpus
-from alternation import run_with_peak_memory, write_record
+from benchmarking import run_with_peak_memory, write_record
 
 FORMATS = ("txt", "jsonl", "parquet")
 

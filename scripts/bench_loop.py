@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import torch
-from alternation import BertOnSample, alternate, write_record
+from benchmarking import BertOnSample, alternate, write_record
 from torch.utils.data import DataLoader
 
 from toolkit.training.arguments import TrainingArguments

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from alternation import (
+from benchmarking import (
     HAS_BFLOAT16,
     alternate_processes,
     fraction_of_peak,

@@ -71,7 +71,7 @@ def once(alternative: str, corpus: str, tokenizer: str) -> dict[str, float]:
 
 
 def main(rounds: int = 3, corpus: str = "sample") -> None:
-    from alternation import alternate, run_with_peak_memory, write_record  # loads torch, which `once` does not need
+    from benchmarking import alternate, run_with_peak_memory, write_record  # loads torch, which `once` does not need
 
     from toolkit.corpora.corpus import open_corpus
     from toolkit.corpora.tokenizer_training import train_tokenizer

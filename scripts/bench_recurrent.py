@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from alternation import HAS_BFLOAT16, alternate, write_record
+from benchmarking import HAS_BFLOAT16, alternate, write_record
 from torch import nn
 
 BATCH_SIZE, WORDS, SIZE, WIDE, STEPS = 64, 32, 256, 1024, 5

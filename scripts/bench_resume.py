@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 import torch
-from alternation import BertOnSample, alternate, write_record
+from benchmarking import BertOnSample, alternate, write_record
 from transformers import DataCollatorForLanguageModeling, Trainer
 from transformers import TrainingArguments as TrainerArguments
 

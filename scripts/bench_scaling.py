@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from alternation import alternate, masking_collator, read_log, write_record
+from benchmarking import alternate, masking_collator, read_log, write_record
 
 STEPS, BATCH_SIZE = 30, {"bert-mini": 8, "elmo-mini": 32}
 SIZES = ("tiny", "mini", "small", "base")

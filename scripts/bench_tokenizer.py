@@ -55,7 +55,7 @@ def once(alternative: str, corpus: str, letters: str) -> dict:
 
 
 def main(rounds: int = 3, corpus: str = "sample") -> None:
-    from alternation import alternate, run_with_peak_memory, write_record  # loads torch, which `once` does not need
+    from benchmarking import alternate, run_with_peak_memory, write_record  # loads torch, which `once` does not need
 
     from toolkit.corpora.corpus import open_corpus
 

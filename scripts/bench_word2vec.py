@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from alternation import alternate, run_in_process, write_record
+from benchmarking import alternate, run_in_process, write_record
 
 from toolkit.corpora.corpus import open_corpus
 from toolkit.corpora.encoding import word_spacer

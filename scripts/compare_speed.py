@@ -21,7 +21,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from alternation import write_record
+from benchmarking import write_record
 
 LOOP = """
 import json

@@ -135,7 +135,7 @@ class ImageClassification(Classification):
     def forward(self, model, inputs: dict[str, Any]):
         import torch
 
-        from toolkit.modalities.image_batches import shift_image
+        from toolkit.modalities.augmentation import shift_image
         from toolkit.modalities.pixels import map_images
 
         views = [inputs["pixel_values"]]

@@ -25,7 +25,7 @@ def predict(task: Task, model, processor, encoded, accelerator) -> list[Any]:
 
     collate = partial(task.collate, processor=processor, arguments=None)
     if (lengths := task.lengths(encoded)) is not None:
-        encoded = encoded.select(sorted(range(len(lengths)), key=lengths.__getitem__))  # to reduce padding
+        encoded = [encoded[index] for index in sorted(range(len(lengths)), key=lengths.__getitem__)]  # little padding
 
     mine = []
     with torch.inference_mode():

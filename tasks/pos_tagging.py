@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tasks.task import NO_LABEL, Prediction
-from tasks.words import NO_WORD, WordsArguments, WordsTask, first_tokens, words_of_tokens
+from tasks.text_task import NO_WORD, TextTask, TextTaskArguments, first_tokens, words_of_tokens
 from toolkit.data.columns import TreebankColumns
 from toolkit.data.sources import read_text, splits_of, suffix_of
 from toolkit.data.treebank import SUFFIXES, load_sentences, load_treebank, split_sentences
@@ -31,7 +31,7 @@ class TaggingHeadArguments(Arguments):
 
 
 @dataclass(kw_only=True)
-class PosArguments(WordsArguments):
+class PosArguments(TextTaskArguments):
     columns: TreebankColumns = defaults(TreebankColumns)
     head: TaggingHeadArguments = defaults(TaggingHeadArguments)
 
@@ -55,7 +55,7 @@ class TagsPrediction(Prediction):
         return self.tags
 
 
-class PosTagging(WordsTask):
+class PosTagging(TextTask):
     name = "pos"
     arguments = PosArguments
     auto_class = "AutoModelForTokenClassification"
@@ -71,8 +71,6 @@ class PosTagging(WordsTask):
 
     def read_inputs(self, inputs: Sequence[str | Path]):
         """Text is split into words as English treebanks split it: *don't* is *do* and *n't*."""
-        import datasets
-
         sentences = []
         for given in inputs:
             if isinstance(given, Path) and suffix_of(given) in SUFFIXES:
@@ -81,7 +79,7 @@ class PosTagging(WordsTask):
                 sentences += split_sentences(read_text(given) if isinstance(given, Path) else given)
         if not sentences:
             raise InputError("there is no word to tag")
-        return datasets.Dataset.from_dict({"tokens": sentences})
+        return [{"tokens": tokens} for tokens in sentences]
 
     def labels(self, rows) -> list[str]:
         return sorted({tag for tags in rows["tags"] for tag in tags})
@@ -94,15 +92,12 @@ class PosTagging(WordsTask):
 
     def encode_words(self, rows, tokenizer, label2id: dict[str, int], max_length: int | None):
         """Sentences that are too long for the encoder are cut into parts; tags that training lacks are ignored."""
-        import datasets
-
         encoded = []
-        all_tags = rows["tags"] if "tags" in rows.column_names else [None] * len(rows)
-        for index, (tokens, tags) in enumerate(zip(rows["tokens"], all_tags, strict=True)):
-            start = 0
-            for part, (ids, words) in enumerate(_tokenize(tokens, tokenizer, max_length)):
+        for index, row in enumerate(rows):
+            start, tags = 0, row.get("tags", [])
+            for part, (ids, words) in enumerate(_tokenize(row["tokens"], tokenizer, max_length)):
                 num_words = len(first_tokens(words))
-                labels = tags[start : start + num_words] if tags else []
+                labels = tags[start : start + num_words]
                 start += num_words
                 encoded.append(
                     {
@@ -113,7 +108,7 @@ class PosTagging(WordsTask):
                         "part": part,
                     }
                 )
-        return datasets.Dataset.from_list(encoded)
+        return encoded
 
     def collate_labels(self, encoded: list[dict], num_tokens: int) -> tuple[np.ndarray, int]:
         labels, num_words = np.full((len(encoded), num_tokens), NO_LABEL), 0

@@ -154,7 +154,7 @@ class Task(ABC):
         return self.modality.splits(source)
 
     def read_inputs(self, inputs: Sequence[str | Path]):
-        """A `datasets.Dataset` of rows to predict, from texts and paths. Raises `InputError`."""
+        """Rows to predict, from texts and paths: a list or a `datasets.Dataset`. Raises `InputError`."""
         return self.modality.read_inputs(inputs)
 
     def labels(self, rows) -> list[str] | None:

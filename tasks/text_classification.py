@@ -10,7 +10,7 @@ import numpy as np
 
 from tasks.classification import Classification, LabelPrediction
 from tasks.task import NO_LABEL
-from tasks.words import WordsArguments, WordsTask, words_of_tokens
+from tasks.text_task import TextTask, TextTaskArguments, words_of_tokens
 from toolkit.data.columns import LabelColumn, TextColumn
 from toolkit.runs.arguments import defaults
 
@@ -21,11 +21,11 @@ class LabelledTextColumns(LabelColumn, TextColumn):
 
 
 @dataclass(kw_only=True)
-class TextArguments(WordsArguments):
+class TextArguments(TextTaskArguments):
     columns: LabelledTextColumns = defaults(LabelledTextColumns)
 
 
-class TextClassification(Classification, WordsTask):
+class TextClassification(Classification, TextTask):
     name = "text"
     arguments = TextArguments
     auto_class = "AutoModelForSequenceClassification"
@@ -34,19 +34,19 @@ class TextClassification(Classification, WordsTask):
 
     def encode_words(self, rows, tokenizer, label2id: dict[str, int], max_length: int | None):
         """Texts that are too long for the encoder are truncated; labels that training lacks are ignored."""
-        import datasets
-
-        labels: Any = rows["label"][:] if "label" in rows.column_names else [None] * len(rows)
-        encoding = tokenizer(rows["text"][:], truncation=max_length is not None, max_length=max_length, verbose=False)
-        return datasets.Dataset.from_dict(
+        rows = list(rows)
+        texts = [row["text"] for row in rows]
+        encoding = tokenizer(texts, truncation=max_length is not None, max_length=max_length, verbose=False)
+        return [
             {
-                "input_ids": encoding["input_ids"],
-                "words": [words_of_tokens(encoding, index) for index in range(len(rows))],
-                "label": [label2id.get(label, NO_LABEL) for label in labels],
-                "index": list(range(len(rows))),
-                "part": [0] * len(rows),
+                "input_ids": ids,
+                "words": words_of_tokens(encoding, index),
+                "label": label2id.get(row.get("label"), NO_LABEL),
+                "index": index,
+                "part": 0,
             }
-        )
+            for index, (ids, row) in enumerate(zip(encoding["input_ids"], rows, strict=True))
+        ]
 
     def collate_labels(self, encoded: list[dict], num_tokens: int) -> tuple[np.ndarray, int]:
         return np.array([row["label"] for row in encoded]), len(encoded)

@@ -16,7 +16,8 @@ from toolkit.data.image_files import load_images, load_labelled_images, open_ima
 from toolkit.errors import InputError
 from toolkit.modalities import MODALITIES
 from toolkit.modalities.arguments import ImageEncoderArguments
-from toolkit.modalities.image_batches import Augmentation, CollateImages, weights_of_classes
+from toolkit.modalities.augmentation import Augmentation
+from toolkit.modalities.image_batches import CollateImages, weights_of_classes
 from toolkit.modalities.pixels import PixelProcessor
 from toolkit.training.sampler import SampleKey
 from toolkit.transfer.encoders import load_encoder

@@ -14,7 +14,7 @@ from tasks import predict
 from toolkit.data.image_files import load_labelled_images, open_image
 from toolkit.modalities import MODALITIES
 from toolkit.modalities.arguments import ImageEncoderArguments
-from toolkit.modalities.image_batches import shift_image
+from toolkit.modalities.augmentation import shift_image
 from toolkit.modalities.pixels import map_images
 from toolkit.models.fast_resnet import FastResNetConfig
 from toolkit.models.googlenet import GoogLeNetConfig

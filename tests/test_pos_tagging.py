@@ -13,7 +13,7 @@ from transformers import AutoModel, AutoModelForTokenClassification, AutoTokeniz
 from tasks import TASKS, finetune, predict
 from tasks.inference import load_predictor
 from tasks.pos_tagging import _tokenize
-from tasks.words import first_tokens
+from tasks.text_task import first_tokens
 from toolkit.corpora.tokenizer_training import train_tokenizer
 from toolkit.data.treebank import load_treebank
 from toolkit.errors import InputError
@@ -110,11 +110,11 @@ def test_the_pipeline_of_transformers_gives_right_offsets_on_unseen_words(tagger
     whole = ("The", "!") if family == "word2vec" else ("The", "zorblifiers", "frobnicated", "wugs", "!")
     assert starts >= {UNSEEN.index(word) for word in whole}
     # The row whose offset starts a word has the tag that `predict` gives the word.
-    (words,) = TASKS["pos"].read_inputs([UNSEEN])["tokens"]
+    (row,) = TASKS["pos"].read_inputs([UNSEEN])
     predictor = load_predictor(TASKS["pos"], str(taggers[family]))
     (prediction,) = predictor(TASKS["pos"].read_inputs([UNSEEN]))
     of_start = {row["start"]: row["entity"] for row in rows}
-    predicted = dict(zip(words, prediction.tags, strict=True))
+    predicted = dict(zip(row["tokens"], prediction.tags, strict=True))
     assert {word: of_start[UNSEEN.index(word)] for word in whole} == {word: predicted[word] for word in whole}
 
 

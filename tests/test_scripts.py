@@ -70,10 +70,10 @@ def test_word_vectors_of_three_seeds_are_scored(tmp_path):
 @pytest.mark.parametrize("method", ["word2vec", "fasttext"])
 def test_the_benchmark_of_word_vectors_runs(method, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(REPOSITORY / "scripts"))
-    import alternation
     import bench_word2vec
+    import benchmarking
 
-    monkeypatch.setattr(alternation, "RESULTS", tmp_path)
+    monkeypatch.setattr(benchmarking, "RESULTS", tmp_path)
     monkeypatch.setattr(bench_word2vec, "EPOCHS", 1)
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     bench_word2vec.main(rounds=1, corpus="sample", method=method)
@@ -151,10 +151,10 @@ def test_the_recipe_of_few_shot_learning_runs(monkeypatch, tmp_path):
 def test_the_benchmark_of_few_shot_learning_runs(monkeypatch, tmp_path):
     pytest.importorskip("setfit", reason="setfit is not installed: pip install -e '.[bench]'")
     monkeypatch.syspath_prepend(str(REPOSITORY / "scripts"))
-    import alternation
     import bench_few_shot
+    import benchmarking
 
-    monkeypatch.setattr(alternation, "RESULTS", tmp_path)
+    monkeypatch.setattr(benchmarking, "RESULTS", tmp_path)
     bench_few_shot.main("sample", seeds=1, shots=2, steps=2)
     record = json.loads((tmp_path / "bench_few_shot.json").read_text())
     assert set(record["accuracy"]) == {"toolkit", "setfit"}
@@ -259,13 +259,13 @@ def test_the_batch_job_requeues_itself_after_failures(code, goes_on, tmp_path):
 def test_benchmarks_of_large_corpora_run(tmp_path, monkeypatch):
     """On a corpus of two megabytes that large_corpus.py makes, toolkit and libraries must agree."""
     monkeypatch.syspath_prepend(REPOSITORY / "scripts")
-    import alternation
     import bench_large_corpus
     import bench_prepare
     import bench_tokenizer
+    import benchmarking
     import large_corpus
 
-    monkeypatch.setattr(alternation, "RESULTS", tmp_path)
+    monkeypatch.setattr(benchmarking, "RESULTS", tmp_path)
     large_corpus.main(str(tmp_path / "corpus.txt"), gigabytes=0.002)
     bench_tokenizer.main(1, str(tmp_path / "corpus.txt"))
     record = json.loads((tmp_path / "bench_tokenizer.json").read_text())

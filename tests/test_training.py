@@ -600,7 +600,7 @@ def test_lower_layers_have_lower_learning_rates(encoders):
 
 
 def test_word_dropout_replaces_whole_words_at_the_given_rate():
-    from tasks.words import NO_WORD, drop_words, first_tokens
+    from tasks.text_task import NO_WORD, drop_words, first_tokens
 
     words = [NO_WORD, *(word for word in range(2000) for _ in range(1 + word % 3)), NO_WORD]
     row = {"input_ids": [2, *range(10, 10 + len(words) - 2), 3], "words": words, "labels": list(range(2000))}

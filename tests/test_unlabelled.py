@@ -13,7 +13,7 @@ from transformers import AutoModel, AutoModelForImageClassification, ViTConfig, 
 from toolkit.data.image_files import load_corpus_of_images, load_labelled_images, open_image
 from toolkit.modalities import MODALITIES
 from toolkit.modalities.arguments import ImageEncoderArguments
-from toolkit.modalities.image_batches import Augmentation, ContrastiveViews, adjust_colors
+from toolkit.modalities.augmentation import Augmentation, ContrastiveViews, adjust_colors
 from toolkit.modalities.pixels import PixelProcessor, encode_images
 from toolkit.models.simclr import SimCLRForPreTraining, nt_xent_loss
 from toolkit.pretraining.vit_mae import CollateMasked, masked_autoencoder, without_decoder

@@ -50,17 +50,17 @@ def run(arguments: DoctorArguments) -> None:
 
 def _check_hub() -> list[str]:
     """The names of the checks that failed; those after the first one are skipped, except for the clean-up."""
-    from toolkit.hub.trial import HubTrial
+    from toolkit.hub.round_trip import RoundTrip
 
-    trial, failed = HubTrial(), list[str]()
+    round_trip, failed = RoundTrip(), list[str]()
     try:
-        for name, step in trial.steps.items():
+        for name, step in round_trip.steps.items():
             if failed:
                 _show("skipped", name, f"since {failed[0]} failed")
             elif not _passes(name, step):
                 failed.append(name)
     finally:
-        if trial.repo_id and not _passes("clean-up", trial.clean_up):
+        if round_trip.repo_id and not _passes("clean-up", round_trip.clean_up):
             failed.append("clean-up")
     return failed
 

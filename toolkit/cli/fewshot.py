@@ -61,7 +61,7 @@ def _predict(arguments: PredictFewShotArguments) -> None:
     else:
         classifier, _ = fit_classifier(arguments)
     rows = classifier.modality.read_inputs(inputs)
-    predicted, probabilities = classifier.predict_with_proba(rows[classifier.modality.name][:])
+    predicted, probabilities = classifier.predict_with_proba([row[classifier.modality.name] for row in rows])
     print_labels(rows, classifier, predicted, probabilities, arguments.input.output_format, classifier.modality)
 
 

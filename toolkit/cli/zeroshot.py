@@ -46,6 +46,6 @@ def _predict(arguments: PredictZeroShotArguments) -> None:
     modality = modality_of_encoder(arguments.examples.encoder)
     classifier = fit_classifier(modality, arguments)
     rows = modality.read_inputs(inputs)
-    probabilities = classifier.predict_proba(rows[modality.name][:])
+    probabilities = classifier.predict_proba([row[modality.name] for row in rows])
     predicted = classifier.classes_[probabilities.argmax(axis=1)].tolist()
     print_labels(rows, classifier, predicted, probabilities, arguments.input.output_format, modality)

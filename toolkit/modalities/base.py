@@ -44,7 +44,7 @@ class Modality(ABC):
 
     @abstractmethod
     def read_inputs(self, inputs: Sequence[str | Path]):
-        """What a user gave to predict: a `datasets.Dataset` of rows, from texts and paths."""
+        """Rows to predict, from texts and paths: a list or a `datasets.Dataset`."""
 
     # Model inputs
 

@@ -53,8 +53,6 @@ class TextModality(Modality):
 
     def read_inputs(self, inputs: Sequence[str | Path]):
         """Each text is one item, and so is each line of a text file and each row of a table."""
-        import datasets
-
         from toolkit.corpora.text import load_text
 
         texts: list[str] = []
@@ -68,7 +66,7 @@ class TextModality(Modality):
         texts = [text for text in texts if text.strip()]
         if not texts:
             raise InputError("there is no text to classify")
-        return datasets.Dataset.from_dict({"text": texts})
+        return [{"text": text} for text in texts]
 
     def new_processor(self, preset: str, options: Any, train_rows):
         from toolkit.corpora.tokenization import load_tokenizer
@@ -153,7 +151,7 @@ class MeanOfTokens:
         self.weights, self.continues = weights.to(model.device), continues.to(model.device)
 
     def __call__(self, inputs: dict[str, Any]):
-        from toolkit.models.pieces import mean_of_tokens
+        from toolkit.models.subwords import mean_of_tokens
 
         states = self.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).last_hidden_state
         return mean_of_tokens(states, inputs["input_ids"], inputs["attention_mask"], self.weights, self.continues)

@@ -23,8 +23,8 @@ from transformers.utils import ModelOutput
 
 from .elmo_characters import ElmoCharacterEncoder, WordCache
 from .heads import LayerMixMixin, TextClassifierMixin
-from .pieces import find_words, gather_rows
 from .sampled_softmax import SampledSoftmax
+from .subwords import find_words, gather_rows
 
 LOGIT_ROWS = 1024  # words whose logits are in memory at a time
 HASH_MULTIPLIER = 6364136223846793005  # of Knuth's MMIX generator

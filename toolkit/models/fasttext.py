@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from transformers import initialization as init
 
-from .pieces import find_words, gather_rows
+from .subwords import find_words, gather_rows
 from .word2vec import (
     Word2VecConfig,
     Word2VecForSequenceClassification,

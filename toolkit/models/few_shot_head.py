@@ -18,9 +18,9 @@ from .elmo import ElmoModel
 from .fasttext import FastTextModel
 from .heads import copy_encoder_fields, encoder_from_config, pool_image_features
 from .mlp import MlpModel
-from .pieces import mean_of_tokens
 from .pooling import KNOWN_ENCODERS as POOLED_ENCODERS
 from .pooling import PooledModel
+from .subwords import mean_of_tokens
 from .word2vec import Word2VecModel
 
 # Classes that a copy of this file on a Hub builds without the Auto classes.

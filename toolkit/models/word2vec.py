@@ -19,7 +19,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput, TokenClassifierOutput
 
 from .heads import TextClassifierMixin
-from .pieces import gather_rows
+from .subwords import gather_rows
 
 
 class Word2VecConfig(PreTrainedConfig):

@@ -67,7 +67,7 @@ class PrototypicalArguments(ImagePretrainingArguments):
 
 def pretrain_prototypical(arguments: PrototypicalArguments) -> dict[str, Any]:
     """Train any image encoder in episodes; returns the record."""
-    from toolkit.modalities.image_batches import Augmentation
+    from toolkit.modalities.augmentation import Augmentation
     from toolkit.models.prototypical import PrototypicalConfig, PrototypicalForPreTraining
 
     run = Run("prototypical", arguments, presets("image"))

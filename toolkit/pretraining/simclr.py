@@ -46,7 +46,7 @@ class SimCLRArguments(ImagePretrainingArguments):
 
 def pretrain_simclr(arguments: SimCLRArguments) -> dict[str, Any]:
     """Train any image encoder on unlabelled images; returns the record."""
-    from toolkit.modalities.image_batches import ContrastiveViews
+    from toolkit.modalities.augmentation import ContrastiveViews
     from toolkit.models.simclr import SimCLRForPreTraining
 
     run = Run("simclr", arguments, presets("image"))

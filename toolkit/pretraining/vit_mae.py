@@ -48,7 +48,7 @@ def pretrain_vit_mae(arguments: ViTMAEArguments) -> dict[str, Any]:
     """Train a vision transformer on unlabelled images; returns the record."""
     import torch
 
-    from toolkit.modalities.image_batches import Augmentation
+    from toolkit.modalities.augmentation import Augmentation
     from toolkit.modalities.pixels import new_image_processor
 
     run, seed = Run("vit-mae", arguments, presets(family="vit")), arguments.training.seed

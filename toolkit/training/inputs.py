@@ -22,7 +22,7 @@ class TrainingData:
     divide evenly among processes and accumulation steps.
     """
 
-    dataset: Any  # a `datasets.Dataset` or a `StreamedDataset`
+    dataset: Any  # a list of rows, a `datasets.Dataset` or a `StreamedDataset`
     collate: CollateFn  # makes a batch of samples and their keys, see `toolkit.training.loader`
     lengths: Sequence[int] | None = None  # of each sample, to group samples of similar length and reduce padding
     consecutive: int = 1

@@ -43,8 +43,12 @@ class KeyedDataset:
         self.dataset = dataset
 
     def __getitems__(self, keys: list[SampleKey]) -> list[tuple[dict, SampleKey]]:
-        is_streamed = isinstance(self.dataset, StreamedDataset)
-        samples = self.dataset.read(keys) if is_streamed else self.dataset.__getitems__([key.index for key in keys])
+        if isinstance(self.dataset, StreamedDataset):
+            samples = self.dataset.read(keys)
+        elif isinstance(self.dataset, list):
+            samples = [self.dataset[key.index] for key in keys]
+        else:
+            samples = self.dataset.__getitems__([key.index for key in keys])
         return list(zip(samples, keys, strict=True))
 
 
@@ -62,7 +66,7 @@ def load_batches(
 ) -> Iterator[Batch]:
     """Load and collate the samples of each list of keys, in this process if `num_workers` is 0.
 
-    Raises `InputError` if a sample of the `datasets.Dataset` or `StreamedDataset` cannot be read, also in a worker.
+    Raises `InputError` if a sample of the data set cannot be read, also in a worker process.
     """
     loader: DataLoader = DataLoader(
         KeyedDataset(dataset),  # type: ignore[arg-type]

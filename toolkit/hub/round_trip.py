@@ -1,4 +1,4 @@
-"""A trial of the Hub: create a private repository, upload to it, pull from it, delete it."""
+"""A round trip to a Hub: create a private repository, upload to it, pull from it, delete it."""
 
 import os
 import secrets
@@ -15,8 +15,8 @@ from toolkit.hub.download import pull
 LARGE = 12_000_000  # bytes: more than a Hub takes inside a commit
 
 
-class HubTrial:
-    """The steps of a trial, to be called in their order.
+class RoundTrip:
+    """The steps of a round trip, to be called in this order.
 
     Each returns what it found, or raises `InputError` or `RunFailed` that says what to do.
     """

@@ -30,15 +30,15 @@ class WordDropoutArguments(Arguments):
 
 
 @dataclass(kw_only=True)
-class WordsArguments(FinetuneArguments):
+class TextTaskArguments(FinetuneArguments):
     options: TextEncoderArguments = defaults(TextEncoderArguments)
     regularization: WordDropoutArguments = defaults(WordDropoutArguments)
 
-    def resolved(self) -> "WordsArguments":
+    def resolved(self) -> "TextTaskArguments":
         return with_flags(self, layers=self.options.layers or ("mix" if self.encoder.freeze else "top"))
 
 
-class WordsTask(Task):
+class TextTask(Task):
     """A task on text. An encoded row has `input_ids` and `words`, the word of each token or `NO_WORD`."""
 
     modality_name = "text"
@@ -51,7 +51,7 @@ class WordsTask(Task):
     def collate_labels(self, encoded: list[dict], num_tokens: int) -> tuple[Any, int]:
         """The labels of a batch that is padded to `num_tokens`, as an array of ids, and the number of its items."""
 
-    def load_model(self, arguments: WordsArguments, train_rows, **config_fields: Any) -> tuple[Any, Any]:
+    def load_model(self, arguments: TextTaskArguments, train_rows, **config_fields: Any) -> tuple[Any, Any]:
         model, tokenizer = super().load_model(arguments, train_rows, **config_fields)
         if arguments.regularization.word_dropout and tokenizer.unk_token_id is None:
             raise InputError(f"--word_dropout: the tokenizer of {arguments.encoder.encoder} has no unknown word")
@@ -61,9 +61,9 @@ class WordsTask(Task):
         return self.encode_words(rows, processor, model.config.label2id, max_length(processor, model))
 
     def lengths(self, encoded) -> list[int]:
-        return [len(ids) for ids in encoded["input_ids"]]
+        return [len(row["input_ids"]) for row in encoded]
 
-    def collate(self, encoded: list[dict], keys, processor, arguments: WordsArguments | None) -> dict[str, Any]:
+    def collate(self, encoded: list[dict], keys, processor, arguments: TextTaskArguments | None) -> dict[str, Any]:
         import torch
         from torch.nn.utils.rnn import pad_sequence
 
