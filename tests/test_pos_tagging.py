@@ -6,7 +6,6 @@ import json
 import pytest
 import torch
 from conftest import FAMILIES
-from datasets import Dataset
 from in_process import run_here
 from transformers import AutoModel, AutoModelForTokenClassification, AutoTokenizer, pipeline
 
@@ -93,7 +92,7 @@ def test_predict_takes_long_texts_compressed_files_and_treebanks_without_tags(ta
     monkeypatch.chdir(tmp_path)
     found = predict(str(taggers["word2vec"]), [long, "a.conllu", "a.txt.gz"])
     assert [row["tokens"] for row in found] == [["boats"] * 60, ["Boats"], ["We", "sail", "."]]
-    done = run_here("predict", taggers["word2vec"], stdin="a.conllu\n", cwd=tmp_path)
+    done = run_here("predict", taggers["word2vec"], stdin="a.conllu\n")
     assert done.stdout.startswith("a.conllu\t"), "standard input holds texts, not names of files"
 
 
@@ -238,8 +237,8 @@ def test_a_bert_reads_at_most_its_pretraining_length(encoders, tmp_path):
     """A sentence of 200 words is tagged in parts of at most 128 pieces, each word once."""
     tokenizer = AutoTokenizer.from_pretrained(encoders["bert"])
     assert tokenizer.model_max_length == 128
-    rows = Dataset.from_dict({"tokens": [["word"] * 200]})
+    rows = [{"tokens": ["word"] * 200}]
     features = TASKS["pos"].encode_words(rows, tokenizer, {}, tokenizer.model_max_length)
-    assert max(map(len, features["input_ids"])) <= 128
+    assert max(len(part["input_ids"]) for part in features) <= 128
     assert len(features) > 1
-    assert sum(len(first_tokens(row)) for row in features["words"]) == 200
+    assert sum(len(first_tokens(part["words"])) for part in features) == 200

@@ -16,8 +16,9 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig
 from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutputWithPoolingAndNoAttention as ImageEncoderOutput
 
-from .heads import ImageClassifierMixin, ImageEncoderOutput, ImagePreTrainedModel, image_encoder_output
+from .heads import ImageClassifierMixin, ImagePreTrainedModel
 
 WHITENING_EPSILON = 5e-4  # added to the variances
 
@@ -89,7 +90,8 @@ class FastResNetModel(FastResNetPreTrainedModel):
         layers = [F.gelu(self.embedder(pixel_values))]
         for block in self.blocks:
             layers.append(block(layers[-1]))
-        return image_encoder_output(layers, layers[-1].amax(dim=(2, 3)), output_hidden_states)
+        hidden_states = tuple(layers) if output_hidden_states else None
+        return ImageEncoderOutput(layers[-1], layers[-1].amax(dim=(2, 3)), hidden_states)
 
 
 class FastResNetForImageClassification(ImageClassifierMixin, FastResNetPreTrainedModel):

@@ -13,9 +13,10 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig
 from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutputWithPoolingAndNoAttention as ImageEncoderOutput
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
-from .heads import ImageClassifierMixin, ImageEncoderOutput, ImagePreTrainedModel, image_encoder_output
+from .heads import ImageClassifierMixin, ImagePreTrainedModel
 
 BLOCK_CHANNELS = (  # table 1: 1 × 1, reduction and 3 × 3, reduction and "5 × 5", projection after pooling
     (64, 96, 128, 16, 32, 32),
@@ -141,7 +142,8 @@ class GoogLeNetModel(GoogLeNetPreTrainedModel):
             if index in POOLING_BEFORE:
                 states = F.max_pool2d(states, POOLING_BEFORE[index], 2, ceil_mode=True)
             layers.append(block(states))
-        return image_encoder_output(layers, layers[-1].mean(dim=(2, 3)), output_hidden_states)
+        hidden_states = tuple(layers) if output_hidden_states else None
+        return ImageEncoderOutput(layers[-1], layers[-1].mean(dim=(2, 3)), hidden_states)
 
 
 class GoogLeNetForImageClassification(ImageClassifierMixin, GoogLeNetPreTrainedModel):

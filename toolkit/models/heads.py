@@ -10,7 +10,6 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
-from transformers.modeling_outputs import BaseModelOutputWithPoolingAndNoAttention as ImageEncoderOutput
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 from transformers.utils import ModelOutput
 
@@ -168,14 +167,6 @@ class ImagePreTrainedModel(PreTrainedModel):
 
     main_input_name = "pixel_values"
     input_modalities = ("image",)
-
-
-def image_encoder_output(
-    layers: Sequence[torch.Tensor], pooled: torch.Tensor, output_hidden_states: bool
-) -> ImageEncoderOutput:
-    """The output of an image encoder, from the outputs of its `layers` and the `pooled` output (B, H) of the last."""
-    hidden_states = tuple(layers) if output_hidden_states else None
-    return ImageEncoderOutput(last_hidden_state=layers[-1], pooler_output=pooled, hidden_states=hidden_states)
 
 
 class ImageClassifierMixin(ClassifierMixin):

@@ -14,8 +14,9 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig
 from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutputWithPoolingAndNoAttention as ImageEncoderOutput
 
-from .heads import ImageClassifierMixin, ImageEncoderOutput, ImagePreTrainedModel, image_encoder_output
+from .heads import ImageClassifierMixin, ImagePreTrainedModel
 
 MIN_IMAGE_SIZE = 32  # pixels
 CONNECTED_MAPS = (  # the maps, of six, that each of sixteen maps reads: 3 or 4 neighbours on a ring, 2 pairs, all
@@ -103,7 +104,8 @@ class LeNetModel(LeNetPreTrainedModel):
         for layer in self.layers:
             maps = _scaled_tanh(layer(maps))
             layers.append(maps)
-        return image_encoder_output(layers, _scaled_tanh(self.dense(maps.mean(dim=(2, 3)))), output_hidden_states)
+        hidden_states = tuple(layers) if output_hidden_states else None
+        return ImageEncoderOutput(layers[-1], _scaled_tanh(self.dense(maps.mean(dim=(2, 3)))), hidden_states)
 
 
 class LeNetForImageClassification(ImageClassifierMixin, LeNetPreTrainedModel):

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig
 from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutputWithPoolingAndNoAttention as ImageEncoderOutput
 
-from .heads import ImageClassifierMixin, ImageEncoderOutput, ImagePreTrainedModel, image_encoder_output
+from .heads import ImageClassifierMixin, ImagePreTrainedModel
 
 
 class MlpConfig(PreTrainedConfig):
@@ -50,7 +51,8 @@ class MlpModel(MlpPreTrainedModel):
         for layer in self.layers:
             states = self.dropout(layer(states).relu())
             layers.append(states)
-        return image_encoder_output(layers, states, output_hidden_states)
+        hidden_states = tuple(layers) if output_hidden_states else None
+        return ImageEncoderOutput(layers[-1], states, hidden_states)
 
 
 class MlpForImageClassification(ImageClassifierMixin, MlpPreTrainedModel):

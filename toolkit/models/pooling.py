@@ -15,10 +15,11 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig
 from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutputWithPoolingAndNoAttention as ImageEncoderOutput
 
 from .fast_resnet import FastResNetModel
 from .googlenet import GoogLeNetModel
-from .heads import ImageClassifierMixin, ImageEncoderOutput, ImagePreTrainedModel, encoder_from_config, load_weights
+from .heads import ImageClassifierMixin, ImagePreTrainedModel, encoder_from_config, load_weights
 from .lenet import LeNetModel
 from .resnet import SmallImageResNetModel
 

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig
 from transformers import initialization as init
-from transformers.models.resnet.modeling_resnet import ResNetConvLayer
+from transformers.modeling_outputs import BaseModelOutputWithPoolingAndNoAttention as ImageEncoderOutput
 
-from .heads import ImageClassifierMixin, ImageEncoderOutput, ImagePreTrainedModel, image_encoder_output
+from .heads import ImageClassifierMixin, ImagePreTrainedModel
 
 
 class SmallImageResNetConfig(PreTrainedConfig):
@@ -32,6 +32,20 @@ class SmallImageResNetConfig(PreTrainedConfig):
     shortcuts: bool = True  # without shortcuts it is a plain network, as the paper compares
 
 
+class ResNetConvolution(nn.Module):
+    """Convolution, batch normalization and optionally ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1, relu: bool = True):
+        super().__init__()
+        padding = kernel_size // 2
+        self.convolution = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
+        self.normalization = nn.BatchNorm2d(out_channels)
+        self.activation = nn.ReLU() if relu else nn.Identity()
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return self.activation(self.normalization(self.convolution(states)))
+
+
 class ResNetBlock(nn.Module):
     """A residual block: two 3 × 3 convolutions, or a bottleneck of 1 × 1, 3 × 3 and 1 × 1, and the shortcut."""
 
@@ -40,20 +54,20 @@ class ResNetBlock(nn.Module):
         if not config.shortcuts:
             self.shortcut = None
         elif in_channels != out_channels or stride != 1:
-            self.shortcut = ResNetConvLayer(in_channels, out_channels, 1, stride, activation=None)
+            self.shortcut = ResNetConvolution(in_channels, out_channels, 1, stride, relu=False)
         else:
             self.shortcut = nn.Identity()
         if config.layer_type == "bottleneck":
             narrow = out_channels // 4
             self.layer = nn.Sequential(
-                ResNetConvLayer(in_channels, narrow, 1),
-                ResNetConvLayer(narrow, narrow, 3, stride),
-                ResNetConvLayer(narrow, out_channels, 1, activation=None),
+                ResNetConvolution(in_channels, narrow, 1),
+                ResNetConvolution(narrow, narrow, 3, stride),
+                ResNetConvolution(narrow, out_channels, 1, relu=False),
             )
         else:
             self.layer = nn.Sequential(
-                ResNetConvLayer(in_channels, out_channels, 3, stride),
-                ResNetConvLayer(out_channels, out_channels, activation=None),
+                ResNetConvolution(in_channels, out_channels, 3, stride),
+                ResNetConvolution(out_channels, out_channels, relu=False),
             )
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
@@ -90,7 +104,7 @@ class SmallImageResNetModel(SmallImageResNetPreTrainedModel):
 
     def __init__(self, config: SmallImageResNetConfig):
         super().__init__(config)
-        self.embedder = ResNetConvLayer(config.num_channels, config.embedding_size)
+        self.embedder = ResNetConvolution(config.num_channels, config.embedding_size)
         sizes = pairwise([config.embedding_size, *config.hidden_sizes])
         stages = nn.ModuleList(
             ResNetStage(*channels, 1 if i == 0 else 2, depth, config)
@@ -105,7 +119,8 @@ class SmallImageResNetModel(SmallImageResNetPreTrainedModel):
         layers = [self.embedder(pixel_values)]
         for stage in self.encoder["stages"]:
             layers.append(stage(layers[-1]))
-        return image_encoder_output(layers, self.pooler(layers[-1]), output_hidden_states)
+        hidden_states = tuple(layers) if output_hidden_states else None
+        return ImageEncoderOutput(layers[-1], self.pooler(layers[-1]), hidden_states)
 
 
 class SmallImageResNetForImageClassification(ImageClassifierMixin, SmallImageResNetPreTrainedModel):
