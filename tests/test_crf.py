@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from conftest import run_toolkit
 from encoder_cases import ATTENTION_MASK, CONFIGS, INPUT_IDS
 from in_process import run_here
 from transformers import AutoModelForTokenClassification
@@ -94,6 +95,14 @@ def test_a_crf_tagger_is_an_ordinary_encoder_and_trains_in_bfloat16(encoders, tm
         load_encoder(str(tmp_path / "text"), "AutoModelForSequenceClassification", MODALITIES["text"])
 
 
+def test_a_crf_on_a_mix_of_layers_is_trained_and_saved(encoders, tmp_path):
+    flags = {"data": "sample", "max_steps": 4, "batch_size": 8, "train_size": 20, "output_dir": str(tmp_path)}
+    finetune("pos", encoder=str(encoders["bert"]), head="crf", layers="mix", **flags)
+    model, _ = load_encoder(str(tmp_path), "AutoModelForTokenClassification", MODALITIES["text"])
+    assert model.config.model_type == "toolkit-layer-mix"
+    assert model.crf.transitions.abs().max() > 0
+
+
 @pytest.mark.parametrize(
     "family", ["elmo", *(pytest.param(name, marks=pytest.mark.slow) for name in ("fasttext", "bert"))]
 )
@@ -102,7 +111,7 @@ def test_a_crf_folder_predicts_the_same_in_a_fresh_process(encoders, family, tmp
     record = finetune("pos", **flags, max_steps=40, batch_size=8, train_size=60, learning_rate=3e-3)
     text = "The zorblifiers frobnicated in Ghent. Who did?"
     expected = predict(str(tmp_path / "crf"), [text])
-    done = run_here("predict", tmp_path / "crf", text)
+    done = run_toolkit("predict", tmp_path / "crf", text)
     assert done.returncode == 0, done.stderr
     rows = [line.split("\t") for line in done.stdout.split("\n") if line]
     assert [row[1] for row in rows] == [tag for sentence in expected for tag in sentence["predicted"]]

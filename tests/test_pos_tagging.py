@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from conftest import FAMILIES
+from conftest import FAMILIES, run_toolkit
 from in_process import run_here
 from transformers import AutoModel, AutoModelForTokenClassification, AutoTokenizer, pipeline
 
@@ -53,7 +53,7 @@ def test_the_record_is_complete_and_agrees_with_the_predictions(taggers, family)
 
 @families
 def test_scoring_the_folder_gives_the_same_figures_in_a_fresh_process(taggers, family, tmp_path):
-    done = run_here("score", taggers[family], "--data", "sample", "--output_file", tmp_path / "score.json")
+    done = run_toolkit("score", taggers[family], "--data", "sample", "--output_file", tmp_path / "score.json")
     assert done.returncode == 0, done.stderr
     before = json.loads((taggers[family] / "results.json").read_text())["metrics"]
     after = json.loads((tmp_path / "score.json").read_text())["metrics"]

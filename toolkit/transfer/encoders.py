@@ -106,7 +106,7 @@ def _load_model(name: str, auto_class: str, config, is_wrapped: bool, has_new_he
     is_scratch = name.startswith(SCRATCH)
     loader: Any = getattr(transformers, auto_class)
     has_crf = auto_class == "AutoModelForTokenClassification" and getattr(config, "tagging_head", None) == "crf"
-    if has_crf and (is_scratch or not is_wrapped):
+    if has_crf:
         from toolkit.models.crf import with_crf
 
         loader = with_crf(transformers.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING[type(config)])
