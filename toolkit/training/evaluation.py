@@ -40,7 +40,8 @@ def evaluation_batches(
         return {**collate(samples, keys), "samples": samples}
 
     for batch in load_batches(dataset, keys(), collate_with_samples if with_samples else collate):
-        yield send_to_device(batch, accelerator.device)
+        samples = {"samples": batch.pop("samples")} if with_samples else {}  # no tensors, but many lists to search
+        yield {**send_to_device(batch, accelerator.device), **samples}
 
 
 def batches_in_order(dataset, collate: CollateFn, batch_size: int) -> Iterator[Batch]:
