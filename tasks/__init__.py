@@ -1,19 +1,4 @@
-"""Downstream tasks, one file each. Importing them loads no torch.
-
-Pretrain, fine-tune, predict:
-
->>> from tasks import finetune, predict
->>> from toolkit import pretrain
->>> _ = pretrain("elmo", corpus="sample", output_dir="runs/elmo", preset="elmo-tiny", max_steps=20)
->>> record = finetune("pos", encoder="runs/elmo", data="sample", output_dir="runs/tagger", max_steps=60)
->>> record["metrics"]["accuracy"]["value"] > 0.3
-True
->>> (sentence,) = predict("runs/tagger", ["Unheard-of wugs frobnicate."])
->>> sentence["tokens"]
-['Unheard-of', 'wugs', 'frobnicate', '.']
->>> sentence["predicted"][-1]
-'PUNCT'
-"""
+"""Downstream tasks, one file each; importing them loads no torch. README shows fine-tuning and prediction in Python."""
 
 from collections.abc import Sequence
 from typing import Any

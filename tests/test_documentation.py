@@ -4,14 +4,11 @@ import doctest
 import importlib
 import re
 
-import pytest
 from conftest import REPOSITORY
 
 
-@pytest.mark.parametrize("name", ["tasks", "toolkit.metrics.tagging"])
-def test_examples_in_docstrings(name, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    results = doctest.testmod(importlib.import_module(name))
+def test_examples_in_docstrings():
+    results = doctest.testmod(importlib.import_module("toolkit.metrics.tagging"))
     assert results.attempted > 0
     assert results.failed == 0
 
@@ -20,6 +17,10 @@ def test_the_python_of_readme(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (block,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     assert block.count("\n") <= 12, "ten lines, as promised"
-    exec(compile(block, "README.md", "exec"), {})
-    assert "'value'" in capsys.readouterr().out
+    exec(compile(block, "README.md", "exec"), found := {})
+    printed = capsys.readouterr().out
+    assert "'value'" in printed
+    assert "'tokens': ['Unheard-of', 'wugs', 'frobnicate', '.']" in printed
+    assert "'PUNCT']" in printed
+    assert found["record"]["metrics"]["accuracy"]["value"] > 0.3
     assert (tmp_path / "runs" / "tagger" / "results.json").exists()

@@ -208,7 +208,7 @@ def test_every_preset_keeps_the_contract(preset, tmp_path):
 
 
 def test_auto_classes_know_the_encoder_in_every_import_order():
-    """Each import order in a new process that has loaded torch, but neither transformers nor toolkit."""
+    """Each import order in a process that has loaded what transformers needs, but neither transformers nor toolkit."""
     orders = [
         "import toolkit; from transformers import AutoConfig",
         "from transformers import AutoConfig; import toolkit",
@@ -218,6 +218,7 @@ def test_auto_classes_know_the_encoder_in_every_import_order():
     ]
     script = f"""
 import os, sys, torch
+import huggingface_hub, pandas, safetensors.torch, scipy.stats, sklearn.metrics, timm, tokenizers
 for order in {orders}:
     if not os.fork():
         assert not {{"transformers", "toolkit"}} & set(sys.modules)

@@ -48,7 +48,7 @@ def test_metrics_equal_scikit_learn_on_the_predictions(classifiers, family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_score_predict_and_the_pipeline_agree_in_new_processes(classifiers, family, tmp_path):
+def test_score_predict_and_the_pipeline_agree(classifiers, family, tmp_path):
     data = classifiers[family].parent / "data"
     done = run_here("score", classifiers[family], "--data", data, "--output_file", tmp_path / "score.json")
     assert done.returncode == 0, done.stderr
