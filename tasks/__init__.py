@@ -1,4 +1,4 @@
-"""Downstream tasks, one file each; importing them loads no torch. README shows fine-tuning and prediction in Python."""
+"""Downstream tasks, one file each; importing them loads no torch. README shows how to fine-tune and predict."""
 
 from collections.abc import Sequence
 from typing import Any

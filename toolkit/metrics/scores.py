@@ -1,5 +1,6 @@
 """Figures of predicted labels and tags."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from toolkit.metrics.intervals import Bootstrap, bootstrap_mean, bootstrap_ratio
@@ -27,11 +28,10 @@ def tagging_scores(
         hits = [sum(c and u for c, u in zip(*words, strict=True)) for words in zip(correct, unseen, strict=True)]
         scores["accuracy_unseen_words"] = bootstrap_ratio(hits, [sum(words) for words in unseen])
     # F1 is twice the true positives over the number of predictions plus the number of references.
+    matches = [Counter(p for p, r in zip(*sentence, strict=True) if p == r) for sentence in sentences]
+    totals = [Counter([*predicted, *right]) for predicted, right in sentences]
     f1 = {
-        tag: bootstrap_ratio(
-            [2 * sum(p == r == tag for p, r in zip(*sentence, strict=True)) for sentence in sentences],
-            [predicted.count(tag) + right.count(tag) for predicted, right in sentences],
-        )
+        tag: bootstrap_ratio([2 * count[tag] for count in matches], [total[tag] for total in totals])
         for tag in sorted({tag for right in references for tag in right})
     }
     scores["macro_f1"] = bootstrap_mean(list(f1.values()))
