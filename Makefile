@@ -15,7 +15,7 @@ quickstart: venv ## pretrain four encoders on the samples and see what it bought
 	$(BIN)/toolkit quickstart --output_dir runs/quickstart
 
 test: venv ## the tests, a quarter of an hour on two cores at most
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 3 --dist loadfile
 
 test-slow: venv ## the long tests, with the data shelf in TOOLKIT_DATA
 	$(BIN)/python -m pytest -m slow
