@@ -16,7 +16,7 @@ from forks import run_forked
     ],
 )
 def test_an_example_passes_through_few_files_with_few_returns(kind, first, last, tmp_path):
-    cache = {"XDG_CACHE_HOME": str(tmp_path)}
+    cache = {"HF_DATASETS_CACHE": str(tmp_path)}  # with a tokenizer and windows in it the journey would be shorter
     done = run_forked([kind], REPOSITORY, script=REPOSITORY / "tests" / "journeys.py", environment=cache)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout)
