@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -172,6 +173,9 @@ def follow(kind: str, root: Path) -> Journey:
         from toolkit.cli import main
 
     torch.set_num_threads(1)
+    start_pool: Any = ThreadPoolExecutor.__init__
+    one_thread: Any = lambda pool, *arguments, **keywords: start_pool(pool, 1)  # noqa: E731
+    ThreadPoolExecutor.__init__ = one_thread  # so that images are opened in the same order each time
     journey = Journey(root, until_loss=kind == "text")
     tokenizer_class: Any = transformers.PreTrainedTokenizerFast
     original = tokenizer_class.__init__
