@@ -119,6 +119,7 @@ def _run(arguments: list[str], cwd: Path, files: list[Path], script: Path | None
 
     from toolkit.cli.dispatch import main
 
+    multiprocessing.set_start_method("fork", force=True)  # or its workers would wait for another server like this one
     os.chdir(cwd)
     os.environ.update(variables)
     if "OMP_NUM_THREADS" in variables:  # torch read it when it was loaded

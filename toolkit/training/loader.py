@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import signal
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -63,8 +63,10 @@ def collate_pairs(collate: CollateFn, pairs: list[tuple[dict, SampleKey]]) -> Ba
 
 def load_batches(
     dataset, batches: Iterable[list[SampleKey]], collate: CollateFn, num_workers: int = 0
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Load and collate the samples of each list of keys, in this process if `num_workers` is 0.
+
+    `close` ends the worker processes, which do not end by the signals of the whole job.
 
     Raises `InputError` if a sample of the data set cannot be read, also in a worker process.
     """
@@ -78,7 +80,7 @@ def load_batches(
     return _with_plain_errors(iter(loader))  # `iter` draws a random number: do it now, not at the first batch
 
 
-def _with_plain_errors(batches: Iterator[Batch]) -> Iterator[Batch]:
+def _with_plain_errors(batches: Iterator[Batch]) -> Generator[Batch, None, None]:
     try:
         yield from batches
         return

@@ -10,6 +10,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -67,7 +68,7 @@ def train(
         RunFailed: The disk, the memory or another process failed.
     """
     run = TrainingRun(model, data, arguments, output, evaluation, options)
-    with failures_explained(run.folder), Signals() as signals, run.log:
+    with failures_explained(run.folder), Signals() as signals, run.log, closing(run.batches):
         run.wrapped.train()
         while run.progress < 1:
             run.set_learning_rates()
