@@ -1,7 +1,7 @@
 """From data classes of arguments to a command line: each field is a flag, the string below it its help text.
 
 Flags appear in `--help` in sections, one for each group of arguments: first those of the command in the order of the
-groups, then `GENERAL_SECTIONS`.
+groups, then those of `GENERAL_FLAGS`.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from typing import Any
 from toolkit.errors import InputError
 from toolkit.runs.arguments import Arguments, Flag, flags_of, from_flags, plain_type
 
-GENERAL_SECTIONS = ("how long", "optimizer", "precision and devices", "evaluation and checkpoints", "logging", "Hub")
+GENERAL_FLAGS = ("toolkit.training.arguments", "toolkit.hub.arguments")  # modules whose sections come last
 _METAVARS = {int: "N", float: "X", str: "TEXT"}
 
 
@@ -143,13 +143,11 @@ def _parser(
         allow_abbrev=False,
         add_help=False,  # added last, below the flags of the command
     )
-    titles = {
-        name: "required" if name in required else (flag.owner.__doc__ or "flags").splitlines()[0]
-        for name, flag in flags.items()
-    }
     sections: dict[str, Any] = {}
-    for name in sorted(flags, key=lambda name: (name not in required, titles[name] in GENERAL_SECTIONS)):
-        flag, title = flags[name], titles[name]
+    order = {name: (name not in required, flag.owner.__module__ in GENERAL_FLAGS) for name, flag in flags.items()}
+    for name in sorted(flags, key=order.__getitem__):
+        flag = flags[name]
+        title = "required" if name in required else (flag.owner.__doc__ or "flags").splitlines()[0]
         if title not in sections:
             sections[title] = parser.add_argument_group(title)
         is_positional = name in positionals
