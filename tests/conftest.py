@@ -1,6 +1,5 @@
 """What the tests share: no network but a Hub on loopback, and a tiny encoder of each family, from the command line."""
 
-import gc
 import importlib.resources
 import os
 import subprocess
@@ -50,12 +49,6 @@ def run_toolkit(
         timeout=500,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
     )
-
-
-def pytest_collection_finish() -> None:
-    """Keep the garbage collector from searching the libraries that are loaded now again and again."""
-    gc.collect()
-    gc.freeze()
 
 
 def shelf(name: str) -> Path:
