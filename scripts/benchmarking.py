@@ -34,6 +34,8 @@ HAS_BFLOAT16 = knows_bfloat16(torch.device("cpu"))
 def alternate(alternatives: dict[str, Callable[[], float]], rounds: int) -> dict[str, Any]:
     """Call every alternative once per round, so that other work on the machine affects all of them alike.
 
+    Every second round runs in the opposite order, so that a machine that slows down or speeds up favours none of them.
+
     Args:
         alternatives: Functions by name, each returning its figure. The others are compared with the last one.
         rounds: Number of rounds.
@@ -43,8 +45,8 @@ def alternate(alternatives: dict[str, Callable[[], float]], rounds: int) -> dict
     """
     figures: dict[str, list[float]] = {name: [] for name in alternatives}
     for round_number in range(rounds):
-        for name, measure in alternatives.items():
-            figures[name].append(measure())
+        for name in list(alternatives)[:: -1 if round_number % 2 else 1]:
+            figures[name].append(alternatives[name]())
             print(f"round {round_number + 1}: {name} {figures[name][-1]:.4g}", flush=True)
     medians = {name: statistics.median(values) for name, values in figures.items()}
     peer = list(alternatives)[-1]

@@ -7,21 +7,20 @@
 The toolkit's part of five benchmarks runs in both checkouts in turns, each time in a process of its own: a training
 step of BERT (`bench_mlm.py`) and of ELMo (`bench_elmo.py`), the training loop with logging and checkpoints
 (`bench_loop.py`), the preparation of a corpus (`bench_prepare.py`), and the training of a tokenizer
-(`bench_tokenizer.py`). Imports are not counted. A ratio above 1 means that the new version is faster. The order of the
-two versions changes every round, so that a machine that slows down or speeds up favours neither. Record:
-docs/results/compare_speed.json.
+(`bench_tokenizer.py`). Imports are not counted. A ratio of the old version's seconds to the new one's above 1 means that
+the new version is faster. Record: docs/results/compare_speed.json.
 """
 
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
-from benchmarking import write_record
+from benchmarking import alternate, write_record
 
 LOOP = """
 import json
@@ -74,14 +73,9 @@ def main() -> None:
         for name, command in commands(str(Path(corpus.blocks[0].file).resolve()), folder).items():
             if arguments.only and not any(word in name for word in arguments.only):
                 continue
-            seconds: dict[str, list[float]] = {"old": [], "new": []}
-            for number in range(arguments.rounds):
-                for version in ("old", "new") if number % 2 == 0 else ("new", "old"):
-                    seconds[version].append(seconds_of(command, checkouts[version]))
-            medians = {version: statistics.median(found) for version, found in seconds.items()}
-            ratio = medians["old"] / medians["new"]
-            record[name] = {"seconds": seconds, "medians": medians, "old / new": ratio}
-            print(f"{name:<26}old {medians['old']:.4g} s, new {medians['new']:.4g} s, ratio {ratio:.3f}", flush=True)
+            print(name, flush=True)
+            versions = {version: partial(seconds_of, command, folder) for version, folder in checkouts.items()}
+            record[name] = alternate(versions, arguments.rounds)
     write_record("compare_speed", {"rounds": arguments.rounds} | record)
 
 

@@ -1,6 +1,7 @@
 """Killed runs and failing machines: nothing is lost, and one line says what happened."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from conftest import REPOSITORY, TORCHRUN
 from forks import ForkedRun, run_forked
@@ -312,6 +314,39 @@ def test_a_killed_loader_worker_ends_the_run_with_advice(corpus, encoders, tmp_p
     assert "toolkit: error: a process that prepares batches died" in done.stderr
     assert "--resume goes on from" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+ENDLESS_LOADER = """
+import multiprocessing, sys
+from itertools import repeat
+from toolkit.training.loader import load_batches
+from toolkit.training.sampler import SampleKey
+
+
+def collate(samples, keys):
+    return {"samples": samples}
+
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method(sys.argv[1])
+    keys = [SampleKey(0, 0, 0)]
+    for _ in load_batches([1], repeat(keys), collate, num_workers=2):
+        print(*(process.pid for process in multiprocessing.active_children()), flush=True)
+        sys.stdin.read()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_loader_workers_end_with_a_killed_training_process(method, tmp_path):
+    (tmp_path / "script.py").write_text(ENDLESS_LOADER)
+    command = [sys.executable, tmp_path / "script.py", method]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        workers = [psutil.Process(int(pid)) for pid in process.stdout.readline().split()]
+        assert len(workers) == 2
+        process.kill()
+        _, alive = psutil.wait_procs(workers, timeout=10)
+        assert not alive
 
 
 def test_a_signal_to_the_whole_job_still_saves(corpus, encoders, tmp_path):

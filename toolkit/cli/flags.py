@@ -6,6 +6,7 @@ groups, then those of `GENERAL_FLAGS`.
 
 import argparse
 import dataclasses
+import functools
 import textwrap
 import typing
 from collections.abc import Collection, Mapping, Sequence
@@ -189,10 +190,14 @@ def _options(flag: Flag, is_positional: bool, note: str) -> dict[str, Any]:
 
 def _help_of(flag: Flag) -> str:
     """The string below the field, of the most derived class that has one."""
+    classes = flag.group.__mro__[: flag.group.__mro__.index(Arguments)]
+    return next((texts[flag.name] for texts in map(_help_texts, classes) if flag.name in texts), "")
+
+
+@functools.cache  # reads and parses the file of the class
+def _help_texts(arguments_class: type) -> dict[str, str]:
+    """The strings below the fields of a class."""
     from docstring_parser import parse_from_object
 
-    for cls in flag.group.__mro__[: flag.group.__mro__.index(Arguments)]:
-        for entry in parse_from_object(cls).params:
-            if entry.args[1] == flag.name and entry.description:
-                return " ".join(entry.description.split())
-    return ""
+    entries = parse_from_object(arguments_class).params
+    return {entry.args[1]: " ".join(entry.description.split()) for entry in entries if entry.description}

@@ -8,6 +8,7 @@ is counted. If the batch has a true `continues`, the model also gets the `state`
 import multiprocessing
 import os
 import signal
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
@@ -93,11 +94,15 @@ def _with_plain_errors(batches: Iterator[Batch]) -> Generator[Batch, None, None]
 def start_worker(worker: int) -> None:
     """Let a worker outlive signals to the whole job until the training process has finished its step and saved.
 
-    The worker exits at once if the training process was killed before it started; torch only notices later deaths.
+    The worker ends with the training process, however that ended. Torch compares the id of the parent process instead,
+    which is that of a server if the worker was started by one (the start method forkserver, Python 3.14's default).
     """
-    training_process = multiprocessing.parent_process()
-    if training_process is not None and not training_process.is_alive():
-        os._exit(1)
+    threading.Thread(target=_exit_after, args=(multiprocessing.parent_process(),), daemon=True).start()
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(WORKER_GRACE_SECONDS))
+
+
+def _exit_after(training_process) -> None:
+    training_process.join()
+    os._exit(1)
