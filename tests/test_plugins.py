@@ -88,7 +88,7 @@ def test_a_new_encoder_has_every_command(corpus, hub, tmp_path):
 
 def test_a_new_task_has_every_command(encoders, hub, tmp_path):
     model = tmp_path / "model"
-    flags = ["--data", "sample", "--max_steps", 200, "--learning_rate", "3e-3", "--output_dir", model]
+    flags = ["--data", "sample", "--max_steps", 80, "--learning_rate", "1e-2", "--output_dir", model]
     flags += ["--train_size", 200]
     _, scored, predicted, compared, pushed = run_all(
         "noun_phrases",

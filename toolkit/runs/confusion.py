@@ -24,7 +24,7 @@ def write_confusion_matrix(path: Path, references: Sequence[str], predictions: S
     axes.set_yticks(range(len(labels)), labels)
     for row, column in zip(*np.nonzero(counts), strict=True):
         color = "white" if shares[row, column] > 0.5 else "black"
-        axes.text(column, row, counts[row, column], ha="center", va="center", color=color, fontsize=7)
+        axes.text(column, row, counts[row, column], ha="center", va="center", color=color, fontsize=7, in_layout=False)
     axes.set_xlabel("predicted")
     axes.set_ylabel("right")
     axes.set_title(f"accuracy {np.trace(counts) / counts.sum():.1%} of {counts.sum():,}")
