@@ -7,8 +7,8 @@
 The toolkit's part of five benchmarks runs in both checkouts in turns, each time in a process of its own: a training
 step of BERT (`bench_mlm.py`) and of ELMo (`bench_elmo.py`), the training loop with logging and checkpoints
 (`bench_loop.py`), the preparation of a corpus (`bench_prepare.py`), and the training of a tokenizer
-(`bench_tokenizer.py`). Imports are not counted. A ratio of the old version's seconds to the new one's above 1 means that
-the new version is faster. Record: docs/results/compare_speed.json.
+(`bench_tokenizer.py`). Imports are not counted. The figures are seconds: a ratio of old to new above 1 means that the
+new version is faster. Record: docs/results/compare_speed.json.
 """
 
 import argparse
