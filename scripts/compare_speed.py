@@ -76,7 +76,7 @@ def main() -> None:
             print(name, flush=True)
             versions = {version: partial(seconds_of, command, folder) for version, folder in checkouts.items()}
             record[name] = alternate(versions, arguments.rounds)
-    write_record("compare_speed", {"rounds": arguments.rounds} | record)
+    write_record("compare_speed", record)
 
 
 if __name__ == "__main__":
