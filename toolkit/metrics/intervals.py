@@ -7,8 +7,7 @@ independent.
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache
-from typing import NamedTuple
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,14 +18,22 @@ MOST_WEIGHTS = 10_000_000  # in memory at a time (80 MB)
 Interval = dict[str, float]  # value, low, high
 
 
-class Bootstrap(NamedTuple):
-    """A figure, and the same figure in each resample of the items, (NUM_RESAMPLES,); NaN if it is not defined there.
+class Bootstrap:
+    """A figure, and the same figure in each resample of the items, which are drawn when they are first asked for.
 
     Figures over the same number of items use the same resamples, so that their difference is a paired comparison.
+
+    Args:
+        value: The figure.
+        resample: Computes the figure in each resample, (NUM_RESAMPLES,); NaN if it is not defined there.
     """
 
-    value: float
-    resampled: np.ndarray
+    def __init__(self, value: float, resample: Callable[[], np.ndarray]):
+        self.value, self._resample = value, resample
+
+    @cached_property
+    def resampled(self) -> np.ndarray:
+        return self._resample()
 
     def interval(self) -> Interval:
         """The figure with its 95% interval."""
@@ -35,16 +42,20 @@ class Bootstrap(NamedTuple):
 
     def minus(self, other: "Bootstrap") -> "Bootstrap":
         """The paired difference to another figure over the same items."""
-        return Bootstrap(self.value - other.value, self.resampled - other.resampled)
+        return Bootstrap(self.value - other.value, lambda: self.resampled - other.resampled)
 
 
 def bootstrap_ratio(numerators: ArrayLike, denominators: ArrayLike, seed: int = 0) -> Bootstrap:
     """The sum of `numerators` over the sum of `denominators`, both (items,), such as correct words over words."""
     sums = np.stack([np.asarray(numerators), np.asarray(denominators)]).astype(np.float64)  # (2, items)
-    drawn = np.concatenate([weights @ sums.T for weights in _weights(sums.shape[1], seed)])  # (NUM_RESAMPLES, 2)
+
+    def resample() -> np.ndarray:
+        drawn = np.concatenate([weights @ sums.T for weights in _weights(sums.shape[1], seed)])  # (NUM_RESAMPLES, 2)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(drawn[:, 1] > 0, drawn[:, 0] / drawn[:, 1], np.nan)
+
     with np.errstate(invalid="ignore", divide="ignore"):
-        ratios = np.where(drawn[:, 1] > 0, drawn[:, 0] / drawn[:, 1], np.nan)
-        return Bootstrap(float(sums[0].sum() / sums[1].sum()), ratios)
+        return Bootstrap(float(sums[0].sum() / sums[1].sum()), resample)
 
 
 def bootstrap_auc(scores: ArrayLike, is_positive: ArrayLike, seed: int = 0) -> Bootstrap:
@@ -67,29 +78,42 @@ def bootstrap_auc(scores: ArrayLike, is_positive: ArrayLike, seed: int = 0) -> B
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.where(pairs > 0, (of_positive * (below + of_negative / 2)).sum(axis=1) / pairs, np.nan)
 
-    drawn = [areas(weights[:, order]) for weights in _weights(len(order), seed)]
-    return Bootstrap(float(areas(np.ones((1, len(order))))[0]), np.concatenate(drawn))
+    def resample() -> np.ndarray:
+        return np.concatenate([areas(weights[:, order]) for weights in _weights(len(order), seed)])
+
+    return Bootstrap(float(areas(np.ones((1, len(order))))[0]), resample)
 
 
 def bootstrap_statistic(statistic: Callable[[np.ndarray], float], num_items: int, seed: int = 0) -> Bootstrap:
     """Any figure, such as a rank correlation. `statistic` computes it from the indices of drawn items (num_items,)."""
-    draws = np.random.default_rng(seed).integers(num_items, size=(NUM_RESAMPLES, num_items))
-    return Bootstrap(statistic(np.arange(num_items)), np.array([statistic(draw) for draw in draws]))
+
+    def resample() -> np.ndarray:
+        draws = np.random.default_rng(seed).integers(num_items, size=(NUM_RESAMPLES, num_items))
+        return np.array([statistic(draw) for draw in draws])
+
+    return Bootstrap(statistic(np.arange(num_items)), resample)
 
 
 def bootstrap_mean(figures: Sequence[Bootstrap]) -> Bootstrap:
     """The mean of several figures over the same items; in each resample the mean of those defined there."""
-    resampled = np.stack([figure.resampled for figure in figures])
-    with np.errstate(invalid="ignore"):
-        means = np.nansum(resampled, axis=0) / np.sum(~np.isnan(resampled), axis=0)
-    return Bootstrap(float(np.mean([figure.value for figure in figures])), means)
+
+    def resample() -> np.ndarray:
+        resampled = np.stack([figure.resampled for figure in figures])
+        with np.errstate(invalid="ignore"):
+            return np.nansum(resampled, axis=0) / np.sum(~np.isnan(resampled), axis=0)
+
+    return Bootstrap(float(np.mean([figure.value for figure in figures])), resample)
 
 
 def bootstrap_harmonic_mean(figures: Sequence[Bootstrap]) -> Bootstrap:
     """The harmonic mean of several figures over the same items."""
-    values, resampled = (np.stack(part) for part in zip(*figures, strict=True))
-    with np.errstate(divide="ignore"):
-        return Bootstrap(float(len(values) / np.sum(1 / values)), len(values) / np.sum(1 / resampled, axis=0))
+
+    def harmonic_mean(values: np.ndarray) -> np.ndarray:
+        with np.errstate(divide="ignore"):
+            return len(values) / np.sum(1 / values, axis=0)
+
+    value = float(harmonic_mean(np.array([figure.value for figure in figures])))
+    return Bootstrap(value, lambda: harmonic_mean(np.stack([figure.resampled for figure in figures])))
 
 
 def ratio_interval(numerators: ArrayLike, denominators: ArrayLike, seed: int = 0) -> Interval:
