@@ -1,22 +1,33 @@
 """The confusion matrix as a picture."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+MOST_LABELS = 60  # that are shown; the picture grows with the square of their number
+
 
 def write_confusion_matrix(path: Path, references: Sequence[str], predictions: Sequence[str]) -> None:
-    """Write a PNG with a row per correct label and a column per predicted one; shades are shares of the row."""
+    """Write a PNG with a row per correct label and a column per predicted one; shades are shares of the row.
+
+    Of many labels, those that are confused most often are shown.
+    """
     import matplotlib
 
     matplotlib.use("agg")
     import numpy as np
     from matplotlib import pyplot
 
+    pairs, totals = Counter(zip(references, predictions, strict=True)), Counter(references)
     labels = sorted({*references, *predictions})
-    index = {label: i for i, label in enumerate(labels)}
-    counts = np.zeros((len(labels), len(labels)), dtype=int)
-    np.add.at(counts, ([index[label] for label in references], [index[label] for label in predictions]), 1)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    if len(labels) > MOST_LABELS:
+        errors = Counter(dict.fromkeys(labels, 0))
+        for (right, predicted), count in pairs.items():
+            if right != predicted:
+                errors.update({right: count, predicted: count})
+        labels = sorted(label for label, _ in errors.most_common(MOST_LABELS))
+    counts = np.array([[pairs[right, predicted] for predicted in labels] for right in labels])
+    shares = counts / np.array([[max(1, totals[label])] for label in labels])
     size = 2 + 0.42 * len(labels)
     figure, axes = pyplot.subplots(figsize=(size + 0.8, size), layout="constrained")
     image = axes.imshow(shares, cmap="Greys", vmin=0, vmax=1)
@@ -27,7 +38,11 @@ def write_confusion_matrix(path: Path, references: Sequence[str], predictions: S
         axes.text(column, row, counts[row, column], ha="center", va="center", color=color, fontsize=7, in_layout=False)
     axes.set_xlabel("predicted")
     axes.set_ylabel("right")
-    axes.set_title(f"accuracy {np.trace(counts) / counts.sum():.1%} of {counts.sum():,}")
+    num_right = sum(count for (right, predicted), count in pairs.items() if right == predicted)
+    title = f"accuracy {num_right / len(references):.1%} of {len(references):,}"
+    if len(labels) < len({*references, *predictions}):
+        title += f"; the {len(labels)} labels with most errors"
+    axes.set_title(title)
     figure.colorbar(image, ax=axes, label="share of the right label", shrink=0.8)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
