@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 from toolkit.data.labelled_text import load_labelled_text
 from toolkit.training.sampler import SampleKey
+from toolkit.transfer.features import load_featurizer
 from toolkit.transfer.few_shot_classifier import FewShotClassifier
-from toolkit.transfer.few_shot_tuning import CollateClasses, contrastive_loss
+from toolkit.transfer.few_shot_tuning import CollateClasses, EncoderWithLoss, contrastive_loss
 
 
 def test_the_loss_equals_a_sum_over_all_pairs():
@@ -101,3 +102,22 @@ def test_an_example_may_have_several_labels(encoders, genres):
         texts, targets
     )
     assert f1_score(targets, tuned.predict(texts), average="macro") > 0.8
+
+
+@pytest.mark.parametrize("is_multi_label", [False, True])
+def test_the_loss_of_a_batch_does_not_depend_on_which_examples_are_in_it(encoders, is_multi_label):
+    """With several labels per example the loss is binary for every batch, also one whose examples have one each."""
+    featurizer = load_featurizer(str(encoders["bert"]))
+    generator = np.random.default_rng(0)
+    head = generator.normal(size=(3, 128)), generator.normal(size=3)
+    model = EncoderWithLoss(featurizer, lambda features: features, head, is_multi_label).eval()
+    inputs = featurizer.modality.collate(featurizer.encode(["one text", "another"]), featurizer.processor)
+    targets = torch.tensor([[1.0, 0, 0], [0, 0, 1]])
+    with torch.no_grad():
+        logits = model.pool(inputs).double() @ torch.tensor(head[0]).T + torch.tensor(head[1])
+        loss = model(targets, **inputs).loss.item()
+    if is_multi_label:
+        probabilities = torch.where(targets == 1, logits.sigmoid(), 1 - logits.sigmoid())
+    else:
+        probabilities = logits.softmax(dim=1)[targets == 1]
+    assert loss == pytest.approx(-probabilities.log().mean().item(), rel=1e-4)

@@ -70,14 +70,20 @@ class CollateClasses:
 
 
 class EncoderWithLoss(PreTrainedModel):
-    """The encoder of a featurizer, with the cross-entropy of a linear head or, without one, the contrastive loss."""
+    """The encoder of a featurizer, with the cross-entropy of a linear head or, without one, the contrastive loss.
+
+    The cross-entropy is binary, of each class by itself, if an example may have several labels (`is_multi_label`).
+    """
 
     _supports_sdpa = _supports_attention_backend = True  # whichever its encoder was loaded with
 
-    def __init__(self, featurizer: Featurizer, transform, head: tuple[np.ndarray, np.ndarray] | None):
+    def __init__(
+        self, featurizer: Featurizer, transform, head: tuple[np.ndarray, np.ndarray] | None, is_multi_label: bool
+    ):
         super().__init__(featurizer.model.config)
         self.encoder = featurizer.model
         self.pool, self.transform, self.head = featurizer.pool, transform, None
+        self.is_multi_label = is_multi_label
         if head is not None:
             self.head = nn.Linear(*head[0].T.shape)
             self.head.weight.data, self.head.bias.data = (torch.from_numpy(part).float() for part in head)
@@ -87,7 +93,7 @@ class EncoderWithLoss(PreTrainedModel):
         if self.head is None:
             return ModelOutput(loss=contrastive_loss(features, targets))
         logits = self.head(self.transform(features))
-        if (targets.sum(dim=1) > 1).any():
+        if self.is_multi_label:
             return ModelOutput(loss=F.binary_cross_entropy_with_logits(logits, targets))
         return ModelOutput(loss=F.cross_entropy(logits, targets))
 
@@ -119,6 +125,6 @@ def tune(
     batch_size = min(num_classes, MAX_CLASSES_PER_BATCH)
     arguments = TrainingArguments(max_steps=max_steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
     classes = datasets.Dataset.from_dict({"class": list(range(num_classes))})
-    model = EncoderWithLoss(featurizer, transform, head)
+    model = EncoderWithLoss(featurizer, transform, head, is_multi_label=bool((targets.sum(axis=1) > 1).any()))
     train(model, TrainingData(classes, collate, item=featurizer.modality.name), arguments)
     featurizer.model.eval()
