@@ -77,8 +77,12 @@ class Stopwatch:
             for line in Path("/proc/self/status").read_text().splitlines():
                 if line.startswith("VmHWM:"):
                     return int(line.split()[1]) * 1024 / 1e6
-        import resource
+        try:
+            import resource
+        except ImportError:  # Windows
+            import psutil
 
+            return psutil.Process().memory_info().peak_wset / 1e6
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
