@@ -387,3 +387,14 @@ def test_long_lines_that_gensim_splits_train_the_same(corpus, ngrams, tmp_path):
     assert ours.wv.index_to_key == theirs.wv.index_to_key
     assert np.array_equal(ours.wv.vectors, theirs.wv.vectors)
     assert (sentences.num_sentences, sentences.words.num_words) == (theirs.corpus_count, theirs.corpus_total_words)
+
+
+def test_random_tokens_are_never_special_wherever_those_are():
+    """As of RoBERTa, whose mask token comes last."""
+    special = [0, 1, 2, 50, 99]
+    collate = MaskTokens(1, 99, special, 100, seed=0, shares=(1.0, 1.0))
+    rows = [{"input_ids": [0, *range(3, 49), 2]} for _ in range(200)]
+    batch = collate(rows, [SampleKey(0, 0, index) for index in range(200)])
+    changed = batch["input_ids"][(batch["labels"] != -100) & (batch["input_ids"] != 99)]
+    assert not set(changed.tolist()) & set(special)
+    assert set(range(3, 99)) - {50} <= set(changed.tolist()), "all others occur, also those behind special ones"

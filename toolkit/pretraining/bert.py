@@ -6,6 +6,7 @@ understanding", https://arxiv.org/abs/1810.04805.
 
 import dataclasses
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -169,7 +170,7 @@ class MaskTokens:
 
     pad_token_id: int
     mask_token_id: int
-    special_token_ids: list[int]  # never chosen; random tokens have larger ids
+    special_token_ids: list[int]  # never chosen, and never a random token
     vocab_size: int
     seed: int  # of the run
     shares: tuple[float, float] = (EVAL_MASKED_SHARE, EVAL_MASKED_SHARE)  # chosen at the start and end; linear between
@@ -230,8 +231,14 @@ class MaskTokens:
         masked, fate = ids.copy(), rng.random(len(chosen))
         masked[chosen[fate < self.BECOMES_MASK]] = self.mask_token_id
         replaced = chosen[(fate >= self.BECOMES_MASK) & (fate < self.BECOMES_MASK + self.BECOMES_RANDOM)]
-        masked[replaced] = rng.integers(len(self.special_token_ids), self.vocab_size, len(replaced))
+        ordinary = self._ordinary_token_ids
+        masked[replaced] = ordinary[rng.integers(len(ordinary), size=len(replaced))]
         return masked, labels
+
+    @cached_property
+    def _ordinary_token_ids(self) -> np.ndarray:
+        """The ids of all tokens that are not special, wherever in the vocabulary those are."""
+        return np.setdiff1d(np.arange(self.vocab_size), self.special_token_ids)
 
 
 def _tokens_of_random_words(words: np.ndarray, num_tokens: int, rng: np.random.Generator) -> np.ndarray:
