@@ -1,6 +1,7 @@
 """The image task: every kind of network, with and without pretraining, and its predictions."""
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, ResNetConfig, pipeline
 
 from tasks import finetune, predict
+from toolkit import pretrain
 from toolkit.data.image_files import load_labelled_images, open_image
 from toolkit.metrics.intervals import bootstrap_auc, bootstrap_mean
 from toolkit.modalities import MODALITIES
@@ -379,3 +381,22 @@ def test_fine_tuning_an_imagenet_network_on_x_rays(tmp_path):
     flags = {"train_size": 200, "freeze": True, "image_size": 64}
     record = finetune("image", encoder=str(encoder), data=str(data), output_dir=str(tmp_path / "probe"), **flags)
     assert record["metrics"]["roc_auc"]["value"] > 0.85
+
+
+def test_flags_that_a_fitted_head_does_not_use_are_said(digits, tmp_path):
+    flags = ["--encoder", "scratch:resnet-tiny", "--image_size", "16", "--data", digits, "--freeze"]
+    done = run_here("finetune", "image", *flags, "--output_dir", tmp_path / "plain")
+    assert "the head was fitted at once" not in done.stderr
+    flags += ["--class_weights", "--label_smoothing", "0.1", "--augment", "flip", "--learning_rate", "1e-2"]
+    done = run_here("finetune", "image", *flags, "--output_dir", tmp_path / "out")
+    unused = re.search(r"--freeze: the head was fitted at once, without (.*)", done.stderr)[1].split(", ")
+    assert set(unused) == {"--class_weights", "--label_smoothing", "--augment", "--learning_rate"}
+
+
+def test_the_loss_of_the_record_is_that_of_the_log(tmp_path):
+    """Also with label smoothing, which changes the loss, and with weights that are not the last ones."""
+    flags = {"corpus": "sample", "output_dir": str(tmp_path / "out"), "preset": "resnet-tiny", "image_size": 16}
+    record = pretrain("resnet", **flags, max_steps=20, eval_steps=5, label_smoothing=0.3, class_weights=True)
+    log = [json.loads(line) for line in (tmp_path / "out" / "train_log.jsonl").read_text().splitlines()]
+    best = min(line["validation_loss"] for line in log if "validation_loss" in line)
+    assert record["metrics"]["loss"]["value"] == pytest.approx(best, rel=1e-5)

@@ -12,6 +12,7 @@ from typing import Any
 
 from toolkit.data.rows import spread
 from toolkit.data.sources import SAMPLE
+from toolkit.data.summary import DataSummary
 from toolkit.errors import InputError
 from toolkit.modalities import MODALITIES
 from toolkit.models.families import Preset, family_of_preset, presets
@@ -55,6 +56,7 @@ class Run:
         self.has_launcher = not LAUNCHER_VARIABLES.isdisjoint(os.environ)
         self.is_main = not self.has_launcher or self.accelerator.is_main_process
         self.stopwatch = Stopwatch()
+        self.data: dict[str, Any] = {}  # what `results.json` says of the data
 
     @cached_property
     def accelerator(self):
@@ -70,6 +72,11 @@ class Run:
         """Print lines on stderr, on the main process."""
         for message in messages if self.is_main else ():
             print(f"{self.method}: {message}", file=sys.stderr, flush=True)
+
+    def describe_data(self, summary: DataSummary) -> None:
+        """Say what the data holds and what was left out, and keep it for the record."""
+        self.data |= summary.as_json()
+        self.say(*summary.lines())
 
     def create_output_dir(self) -> Path:
         """Create the output folder, on the main process, once nothing can be wrong with the input."""
@@ -124,7 +131,10 @@ def train_and_record(
     run.say(f"training {run.arguments.encoder.preset}, {size}")
     data = TrainingData(train_rows, collate, consecutive=consecutive, item=item)
     result = train(model, data, run.arguments.training, output, Evaluation(evaluate, better))
+    loss_function = getattr(model, "_loss_function", None)  # with label smoothing, for example, as in the log
     model = type(model).from_pretrained(output.weights_dir).to(run.accelerator.device).eval()
+    if loss_function is not None:
+        model.loss_function = loss_function
     sums, counts = held_out_losses(model, validation_rows, eval_collate, VALIDATION_BATCH_SIZE, run.accelerator)
     metrics = {"loss": ratio_interval(sums, counts)}
     if is_right is not None:
@@ -175,6 +185,7 @@ def write_record(
         "parameters": model.num_parameters(),
         "arguments": run.flags,
         "dataset": run.flags["corpus"],
+        "data": run.data,
         "modality": run.family.modality,
         "metrics": metrics,
         "n": n,
