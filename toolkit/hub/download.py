@@ -147,13 +147,21 @@ def _cached(repo_id: str, revision: str | None) -> Path:
     check_repo_id(repo_id, "the encoder")
     api = connect()
     if constants.HF_HUB_OFFLINE:
+        what = repo_id if revision is None else f"{repo_id}@{revision}"
         try:
-            tree = get_cached_repo_tree(repo_id, revision=revision)
-            paths = [entry.path for entry in tree if not is_ignored(entry.path, "model")]
-            patterns = [glob.escape(path) for path in paths if reason_to_refuse(path, "model") is None]
-            folder = snapshot_download(repo_id, revision=revision, allow_patterns=patterns)
-        except (CachedRepoTreeNotFoundError, LocalEntryNotFoundError):
-            what = repo_id if revision is None else f"{repo_id}@{revision}"
+            try:
+                tree = get_cached_repo_tree(repo_id, revision=revision)
+            except CachedRepoTreeNotFoundError:  # fetched by another tool, perhaps only some files
+                folder = snapshot_download(repo_id, revision=revision, local_files_only=True)
+                if not list(Path(folder).rglob(f"*{WEIGHTS}")):
+                    raise InputError(
+                        f"{what}: the copy in {folder} has no weights in {WEIGHTS}, and HF_HUB_OFFLINE is set"
+                    ) from None
+            else:
+                paths = [entry.path for entry in tree if not is_ignored(entry.path, "model")]
+                patterns = [glob.escape(path) for path in paths if reason_to_refuse(path, "model") is None]
+                folder = snapshot_download(repo_id, revision=revision, allow_patterns=patterns)
+        except LocalEntryNotFoundError:
             raise InputError(f"{what}: no such folder, nor a copy of it, and HF_HUB_OFFLINE is set") from None
     else:
         _, allowed_sizes, refused = _list_files(api, repo_id, revision, "model")
