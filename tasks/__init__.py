@@ -56,6 +56,8 @@ def task_of(folder: str) -> Task:
     if (name := getattr(config, "toolkit_task", None)) in TASKS:
         return TASKS[name]
     architectures = config.architectures or []
+    if not architectures and config.model_type == "timm_wrapper" and config.num_labels:  # timm names no class
+        architectures = ["TimmWrapperForImageClassification"]
     for task in TASKS.values():
         if any(architecture.endswith(task.auto_class.removeprefix("AutoModel")) for architecture in architectures):
             return task

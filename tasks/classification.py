@@ -7,6 +7,8 @@ curve, for more than two labels the mean of each against all others.
 from dataclasses import dataclass
 from typing import Any
 
+from natsort import natsorted, ns
+
 from tasks.task import Prediction, Task
 from toolkit.metrics.intervals import Bootstrap, bootstrap_auc, bootstrap_mean
 from toolkit.metrics.scores import label_scores
@@ -42,7 +44,10 @@ class Classification(Task):
         return self.modality.load_labelled(source, split, columns, columns.label_column)
 
     def labels(self, rows) -> list[str]:
-        return sorted(set(rows["label"]))
+        return natsorted(set(rows["label"]), alg=ns.SIGNED)
+
+    def declared_labels(self, source: str, columns: Any) -> list[str] | None:
+        return self.modality.declared_labels(source, columns.label_column)
 
     def read_prediction(self, line: dict[str, Any]) -> LabelPrediction:
         label, probabilities = line["predicted"], line.get("probabilities")

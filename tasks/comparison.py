@@ -187,7 +187,7 @@ def run_baseline(task: Task, grid: Grid, arguments: FinetuneArguments) -> dict[s
         grid.say(f"{task.baseline_name}, {_budget_name(train_size, arguments.data.per_class)}")
         figures, seconds = [], []
         for subset_seed in subset_seeds:
-            rows = load_splits(task, with_flags(arguments, train_size=train_size, subset_seed=subset_seed))
+            rows, _ = load_splits(task, with_flags(arguments, train_size=train_size, subset_seed=subset_seed))
             tested, stopwatch = rows.get("test", rows["validation"]), Stopwatch()
             predictions = task.baseline(rows["train"], tested)
             seconds.append(stopwatch.seconds)
@@ -234,7 +234,7 @@ def _examples(task: Task, arguments: FinetuneArguments, rows: list[dict[str, Any
     order = sorted(range(len(items)), key=interest, reverse=True)[:NUM_SHOWN]
     tested = None
     if task.modality.has_thumbnails:
-        splits = load_splits(task, arguments)
+        splits, _ = load_splits(task, arguments)
         tested = splits.get("test", splits["validation"])
     return [{**items[i], "picture": task.modality.thumbnail(tested[i]) if tested else None} for i in order]
 

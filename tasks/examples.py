@@ -125,7 +125,7 @@ def load_examples(
     modality: Modality, source: str, split: str | None, columns: Any, default: str = "train", within: str | None = None
 ) -> Examples:
     """Labelled examples of a split, or of the default one if the source has it. Raises `InputError`."""
-    split = split or (default if default in modality.splits(source) else None)
+    split = split or (default if default in modality.find_splits(source).splits else None)
     return Examples(modality, modality.load_labelled(source, split, columns, columns.label_column, within), split)
 
 

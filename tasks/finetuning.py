@@ -14,14 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from tasks.inference import SEEN_FILE, predict, write_predictions
-from tasks.task import FinetuneArguments, Task
+from tasks.task import FinetuneArguments, Task, TransferArguments
+from toolkit.data.cache import digest
 from toolkit.data.rows import take_subset
 from toolkit.data.sources import SAMPLE
+from toolkit.data.summary import DataSummary
 from toolkit.errors import InputError
+from toolkit.modalities.arguments import AugmentationArguments
 from toolkit.models.families import SCRATCH
-from toolkit.runs.arguments import to_flags, with_flags
-from toolkit.runs.output import check_output_dir, create_output_dir, write_json
+from toolkit.runs.arguments import flags_of, to_flags, with_flags
+from toolkit.runs.output import check_content, check_output_dir, claimed, create_output_dir, write_json
 from toolkit.runs.results import RESULTS_FILE, Stopwatch, finished_run, write_results
+from toolkit.training.arguments import DurationArguments, OptimizerArguments
 from toolkit.training.inputs import Evaluation, TrainingData, TrainingOutput
 
 VALIDATION_SHARE = 0.1  # of the training data, if a source has no validation split
@@ -38,10 +42,16 @@ def finetune(task: Task, arguments: FinetuneArguments, with_picture: bool = True
     """
     from toolkit.hub.upload import push_run
 
-    record = finished_run(arguments)
-    if record is None:
-        run = _finetune_with_each_rate if arguments.transfer.learning_rates else _finetune
-        record = run(task, arguments, with_picture)
+    with claimed(arguments.output):
+        record = finished_run(arguments)
+        if record is not None:
+            _, summary = load_splits(task, arguments)
+            before = {split: each["content"] for split, each in record.get("data", {}).items() if "content" in each}
+            check_content(Path(arguments.output.output_dir), summary.content, before)
+            print(f"the run in {arguments.output.output_dir} was finished before, this is its record", file=sys.stderr)
+        else:
+            run = _finetune_with_each_rate if arguments.transfer.learning_rates else _finetune
+            record = run(task, arguments, with_picture)
     push_run(arguments.output.output_dir, arguments.hub.push_to_hub)
     return record
 
@@ -55,8 +65,11 @@ def _finetune(task: Task, arguments: FinetuneArguments, with_picture: bool) -> d
     accelerator = make_accelerator()
     accelerator.wait_for_everyone()  # all processes check the folder before the main process writes to it
     stopwatch = Stopwatch()
-    data, rows = arguments.data.data, load_splits(task, arguments)
+    data = arguments.data.data
+    rows, summary = load_splits(task, arguments)
     labels, seen = task.labels(rows["train"]), task.seen(rows["train"])
+    if labels is not None and (declared := task.declared_labels(data, arguments.columns)):
+        labels = [*declared, *(label for label in labels if label not in declared)]
     if labels is not None and len(labels) < 2:
         raise InputError(f"{data}: the only label is {labels[0]}, expected two or more")
 
@@ -77,7 +90,10 @@ def _finetune(task: Task, arguments: FinetuneArguments, with_picture: bool) -> d
         return {name: figure.value for name, figure in figures.items() if not name.startswith("f1_")}
 
     if accelerator.is_main_process:
-        create_output_dir(arguments.output, arguments.training.resume)
+        create_output_dir(arguments.output, arguments.training.resume, summary.content)
+        summary.say()
+        for note in task.notes(rows["train"], processor):
+            print(note, file=sys.stderr, flush=True)
     result = _train(task, model, processor, encoded, arguments, evaluate, accelerator)
     model = type(model).from_pretrained(output_dir).to(accelerator.device).eval()
     scores: dict[str, Any] = {}
@@ -90,7 +106,7 @@ def _finetune(task: Task, arguments: FinetuneArguments, with_picture: bool) -> d
             predictions = predict(task, model, processor, encoded[split], accelerator)
         figures = task.figures(rows[split], predictions, seen)
         scores[split] = {name: figure.interval() for name, figure in figures.items()}
-    record = _record(task, arguments, model, rows, scores, result)
+    record = _record(task, arguments, model, rows, scores, result) | {"data": summary.as_json()}
     if accelerator.is_main_process:
         if split == "validation":
             print(f"{data} has no test split, these figures are of its validation split", file=sys.stderr, flush=True)
@@ -131,13 +147,14 @@ def _record(
     return record
 
 
-def load_splits(task: Task, arguments: FinetuneArguments) -> dict[str, Any]:
-    """Training rows, as many as the arguments say, validation rows, and test rows if the source has them.
+def load_splits(task: Task, arguments: FinetuneArguments) -> tuple[dict[str, Any], DataSummary]:
+    """Training rows, as many as the arguments say, validation rows, and test rows if the source has them; a summary.
 
     Raises `InputError` if the source is malformed, or has too few examples to hold some out for validation.
     """
     flags = arguments.data
-    splits = task.splits(flags.data)
+    found = task.find_splits(flags.data)
+    splits, summary = found.splits, DataSummary(flags.data, found)
     load = partial(task.load, flags.data, columns=arguments.columns)
     train_rows = load("train" if "train" in splits else None)
     if "validation" in splits:
@@ -154,7 +171,13 @@ def load_splits(task: Task, arguments: FinetuneArguments) -> dict[str, Any]:
         raise InputError(f"--per_class: an example of {task.name} has many labels, give --train_size alone")
     train_rows = take_subset(train_rows, flags.train_size, flags.subset_seed, labels)
     test_rows = {"test": load("test")} if "test" in splits else {}
-    return {"train": train_rows, "validation": validation_rows, **test_rows}
+    rows = {"train": train_rows, "validation": validation_rows, **test_rows}
+    for split, of_split in rows.items():
+        held_out_of = "train" if split == "validation" and "validation" not in splits else None
+        texts = [of_split[name][:] for name in of_split.column_names if name != "image"]  # of an image its name
+        content = digest(texts)
+        summary.add(split, of_split, of_split[task.reference_column], held_out_of, content)
+    return rows, summary
 
 
 def _freeze_encoder(model) -> None:
@@ -178,6 +201,9 @@ def _train(task: Task, model, processor, encoded: dict[str, Any], arguments: Fin
         stopwatch = Stopwatch()
         if task.fit_head(model, processor, encoded, arguments.encoder.encoder.startswith(SCRATCH)):
             seconds = stopwatch.seconds
+            if accelerator.is_main_process and (unused := _flags_of_training(arguments)):
+                message = f"--freeze: the head was fitted at once, without {', '.join(unused)}"
+                print(message, file=sys.stderr, flush=True)
             save_model(output.folder, model, processor, writes=accelerator.is_main_process)
             accelerator.wait_for_everyone()
             return TrainingResult(0, seconds, len(rows) / seconds, deterministic=True)
@@ -188,6 +214,14 @@ def _train(task: Task, model, processor, encoded: dict[str, Any], arguments: Fin
     data = TrainingData(rows, collate, task.lengths(rows), item=task.item)
     options = _parameter_options(model, arguments)
     return train(model, data, training, output, Evaluation(evaluate, arguments.metric, NUM_EVALUATIONS), options)
+
+
+def _flags_of_training(arguments: FinetuneArguments) -> list[str]:
+    """The flags with other values than the default ones that only training in steps uses."""
+    of_training = (AugmentationArguments, TransferArguments, DurationArguments, OptimizerArguments)
+    flags = {name: flag for name, flag in flags_of(type(arguments)).items() if flag.owner in of_training}
+    given = to_flags(arguments)
+    return [f"--{name}" for name, flag in flags.items() if name != "seed" and given[name] != flag.default]
 
 
 def _parameter_options(model, arguments: FinetuneArguments) -> Callable:

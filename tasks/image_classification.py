@@ -70,6 +70,12 @@ class ImageClassification(Classification):
         rows = super().load(source, split, columns)
         return rows if columns.labels is None else select_labels(source, rows, columns.labels)
 
+    def declared_labels(self, source: str, columns: LabelledImageColumns) -> list[str] | None:
+        declared = super().declared_labels(source, columns)
+        if declared is None or columns.labels is None:
+            return declared
+        return [label for label in declared if label in columns.labels]
+
     def config_fields(self, arguments: ImageArguments) -> dict[str, Any]:
         return {name: getattr(arguments.decision, name) for name in ("flip_at_test", "shift_at_test")}
 
@@ -89,7 +95,7 @@ class ImageClassification(Classification):
     def encode(self, rows, processor, model):
         from toolkit.modalities.pixels import check_smallest_image, encode_images
 
-        encoded = encode_images(rows, processor, model.config.label2id)
+        encoded = encode_images(rows, processor, {name: i for i, name in enumerate(_names_of_labels(model.config))})
         check_smallest_image(model, encoded, rows["name"])
         return encoded
 
@@ -146,7 +152,7 @@ class ImageClassification(Classification):
         return sum(model(pixel_values=view).logits for view in views) / len(views)
 
     def decode(self, encoded: list[dict], outputs: Any, model) -> list[LabelPrediction]:
-        names = [model.config.id2label[i] for i in range(model.config.num_labels)]
+        names = _names_of_labels(model.config)
         threshold = getattr(model.config, "threshold", None)
         predictions = []
         for values in outputs.float().softmax(dim=-1).tolist():
@@ -158,3 +164,10 @@ class ImageClassification(Classification):
         from tasks.baselines import pixel_labels
 
         return [LabelPrediction(*found) for found in pixel_labels(train_rows, rows)]
+
+
+def _names_of_labels(config) -> list[str]:
+    """The names of all labels in the order of their ids, with the id where two have one name, as ImageNet's cranes."""
+    names = [config.id2label[i] for i in range(config.num_labels)]
+    counts = Counter(names)
+    return [name if counts[name] == 1 else f"{name} ({i})" for i, name in enumerate(names)]

@@ -81,7 +81,7 @@ def score(task: Task, folder: str, data: str, split: str | None, columns: Any, o
     accelerator, stopwatch = make_accelerator(), Stopwatch()
     model, processor = task.load_finetuned(folder)
     if split is None:
-        splits = task.splits(data)
+        splits = list(task.find_splits(data).splits)
         split = "test" if "test" in splits or not splits else splits[-1]
     rows = task.load(data, split, columns)
     seen_file = local_copy(folder) / SEEN_FILE

@@ -4,18 +4,22 @@ An example: tokens ["The", "dog", "barks", "."], tags ["DET", "NOUN", "VERB", "P
 carries its tag. Figures: accuracy, accuracy on words that are not in the training data, F1 of each tag and their mean.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, compress
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from natsort import natsorted, ns
 
 from tasks.task import NO_LABEL, Prediction
 from tasks.text_task import NO_WORD, TextTask, TextTaskArguments, first_tokens, words_of_tokens
+from toolkit.corpora.tokenization import space_before_words
 from toolkit.data.columns import TreebankColumns
-from toolkit.data.sources import read_text, splits_of, suffix_of
-from toolkit.data.treebank import SUFFIXES, load_sentences, load_treebank, split_sentences
+from toolkit.data.sources import SAMPLE, declared_labels, find_files, find_splits, read_text
+from toolkit.data.splits import DataFiles, suffix_of
+from toolkit.data.treebank import SUFFIXES, USUAL_TAG_COLUMNS, load_sentences, load_treebank, split_sentences
 from toolkit.errors import InputError
 from toolkit.metrics.intervals import Bootstrap
 from toolkit.metrics.scores import tagging_scores
@@ -66,10 +70,10 @@ class PosTagging(TextTask):
     def load(self, source: str, split: str | None, columns: TreebankColumns):
         return load_treebank(source, split, columns.tag_column, columns.token_column)
 
-    def splits(self, source: str) -> list[str]:
-        return splits_of(source, SUFFIXES)
+    def find_splits(self, source: str) -> DataFiles:
+        return find_splits(source, SUFFIXES)
 
-    def read_inputs(self, inputs: Sequence[str | Path]):
+    def read_inputs(self, inputs: Sequence[str | Path], skip_broken: bool = False):
         """Text is split into words as English treebanks split it: *don't* is *do* and *n't*."""
         sentences = []
         for given in inputs:
@@ -82,7 +86,12 @@ class PosTagging(TextTask):
         return [{"tokens": tokens} for tokens in sentences]
 
     def labels(self, rows) -> list[str]:
-        return sorted({tag for tags in rows["tags"] for tag in tags})
+        return natsorted({tag for tags in rows["tags"] for tag in tags if tag is not None}, alg=ns.SIGNED)
+
+    def declared_labels(self, source: str, columns: TreebankColumns) -> list[str] | None:
+        if source == SAMPLE or ".conllu" in {suffix_of(file) for file in find_files(source, SUFFIXES, None) or ()}:
+            return None
+        return declared_labels(source, columns.tag_column, USUAL_TAG_COLUMNS)
 
     def seen(self, rows) -> set[str]:
         return {token for tokens in rows["tokens"] for token in tokens}
@@ -92,10 +101,11 @@ class PosTagging(TextTask):
 
     def encode_words(self, rows, tokenizer, label2id: dict[str, int], max_length: int | None):
         """Sentences that are too long for the encoder are cut into parts; tags that training lacks are ignored."""
-        encoded = []
+        encoded, space = [], space_before_words(tokenizer)
         for index, row in enumerate(rows):
             start, tags = 0, row.get("tags", [])
-            for part, (ids, words) in enumerate(_tokenize(row["tokens"], tokenizer, max_length)):
+            spaced = [*row["tokens"][:1], *(space + token for token in row["tokens"][1:])]
+            for part, (ids, words) in enumerate(_tokenize(spaced, tokenizer, max_length)):
                 num_words = len(first_tokens(words))
                 labels = tags[start : start + num_words]
                 start += num_words
@@ -146,11 +156,14 @@ class PosTagging(TextTask):
     def figures(self, rows, predictions: list[Any], seen: set[str] | None = None) -> dict[str, Bootstrap]:
         unseen = None
         if seen is not None:
-            unseen = [[token not in seen for token in tokens] for tokens in rows["tokens"]]
-        return tagging_scores([prediction.tags for prediction in predictions], rows["tags"][:], unseen)
+            unseen = _of_words_with_a_tag(rows, [[token not in seen for token in tokens] for tokens in rows["tokens"]])
+        predicted = [prediction.tags for prediction in predictions]
+        return tagging_scores(_of_words_with_a_tag(rows, predicted), _of_words_with_a_tag(rows, rows["tags"]), unseen)
 
     def confusion(self, rows, predictions: list[Any]) -> tuple[list[str], list[str]]:
-        return [tag for tags in rows["tags"] for tag in tags], [tag for each in predictions for tag in each.tags]
+        right = _of_words_with_a_tag(rows, rows["tags"])
+        predicted = _of_words_with_a_tag(rows, [prediction.tags for prediction in predictions])
+        return list(chain.from_iterable(right)), list(chain.from_iterable(predicted))
 
     def baseline(self, train_rows, rows) -> list[TagsPrediction]:
         from tasks.baselines import crf_tags
@@ -166,6 +179,12 @@ class PosTagging(TextTask):
 
     def header(self, line: dict[str, Any]) -> list[str]:
         return line["tokens"]
+
+
+def _of_words_with_a_tag(rows, values: Iterable[Sequence[Any]]) -> list[list[Any]]:
+    """Of values for the words of each sentence, those for the words that have a tag."""
+    has_tag = ([tag is not None for tag in tags] for tags in rows["tags"])
+    return [list(compress(of_row, mask)) for of_row, mask in zip(values, has_tag, strict=True)]
 
 
 def _tokenize(tokens: list[str], tokenizer, max_length: int | None) -> Iterator[tuple[list[int], list[int]]]:

@@ -8,8 +8,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_type_hints
 
+from toolkit.data.splits import DataFiles
+from toolkit.data.summary import DataSummary
 from toolkit.errors import InputError, check_flags, check_not_negative, check_positive, check_share
 from toolkit.hub.arguments import HubArguments
 from toolkit.metrics.intervals import Bootstrap
@@ -149,16 +151,37 @@ class Task(ABC):
     def load(self, source: str, split: str | None, columns: Any):
         """A `datasets.Dataset` of labelled rows. Raises `InputError` if the source is missing or malformed."""
 
-    def splits(self, source: str) -> list[str]:
-        """The splits that the source is known to have."""
-        return self.modality.splits(source)
+    def find_splits(self, source: str) -> DataFiles:
+        """The splits of a source, with their files if it is a folder; none of a single file or a pattern."""
+        return self.modality.find_splits(source)
 
-    def read_inputs(self, inputs: Sequence[str | Path]):
-        """Rows to predict, from texts and paths: a list or a `datasets.Dataset`. Raises `InputError`."""
-        return self.modality.read_inputs(inputs)
+    def describe_source(self, source: str, num_rows: int = 3) -> list[str]:
+        """Lines that say how labelled data would be read: its splits, the first rows of each, what is left out."""
+        found = self.find_splits(source)
+        summary, rows = DataSummary(source, found), {}
+        for split in found.splits or (None,):
+            of_split = self.load(source, split, get_type_hints(self.arguments)["columns"]())
+            rows[split or "train"] = of_split.select(range(min(num_rows, len(of_split))))
+            summary.add(split or "train", of_split, of_split[self.reference_column])
+        lines = summary.lines()
+        for split, of_split in rows.items():
+            shown = [f"{self.title(row)!r}: {row[self.reference_column]!r}" for row in of_split]
+            lines += [f"{split}, row {number}: {row}" for number, row in enumerate(shown, start=1)]
+        return lines
+
+    def read_inputs(self, inputs: Sequence[str | Path], skip_broken: bool = False):
+        """Rows to predict, from texts and paths: a list or a `datasets.Dataset`. Raises `InputError`.
+
+        With `skip_broken`, what cannot be read is left out, and named on stderr.
+        """
+        return self.modality.read_inputs(inputs, skip_broken)
 
     def labels(self, rows) -> list[str] | None:
         """All labels, in the order of their ids; None for a task without labels."""
+        return None
+
+    def declared_labels(self, source: str, columns: Any) -> list[str] | None:
+        """The names of labels in the order of their ids, if the source declares them."""
         return None
 
     def seen(self, rows) -> set[str]:
@@ -187,6 +210,10 @@ class Task(ABC):
     @abstractmethod
     def encode(self, rows, processor, model):
         """A `datasets.Dataset` of encoded rows."""
+
+    def notes(self, rows, processor) -> list[str]:
+        """Lines to print before training about how the processor reads the rows."""
+        return []
 
     def lengths(self, encoded) -> list[int] | None:
         """The lengths of encoded rows, if batches should hold rows of similar length."""

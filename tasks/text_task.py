@@ -16,6 +16,7 @@ from toolkit.modalities.text import max_length
 from toolkit.runs.arguments import Arguments, defaults, with_flags
 
 NO_WORD = -1
+TEXTS_LOOKED_AT = 1000  # to say how much of them the tokenizer does not know
 
 
 @dataclass(kw_only=True)
@@ -59,6 +60,13 @@ class TextTask(Task):
 
     def encode(self, rows, processor, model):
         return self.encode_words(rows, processor, model.config.label2id, max_length(processor, model))
+
+    def notes(self, rows, processor) -> list[str]:
+        from toolkit.corpora.encoding import describe_lost_text
+
+        some = rows.select(range(min(TEXTS_LOOKED_AT, len(rows))))
+        texts = some["text"][:] if "text" in rows.column_names else [" ".join(tokens) for tokens in some["tokens"]]
+        return [describe_lost_text(processor, texts)]
 
     def lengths(self, encoded) -> list[int]:
         return [len(row["input_ids"]) for row in encoded]

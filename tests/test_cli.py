@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from conftest import FAMILIES, REPOSITORY
-from in_process import run_here
+from in_process import error_of, run_here
 
 from tasks import TASKS
 from toolkit.cli.dispatch import COMMANDS
@@ -276,3 +276,22 @@ def test_version():
     from toolkit import __version__
 
     assert run_here("--version").stdout.strip() == f"toolkit {__version__}"
+
+
+@pytest.mark.parametrize("command", ["pretrain word2vec --preset word2vec-tiny", "tokenizer", "finetune pos"])
+def test_a_second_run_in_the_same_folder_is_told(command, corpus, encoders, tmp_path, monkeypatch):
+    """Two processes at once; the first one holds the folder until it ends, also if it is killed."""
+    monkeypatch.setattr("toolkit.runs.output.SECONDS_TO_CLAIM", 0)
+    out = tmp_path / "out"
+    holder = "import sys; from toolkit.runs.output import *; o = OutputArguments(output_dir=sys.argv[1])\n"
+    holder += "with claimed(o): print('claimed', flush=True); sys.stdin.read()"
+    data = ["--encoder", encoders["bert"], "--data", "sample", "--max_steps", "1"]
+    words = [*command.split(), *(data if "pos" in command else ["--corpus", corpus]), "--output_dir", out]
+    process = [sys.executable, "-c", holder, out]
+    with subprocess.Popen(process, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=REPOSITORY) as first:
+        assert first.stdout.readline() == b"claimed\n"
+        assert f"--output_dir {out}: another run is writing there" in error_of(run_here(*words))
+        assert not out.exists()
+        first.kill()
+    done = run_here(*words)
+    assert done.returncode == 0, done.stderr

@@ -8,7 +8,7 @@ import pytest
 
 from toolkit.corpora.text import load_text
 from toolkit.data.rows import hold_out, take_subset
-from toolkit.data.sources import splits_of
+from toolkit.data.sources import find_splits
 from toolkit.data.treebank import load_sentences, load_treebank, split_sentences
 from toolkit.errors import InputError
 
@@ -67,7 +67,7 @@ def test_folders_of_splits_are_kept_apart(tmp_path):
     assert load_text(str(tmp_path))["text"][:] == ["of train"]
     for split in ("train", "validation", "test"):
         assert load_treebank(str(tmp_path), split)["tokens"][1] == [split]
-    assert splits_of(str(tmp_path), {".conllu"}) == ["train", "validation", "test"]
+    assert list(find_splits(str(tmp_path), {".conllu"}).splits) == ["train", "validation", "test"]
 
 
 def test_folder_without_split_names_is_all_training(tmp_path):

@@ -2,17 +2,19 @@
 
 import collections
 import io
+import json
 from dataclasses import replace
 
 import datasets
 import numpy as np
 import pytest
 import torch
+from in_process import run_here
 from PIL import Image, ImageFile
 from torchvision.transforms import v2
 from transformers import AutoImageProcessor
 
-from toolkit.data.image_files import load_images, load_labelled_images, open_image, splits_of_labelled_images
+from toolkit.data.image_files import load_images, load_labelled_images, open_image, splits_of_images
 from toolkit.errors import InputError
 from toolkit.modalities import MODALITIES
 from toolkit.modalities.arguments import ImageEncoderArguments
@@ -110,7 +112,7 @@ def test_sources_give_the_same_images(kind, tmp_path):
     rows = load_labelled_images(source)
     expected = {(label, picture(seed=i).tobytes()) for i, label in enumerate(["cat", "dog", "cat", "dog"])}
     assert {(row["label"], open_image(row["image"], row["name"]).tobytes()) for row in rows} == expected
-    assert splits_of_labelled_images(source) == (["train"] if kind == "class folders" else [])
+    assert list(splits_of_images(source).splits) == (["train"] if kind == "class folders" else [])
     assert len(load_images([source])) == 4
 
 
@@ -229,3 +231,55 @@ def test_class_weights_balance_the_labels():
     weights = weights_of_classes(counts, ["a", "b"])
     assert weights == pytest.approx([4 / 6, 2])
     assert sum(weights[label] * counts[name] for label, name in enumerate("ab")) == pytest.approx(counts.total())
+
+
+def deep_images(folder, low: int, high: int, scale: float = 1.0) -> None:
+    """Discs and bars of 16 bits, whose values lie between two numbers."""
+    rng = np.random.default_rng(0)
+    across, down = np.meshgrid(np.arange(16), np.arange(16))
+    for label, shape in (("disc", (across - 8) ** 2 + (down - 8) ** 2 < 16), ("bar", abs(across - 8) < 2)):
+        (folder / label).mkdir(parents=True)
+        for number in range(12):
+            values = low + (high - low) * (0.2 + 0.6 * shape + 0.2 * rng.random((16, 16)))
+            Image.fromarray((values * scale).astype(np.uint16)).save(folder / label / f"{number}.png")
+
+
+def test_images_of_twelve_bits_fill_the_range_of_grey(tmp_path):
+    deep_images(tmp_path / "data", 900, 1050)
+    flags = ["--encoder", "scratch:resnet-tiny", "--image_size", "16", "--max_steps", "40", "--learning_rate", "3e-3"]
+    done = run_here("finetune", "image", *flags, "--data", tmp_path / "data", "--output_dir", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    files = [*(tmp_path / "data").rglob("*.png")]
+    largest = max(Image.open(file).getextrema()[1] for file in files)
+    processor = json.loads((tmp_path / "out" / "preprocessor_config.json").read_text())
+    assert processor["white_level"] == largest
+    assert f"less than a sixteenth: {largest:,} becomes white" in done.stderr
+    names = run_here("predict", tmp_path / "out", tmp_path / "data").stdout.splitlines()
+    assert all(f"/{line.split(chr(9))[0]}/" in line for line in names), "each image is recognized"
+    rows = load_labelled_images(str(tmp_path / "data"))
+    values = np.asarray(open_image(rows[0]["image"], "x", largest))[..., 0]
+    expected = np.asarray(Image.open(rows[0]["name"])).astype(float) / largest * 255
+    assert np.abs(values - expected).max() <= 0.5
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_is_white(tmp_path, mode):
+    image = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
+    image.putpixel((1, 1), (0, 0, 0, 255))
+    image.putpixel((2, 2), (0, 0, 0, 128))
+    saved = image.quantize(16) if mode == "P" else image.convert(mode)
+    saved.save(tmp_path / "x.png")
+    values = np.asarray(open_image({"bytes": None, "path": str(tmp_path / "x.png")}, "x"))
+    assert values[0, 0].tolist() == [255] * 3
+    assert values[1, 1].tolist() == [0] * 3
+    assert abs(int(values[2, 2, 0]) - 127) <= 2
+
+
+def test_metadata_that_cannot_be_parsed_is_ignored(tmp_path, monkeypatch):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = Image.new("RGB", (8, 4), (10, 20, 30))
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    image.save(tmp_path / "broken.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12")
+    for name, size in (("turned.jpg", (4, 8)), ("broken.jpg", (8, 4))):
+        assert open_image({"bytes": None, "path": str(tmp_path / name)}, name).size == size

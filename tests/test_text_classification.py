@@ -94,10 +94,10 @@ def test_every_kind_of_source_gives_the_same_rows(kind, tmp_path):
 
 
 def test_class_folders_have_splits(tmp_path):
-    assert splits_of_labelled_text(write("class folders", tmp_path)) == ["train", "test"]
+    assert list(splits_of_labelled_text(write("class folders", tmp_path)).splits) == ["train", "test"]
     (tmp_path / "flat" / "pos").mkdir(parents=True)
     (tmp_path / "flat" / "pos" / "1.txt").write_text("x")
-    assert splits_of_labelled_text(str(tmp_path / "flat")) == ["train"]
+    assert list(splits_of_labelled_text(str(tmp_path / "flat")).splits) == ["train"]
 
 
 def test_shared_data_sets_load_with_their_labels():

@@ -20,6 +20,7 @@ from tasks.classification import Classification, LabelPrediction
 from tasks.task import NO_LABEL, FinetuneArguments
 from toolkit.cli.dispatch import entry_point
 from toolkit.data.columns import LabelColumn
+from toolkit.data.splits import DataFiles
 from toolkit.errors import InputError
 from toolkit.modalities import MODALITIES, Modality
 from toolkit.models import FAMILIES, PREFIX, Architecture, Family, Preset, presets, register
@@ -47,10 +48,10 @@ class Numbers(Modality):
     def load_unlabelled(self, source, split, columns):
         return self.load_labelled(source, split, columns, None).remove_columns("label")
 
-    def splits(self, source):
-        return ["train", "validation", "test"]
+    def find_splits(self, source):
+        return DataFiles.named("train", "validation", "test")
 
-    def read_inputs(self, inputs):
+    def read_inputs(self, inputs, skip_broken=False):
         try:
             texts = [each.read_text() if isinstance(each, Path) else each for each in inputs]
             return datasets.Dataset.from_dict({"numbers": [list(map(float, text.split())) for text in texts]})

@@ -91,7 +91,7 @@ def run(parsed: tuple[ComparisonArguments, FinetuneArguments]) -> None:
     for encoder in flags.encoders:
         load_config(encoder)
     root = check_output_dir(arguments.output, arguments.training.resume)
-    if flags.subset_each_seed and not {"validation", "test"} & set(task.splits(data)):
+    if flags.subset_each_seed and not {"validation", "test"} & set(task.find_splits(data).splits):
         raise InputError(
             f"--subset_each_seed: {data} has no split to test on, expected a test or validation split that "
             "stays the same while the training examples change"

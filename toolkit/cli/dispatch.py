@@ -5,14 +5,18 @@ after the command to what `run` takes, and `run`.
 """
 
 import importlib
+import io
 import os
 import sys
 import textwrap
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import wrapt
 
 from toolkit.errors import DISK_ERRORS, InputError, Interrupted, RunFailed, what_failed
+from toolkit.runs.output import OutputArguments, claimed
 
 COMMANDS = {
     "quickstart": "See in minutes what pretraining buys, on embedded samples.",
@@ -38,6 +42,7 @@ def main(words: Sequence[str] | None = None) -> int:
     Returns the exit code: 0, 1 after a failure outside, 2 after bad input, 128 plus its number after a signal.
     """
     words = list(sys.argv[1:] if words is None else words)
+    _print_all_characters()
     if not words or words[0] in ("-h", "--help"):
         print(_overview())
         return 0
@@ -53,7 +58,8 @@ def main(words: Sequence[str] | None = None) -> int:
         command = importlib.import_module(f"toolkit.cli.{name}")
         parsed = command.parse(words[1:])
         _quieten_libraries()
-        command.run(parsed)
+        with _claim_output(parsed):
+            command.run(parsed)
     except (InputError, RunFailed) as error:
         print(f"toolkit: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
@@ -77,8 +83,27 @@ def main(words: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _claim_output(parsed: Any) -> AbstractContextManager:
+    """Claim the output folder of a command that has one, so that no other run writes to it meanwhile."""
+    for arguments in parsed if isinstance(parsed, tuple) else (parsed,):
+        output = getattr(arguments, "output", None)
+        if isinstance(output, OutputArguments) and output.output_dir is not None:
+            return claimed(output)
+    return nullcontext()
+
+
 def entry_point() -> None:
     sys.exit(main())
+
+
+def _print_all_characters() -> None:
+    """Write UTF-8 whatever the locale, but to a terminal what it can show."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            if stream.isatty():
+                stream.reconfigure(errors="replace")
+            else:
+                stream.reconfigure(encoding="utf-8")
 
 
 def _leave_process_group() -> None:

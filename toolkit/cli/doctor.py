@@ -1,6 +1,8 @@
-"""Check this machine, and with --hub the Hub, and say what to do where something fails.
+"""Check this machine, and with --hub the Hub, and say what to do where something fails; or say how data is read.
 
 toolkit doctor
+toolkit doctor --data reviews/
+toolkit doctor --data photos/ --task image
 toolkit doctor --hub
 HF_ENDPOINT=https://hub.example.org HF_TOKEN=… toolkit doctor --hub
 """
@@ -10,8 +12,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
@@ -33,6 +37,15 @@ class DoctorArguments(Arguments):
 
     hub: bool = False
     """Also send to the Hub of HF_ENDPOINT and pull from it, in a private repository that is deleted afterwards."""
+    data: str | None = None
+    """Do not check the machine; say how this source would be read: its splits, files, labels and first rows, and what
+    would be left out."""
+    task: str | None = None
+    """Task that --data is for (default: all tasks that can read it, and pretraining on text)."""
+
+    def check(self) -> None:
+        if self.task is not None and self.data is None:
+            raise InputError(f"--task {self.task}: goes with --data")
 
 
 def parse(words: Sequence[str]) -> DoctorArguments:
@@ -40,12 +53,43 @@ def parse(words: Sequence[str]) -> DoctorArguments:
 
 
 def run(arguments: DoctorArguments) -> None:
+    if arguments.data is not None:
+        _show_data(arguments.data, arguments.task)
+        return
     checks = (versions, devices, processes, disk, caches)
     failed = [check.__name__ for check in checks if not _passes(check.__name__, check)]
     if arguments.hub:
         failed += _check_hub()
     if failed:
         raise RunFailed(f"failed: {', '.join(failed)}; each line above says what to do")
+
+
+def _show_data(source: str, name: str | None) -> None:
+    """Print how tasks read a source. Raises `InputError` if none can."""
+    from tasks import TASKS
+    from toolkit.corpora.text import describe_text
+
+    if name is not None and name not in TASKS:
+        raise InputError(f"--task {name}: expected one of {', '.join(TASKS)}")
+    readers: dict[str, Callable[[], list[str]]] = {
+        f"toolkit finetune {task.name}": partial(task.describe_source, source)
+        for task in TASKS.values()
+        if name in (None, task.name)
+    }
+    if name is None:
+        readers["pretraining on text"] = partial(describe_text, source)
+    refused = {}
+    for reader, describe in readers.items():
+        try:
+            lines = describe()
+        except InputError as error:
+            refused[reader] = str(error)
+        else:
+            print(f"{reader}:\n{textwrap.indent(chr(10).join(lines), '  ')}")
+    if len(refused) == len(readers):
+        raise InputError("; ".join(dict.fromkeys(refused.values())))
+    for reader, reason in refused.items():
+        print(f"{reader}: cannot read it ({reason})")
 
 
 def _check_hub() -> list[str]:

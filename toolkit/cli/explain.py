@@ -41,13 +41,13 @@ def run(arguments: ExplainArguments) -> None:
     from tasks import task_of
     from toolkit.data.image_files import open_image
     from toolkit.explain.pictures import write_explanation
-    from toolkit.modalities.pixels import PixelProcessor
+    from toolkit.modalities.pixels import PixelProcessor, white_of
 
     task = task_of(arguments.folder)
     if not task.can_be_explained:
         raise InputError(f"{arguments.folder}: its task is {task.name}, expected one fine-tuned on images")
-    image = open_image({"bytes": None, "path": arguments.image}, arguments.image)
     model, processor = task.load_finetuned(arguments.folder)
+    image = open_image({"bytes": None, "path": arguments.image}, arguments.image, white_of(processor))
     model.eval()
     reader = PixelProcessor(processor)
     shown = torch.from_numpy(np.array(reader.resize(image)))
@@ -58,9 +58,11 @@ def run(arguments: ExplainArguments) -> None:
     label = arguments.label or predicted
     if label not in probabilities:
         raise InputError(f"--label {label}: not a label of {arguments.folder}, which has {', '.join(probabilities)}")
-    folder = Path(arguments.output_dir)
+    label_id, folder = list(probabilities).index(label), Path(arguments.output_dir)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--output_dir {folder}: there is a file of that name")
-    files = write_explanation(model, shown.permute(1, 2, 0).numpy(), pixels, label, arguments.layers, folder)
+    files = write_explanation(
+        model, shown.permute(1, 2, 0).numpy(), pixels, (label, label_id), arguments.layers, folder
+    )
     print(f"{label}\t{probabilities[label]:.4f}\t{arguments.image}")
     print(*files, sep="\n", file=sys.stderr)

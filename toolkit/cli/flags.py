@@ -7,6 +7,8 @@ groups, then those of `GENERAL_FLAGS`.
 import argparse
 import dataclasses
 import functools
+import os
+import re
 import textwrap
 import typing
 from collections.abc import Collection, Mapping, Sequence
@@ -72,8 +74,18 @@ def parse_several(
     found: list[Any] = []
     for cls, of_class in offered.items():
         others = {name: value for name, value in given.items() if name in classes[cls]}
-        found.append(from_flags(cls, **{name: values[name] for name in of_class}, **others))
+        found.append(from_flags(cls, **{name: _expanded(values[name]) for name in of_class}, **others))
     return found
+
+
+def _expanded(value: Any) -> Any:
+    """The value of a flag with the home folder in place of `~/`, also behind a prefix such as `scratch:`."""
+    if isinstance(value, list):
+        return list(map(_expanded, value))
+    if isinstance(value, str) and (found := re.match(r"(\w+:)?~/", value)):
+        prefix = found[1] or ""
+        return prefix + os.path.expanduser(value.removeprefix(prefix))
+    return value
 
 
 def parse_kind(

@@ -9,12 +9,13 @@ toolkit predict runs/reviews 'a gem of a film' new_reviews.csv
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from toolkit.cli.flags import parse_flags
+from toolkit.data.files import describe_bad_utf8
 from toolkit.data.sources import find_inputs
 from toolkit.errors import InputError
 from toolkit.runs.arguments import Arguments
@@ -32,6 +33,8 @@ class PredictArguments(Arguments):
     output_format: Literal["tsv", "jsonl"] = "tsv"
     """tsv: word, tag and probability, with a blank line between sentences, or label, probability and text or image;
     jsonl: one sentence, text or image per line."""
+    skip_broken: bool = False
+    """Skip images and rows that cannot be read, and name them; by default the first one ends the command."""
 
 
 def parse(words: Sequence[str]) -> PredictArguments:
@@ -43,7 +46,7 @@ def run(arguments: PredictArguments) -> None:
     from tasks.inference import load_predictor, prediction_line
 
     task = task_of(arguments.folder)
-    rows = task.read_inputs(read_inputs(arguments.inputs))
+    rows = task.read_inputs(read_inputs(arguments.inputs), skip_broken=arguments.skip_broken)
     predictor = load_predictor(task, arguments.folder)
     for row, prediction in zip(rows, predictor(rows), strict=True):
         if arguments.output_format == "jsonl":
@@ -56,4 +59,15 @@ def read_inputs(words: Sequence[str]) -> list[str | Path]:
     """The inputs that were named, or the lines of standard input. Raises `InputError` if that is a terminal."""
     if not words and sys.stdin.isatty():
         raise InputError("nothing to label: give texts, files, or text on standard input")
-    return find_inputs(words) or [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    return find_inputs(words) or [line for line in _lines_of_stdin() if line.strip()]
+
+
+def _lines_of_stdin() -> Iterator[str]:
+    """The lines of standard input, in UTF-8 whatever the locale. Raises `InputError`, which names a bad line."""
+    for number, line in enumerate(getattr(sys.stdin, "buffer", sys.stdin), start=1):
+        if isinstance(line, bytes):
+            try:
+                line = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise InputError(f"standard input: line {number} {describe_bad_utf8(error)}") from None
+        yield line.rstrip("\r\n")

@@ -13,7 +13,7 @@ from typing import Any
 from toolkit.cli.flags import parse_flags
 from toolkit.errors import Interrupted, check_positive
 from toolkit.runs.arguments import Arguments, from_flags
-from toolkit.runs.output import OutputArguments
+from toolkit.runs.output import OutputArguments, claimed
 
 LABEL_BUDGETS = (50, None)  # training sentences; None is all
 SEEDS = (0, 1, 2)
@@ -55,15 +55,17 @@ def parse(words: Sequence[str]) -> QuickstartArguments:
 
 
 def run(arguments: QuickstartArguments) -> None:
+    output = OutputArguments(output_dir=arguments.output_dir, overwrite_output_dir=True)
     try:
-        _run(arguments)
+        with claimed(output):
+            _run(arguments, output)
     except Interrupted as interruption:
         raise Interrupted(
             "stopped; the quickstart starts anew when it is run again", interruption.signal_number
         ) from None
 
 
-def _run(arguments: QuickstartArguments) -> None:
+def _run(arguments: QuickstartArguments, output: OutputArguments) -> None:
     from importlib.util import find_spec
 
     from tasks import TASKS
@@ -78,7 +80,6 @@ def _run(arguments: QuickstartArguments) -> None:
         minutes, seconds = divmod(int(time.monotonic() - start), 60)
         print(f"[{minutes}:{seconds:02d}] {message}", file=sys.stderr, flush=True)
 
-    output = OutputArguments(output_dir=arguments.output_dir, overwrite_output_dir=True)
     check_output_dir(output)
     root = create_output_dir(output)
     encoders: dict[str, str] = {}

@@ -8,6 +8,7 @@ toolkit tokenizer --corpus sample --kind bytes --output_dir runs/bytes
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 
 from toolkit.cli.flags import parse_flags
 from toolkit.corpora.arguments import CleaningArguments, CorpusArguments
@@ -52,6 +53,7 @@ def parse(words: Sequence[str]) -> TokenizerArguments:
 
 def run(arguments: TokenizerArguments) -> None:
     from toolkit.corpora.corpus import open_corpus_of
+    from toolkit.corpora.encoding import describe_lost_text
     from toolkit.corpora.tokenization import bert_normalizer
     from toolkit.corpora.tokenizer_training import train_on_corpus
     from toolkit.hub.upload import push_run
@@ -76,13 +78,12 @@ def run(arguments: TokenizerArguments) -> None:
     folder = create_output_dir(arguments.output)
     tokenizer.save_pretrained(folder)
     print(f"{folder}: {len(tokenizer):,} entries; {_describe(tokenizer, corpus)}")
+    print(describe_lost_text(tokenizer, list(islice(corpus.texts(), 1000))), file=sys.stderr)
     push_run(arguments.output.output_dir, arguments.hub.push_to_hub)
 
 
 def _describe(tokenizer, corpus) -> str:
     """Pieces per word and the share of unknown pieces, on the first lines of the corpus."""
-    from itertools import chain, islice
-
     from toolkit.corpora.encoding import word_spacer
 
     sample = list(islice((text for text in corpus.texts() if text.strip()), 1000))

@@ -45,7 +45,7 @@ def _predict(arguments: PredictZeroShotArguments) -> None:
     inputs = read_inputs(arguments.input.inputs)
     modality = modality_of_encoder(arguments.examples.encoder)
     classifier = fit_classifier(modality, arguments)
-    rows = modality.read_inputs(inputs)
+    rows = modality.read_inputs(inputs, arguments.columns.skip_broken)
     probabilities = classifier.predict_proba([row[modality.name] for row in rows])
     predicted = classifier.classes_[probabilities.argmax(axis=1)].tolist()
     print_labels(rows, classifier, predicted, probabilities, arguments.input.output_format, modality)

@@ -2,15 +2,29 @@
 
 import json
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from itertools import chain, islice
 from typing import Any
 
 import numpy as np
 
-from toolkit.corpora.tokenization import byte_level
+from toolkit.corpora.tokenization import MAX_LETTERS_A_WORD, byte_level
 from toolkit.data.cache import digest
+
+MAX_LOST = 0.01  # fraction of unknown pieces, and of lost letters, above which there is a warning
+
+# The pre-tokenizers of tokenizers built here, as they describe themselves.
+_BERT = {"type": "BertPreTokenizer"}
+_BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+_CUTTER = {
+    "type": "Split",
+    "pattern": {"Regex": rf"\S{{{MAX_LETTERS_A_WORD}}}"},
+    "behavior": "Isolated",
+    "invert": False,
+}
+_BERT_AND_BYTES = {"type": "Sequence", "pretokenizers": [_BERT, _BYTES]}
+_BERT_AND_CUTTER = {"type": "Sequence", "pretokenizers": [_BERT, _CUTTER]}
 
 
 def word_spacer(normalizer) -> Callable[[list[str]], list[str]]:
@@ -69,7 +83,8 @@ class LineEncoder:
         description = json.loads(self._backend.to_str())
         self._special = [token["content"] for token in description["added_tokens"]]
         self._space = word_spacer(self._backend.normalizer) if _encodes_words(description) else None
-        self._byte_level = byte_level() if "pretokenizers" in (description["pre_tokenizer"] or {}) else None
+        self._byte_level = byte_level() if description["pre_tokenizer"] == _BERT_AND_BYTES else None
+        self._cuts = description["pre_tokenizer"] == _BERT_AND_CUTTER
         self._forget()
 
     def _forget(self) -> None:
@@ -92,6 +107,12 @@ class LineEncoder:
             self._forget()
         return ids, np.diff(ends[np.concatenate([[0], np.cumsum(num_words)])])
 
+    def _cut(self, word: str) -> list[str]:
+        """The parts of a word that the model gets one by one; all but the last have the largest length."""
+        if not self._cuts or len(word) <= MAX_LETTERS_A_WORD:
+            return [word]
+        return [word[start : start + MAX_LETTERS_A_WORD] for start in range(0, len(word), MAX_LETTERS_A_WORD)]
+
     def _look_up(self, words: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """Returns the ids of all words, concatenated, and where those of each word end, after a zero."""
         num_known, model = len(self._numbers), self._backend.model
@@ -100,13 +121,37 @@ class LineEncoder:
             self._num_letters += len(word)
             if self._byte_level is not None:
                 ((word, _),) = self._byte_level.pre_tokenize_str(word)
-            self._pieces.extend([token.id for token in model.tokenize(word)])
+            for part in self._cut(word):
+                self._pieces.extend([token.id for token in model.tokenize(part)])
             self._ends.append(len(self._pieces))
         # The views of numpy end with this call: an array cannot grow while there is one.
         pieces, bounds = np.frombuffer(self._pieces, dtype=np.int32), np.frombuffer(self._ends, dtype=np.int32)
         starts, sizes = bounds[numbers], np.diff(bounds)[numbers]
         ends = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
         return pieces[np.repeat(starts - ends[:-1], sizes) + np.arange(ends[-1])], ends
+
+
+def lost_text(tokenizer, texts: Sequence[str]) -> tuple[float, float]:
+    """The fraction of the pieces of texts that are unknown, and the fraction of their letters that are lost so."""
+    texts = [text for text in texts if text.strip()]
+    if not texts or tokenizer.unk_token_id is None:
+        return 0.0, 0.0
+    encoding = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    num_pieces = num_unknown = num_lost = 0
+    for ids, offsets in zip(encoding["input_ids"], encoding["offset_mapping"], strict=True):
+        unknown = [stop - start for i, (start, stop) in zip(ids, offsets, strict=True) if i == tokenizer.unk_token_id]
+        num_pieces, num_unknown, num_lost = num_pieces + len(ids), num_unknown + len(unknown), num_lost + sum(unknown)
+    num_letters = sum(len("".join(text.split())) for text in texts)
+    return num_unknown / max(1, num_pieces), num_lost / max(1, num_letters)
+
+
+def describe_lost_text(tokenizer, texts: Sequence[str]) -> str:
+    """A line that says how much of texts the tokenizer does not know, with advice if that is more than 1%."""
+    unknown, lost = lost_text(tokenizer, texts)
+    line = f"{unknown:.1%} of the pieces are unknown, {lost:.1%} of the letters are lost"
+    if max(unknown, lost) <= MAX_LOST:
+        return line
+    return f"warning: {line}; use a tokenizer that was trained on such text: toolkit tokenizer"
 
 
 def key_of(tokenizer) -> str:
@@ -127,13 +172,10 @@ def _without_state(tokenizer):
 def _encodes_words(description: dict[str, Any]) -> bool:
     """Whether a tokenizer splits text as `word_spacer` does and encodes each word by itself."""
     normalizer = description["normalizer"] or {}
-    as_bytes = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
-    bert = {"type": "BertPreTokenizer"}
-    splits = (bert, {"type": "Sequence", "pretokenizers": [bert, as_bytes]})
     return (
         normalizer.get("type") == "BertNormalizer"
         and normalizer["clean_text"]
-        and description["pre_tokenizer"] in splits
+        and description["pre_tokenizer"] in (_BERT, _BERT_AND_BYTES, _BERT_AND_CUTTER)
         and not description["model"].get("dropout")
         and all(token["special"] and not token["normalized"] for token in description["added_tokens"])
     )

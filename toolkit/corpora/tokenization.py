@@ -27,6 +27,7 @@ CONTINUATION = "##"
 SUBWORDS: dict[str, Any] = {"unk_token": UNKNOWN, "continuing_subword_prefix": CONTINUATION}  # of WordPiece and BPE
 WITHOUT_LIMIT = int(1e30)  # transformers' value for a model that reads texts of any length
 NUM_BYTES = 256
+MAX_LETTERS_A_WORD = 100  # of WordPiece in `tokenizers`
 FIRST_CONTINUATION_ID = len(SPECIAL_TOKENS) + NUM_BYTES  # of the kind `bytes`: ids from here on continue a word
 
 
@@ -88,6 +89,14 @@ def byte_level():
     return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
 
 
+def cutter():
+    """The pre-tokenizer that cuts long words into parts: WordPiece takes a word that is longer for an unknown one, and
+    in scripts without spaces a word is a whole clause."""
+    from tokenizers import Regex, pre_tokenizers
+
+    return pre_tokenizers.Split(Regex(rf"\S{{{MAX_LETTERS_A_WORD}}}"), "isolated")
+
+
 def build_tokenizer(model, normalizer):
     """A `tokenizers.Tokenizer` that splits text as BERT does and encodes it as `[CLS] … [SEP]`."""
     from tokenizers import Tokenizer, pre_tokenizers, processors
@@ -127,7 +136,25 @@ def load_tokenizer(name: str | Path):
         raise InputError(f"{name}: no tokenizer can be loaded ({first_line(error)})") from None
     if not tokenizer.is_fast:
         raise InputError(f"{name}: a slow tokenizer, which has no offsets; expected one with a tokenizer.json")
+    tokenizer.padding_side = "right"
+    if tokenizer.pad_token is None:  # as of a GPT; what is padded is masked
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+        if tokenizer.pad_token is None:
+            raise InputError(f"{name}: the tokenizer has no token for padding, nor for the end of a text")
     return tokenizer
+
+
+def space_before_words(tokenizer) -> str:
+    """What to put before each word but the first of a sentence whose words are given one by one: a space or nothing.
+
+    A tokenizer that marks the space before a word, as RoBERTa's does, would else take it for the rest of another word.
+    """
+    in_text = tokenizer("a a", add_special_tokens=False)["input_ids"]
+    with_space, without = (
+        tokenizer(words, is_split_into_words=True, add_special_tokens=False)["input_ids"]
+        for words in (["a", " a"], ["a", "a"])
+    )
+    return " " if with_space == in_text != without else ""
 
 
 def _class_of(folder: Path):

@@ -20,6 +20,7 @@ from toolkit.corpora.tokenization import (
     bert_normalizer,
     build_byte_tokenizer,
     build_tokenizer,
+    cutter,
     word_level_tokenizer,
     wrap,
 )
@@ -135,6 +136,8 @@ def _train_subwords(words: WordCounts, kind: TokenizerKind, vocab_size: int, min
     model = json.loads(trained.to_str())["model"]
     merges = {"merges": [tuple(pair) for pair in model["merges"]]} if kind == "bpe" else {}
     tokenizer = build_tokenizer(model_class(model["vocab"], **merges, **SUBWORDS), normalizer)
+    if kind == "wordpiece":
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([tokenizer.pre_tokenizer, cutter()])
     tokenizer.decoder = decoders.WordPiece(prefix=CONTINUATION)
     return tokenizer
 

@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.data import sources
+from toolkit.data.splits import METADATA_FILES, DataFiles, find_all
 from toolkit.errors import InputError, extra, first_line
 
+IMAGES_LOOKED_AT = 20  # to see whether there are images of more than 8 bits
+BACKGROUND = "white"  # of transparent images
+NOT_IN_METADATA = "not in the metadata"
 SUFFIXES = {".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 USUAL_COLUMNS = ("image", "img", "file_name", "file", "filename", "path")
 _SAMPLE_SPLITS = {"train": (0, 1_257), "validation": (1_257, 1_437), "test": (1_437, 1_797)}
@@ -26,35 +30,44 @@ def load_labelled_images(
 ):
     """Load labelled images as rows with `image` (`bytes` or the `path` of a file, not opened yet), `name` and `label`.
 
-    The source is a folder with a folder of images for each label; a file, folder or glob of `.parquet`, `.csv` or
-    `.jsonl` with images, or paths of images relative to the table; a Hub id; or `sample`, scikit-learn's handwritten
-    digits. With `labels`, only images with these labels are loaded; the values of `group_column` become `group`.
+    The source is a folder with a folder of images for each label, or of images and `metadata.csv` (or `.jsonl` or
+    `.parquet`) with the columns `file_name` and `label`; a file, folder or glob of `.parquet`, `.csv` or `.jsonl` with
+    images, or paths of images relative to the table; a Hub id; or `sample`, scikit-learn's handwritten digits. With
+    `labels`, only images with these labels are loaded; the values of `group_column` become `group`.
     Raises `InputError` if the source is missing or malformed.
     """
+    named = {"label": label_column} | ({} if group_column is None else {"group": group_column})
     if source == sources.SAMPLE:
         rows = _sample_digits(split or "train")
-    elif folders := _class_folders(source):
-        files, of_files = sources.class_files_of_split(source, folders, split)
-        rows = _images_of_files(files, label=of_files)
-    else:
-        named = {"label": label_column} | ({} if group_column is None else {"group": group_column})
+    elif (found := _find_folder(source)) is None:
         rows = _images_of_table(source, split, image_column, **named)
+    elif found.metadata:
+        rows = _images_with_metadata(source, found, split, **named)
+    else:
+        files = sources.files_of_split(source, found, split)
+        rows = _images_of_files(list(files), label=[folders[-1] for folders in files.values()])
     return rows if labels is None else select_labels(source, rows, labels)
 
 
 def load_corpus_of_images(source: str, split: str | None = None, image_column: str | None = None):
     """Load images without labels, from the sources of `load_labelled_images` or a folder that contains images."""
-    if source == sources.SAMPLE or _class_folders(source):
+    if source == sources.SAMPLE:
         return load_labelled_images(source, split).remove_columns("label")
-    root = Path(source).expanduser()
-    if root.is_dir() and any(sources.suffix_of(file) in SUFFIXES for file in root.iterdir()):
-        return load_images([root])
-    return _images_of_table(source, split, image_column)
+    if (found := _find_folder(source, has_labels=False)) is None:
+        return _images_of_table(source, split, image_column)
+    return _images_of_files(list(sources.files_of_split(source, found, split)))
 
 
-def splits_of_labelled_images(source: str) -> list[str]:
-    """The splits of a folder or Hub data set; none of a single file or a pattern."""
-    return sources.splits_of(source, set(sources.TABLE_BUILDERS), _class_folders(source))
+def splits_of_images(source: str, has_labels: bool = True) -> DataFiles:
+    """The splits of a source, with their files if it is a folder; none of a single file or a pattern."""
+    found = None if source == sources.SAMPLE else _find_folder(source, has_labels)
+    return found or sources.find_splits(source, set(sources.TABLE_BUILDERS))
+
+
+def declared_labels(source: str, label_column: str | None) -> list[str] | None:
+    """The names of labels in the order of their ids, if a table declares them."""
+    is_table = source != sources.SAMPLE and _find_folder(source) is None
+    return sources.declared_labels(source, label_column) if is_table else None
 
 
 def load_images(inputs: Sequence[str | Path]):
@@ -64,11 +77,7 @@ def load_images(inputs: Sequence[str | Path]):
     parts = []
     for path in map(Path, inputs):
         if path.is_dir():
-            files = sorted(p for p in path.rglob("*") if p.is_file() and sources.suffix_of(p) in SUFFIXES)
-            if not files:
-                expected = ", ".join(sorted(SUFFIXES))
-                raise InputError(f"{path}: no image in this folder, expected files that end in {expected}")
-            parts.append(_images_of_files(files))
+            parts.append(_images_of_files(find_all(path, SUFFIXES)))
         elif path.is_file() and sources.suffix_of(path) not in sources.TABLE_BUILDERS:
             parts.append(_images_of_files([path]))
         else:
@@ -106,12 +115,13 @@ def as_stored(image: Any) -> dict[str, Any]:
     return {"bytes": file.getvalue(), "path": None}
 
 
-def open_image(image: dict[str, Any], name: str):
-    """Decode an image to a `PIL.Image.Image` of mode RGB, rotated as its EXIF data says; 16 bits become 8.
+def open_image(image: dict[str, Any], name: str, white: float | None = None):
+    """Decode an image to a `PIL.Image.Image` of mode RGB, rotated as its EXIF data says; what is transparent becomes
+    white. `white` is the value that becomes white if a pixel has more than 8 bits (default: the largest of 16 bits).
 
     Raises `InputError`, which calls it `name`, if it is empty, broken or too large, or not an image.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
     try:
         file = Path(image["path"]) if image["bytes"] is None else io.BytesIO(image["bytes"])
@@ -124,7 +134,8 @@ def open_image(image: dict[str, Any], name: str):
                     f"{name}: {opened.width:,} × {opened.height:,} pixels, more than the {limit:,} that are opened; "
                     "make it smaller"
                 )
-            return _as_rgb(ImageOps.exif_transpose(opened))
+            opened.load()
+            return _as_rgb(_upright(opened), white)
     except UnidentifiedImageError:
         raise InputError(f"{name}: this is no image, or of a format that Pillow does not know") from None
     except FileNotFoundError:
@@ -135,7 +146,46 @@ def open_image(image: dict[str, Any], name: str):
         raise InputError(f"{name}: this image cannot be decoded ({first_line(error)})") from None
 
 
-def _as_rgb(image):
+def _upright(image):
+    """The image turned as its EXIF data says, if that can be parsed."""
+    from PIL import ImageOps
+
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # metadata is no reason to lose an image
+        return image
+
+
+def white_level(rows) -> float | None:
+    """The largest value of the images with more than 8 bits, so that they fill the range of grey; None without such.
+
+    Microscopes and X-ray machines write 12 bits, or fewer, into files of 16. All images are read, unless the first
+    ones have 8 bits.
+    """
+    largest = 0.0
+    for number, row in enumerate(rows):
+        value = _largest_value(row["image"])
+        if value is None and number == IMAGES_LOOKED_AT and not largest:
+            return None
+        largest = max(largest, value or 0.0)
+    return largest or None
+
+
+def _largest_value(image: dict[str, Any]) -> float | None:
+    """The largest value of an image with more than 8 bits; None for another, or one that cannot be opened."""
+    from PIL import Image
+
+    try:
+        with Image.open(image["path"] if image["bytes"] is None else io.BytesIO(image["bytes"])) as opened:
+            if not opened.mode.startswith("I"):
+                return None
+            extrema: Any = opened.getextrema()
+            return float(extrema[1]) if opened.mode != "I" or extrema[1] > 255 else None
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, Image.DecompressionBombError):
+        return None
+
+
+def _as_rgb(image, white: float | None):
     import numpy as np
     from PIL import Image
 
@@ -143,24 +193,79 @@ def _as_rgb(image):
         values = np.asarray(image).astype(np.float64)
         if image.mode == "F":
             white = 1.0 if values.max() <= 1 else 255.0
+        elif image.mode == "I" and values.max() <= 255:
+            white = 255.0
         else:
-            white = 65_535.0 if image.mode != "I" or values.max() > 255 else 255.0
+            white = white or 65_535.0
         image = Image.fromarray((values / white * 255).clip(0, 255).round().astype(np.uint8))
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, BACKGROUND), image.convert("RGBA"))
     return image.convert("RGB")
 
 
-def _class_folders(source: str) -> dict[str, list[tuple[Path, str]]]:
-    """Like `find_class_folders`; none if the folder holds tables. Raises `InputError` if a label has no image."""
+def _find_folder(source: str, has_labels: bool = True) -> DataFiles | None:
+    """What is in a folder of images; None if the source is something else, or a folder of tables.
+
+    Raises `InputError` if images of it have no label and should have one, or a label has no image.
+    """
     root = Path(source).expanduser()
-    if not root.is_dir() or any(sources.suffix_of(file) in sources.TABLE_BUILDERS for file in root.iterdir()):
-        return {}
-    found = sources.find_class_folders(source, SUFFIXES)
-    with_images = {file.parent for files in found.values() for file, _ in files}
-    for folder in sorted(path for path in root.rglob("*") if found and path.is_dir()):
+    if not root.is_dir() or any(map(_is_table, sources.visible_files(root))):
+        return None
+    if not has_labels or (found := sources.find_folder(source, SUFFIXES)).metadata:
+        return sources.find_folder(source, SUFFIXES)
+    example = next(file for files in found.splits.values() for file in files)
+    if (of_labels := sources.find_class_folders(source, SUFFIXES)) is None:
+        raise InputError(
+            f"{example}: this image has no label; put images into a folder for each label, or name the labels in "
+            "a metadata.csv with the columns file_name and label"
+        )
+    with_images = {file.parent for files in of_labels.splits.values() for file in files}
+    no_data = {path for paths in of_labels.left_out.values() for path in paths}
+    for folder in sorted(
+        path for path in root.rglob("*") if path.is_dir() and no_data.isdisjoint([path, *path.parents])
+    ):
         is_leaf = not any(path.is_dir() for path in folder.iterdir())
-        if is_leaf and folder not in with_images and not folder.name.startswith((".", "_")):
+        if is_leaf and folder not in with_images and not folder.name.startswith("_"):
             raise InputError(f"{folder}: no image in this folder of a label; put some there or remove it")
-    return found
+    return of_labels
+
+
+def _is_table(file: Path) -> bool:
+    return sources.suffix_of(file) in sources.TABLE_BUILDERS and file.name.lower() not in METADATA_FILES
+
+
+def _images_with_metadata(source: str, found: DataFiles, split: str | None, **named: str | None):
+    """The images of a split that are in the nearest metadata file above them; the others are left out."""
+    described = {file.parent: _read_metadata(file, **named) for file in found.metadata}
+    rows: list[dict[str, str]] = []
+    files = []
+    for file in sources.files_of_split(source, found, split):
+        folder = next((folder for folder in file.parents if folder in described), None)
+        of_folder = {} if folder is None else described[folder]
+        if folder is not None and (name := file.relative_to(folder).as_posix()) in of_folder:
+            files.append(file)
+            rows.append(of_folder[name])
+        else:
+            found.leave_out(NOT_IN_METADATA, file)
+    if not files:
+        raise InputError(f"{source}: no image of the split {split or 'train'} is in {found.metadata[0].name}")
+    return _images_of_files(files, **{name: [row[name] for row in rows] for name in named})
+
+
+def _read_metadata(file: Path, **named: str | None) -> dict[str, dict[str, str]]:
+    """The columns of labels of a metadata file, by `file_name`. Raises `InputError` if it names a file twice or one
+    that is not there."""
+    rows = sources.load_table(str(file), [file], None)
+    column = sources.choose_column(str(file), rows.column_names, "image_column", None, ("file_name",))
+    names = [Path(name).as_posix() for name in sources.full_column(str(file), rows, column)]
+    for number, name in enumerate(names, start=1):
+        if not (file.parent / name).exists():
+            raise InputError(f"{file}: row {number} names {name}, and there is no such file in {file.parent}")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"{file}: names {twice} more than once")
+    columns = {name: sources.labels_of_table(str(file), rows, each, f"{name}_column") for name, each in named.items()}
+    return {name: {of: values[i] for of, values in columns.items()} for i, name in enumerate(names)}
 
 
 def select_labels(source: str, rows, labels: Sequence[str]):

@@ -134,7 +134,7 @@ def files_of_stream(source: str, split: str | None) -> list[str]:
 
 def files_of_validation(source: str) -> list[str] | None:
     """The files of the validation split; None if there is none."""
-    splits = sources.splits_of(source, set(BUILDERS))
+    splits = sources.find_splits(source, set(BUILDERS)).splits
     return files_of_stream(source, "validation") if "validation" in splits else None
 
 

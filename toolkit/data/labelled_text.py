@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from toolkit.data import sources
+from toolkit.data.splits import DataFiles
 
 
 def load_labelled_text(
@@ -18,9 +19,12 @@ def load_labelled_text(
 
     if source == sources.SAMPLE:
         return datasets.Dataset.from_list(list(_sample_genres(split or "train")))
-    if folders := sources.find_class_folders(source, {".txt"}):
-        files, labels = sources.class_files_of_split(source, folders, split)
-        texts = [sources.read_text(file).strip() for file in files]
+    if found := sources.find_class_folders(source, {".txt"}):
+        files = sources.files_of_split(source, found, split)
+        texts, labels = (
+            [sources.read_text(file).strip() for file in files],
+            [folders[-1] for folders in files.values()],
+        )
     else:
         rows = sources.load_table(source, sources.find_files(source, set(sources.TABLE_BUILDERS), split), split)
         text = sources.choose_column(source, rows.column_names, "text_column", text_column, sources.USUAL_TEXT_COLUMNS)
@@ -29,9 +33,10 @@ def load_labelled_text(
     return datasets.Dataset.from_dict({"text": texts, "label": labels})
 
 
-def splits_of_labelled_text(source: str) -> list[str]:
-    """The splits of a folder or Hub data set; none of a single file or a pattern."""
-    return sources.splits_of(source, set(sources.TABLE_BUILDERS), sources.find_class_folders(source, {".txt"}))
+def splits_of_labelled_text(source: str) -> DataFiles:
+    """The splits of a source, with their files if it is a folder; none of a single file or a pattern."""
+    found = None if source == sources.SAMPLE else sources.find_class_folders(source, {".txt"})
+    return found or sources.find_splits(source, set(sources.TABLE_BUILDERS))
 
 
 def _sample_genres(split: str) -> Iterator[dict[str, str]]:

@@ -5,140 +5,149 @@ import io
 import os
 import re
 import tarfile
+import unicodedata
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from toolkit.data.files import describe_bad_utf8, open_file
+from toolkit.data.splits import SPLIT_NAMES, DataFiles, find_data, split_named, suffix_of
 from toolkit.errors import InputError, first_line
+from toolkit.runs.output import is_run
 from toolkit.runs.results import REPOSITORY
 
 SAMPLE = "sample"
+IGNORED_ID = -100  # the target that losses of torch ignore
+NO_LABEL_FOLDER = "in no folder of a label"
 SAMPLE_TREEBANK = Path(__file__).parent / "samples" / "treebank"
-TABLE_BUILDERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+TABLE_BUILDERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 USUAL_TEXT_COLUMNS = ("text", "sentence", "content", "document")
 USUAL_LABEL_COLUMNS = ("label", "labels", "category", "class")
-# What names of files contain, in the order in which splits are looked for.
-SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "dev"), "test": ("test",)}
+USUAL_SUFFIXES = {".txt", ".conllu", *TABLE_BUILDERS, ".png", ".jpg", ".jpeg", ".wav"}  # of a word that names a file
 
+_BEGINS_PATH = re.compile(r"~?/|\.\.?/")
 _HUB_ID = re.compile(rf"{REPOSITORY.pattern}(:[\w.-]+)?")
 
 
-def suffix_of(path: Path) -> str:
-    """The suffix that names the format: `.txt` of `a.txt`, `a.TXT` and `a.txt.gz`."""
-    return (Path(path.stem).suffix if path.suffix == ".gz" else path.suffix).lower()
-
-
-def find_files(source: str, suffixes: set[str], split: str | None) -> list[Path] | None:
+def find_files(source: str, kinds: set[str], split: str | None) -> list[Path] | None:
     """Find the files of a file, folder or glob, sorted; None for a Hub id.
 
-    `suffixes` are those of the formats that can be read. `split` (default: train) says which files of a folder to
-    take: a file belongs to the split that its name or the name of its folder contains; if no name contains any, all
-    belong to train. Raises `InputError` if there is no such file or split.
+    `kinds` are the suffixes of the formats that can be read, `split` (default: train) is which files of a folder to
+    take. Raises `InputError` if there is no such file or split, or it cannot be told what is of which split.
     """
-    expected = ", ".join(sorted(suffixes))
+    expected = ", ".join(sorted(kinds))
     path = Path(source).expanduser()
     if path.is_dir():
-        files = _files_in(path, suffixes)
-        if not files:
-            raise InputError(f"{source}: no data in this folder, expected files that end in {expected}")
-        split = split or "train"
-        names = SPLIT_NAMES if split in SPLIT_NAMES else {**SPLIT_NAMES, split: (re.escape(split.lower()),)}
-        splits = files_by_split(path, files, names)
-        if split not in splits:
-            raise InputError(f"{source}: no split '{split}' in this folder, found {', '.join(splits)}")
-        return splits[split]
+        return list(files_of_split(source, find_folder(source, kinds, split), split))
     is_glob = glob.has_magic(source)
     if path.is_file() or is_glob:
         files = [path] if path.is_file() else [Path(name) for name in glob.glob(str(path), recursive=True)]
         if not files:
             raise InputError(f"{source}: no file matches this pattern")
-        files = sorted(file for file in files if _is_file(file))
-        if unknown := [file for file in files if suffix_of(file) not in suffixes]:
+        files = sorted(file for file in files if not file.is_dir())  # a link to nowhere is reported when it is read
+        if unknown := [file for file in files if suffix_of(file) not in kinds]:
             raise InputError(
                 f"{unknown[0]}: cannot tell the format from the name, expected one that ends in {expected}"
             )
         return files
-    if _HUB_ID.fullmatch(source) and suffix_of(path) not in suffixes and not path.parent.is_dir():
+    if _HUB_ID.fullmatch(source) and suffix_of(path) not in kinds and not path.parent.is_dir():
         return None
     raise InputError(f"{source}: no such file, folder or pattern (nor a Hub id like org/name, nor '{SAMPLE}')")
 
 
-def _files_in(folder: Path, suffixes: set[str]) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if _is_file(path) and suffix_of(path) in suffixes)
-
-
-def _is_file(path: Path) -> bool:
-    """Whether this is a file, or a link to nowhere, which is reported when it is read."""
-    return path.is_file() or (path.is_symlink() and not path.exists())
-
-
-def files_by_split(
-    root: Path, files: Sequence[Path], names: Mapping[str, tuple[str, ...]] = SPLIT_NAMES
-) -> dict[str, list[Path]]:
-    """The files of each split, by their names below `root`, in the order of `names`."""
-    split_of = {file: _split_of(file.relative_to(root).parts, names) for file in files}
-    if not any(split_of.values()):
-        split_of = dict.fromkeys(files, "train")
-    found = {split: [file for file in files if split_of[file] == split] for split in names}
-    return {split: of_split for split, of_split in found.items() if of_split}
-
-
-def _split_of(names: Sequence[str], splits: Mapping[str, tuple[str, ...]] = SPLIT_NAMES) -> str | None:
-    """The split that the first of the names contains: train for `train/test_drive.txt`."""
-    for name in names:
-        for split, patterns in splits.items():
-            if re.search(rf"(^|[^a-z])({'|'.join(patterns)})([^a-z]|$)", name.lower()):
-                return split
-    return None
-
-
-def splits_of(source: str, suffixes: set[str], class_folders: Iterable[str] = ()) -> list[str]:
-    """The splits of a folder or Hub data set, or of `class_folders`; none of a single file or a pattern."""
+def find_folder(source: str, kinds: set[str], split: str | None = None) -> DataFiles:
+    """What `find_data` finds in a folder. Raises `InputError` if it is the folder of a run, or holds no data."""
     path = Path(source).expanduser()
-    if found := [split for split in SPLIT_NAMES if split in class_folders]:
-        return found
-    if source == SAMPLE:
-        return list(SPLIT_NAMES)
-    if path.is_dir():
-        return list(files_by_split(path, _files_in(path, suffixes)))
-    if find_files(source, suffixes, None) is not None:
-        return []
-    import datasets
-
-    splits = ask(source, datasets.get_dataset_split_names, *_name_and_config(source))
-    return [split for split in SPLIT_NAMES if split in splits]
-
-
-def find_class_folders(source: str, suffixes: set[str]) -> dict[str, list[tuple[Path, str]]]:
-    """The files of each split (default: train), with their labels, in folders `LABEL/` or `SPLIT/LABEL/`."""
-    root = Path(source).expanduser()
-    found: dict[str, list[tuple[Path, str]]] = {}
-    for file in sorted(root.rglob("*")) if root.is_dir() else []:
-        *folders, _ = file.relative_to(root).parts
-        if folders and file.is_file() and suffix_of(file) in suffixes:
-            split = _split_of(folders[:1]) if len(folders) > 1 else None
-            found.setdefault(split or "train", []).append((file, folders[-1]))
+    if is_run(path):
+        raise InputError(f"{source}: this is the output folder of a run; name a folder of data, or a file in it")
+    found = find_data(path, kinds, None if split is None or split_named(split) in SPLIT_NAMES else split)
+    if not found.splits:
+        expected = ", ".join(sorted(kinds))
+        raise InputError(f"{source}: no data in this folder, expected files that end in {expected}")
     return found
 
 
-def class_files_of_split(source: str, folders: dict[str, list[tuple[Path, str]]], split: str | None):
-    """The files of a split of what `find_class_folders` found, and the label of each. Raises `InputError`."""
-    split = split or "train"
-    if split not in folders:
-        raise InputError(f"{source}: no split '{split}' in this folder, found {', '.join(folders)}")
-    return [file for file, _ in folders[split]], [label for _, label in folders[split]]
+def files_of_split(source: str, found: DataFiles, split: str | None) -> dict[Path, tuple[str, ...]]:
+    """The files of a split (default: train), with the folders that they are in. Raises `InputError`."""
+    split = split_named(split or "train")
+    if split not in found.splits:
+        raise InputError(f"{source}: no split '{split}' in this folder, found {', '.join(found.splits)}")
+    return found.splits[split]
+
+
+def find_splits(source: str, kinds: set[str]) -> DataFiles:
+    """The splits of a source, with their files if it is a folder; none of a single file or a pattern."""
+    if source == SAMPLE:
+        return DataFiles.named(*SPLIT_NAMES)
+    if Path(source).expanduser().is_dir():
+        return find_folder(source, kinds)
+    if find_files(source, kinds, None) is not None:
+        return DataFiles()
+    import datasets
+
+    splits = ask(source, datasets.get_dataset_split_names, *_name_and_config(source))
+    return DataFiles.named(*(split for split in SPLIT_NAMES if split in splits))
+
+
+def find_local(source: str, kinds: set[str]) -> DataFiles:
+    """Like `find_splits`, but empty for a Hub id, which is not asked."""
+    return find_folder(source, kinds) if Path(source).expanduser().is_dir() else DataFiles()
+
+
+def find_class_folders(source: str, kinds: set[str]) -> DataFiles | None:
+    """What is in a folder with a folder for each label, `LABEL/` or `SPLIT/LABEL/`; None if this is no such folder.
+
+    A file that is in no folder of a label is left out. Raises `InputError` if labels are named on several levels.
+    """
+    root = Path(source).expanduser()
+    if not root.is_dir() or is_run(root) or any(suffix_of(file) in TABLE_BUILDERS for file in visible_files(root)):
+        return None
+    found = find_data(root, kinds)
+    depths: dict[int, Path] = {}
+    for files in found.splits.values():
+        for file, folders in list(files.items()):
+            if folders:
+                depths.setdefault(len(folders), file)
+            else:
+                del files[file]
+                found.leave_out(NO_LABEL_FOLDER, file)
+    if len(depths) > 1:
+        first, second = [depths[depth].parent for depth in sorted(depths)[:2]]
+        raise InputError(f"{source}: {first} and {second} are folders of labels on different levels; move one of them")
+    found.splits = {split: files for split, files in found.splits.items() if files}
+    return found if found.splits else None
+
+
+def visible_files(folder: Path) -> Iterator[Path]:
+    """The files that are directly in a folder and not hidden."""
+    return (path for path in folder.iterdir() if not path.name.startswith(".") and path.is_file())
 
 
 def find_inputs(words: Sequence[str]) -> list[str | Path]:
-    """The inputs that a user gave: a path if a word names a file or folder, else the word itself, a text."""
-    return [Path(word) if os.path.exists(word) else word for word in words]
+    """The inputs that a user gave: a path if a word names a file or folder, else the word itself, a text.
+
+    Raises `InputError` for a word that can only be a path, such as `reviews.csv` or `~/reviews`, and names nothing.
+    """
+    found: list[str | Path] = []
+    for word in words:
+        path = Path(word).expanduser()
+        if os.path.lexists(path):
+            found.append(path)
+        elif not re.search(r"\s", word) and (_BEGINS_PATH.match(word) or suffix_of(Path(word)) in USUAL_SUFFIXES):
+            raise InputError(f"{word}: no such file or folder")
+        else:
+            found.append(word)
+    return found
 
 
 def read_text(path: Path) -> str:
-    """Read a text file, decompressed if its name ends in `.gz`. Raises `InputError` like `check_readable_text`."""
+    """Read a text file, decompressed if its name ends in `.gz`, without a byte-order mark, with `\\n` as line ends.
+
+    Raises `InputError` like `check_readable_text`.
+    """
     check_readable_text(path)
-    with io.TextIOWrapper(open_file(str(path)), encoding="utf-8") as file:
+    with io.TextIOWrapper(open_file(str(path)), encoding="utf-8-sig") as file:
         return file.read()
 
 
@@ -162,7 +171,11 @@ def check_readable_text(path: Path) -> None:
 
 
 def load_table(source: str, files: list[Path] | None, split: str | None):
-    """Load rows of JSON Lines, CSV or Parquet files, or of a Hub data set (`files` None), as a `datasets.Dataset`."""
+    """Load rows of tables, or of a Hub data set (`files` None), as a `datasets.Dataset`.
+
+    Tables are `.jsonl`, `.json`, `.csv`, `.tsv` or `.parquet`. All that a CSV holds is text: `01`, `1.0` and `NA` stay
+    as they are.
+    """
     import datasets
 
     if files is None:
@@ -173,8 +186,26 @@ def load_table(source: str, files: list[Path] | None, split: str | None):
     for file in files:
         if suffix_of(file) != ".parquet":
             check_readable_text(file)
-    names = [str(file) for file in files]
-    return ask(source, datasets.load_dataset, builders.pop(), data_files=names, split="train")
+    if (builder := builders.pop()) == "csv":
+        return datasets.concatenate_datasets(list(map(_load_csv, files)))
+    return ask(source, datasets.load_dataset, builder, data_files=[str(file) for file in files], split="train")
+
+
+def _load_csv(file: Path):
+    """A CSV or TSV as a `datasets.Dataset` of strings. Raises `InputError`, with the row, if it is malformed."""
+    import datasets
+    from pyarrow import ArrowInvalid, csv, string
+
+    format = csv.ParseOptions(delimiter="\t" if suffix_of(file) == ".tsv" else ",", newlines_in_values=True)
+    try:
+        with csv.open_csv(str(file), parse_options=format) as opened:
+            names = opened.schema.names
+        as_text = csv.ConvertOptions(column_types=dict.fromkeys(names, string()), strings_can_be_null=False)
+        reading = csv.ReadOptions(use_threads=False)  # so that errors have numbers of rows
+        table = csv.read_csv(str(file), read_options=reading, parse_options=format, convert_options=as_text)
+    except ArrowInvalid as error:
+        raise InputError(f"{file}: cannot be read ({first_line(error)})") from None
+    return datasets.Dataset(datasets.table.InMemoryTable(table))
 
 
 def files_of_hub(source: str, split: str) -> list[str]:
@@ -226,17 +257,70 @@ def choose_column(source: str, columns: list[str], flag: str, named: str | None,
 
 
 def labels_of_table(source: str, rows, named: str | None, flag: str = "label_column") -> list[str]:
-    """The labels of rows, as strings, from a column of `ClassLabel`, strings or whole numbers. Raises `InputError`."""
+    """The labels of rows, as strings, from a column of `ClassLabel`, strings, whole numbers or truth values.
+
+    Strings are compared without blanks around them and in the normal form NFC. Raises `InputError` if a row has no
+    label, or the column holds something else.
+    """
     column = choose_column(source, rows.column_names, flag, named, USUAL_LABEL_COLUMNS)
-    kind, names = rows.features[column].dtype, getattr(rows.features[column], "names", None)
-    if not names and not (kind in ("string", "large_string", "bool") or "int" in kind):
-        raise InputError(f"{source}: the column '{column}' holds {kind}, expected labels: strings or whole numbers")
-    return [names[value] if names else str(value) for value in full_column(source, rows, column)]
+    check_label_type(source, rows, column)
+    names = getattr(rows.features[column], "names", None)
+    values = full_column(source, rows, column)
+    if names is None and set(values) == {-1}:
+        raise InputError(f"{source}: all rows have the label -1 in the column '{column}', which means no label")
+    labels = [name_of_label(value, names) for value in values]
+    if "" in labels:
+        number = labels.index("") + 1
+        raise InputError(f"{source}: row {number} has no {column}{f' ({values[number - 1]})' if names else ''}")
+    return labels
+
+
+def check_label_type(source: str, rows, column: str) -> None:
+    """Raises `InputError`, which names the first row, if a column holds something else than labels."""
+    import datasets
+
+    feature = rows.features[column]
+    kind = getattr(feature, "dtype", type(feature).__name__)
+    is_value = isinstance(feature, datasets.Value | datasets.ClassLabel)
+    if is_value and (kind in ("string", "large_string", "bool") or "int" in kind):
+        return
+    example = next((f", such as {value!r} in row {number}" for number, value in enumerate(rows[column], 1)), "")
+    raise InputError(
+        f"{source}: the column '{column}' holds {kind}{example}, expected labels: strings or whole numbers"
+    )
+
+
+def name_of_label(value: Any, names: Sequence[str] | None) -> str:
+    """A label as a string; "" for no label: a negative id of `names`, torch's -100, or blanks."""
+    if names is not None:
+        return names[value] if value >= 0 else ""
+    if value == IGNORED_ID:
+        return ""
+    return unicodedata.normalize("NFC", value).strip() if isinstance(value, str) else str(value)
+
+
+def declared_labels(source: str, named: str | None, usual: Sequence[str] = USUAL_LABEL_COLUMNS) -> list[str] | None:
+    """The names of labels in the order of their ids, if tables in Parquet or a Hub data set declare them."""
+    import datasets
+
+    files = [] if source == SAMPLE else find_files(source, set(TABLE_BUILDERS), None)
+    if files is None:
+        features = ask(source, datasets.load_dataset_builder, *_name_and_config(source)).info.features or {}
+    elif files and suffix_of(files[0]) == ".parquet":
+        from pyarrow.parquet import read_schema
+
+        features = datasets.Features.from_arrow_schema(read_schema(files[0]))
+    else:
+        return None
+    feature = next((features[name] for name in ([named] if named else usual) if name in features), None)
+    names = getattr(getattr(feature, "feature", feature), "names", None)
+    return None if names is None else list(names)
 
 
 def full_column(source: str, rows, column: str) -> list:
-    """The values of a column. Raises `InputError` if a row has none."""
+    """The values of a column. Raises `InputError` if a row has none, or only blanks."""
     values = rows[column][:]
-    if None in values:
-        raise InputError(f"{source}: row {values.index(None) + 1} has no {column}")
+    for number, value in enumerate(values, start=1):
+        if value is None or (isinstance(value, str) and not value.strip()):
+            raise InputError(f"{source}: row {number} has no {column}")
     return values

@@ -12,7 +12,9 @@ from toolkit.errors import InputError
 
 COLUMNS = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
 SUFFIXES = {".conllu", *sources.TABLE_BUILDERS}
+USUAL_TAG_COLUMNS = ("tags", "upos", "pos_tags", "pos", "ner_tags", "labels")
 NO_VALUE = "_"
+MAX_WITHHELD = 0.1  # fraction of words that are withheld
 
 
 def read_conllu(path: Path, tag_column: str = "upos") -> Iterator[dict[str, list[str]]]:
@@ -56,7 +58,8 @@ def load_treebank(
 
     The source is a `.conllu` or `.conllu.gz` file; a table with lists of tokens and tags; a folder of either with one
     file per split; a Hub id; or `sample`. `tag_column` is a column or a key, by default `upos` or a usual name. Raises
-    `InputError` if the source is missing or malformed, or has no such tags.
+    `InputError` if the source is missing or malformed, or has no such tags. The tag of a word is None where a table
+    has a negative id, which is not trained on and not scored.
     """
     import datasets
 
@@ -88,6 +91,11 @@ def _read_sentences(source: str, files: list[Path], tag_column: str) -> list[dic
     sentences = [sentence for file in files for sentence in read_conllu(file, tag_column)]
     if not sentences:
         raise InputError(f"{source}: there is no sentence in it")
+    words = [word for sentence in sentences for word in sentence["tokens"]]
+    if (share := words.count(NO_VALUE) / len(words)) > MAX_WITHHELD:
+        raise InputError(
+            f"{source}: {share:.0%} of the words are '{NO_VALUE}': this copy of the treebank has no words"
+        )
     return sentences
 
 
@@ -101,8 +109,7 @@ def _token_column(source: str, rows, named: str | None) -> str:
 
 def _from_table(source: str, rows, tag_column: str | None, token_column: str | None):
     tokens = _token_column(source, rows, token_column)
-    usual = ("tags", "upos", "pos_tags", "pos", "ner_tags", "labels")
-    tags = sources.choose_column(source, rows.column_names, "tag_column", tag_column, usual)
+    tags = sources.choose_column(source, rows.column_names, "tag_column", tag_column, USUAL_TAG_COLUMNS)
     kind = getattr(rows.features[tags], "feature", None)
     if kind is None:
         raise InputError(f"{source}: the column '{tags}' holds {rows.features[tags].dtype}, expected lists of tags")
@@ -114,7 +121,7 @@ def _from_table(source: str, rows, tag_column: str | None, token_column: str | N
             raise InputError(f"{source}: row {index + 1} has a word without a tag")
         if len(values) != len(words):
             raise InputError(f"{source}: row {index + 1} has {len(words)} tokens and {len(values)} tags")
-        return {"tokens": words, "tags": [names[value] if names else str(value) for value in values]}
+        return {"tokens": words, "tags": [sources.name_of_label(value, names) or None for value in values]}
 
     sentences = rows.map(as_strings, with_indices=True, remove_columns=rows.column_names)
     sentences = sentences.filter(lambda row: len(row["tokens"]) > 0)

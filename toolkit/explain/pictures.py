@@ -19,7 +19,7 @@ DPI = 130
 
 
 def write_explanation(
-    model, image: np.ndarray, pixels: torch.Tensor, label: str, layers: Sequence[str] | None, folder: Path
+    model, image: np.ndarray, pixels: torch.Tensor, label: tuple[str, int], layers: Sequence[str] | None, folder: Path
 ) -> list[Path]:
     """Write all pictures that explain what an image classifier sees in an image, and return their paths.
 
@@ -27,7 +27,7 @@ def write_explanation(
         model: The classifier.
         image: (height, width, 3) uint8.
         pixels: The same image as the model's input, (1, C, S, S).
-        label: The label for which importance maps are computed.
+        label: The label for which importance maps are computed, and its id.
         layers: Names of the layers whose maps are shown (default: up to four of the main ones).
         folder: Folder for the pictures.
 
@@ -57,14 +57,15 @@ def write_explanation(
         patterns = {layer: saliency.deconvolution(model, pixels, layer, strongest[layer]) for layer in shown}
         write("deconvolution", _draw_deconvolution(image, strongest, patterns))
     window = max(1, min(pixels.shape[2:]) // saliency.WINDOW)
-    for kind, values in saliency.importance_maps(model, pixels, model.config.label2id[label]).items():
+    name, label_id = label
+    for kind, values in saliency.importance_maps(model, pixels, label_id).items():
         if kind == "attention":
             write(kind, _draw_attention(image, saliency.attentions(model, pixels) or [], values))
         elif kind == "occlusion":
             unit = f"fall of the logit where a square\nof {window} × {window} pixels covers it"
-            write(kind, _draw_importance(image, values, f"importance for “{label}”", unit))
+            write(kind, _draw_importance(image, values, f"importance for “{name}”", unit))
         else:
-            title = f"importance of the last maps for “{label}”"
+            title = f"importance of the last maps for “{name}”"
             write(kind, _draw_importance(image, values, title, "Grad-CAM, logits"))
     return written
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import yaml
 
-from toolkit.data.sources import TABLE_BUILDERS, files_by_split
+from toolkit.data.sources import TABLE_BUILDERS
+from toolkit.data.splits import find_data, suffix_of
 from toolkit.errors import InputError
 from toolkit.hub.model_card import describe_model
 from toolkit.hub.readme import CARD, read_text, render, split_metadata
@@ -55,7 +56,8 @@ def write_card(
 def _describe_dataset(folder: Path, repo_id: str, files: set[str], revision: str | None) -> tuple[dict[str, Any], str]:
     """The metadata and the text of a data set's card; the arguments are those of `write_card`."""
     paths = [folder / name for name in sorted(files) if Path(name).suffix not in (".md", ".py")]
-    splits = files_by_split(folder, paths)
+    found = find_data(folder, {suffix_of(path) for path in paths}).splits
+    splits = {split: [path for path in of_split if path in paths] for split, of_split in found.items()}
     suffixes = {path.suffix for in_split in splits.values() for path in in_split}
     metadata: dict[str, Any] = {"tags": ["pretrain-transfer-toolkit"]}
     if len(suffixes) == 1 and suffixes <= {".txt", *TABLE_BUILDERS}:

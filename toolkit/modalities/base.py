@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from toolkit.data.splits import DataFiles
 from toolkit.runs.arguments import Arguments
 
 
@@ -39,12 +40,19 @@ class Modality(ABC):
         """Load examples without labels: a `datasets.Dataset` of rows."""
 
     @abstractmethod
-    def splits(self, source: str) -> list[str]:
-        """The splits of a folder or Hub data set; none for a single file or a pattern."""
+    def find_splits(self, source: str) -> DataFiles:
+        """The splits of a source, with their files if it is a folder; none for a single file or a pattern."""
+
+    def declared_labels(self, source: str, label_column: str | None) -> list[str] | None:
+        """The names of labels in the order of their ids, if the source declares them."""
+        return None
 
     @abstractmethod
-    def read_inputs(self, inputs: Sequence[str | Path]):
-        """Rows to predict, from texts and paths: a list or a `datasets.Dataset`."""
+    def read_inputs(self, inputs: Sequence[str | Path], skip_broken: bool = False):
+        """Rows to predict, from texts and paths: a list or a `datasets.Dataset`.
+
+        With `skip_broken`, what cannot be read is left out, and named on stderr.
+        """
 
     # Model inputs
 

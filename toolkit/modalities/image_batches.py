@@ -4,9 +4,10 @@ Shape legend: N images, S height and width, C labels.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -35,25 +36,18 @@ class CollateImages:
         return cls(processor, augmentation, flags.image_size_start)
 
     def __call__(self, rows: list[dict], keys: Sequence[SampleKey]) -> dict[str, Any]:
-        by_size: dict[tuple[int, int], list[int]] = {}
-        for index, row in enumerate(rows):
-            by_size.setdefault((row["height"], row["width"]), []).append(index)
-        pixel_values: Any = [None] * len(rows)
-        for indices in by_size.values():
-            part = self._pixel_values([rows[index] for index in indices], [keys[index] for index in indices])
-            for index, image in zip(indices, part, strict=True):
-                pixel_values[index] = image
         labels = [row["label"] for row in rows]
         return {
-            "pixel_values": part if len(by_size) == 1 else pixel_values,
+            "pixel_values": pixel_values_of(list(zip(rows, keys, strict=True)), self._pixel_values),
             "labels": torch.tensor(labels),
             "num_targets": sum(label >= 0 for label in labels),
             "num_items": len(rows),
         }
 
-    def _pixel_values(self, rows: list[dict], keys: Sequence[SampleKey]) -> torch.Tensor:
+    def _pixel_values(self, samples: list[tuple[dict, SampleKey]]) -> torch.Tensor:
         """(N, 3, S, S) of images of one size."""
-        pixels = stack_pixels(rows)
+        keys = [key for _, key in samples]
+        pixels = stack_pixels([row for row, _ in samples])
         if self.augmentation is not None:
             pixels = self.augmentation(pixels, keys)
         if self.size_start is not None:
@@ -66,6 +60,24 @@ class CollateImages:
         assert self.size_start is not None
         steps = max(0, full - self.size_start) / SIZE_STEP
         return min(full, self.size_start + SIZE_STEP * int(steps * progress / FULL_SIZE_FROM))
+
+
+def pixel_values_of(
+    samples: Sequence[tuple[dict, Any]], convert: Callable[[list[Any]], torch.Tensor]
+) -> torch.Tensor | list[torch.Tensor]:
+    """The pixel values of encoded images with their keys: one tensor, or a list if they have several sizes.
+
+    `convert` makes a tensor (N, 3, S, S) of images of one size.
+    """
+    by_size: dict[tuple[int, int], list[int]] = {}
+    for index, (row, _) in enumerate(samples):
+        by_size.setdefault((row["height"], row["width"]), []).append(index)
+    parts = [convert([samples[index] for index in indices]) for indices in by_size.values()]
+    if len(parts) == 1:
+        return parts[0]
+    positions = [index for indices in by_size.values() for index in indices]
+    images = dict(zip(positions, chain.from_iterable(parts), strict=True))
+    return [images[index] for index in range(len(samples))]
 
 
 def set_loss(model, label_smoothing: float, class_weights: Sequence[float] | None) -> None:
@@ -83,4 +95,5 @@ def _cross_entropy(labels, logits, config, label_smoothing: float, weight: torch
 
 def weights_of_classes(counts: Counter[str], labels: Sequence[str]) -> list[float]:
     """Weights inversely proportional to the frequency of each label; their mean over all examples is 1."""
-    return [counts.total() / (len(labels) * counts[label]) for label in labels]
+    occurring = sum(1 for label in labels if counts[label])
+    return [counts.total() / (occurring * counts[label]) if counts[label] else 0.0 for label in labels]

@@ -7,6 +7,7 @@ from typing import Any
 
 from toolkit.data import image_files
 from toolkit.data.columns import ImageColumn
+from toolkit.data.splits import DataFiles
 from toolkit.errors import InputError
 from toolkit.modalities.arguments import ImageEncoderArguments
 from toolkit.modalities.base import Modality
@@ -38,14 +39,18 @@ class ImageModality(Modality):
     def _without_broken(self, rows, columns: Any):
         return image_files.without_broken(rows) if columns.skip_broken else rows
 
-    def splits(self, source: str) -> list[str]:
-        return image_files.splits_of_labelled_images(source)
+    def declared_labels(self, source: str, label_column: str | None) -> list[str] | None:
+        return image_files.declared_labels(source, label_column)
 
-    def read_inputs(self, inputs: Sequence[str | Path]):
+    def find_splits(self, source: str) -> DataFiles:
+        return image_files.splits_of_images(source)
+
+    def read_inputs(self, inputs: Sequence[str | Path], skip_broken: bool = False):
         for given in inputs:
             if isinstance(given, str):
                 raise InputError(f"{given}: no such file, expected images")
-        return image_files.load_images(inputs)
+        rows = image_files.load_images(inputs)
+        return image_files.without_broken(rows) if skip_broken else rows
 
     def new_processor(self, preset: str, options: Any, train_rows):
         from toolkit.modalities.pixels import new_image_processor
@@ -86,9 +91,11 @@ class ImageModality(Modality):
         return config, processor, wraps
 
     def finish(self, model, processor, train_rows, is_scratch: bool) -> None:
-        from toolkit.modalities.pixels import some_pixel_values
+        from toolkit.modalities.pixels import set_white, some_pixel_values
         from toolkit.models.depthwise import speed_up_depthwise
 
+        if train_rows is not None:
+            set_white(processor, train_rows)
         for module in model.modules():
             if is_scratch and hasattr(module, "whiten"):
                 resizing = copy.copy(processor)
@@ -103,9 +110,13 @@ class ImageModality(Modality):
         return [{**row, "size": row["height"] * row["width"]} for row in read_pixels(named, processor)]
 
     def collate(self, encoded: Sequence[dict[str, Any]], processor) -> dict[str, Any]:
+        from toolkit.modalities.image_batches import pixel_values_of
         from toolkit.modalities.pixels import PixelProcessor, stack_pixels
 
-        return {"pixel_values": PixelProcessor(processor).normalize(stack_pixels(encoded))}
+        def convert(samples) -> Any:
+            return PixelProcessor(processor).normalize(stack_pixels([row for row, _ in samples]))
+
+        return {"pixel_values": pixel_values_of([(row, None) for row in encoded], convert)}
 
     def pooling(self, model, processor) -> Callable[[dict[str, Any]], Any]:
         from toolkit.models.heads import pool_image_features

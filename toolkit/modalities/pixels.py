@@ -14,7 +14,7 @@ import datasets
 import numpy as np
 import torch
 
-from toolkit.data.image_files import open_image
+from toolkit.data.image_files import open_image, white_level
 from toolkit.data.image_stream import ImageStream
 from toolkit.data.rows import spread
 from toolkit.errors import InputError, extra, first_line
@@ -27,8 +27,26 @@ with extra("images"):
     from PIL import Image
 
 READ_TOGETHER = 1024  # images
+WHITE_LEVEL = "white_level"  # attribute of an image processor, and key in its preprocessor_config.json
+LITTLE_OF_16_BITS = 65_535 / 16
 NUM_MEASURED = 1000  # images that mean and standard deviation are computed from
 _TO_TENSOR = ("ToTensor", "MaybeToTensor", "PILToTensor", "ConvertImageDtype", "Normalize")  # timm's last transforms
+
+
+def white_of(processor) -> float | None:
+    """The value that is white in images of more than 8 bits, as the training data had it."""
+    return getattr(processor, WHITE_LEVEL, None)
+
+
+def set_white(processor, train_rows) -> None:
+    """Take over from the training data the value that is white in images of more than 8 bits, if there are such."""
+    if white_of(processor) is None and (white := white_level(train_rows)) is not None:
+        setattr(processor, WHITE_LEVEL, white)
+        if white < LITTLE_OF_16_BITS:
+            print(
+                f"images of 16 bits, of which all use less than a sixteenth: {white:,.0f} becomes white",
+                file=sys.stderr,
+            )
 
 
 class PixelProcessor:
@@ -67,6 +85,7 @@ def new_image_processor(size: int, train_rows):
     from transformers import ViTImageProcessor
 
     processor = ViTImageProcessor(size={"height": size, "width": size}, resample=3, do_convert_rgb=True)
+    set_white(processor, train_rows)
     channels = _some_pixels(train_rows, processor).double() / 255
     processor.image_mean = channels.mean(dim=(0, 2, 3)).numpy().round(4).tolist()
     processor.image_std = channels.std(dim=(0, 2, 3), correction=0).clamp(min=0.01).numpy().round(4).tolist()
@@ -146,7 +165,7 @@ def read_pixels(rows, processor) -> Iterator[dict[str, Any]]:
     pixels = PixelProcessor(processor)
 
     def read(row: dict[str, Any]) -> dict[str, Any]:
-        return _encoded_row(pixels.resize(open_image(row["image"], row["name"])))
+        return _encoded_row(pixels.resize(open_image(row["image"], row["name"], white_of(processor))))
 
     with ThreadPoolExecutor() as pool:  # Pillow releases the GIL while it decodes
         for start in range(0, len(rows), READ_TOGETHER):
@@ -191,7 +210,10 @@ class StreamedImages(StreamedDataset):
 
         def encode(row: dict[str, Any], key: SampleKey) -> dict[str, Any]:
             try:
-                image, label = open_image(row["image"], row["name"]), self.label2id.get(row["label"], -100)
+                image, label = (
+                    open_image(row["image"], row["name"], white_of(self.processor)),
+                    self.label2id.get(row["label"], -100),
+                )
             except InputError as error:
                 if not self.skip_broken:
                     raise

@@ -16,7 +16,8 @@ from typing import Any
 
 from toolkit.data.columns import TextColumn
 from toolkit.data.labelled_text import load_labelled_text, splits_of_labelled_text
-from toolkit.data.sources import TABLE_BUILDERS, read_text, suffix_of
+from toolkit.data.sources import TABLE_BUILDERS, declared_labels, find_class_folders, read_text
+from toolkit.data.splits import DataFiles, suffix_of
 from toolkit.errors import InputError
 from toolkit.modalities.arguments import TextEncoderArguments
 from toolkit.modalities.base import Modality
@@ -48,10 +49,13 @@ class TextModality(Modality):
         rows = load_text(source, split, columns.text_column)
         return rows.filter(lambda text: bool(text.strip()), input_columns="text")
 
-    def splits(self, source: str) -> list[str]:
+    def declared_labels(self, source: str, label_column: str | None) -> list[str] | None:
+        return None if find_class_folders(source, {".txt"}) else declared_labels(source, label_column)
+
+    def find_splits(self, source: str) -> DataFiles:
         return splits_of_labelled_text(source)
 
-    def read_inputs(self, inputs: Sequence[str | Path]):
+    def read_inputs(self, inputs: Sequence[str | Path], skip_broken: bool = False):
         """Each text is one item, and so is each line of a text file and each row of a table."""
         from toolkit.corpora.text import load_text
 
@@ -60,9 +64,9 @@ class TextModality(Modality):
             if isinstance(given, str):
                 texts.append(given)
             elif suffix_of(given) in TABLE_BUILDERS:
-                texts += load_text(str(given))["text"][:]
+                texts += load_text(str(given), on_error="skip" if skip_broken else "fail")["text"][:]
             else:
-                texts += read_text(given).splitlines()
+                texts += read_text(given).split("\n")
         texts = [text for text in texts if text.strip()]
         if not texts:
             raise InputError("there is no text to classify")
@@ -134,7 +138,11 @@ def max_length(tokenizer, model) -> int | None:
     """How many tokens model and tokenizer allow; None without a limit."""
     from toolkit.corpora.tokenization import WITHOUT_LIMIT
 
-    limit = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", WITHOUT_LIMIT))
+    positions = getattr(model.config, "max_position_embeddings", None) or WITHOUT_LIMIT
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            positions = module.num_embeddings - module.padding_idx - 1  # RoBERTa counts positions from there
+    limit = min(tokenizer.model_max_length or WITHOUT_LIMIT, positions)
     return limit if limit < WITHOUT_LIMIT else None
 
 

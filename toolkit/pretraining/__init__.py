@@ -49,8 +49,10 @@ def pretrain(method: str, **flags: Any) -> dict[str, Any]:
 def run_method(method: str, arguments: Any) -> dict[str, Any]:
     """Like `pretrain`, from the data class of the method's flags."""
     from toolkit.hub.upload import push_run
+    from toolkit.runs.output import claimed
     from toolkit.runs.results import finished_run
 
-    record = finished_run(arguments) or get_method(method).run(arguments)
+    with claimed(arguments.output):
+        record = finished_run(arguments) or get_method(method).run(arguments)
     push_run(arguments.output.output_dir, arguments.hub.push_to_hub)
     return record

@@ -6,9 +6,10 @@ from functools import partial
 from typing import Any
 
 from toolkit.data.columns import ImageColumn
-from toolkit.data.image_files import load_corpus_of_images, splits_of_labelled_images, without_broken
+from toolkit.data.image_files import load_corpus_of_images, splits_of_images, without_broken
 from toolkit.data.image_stream import ImageStream, files_of_stream, files_of_validation
 from toolkit.data.rows import hold_out
+from toolkit.data.summary import DataSummary
 from toolkit.errors import InputError, check_between_0_and_1, check_positive
 from toolkit.hub.arguments import HubArguments
 from toolkit.modalities import MODALITIES
@@ -67,10 +68,19 @@ def load_images(run: Run, load: Callable[[str | None], Any], **stream_options: A
     source = run.arguments.images
     if source.streaming:
         return _open_stream(run, **stream_options)
-    train_rows = drop_broken(load(source.split), run)
-    if "validation" in splits_of_labelled_images(source.corpus):
-        return train_rows, drop_broken(load("validation"), run)
-    return hold_out(train_rows.shuffle(seed=0), source.validation_fraction)
+    train_rows, found = (
+        drop_broken(load(source.split), run),
+        splits_of_images(source.corpus, has_labels=stream_options.get("has_labels", True)),
+    )
+    if "validation" in found.splits:
+        rows, held_out_of = (train_rows, drop_broken(load("validation"), run)), None
+    else:
+        rows, held_out_of = hold_out(train_rows.shuffle(seed=0), source.validation_fraction), "train"
+    summary = DataSummary(source.corpus, found)
+    for split, of_split, part_of in zip(("train", "validation"), rows, (None, held_out_of), strict=True):
+        summary.add(split, of_split, of_split["label"] if "label" in of_split.column_names else None, part_of)
+    run.describe_data(summary)
+    return rows
 
 
 def load_unlabelled(run: Run) -> tuple[Any, Any]:

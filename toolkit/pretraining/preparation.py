@@ -19,6 +19,7 @@ from toolkit.pretraining.text_corpus import (
     find_prepared,
     open_split_corpus,
     prepare_part,
+    say_what_is_lost,
 )
 from toolkit.runs.arguments import Arguments, defaults
 from toolkit.runs.output import OutputArguments, check_output_dir, create_output_dir, write_json
@@ -96,6 +97,7 @@ def prepare_folder(method: str, arguments: PrepareArguments) -> None:
     assert make_recipe is not None
     corpus = open_split_corpus(run)
     tokenizers, recipe = make_recipe(run, corpus[0])
+    say_what_is_lost(run, tokenizers[0], corpus[0])
     run.create_output_dir()
     for split, part in zip(SPLITS, corpus, strict=True):
         prepare_part(part, recipe, run, output_dir / split, Shard(number, of))

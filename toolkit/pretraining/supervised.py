@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from natsort import natsorted, ns
+
 from toolkit.data.columns import ChosenLabels, LabelColumn
 from toolkit.data.image_files import load_labelled_images
 from toolkit.data.image_stream import ImageStream
@@ -63,7 +65,7 @@ def load_labelled(run: Run) -> tuple[Any, Any]:
 
 def check_labels(source: str, counts: Counter[str]) -> list[str]:
     """The labels, sorted. Raises `InputError` if there are fewer than two."""
-    labels = sorted(counts)
+    labels = natsorted(counts, alg=ns.SIGNED)
     if not labels:
         raise InputError(f"{source}: there is no image of a label that is asked for")
     if len(labels) < 2:

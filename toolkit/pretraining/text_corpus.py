@@ -5,14 +5,19 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from toolkit.corpora.arguments import CleaningArguments, CorpusArguments, HeldOutTextArguments, NewTokenizerArguments
 from toolkit.corpora.corpus import Corpus, open_corpus_of
+from toolkit.corpora.formats import SUFFIXES
 from toolkit.corpora.prepared import WHOLE, Recipe, Shard, notes_of, open_prepared, prepare
 from toolkit.data.cache import cached_folder, digest
 from toolkit.data.rows import spread
+from toolkit.data.sources import find_local
+from toolkit.data.splits import split_named
+from toolkit.data.summary import DataSummary
 from toolkit.errors import InputError, readable
 from toolkit.hub.arguments import HubArguments
 from toolkit.models.families import FAMILIES, OUTPUT_WORDS
@@ -23,6 +28,7 @@ from toolkit.runs.output import OutputArguments
 from toolkit.runs.progress import Parts
 from toolkit.training.arguments import TrainingArguments
 
+TEXTS_LOOKED_AT = 1000  # to say how much of them the tokenizer does not know
 PREPARED_FILE, TOKENIZERS = "prepared.json", ("tokenizer", OUTPUT_WORDS)  # in a folder of `toolkit prepare`
 
 
@@ -55,9 +61,21 @@ def open_split_corpus(run: Run) -> tuple[Corpus, Corpus]:
     with run.main_process_first():  # the other processes find the scan of the files in the cache
         corpus = open_corpus_of(arguments.text, arguments.cleaning, shows=run.is_main)
         if held_out.validation_corpus is None:
-            return corpus.hold_out(held_out.validation_fraction)
-        other = dataclasses.replace(arguments.text, corpus=held_out.validation_corpus, split="validation")
-        return corpus, open_corpus_of(other, arguments.cleaning, shows=run.is_main)
+            both = corpus.hold_out(held_out.validation_fraction)
+        else:
+            other = dataclasses.replace(arguments.text, corpus=held_out.validation_corpus, split="validation")
+            both = corpus, open_corpus_of(other, arguments.cleaning, shows=run.is_main)
+    split = split_named(arguments.text.split or "train")
+    summary = DataSummary(corpus.source, find_local(corpus.source, SUFFIXES))
+    summary.add(split, both[0])
+    if held_out.validation_corpus is None:
+        summary.add("validation", both[1], part_of=split)
+    run.describe_data(summary)
+    if held_out.validation_corpus is not None:
+        summary = DataSummary(both[1].source, find_local(both[1].source, SUFFIXES))
+        summary.add("validation", both[1])
+        run.describe_data(summary)
+    return both
 
 
 def byte_tokenizer(run: Run):
@@ -86,7 +104,7 @@ def byte_tokenizer(run: Run):
 
 def new_tokenizer(kind: Literal["wordpiece", "word"], normalizer, corpus: Corpus, run: Run):
     """A tokenizer trained on the corpus, or found in the cache if it was trained before."""
-    from toolkit.corpora.tokenization import load_tokenizer
+    from toolkit.corpora.tokenization import MAX_LETTERS_A_WORD, load_tokenizer
     from toolkit.corpora.tokenizer_training import train_on_corpus
 
     size = run.arguments.tokenizer.vocab_size or run.preset.default_size
@@ -99,7 +117,8 @@ def new_tokenizer(kind: Literal["wordpiece", "word"], normalizer, corpus: Corpus
         run.say(*words.left_out())
         tokenizer.save_pretrained(folder)
 
-    made_of = (corpus.key, kind, normalizer.__getstate__().decode(), size, memory_gb, version("tokenizers"))
+    versions = version("tokenizers"), MAX_LETTERS_A_WORD
+    made_of = (corpus.key, kind, normalizer.__getstate__().decode(), size, memory_gb, versions)
     with run.main_process_first():
         folder = cached_folder("tokenizers", digest(*made_of), train)
     return load_tokenizer(folder)
@@ -120,8 +139,16 @@ def load_windows(
         return tokenizers, _open_windows(folder / "train", folder / "validation")
     corpus = open_split_corpus(run)
     tokenizers, recipe = make_recipe(run, corpus[0])
+    say_what_is_lost(run, tokenizers[0], corpus[0])
     with run.main_process_first():
         return tokenizers, _open_windows(*(prepare_part(part, recipe, run) for part in corpus))
+
+
+def say_what_is_lost(run: Run, tokenizer, corpus: Corpus) -> None:
+    """Say how much of the first texts of a corpus the tokenizer does not know."""
+    from toolkit.corpora.encoding import describe_lost_text
+
+    run.say(describe_lost_text(tokenizer, list(islice(corpus.texts(), TEXTS_LOOKED_AT))))
 
 
 def prepare_part(corpus: Corpus, recipe: Recipe, run: Run, folder: Path | None = None, shard: Shard = WHOLE) -> Path:

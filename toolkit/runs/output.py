@@ -1,8 +1,12 @@
 """The output folder of a run, and files that are written atomically."""
 
+import hashlib
 import json
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +14,7 @@ from typing import Any
 from toolkit.errors import InputError
 from toolkit.runs.arguments import Arguments
 
+SECONDS_TO_CLAIM = 5  # for which the workers of a run that was killed may still live
 _MARK = ".toolkit-run"  # a file in every output folder; only a folder that has it is ever overwritten
 
 
@@ -36,7 +41,7 @@ def check_output_dir(output: OutputArguments, resume: bool | None = None) -> Pat
     if not os.access(nearest, os.W_OK) or not nearest.is_dir():
         raise InputError(f"--output_dir {folder}: cannot be written to, {nearest} does not allow it")
     if folder.is_dir() and any(folder.iterdir()):
-        if not (folder / _MARK).exists():
+        if not is_run(folder):
             raise InputError(f"--output_dir {folder}: the folder holds something else, name an empty or a new one")
         if not resume and not output.overwrite_output_dir:
             advice = "" if resume is None else "--resume to go on with it, "
@@ -45,14 +50,61 @@ def check_output_dir(output: OutputArguments, resume: bool | None = None) -> Pat
     return folder
 
 
-def create_output_dir(output: OutputArguments, resume: bool | None = None) -> Path:
-    """Create the folder, and empty it if it is to be overwritten. Call it after everything else has been checked."""
+@contextmanager
+def claimed(output: OutputArguments) -> Iterator[None]:
+    """Keep other processes of this machine from writing to the output folder meanwhile.
+
+    Raises `InputError` if another process does. Claims of one process may be nested, and of the processes of one run
+    only the main process claims.
+    """
+    from filelock import FileLock, Timeout
+
+    path = Path(output.output_dir).expanduser().absolute()
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]
+    user = getattr(os, "getuid", lambda: "")()
+    lock = FileLock(Path(tempfile.gettempdir()) / f"toolkit-{user}-{name}.lock", is_singleton=True)
+    try:
+        lock.acquire(timeout=SECONDS_TO_CLAIM)
+    except Timeout:
+        raise InputError(f"--output_dir {output.output_dir}: another run is writing there; name another") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def check_content(folder: Path, content: dict[str, str], before: dict[str, str]) -> None:
+    """Raises `InputError` if the data of a run that is resumed has changed, by the hashes of its splits."""
+    if changed := [split for split, found in content.items() if before.get(split, found) != found]:
+        raise InputError(
+            f"--resume: the data of the run in {folder} has changed since it began ({', '.join(changed)}); "
+            "name another --output_dir"
+        )
+
+
+def create_output_dir(
+    output: OutputArguments, resume: bool | None = None, content: dict[str, str] | None = None
+) -> Path:
+    """Create the folder, and empty it if it is to be overwritten. Call it after everything else has been checked.
+
+    `content` are hashes of the data; raises `InputError` if the run is resumed and they were others.
+    """
     folder = Path(output.output_dir)
+    if resume and is_run(folder) and (before := (folder / _MARK).read_text(encoding="utf-8")):
+        check_content(folder, content or {}, json.loads(before))
     if output.overwrite_output_dir and not resume and folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / _MARK).touch()
+    write_text(folder / _MARK, json.dumps(content) if content else "")
     return folder
+
+
+def is_run(folder: Path) -> bool:
+    """Whether this is the output folder of a run."""
+    return (folder / _MARK).exists()
 
 
 def nearest_existing(folder: Path) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 from toolkit.corpora.blocks import Block, Fault, Note, Scan, Texts
 from toolkit.corpora.formats import csv_rows, json_rows, lines, parquet
 from toolkit.data.files import HUB, is_damage, read_errors
-from toolkit.data.sources import suffix_of
+from toolkit.data.splits import suffix_of
 from toolkit.errors import InputError, RunFailed, first_line
 
 _FORMATS = {  # by the suffix of files: how they are scanned, and how their blocks are read
