@@ -278,7 +278,16 @@ def test_version():
     assert run_here("--version").stdout.strip() == f"toolkit {__version__}"
 
 
-@pytest.mark.parametrize("command", ["pretrain word2vec --preset word2vec-tiny", "tokenizer", "finetune pos"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "tokenizer",
+        *(
+            pytest.param(slow, marks=pytest.mark.slow)
+            for slow in ("pretrain word2vec --preset word2vec-tiny", "finetune pos")
+        ),
+    ],
+)
 def test_a_second_run_in_the_same_folder_is_told(command, corpus, encoders, tmp_path, monkeypatch):
     """Two processes at once; the first one holds the folder until it ends, also if it is killed."""
     monkeypatch.setattr("toolkit.runs.output.SECONDS_TO_CLAIM", 0)

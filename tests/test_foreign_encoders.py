@@ -22,6 +22,8 @@ from toolkit.modalities.text import max_length
 
 POSITIONS = 66  # of which RoBERTa never uses the first two
 
+pytestmark = pytest.mark.slow  # half a minute
+
 
 def save_roberta(folder, texts, **settings):
     """A small RoBERTa with random weights, as RoBERTa's authors save it: no maximum length, no prefix space."""

@@ -383,6 +383,7 @@ def test_fine_tuning_an_imagenet_network_on_x_rays(tmp_path):
     assert record["metrics"]["roc_auc"]["value"] > 0.85
 
 
+@pytest.mark.slow
 def test_flags_that_a_fitted_head_does_not_use_are_said(digits, tmp_path):
     flags = ["--encoder", "scratch:resnet-tiny", "--image_size", "16", "--data", digits, "--freeze"]
     done = run_here("finetune", "image", *flags, "--output_dir", tmp_path / "plain")
@@ -393,6 +394,7 @@ def test_flags_that_a_fitted_head_does_not_use_are_said(digits, tmp_path):
     assert set(unused) == {"--class_weights", "--label_smoothing", "--augment", "--learning_rate"}
 
 
+@pytest.mark.slow
 def test_the_loss_of_the_record_is_that_of_the_log(tmp_path):
     """Also with label smoothing, which changes the loss, and with weights that are not the last ones."""
     flags = {"corpus": "sample", "output_dir": str(tmp_path / "out"), "preset": "resnet-tiny", "image_size": 16}

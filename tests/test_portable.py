@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from conftest import REPOSITORY
 from forks import run_forked
 
@@ -33,6 +34,7 @@ sys.exit(main(sys.argv[1:]) if len(sys.argv) > 1 else 0)
 """
 
 
+@pytest.mark.slow
 def test_a_run_on_windows_needs_nothing_of_posix(corpus, tmp_path):
     script = tmp_path / "without_posix.py"
     script.write_text(WITHOUT_POSIX)

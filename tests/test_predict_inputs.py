@@ -13,6 +13,8 @@ from PIL import Image
 
 from tasks import finetune
 
+pytestmark = pytest.mark.slow  # half a minute
+
 
 @pytest.fixture(scope="module")
 def reviews(encoders, tmp_path_factory):
