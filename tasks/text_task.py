@@ -16,7 +16,7 @@ from toolkit.modalities.text import max_length
 from toolkit.runs.arguments import Arguments, defaults, with_flags
 
 NO_WORD = -1
-TEXTS_LOOKED_AT = 1000  # to say how much of them the tokenizer does not know
+TEXTS_LOOKED_AT = 200  # to say how much of them the tokenizer does not know
 
 
 @dataclass(kw_only=True)

@@ -28,7 +28,7 @@ from toolkit.runs.output import OutputArguments
 from toolkit.runs.progress import Parts
 from toolkit.training.arguments import TrainingArguments
 
-TEXTS_LOOKED_AT = 1000  # to say how much of them the tokenizer does not know
+TEXTS_LOOKED_AT = 200  # to say how much of them the tokenizer does not know
 PREPARED_FILE, TOKENIZERS = "prepared.json", ("tokenizer", OUTPUT_WORDS)  # in a folder of `toolkit prepare`
 
 
