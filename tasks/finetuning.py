@@ -37,8 +37,8 @@ def finetune(task: Task, arguments: FinetuneArguments, with_picture: bool = True
     """Fine-tune the encoder under the task's head, and score the weights that are best on validation data.
 
     The figures are those of the test split or, if there is none, of the validation split, and the record says so.
-    `with_picture` draws the confusion matrix. Returns the record in `results.json`; with `resume`, that of a finished
-    run in the output folder.
+    `with_picture` draws the confusion matrix and says what the data holds; a comparison does without. Returns the
+    record in `results.json`; with `resume`, that of a finished run in the output folder.
     """
     from toolkit.hub.upload import push_run
 
@@ -91,9 +91,10 @@ def _finetune(task: Task, arguments: FinetuneArguments, with_picture: bool) -> d
 
     if accelerator.is_main_process:
         create_output_dir(arguments.output, arguments.training.resume, summary.content)
-        summary.say()
-        for note in task.notes(rows["train"], processor):
-            print(note, file=sys.stderr, flush=True)
+        if with_picture:
+            summary.say()
+            for note in task.notes(rows["train"], processor):
+                print(note, file=sys.stderr, flush=True)
     result = _train(task, model, processor, encoded, arguments, evaluate, accelerator)
     model = type(model).from_pretrained(output_dir).to(accelerator.device).eval()
     scores: dict[str, Any] = {}

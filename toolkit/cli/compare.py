@@ -97,10 +97,12 @@ def run(parsed: tuple[ComparisonArguments, FinetuneArguments]) -> None:
             "stays the same while the training examples change"
         )
     train_sizes = [None if size == "all" else int(size) for size in flags.train_sizes]
-    load_splits(task, with_flags(arguments, train_size=max((size for size in train_sizes if size), default=None)))
+    sizes = [size for size in train_sizes if size]
+    _, summary = load_splits(task, with_flags(arguments, train_size=max(sizes, default=None)))
     make_accelerator().wait_for_everyone()  # all processes check the folder before the main process writes to it
     if is_main_process():
         create_output_dir(arguments.output, arguments.training.resume)
+        summary.say()
     grid = Grid(
         {Path(encoder).name: encoder for encoder in flags.encoders},
         train_sizes,
