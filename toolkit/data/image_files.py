@@ -211,8 +211,9 @@ def _find_folder(source: str, has_labels: bool = True) -> DataFiles | None:
     root = Path(source).expanduser()
     if not root.is_dir() or any(map(_is_table, sources.visible_files(root))):
         return None
-    if not has_labels or (found := sources.find_folder(source, SUFFIXES)).metadata:
-        return sources.find_folder(source, SUFFIXES)
+    found = sources.find_folder(source, SUFFIXES)
+    if not has_labels or found.metadata:
+        return found
     example = next(file for files in found.splits.values() for file in files)
     if (of_labels := sources.find_class_folders(source, SUFFIXES)) is None:
         raise InputError(

@@ -21,10 +21,8 @@ def load_labelled_text(
         return datasets.Dataset.from_list(list(_sample_genres(split or "train")))
     if found := sources.find_class_folders(source, {".txt"}):
         files = sources.files_of_split(source, found, split)
-        texts, labels = (
-            [sources.read_text(file).strip() for file in files],
-            [folders[-1] for folders in files.values()],
-        )
+        texts = [sources.read_text(file).strip() for file in files]
+        labels = [folders[-1] for folders in files.values()]
     else:
         rows = sources.load_table(source, sources.find_files(source, set(sources.TABLE_BUILDERS), split), split)
         text = sources.choose_column(source, rows.column_names, "text_column", text_column, sources.USUAL_TEXT_COLUMNS)

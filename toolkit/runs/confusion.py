@@ -20,7 +20,8 @@ def write_confusion_matrix(path: Path, references: Sequence[str], predictions: S
 
     pairs, totals = Counter(zip(references, predictions, strict=True)), Counter(references)
     labels = sorted({*references, *predictions})
-    if len(labels) > MOST_LABELS:
+    has_more = len(labels) > MOST_LABELS
+    if has_more:
         errors = Counter(dict.fromkeys(labels, 0))
         for (right, predicted), count in pairs.items():
             if right != predicted:
@@ -40,7 +41,7 @@ def write_confusion_matrix(path: Path, references: Sequence[str], predictions: S
     axes.set_ylabel("right")
     num_right = sum(count for (right, predicted), count in pairs.items() if right == predicted)
     title = f"accuracy {num_right / len(references):.1%} of {len(references):,}"
-    if len(labels) < len({*references, *predictions}):
+    if has_more:
         title += f"; the {len(labels)} labels with most errors"
     axes.set_title(title)
     figure.colorbar(image, ax=axes, label="share of the right label", shrink=0.8)
