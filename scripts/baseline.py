@@ -17,9 +17,10 @@ from toolkit.runs.results import Stopwatch, write_results
 
 name, data, output_file, *sizes = sys.argv[1:]
 task, stopwatch = TASKS[name], Stopwatch()
-grid = Grid({}, [None if size == "all" else int(size) for size in sizes], seeds=[], learning_rates=[])
+train_sizes = [None if size == "all" else int(size) for size in sizes]
 with tempfile.TemporaryDirectory() as output_dir:
     arguments = from_flags(task.arguments, encoder="", data=data, output_dir=output_dir)
+    grid = Grid(task.open(data, arguments.columns), {}, train_sizes, seeds=[], learning_rates=[])
     baseline = run_baseline(task, grid, arguments)
 for budget in baseline["budgets"]:
     print(f"{budget['train_size']:>8,} examples  {budget[arguments.metric]}  {budget['seconds']:.0f} s")

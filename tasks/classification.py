@@ -7,9 +7,8 @@ curve, for more than two labels the mean of each against all others.
 from dataclasses import dataclass
 from typing import Any
 
-from natsort import natsorted, ns
-
 from tasks.task import Prediction, Task
+from toolkit.data.sources import Source
 from toolkit.metrics.intervals import Bootstrap, bootstrap_auc, bootstrap_mean
 from toolkit.metrics.scores import label_scores
 
@@ -40,14 +39,11 @@ class Classification(Task):
 
     reference_column = "label"
 
-    def load(self, source: str, split: str | None, columns: Any):
-        return self.modality.load_labelled(source, split, columns, columns.label_column)
+    def open(self, source: str, columns: Any) -> Source:
+        return self.modality.open_labelled(source, columns, columns.label_column)
 
-    def labels(self, rows) -> list[str]:
-        return natsorted(set(rows["label"]), alg=ns.SIGNED)
-
-    def declared_labels(self, source: str, columns: Any) -> list[str] | None:
-        return self.modality.declared_labels(source, columns.label_column)
+    def labels(self, rows) -> set[str]:
+        return set(rows["label"])
 
     def read_prediction(self, line: dict[str, Any]) -> LabelPrediction:
         label, probabilities = line["predicted"], line.get("probabilities")

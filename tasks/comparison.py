@@ -14,6 +14,7 @@ from typing import Any
 
 from tasks.finetuning import finetune, load_splits
 from tasks.task import FinetuneArguments, Task, cells_of
+from toolkit.data.sources import Source
 from toolkit.errors import InputError
 from toolkit.hub.download import local_copy
 from toolkit.metrics.intervals import Bootstrap, bootstrap_mean
@@ -38,6 +39,7 @@ class Grid:
     """What is compared.
 
     Attributes:
+        source: The labelled data, opened, which all runs share.
         encoders: Folders or Hub ids of pretrained encoders, by name.
         train_sizes: Label budgets; None is all labels.
         seeds: Seeds of fine-tuning.
@@ -47,6 +49,7 @@ class Grid:
         say: Called with messages of progress.
     """
 
+    source: Source
     encoders: dict[str, str]
     train_sizes: Sequence[int | None]
     seeds: Sequence[int]
@@ -92,7 +95,7 @@ def compare(task: Task, grid: Grid, arguments: FinetuneArguments) -> dict[str, A
         "learning_rates": list(grid.learning_rates),
         "encoders": rows,
         "baseline": baseline,
-        "examples": _examples(task, arguments, rows),
+        "examples": _examples(task, grid, arguments, rows),
         "deterministic": arguments.training.max_minutes is None,
     }
     results_file = Path(arguments.output.output_dir) / RESULTS_FILE
@@ -147,7 +150,8 @@ def _run_cell(task: Task, grid: Grid, arguments: FinetuneArguments, folder: Path
         output_dir = folder / f"seed{seed}-lr{learning_rate:g}"
         subset_seed = seed if grid.subset_each_seed else arguments.data.subset_seed
         flags = {"seed": seed, "subset_seed": subset_seed, "learning_rate": learning_rate}
-        record = finetune(task, with_flags(arguments, output_dir=str(output_dir), **flags), with_picture=False)
+        of_run = with_flags(arguments, output_dir=str(output_dir), **flags)
+        record = finetune(task, of_run, grid.source, with_picture=False)
         return record["validation_metrics"][metric]["value"], output_dir
 
     tried = {learning_rate: run(grid.seeds[0], learning_rate) for learning_rate in grid.learning_rates}
@@ -187,7 +191,8 @@ def run_baseline(task: Task, grid: Grid, arguments: FinetuneArguments) -> dict[s
         grid.say(f"{task.baseline_name}, {_budget_name(train_size, arguments.data.per_class)}")
         figures, seconds = [], []
         for subset_seed in subset_seeds:
-            rows, _ = load_splits(task, with_flags(arguments, train_size=train_size, subset_seed=subset_seed))
+            of_budget = with_flags(arguments, train_size=train_size, subset_seed=subset_seed)
+            rows, _ = load_splits(task, of_budget, grid.source)
             tested, stopwatch = rows.get("test", rows["validation"]), Stopwatch()
             predictions = task.baseline(rows["train"], tested)
             seconds.append(stopwatch.seconds)
@@ -217,7 +222,9 @@ def figure_of_run(task: Task, metric: str, folder: Path) -> Bootstrap:
     return _figure(task, metric, rows, list(map(task.read_prediction, lines)))
 
 
-def _examples(task: Task, arguments: FinetuneArguments, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _examples(
+    task: Task, grid: Grid, arguments: FinetuneArguments, rows: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
     """Test items on which the encoders, at the smallest budget, differ most or are wrong, with every answer."""
     folders = {row["name"]: Path(row["budgets"][0][PRETRAINED]["folders"][0]) for row in rows}
     answers = {name: _read_lines(folder / PREDICTIONS_FILE) for name, folder in folders.items()}
@@ -234,7 +241,7 @@ def _examples(task: Task, arguments: FinetuneArguments, rows: list[dict[str, Any
     order = sorted(range(len(items)), key=interest, reverse=True)[:NUM_SHOWN]
     tested = None
     if task.modality.has_thumbnails:
-        splits, _ = load_splits(task, arguments)
+        splits, _ = load_splits(task, arguments, grid.source)
         tested = splits.get("test", splits["validation"])
     return [{**items[i], "picture": task.modality.thumbnail(tested[i]) if tested else None} for i in order]
 

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from toolkit.data.columns import LabelColumn
 from toolkit.data.rows import take_subset
-from toolkit.data.sources import TABLE_BUILDERS, find_files, full_column, load_table
+from toolkit.data.sources import TABLE_BUILDERS, Source, find_files, full_column, load_table
+from toolkit.data.splits import split_named
 from toolkit.errors import InputError, check_not_negative
 from toolkit.modalities import MODALITIES, Modality
 from toolkit.runs.arguments import Arguments, defaults, to_flags
@@ -121,17 +122,36 @@ class Examples:
         ]
 
 
-def load_examples(
-    modality: Modality, source: str, split: str | None, columns: Any, default: str = "train", within: str | None = None
-) -> Examples:
+def open_examples(modality: Modality, source: str, columns: Any, within: str | None = None) -> Source:
+    """Open labelled data. Raises `InputError`."""
+    return modality.open_labelled(source, columns, columns.label_column, within)
+
+
+def load_examples(modality: Modality, source: Source, split: str | None, default: str = "train") -> Examples:
     """Labelled examples of a split, or of the default one if the source has it. Raises `InputError`."""
-    split = split or (default if default in modality.find_splits(source).splits else None)
-    return Examples(modality, modality.load_labelled(source, split, columns, columns.label_column, within), split)
+    split = split or (default if default in source.splits else None)
+    rows = source.load(split)
+    source.summary.add(split or ("train" if source.splits else "all"), rows, rows["label"])
+    return Examples(modality, rows, split)
+
+
+def load_test_and_train(modality: Modality, source: Source, split: str | None) -> tuple[Examples, Examples]:
+    """Examples to test on (default: of the split test) and to learn from. Raises `InputError` if they are the same."""
+    test = load_examples(modality, source, split, "test")
+    if split_named(test.split or "train") == "train":
+        raise InputError(f"{source.name}: there are no examples to test on but those to learn from, name a --split")
+    return test, load_examples(modality, source, "train")
 
 
 def load_unlabelled(modality: Modality, source: str | None, columns: Any) -> list[Any] | None:
     """Unlabelled items; None if no source is named."""
-    return None if source is None else modality.load_unlabelled(source, None, columns)[modality.name][:]
+    if source is None:
+        return None
+    opened = modality.open_unlabelled(source, columns)
+    rows = opened.load(None)
+    opened.summary.add("unlabelled", rows)
+    opened.summary.say()
+    return rows[modality.name][:]
 
 
 def describe_labels(names: Sequence[str], table: str | None) -> dict[str, str]:

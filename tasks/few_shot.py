@@ -20,11 +20,13 @@ from tasks.examples import (
     OptionalOutput,
     describe_labels,
     load_examples,
+    load_test_and_train,
     load_unlabelled,
+    open_examples,
     write_evaluation,
     write_record,
 )
-from toolkit.data.sources import SAMPLE
+from toolkit.data.sources import SAMPLE, Source
 from toolkit.errors import InputError, check_not_negative, check_positive
 from toolkit.hub.arguments import HubArguments
 from toolkit.metrics.intervals import ratio_interval
@@ -138,10 +140,10 @@ def fit(arguments: FitFewShotArguments) -> dict[str, Any]:
 
     check_output_dir(arguments.output)
     stopwatch = Stopwatch()
-    classifier, num_examples = fit_classifier(arguments)
+    classifier, num_examples, data = fit_classifier(arguments)
     modality, flags = classifier.modality, arguments.examples
     if (source := arguments.calibration.calibration_data) is not None:
-        others = load_examples(modality, source, flags.split, arguments.columns)
+        others = _load_to_learn(modality, source, arguments)[0]
         classifier.calibrate(others.items, others.labels).set_params(reject=True)
     folder = create_output_dir(arguments.output)
     classifier.save(folder)
@@ -158,6 +160,7 @@ def fit(arguments: FitFewShotArguments) -> dict[str, Any]:
         metrics={},
         num_steps=arguments.classifier.num_steps,
         parameters=classifier.num_parameters,
+        data=data,
         **({"sample_license": modality.labelled_sample_license} if flags.data == SAMPLE else {}),
     )
     push_run(arguments.output.output_dir, arguments.hub.push_to_hub)
@@ -165,14 +168,25 @@ def fit(arguments: FitFewShotArguments) -> dict[str, Any]:
 
 
 def fit_classifier(arguments: FitFewShotArguments | PredictFewShotArguments):
-    """A `FewShotClassifier` fitted to the labelled data, and the number of its examples. Raises `InputError`."""
+    """A `FewShotClassifier` fitted to the labelled data, the number of its examples, and what the data holds.
+
+    Raises `InputError`.
+    """
     flags = arguments.examples
     modality = modality_of_encoder(flags.encoder)
-    examples = load_examples(modality, flags.data, flags.split, arguments.columns)
+    examples, data = _load_to_learn(modality, flags.data, arguments)
     items, labels = _with_descriptions(examples.choose(arguments.classifier.shots, flags.seed), arguments.classifier)
     unlabelled = load_unlabelled(modality, flags.unlabelled, arguments.columns)
     classifier = _new_classifier(arguments.classifier, flags.encoder, flags.seed)
-    return classifier.fit(items, labels, unlabelled), len(items)
+    return classifier.fit(items, labels, unlabelled), len(items), data
+
+
+def _load_to_learn(modality: Modality, name: str, arguments: Any) -> tuple[Examples, dict[str, Any]]:
+    """Examples to learn from, and what the data holds, which is printed."""
+    source = open_examples(modality, name, arguments.columns)
+    examples = load_examples(modality, source, arguments.examples.split)
+    source.summary.say()
+    return examples, source.summary.as_json()
 
 
 def _new_classifier(flags: ClassifierArguments, encoder: str | None, seed: int = 0):
@@ -183,13 +197,11 @@ def _new_classifier(flags: ClassifierArguments, encoder: str | None, seed: int =
     return FewShotClassifier(encoder, random_state=seed, **settings)
 
 
-def _load_evaluated(modality: Modality, arguments: EvaluateFewShotArguments, split: str | None) -> Examples:
-    """The examples of a split (default: test), with the labels that the user names. Raises `InputError`."""
-    source, protocol = arguments.examples.data, arguments.protocol
-    examples = load_examples(modality, source, split, arguments.columns, "test", protocol.within)
-    if unknown := set(protocol.labels) - set(examples.labels):
-        raise InputError(f"--labels {min(unknown)}: no such label in {source}")
-    return examples.with_labels(protocol.labels) if protocol.labels else examples
+def _with_labels(examples: Examples, source: Source, labels: list[str]) -> Examples:
+    """The examples with the labels that the user names, if any. Raises `InputError` if one is not there."""
+    if unknown := set(labels) - set(examples.labels):
+        raise InputError(f"--labels {min(unknown)}: no such label in {source.name}")
+    return examples.with_labels(labels) if labels else examples
 
 
 def _evaluate_episodes(arguments: EvaluateFewShotArguments) -> tuple[dict[str, Any], list[dict]]:
@@ -204,7 +216,10 @@ def _evaluate_episodes(arguments: EvaluateFewShotArguments) -> tuple[dict[str, A
     for name in ("descriptions", "rounds"):
         if getattr(flags, name):
             raise InputError(f"--{name}: goes with --seeds, an episode has its labelled examples alone")
-    examples = _load_evaluated(featurizer.modality, arguments, given.split)
+    source = open_examples(featurizer.modality, given.data, arguments.columns, protocol.within)
+    examples = load_examples(featurizer.modality, source, given.split, "test")
+    examples = _with_labels(examples, source, protocol.labels)
+    source.summary.say()
     unlabelled = load_unlabelled(featurizer.modality, given.unlabelled, arguments.columns)
     features = featurizer(examples.items)
     mean = None if unlabelled is None else featurizer(unlabelled).mean(axis=0, keepdims=True)
@@ -224,6 +239,7 @@ def _evaluate_episodes(arguments: EvaluateFewShotArguments) -> tuple[dict[str, A
         "split": examples.split or "all",
         "n": sum(queries),
         "classes": len(set(examples.labels)),
+        "data": source.summary.as_json(),
         "metrics": {"accuracy": ratio_interval(hits_of, queries)},
     }, lines
 
@@ -236,7 +252,10 @@ def _evaluate_seeds(arguments: EvaluateFewShotArguments) -> tuple[dict[str, Any]
     featurizer = load_featurizer(given.encoder)
     if protocol.within is not None:
         raise InputError(f"--within {protocol.within}: goes with episodes, not with --seeds")
-    test, train = (_load_evaluated(featurizer.modality, arguments, split) for split in (given.split, "train"))
+    source = open_examples(featurizer.modality, given.data, arguments.columns)
+    both = load_test_and_train(featurizer.modality, source, given.split)
+    test, train = (_with_labels(examples, source, protocol.labels) for examples in both)
+    source.summary.say()
     unlabelled: Any = load_unlabelled(featurizer.modality, given.unlabelled, arguments.columns)
     # An encoder that is not fine-tuned runs once over the data, for all seeds.
     encoder, encode = (given.encoder, list) if flags.num_steps else (None, featurizer)
@@ -256,6 +275,7 @@ def _evaluate_seeds(arguments: EvaluateFewShotArguments) -> tuple[dict[str, Any]
         "split": test.split,
         "n": len(test.labels),
         "classes": len(set(train.labels)),
+        "data": source.summary.as_json(),
         "metrics": {"accuracy": ratio_interval(hits.sum(axis=0), [len(hits)] * len(test.labels))},
         "num_steps": flags.num_steps,
         "by_seed": by_seed,

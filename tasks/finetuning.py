@@ -15,15 +15,13 @@ from typing import Any
 
 from tasks.inference import SEEN_FILE, predict, write_predictions
 from tasks.task import FinetuneArguments, Task, TransferArguments
-from toolkit.data.cache import digest
-from toolkit.data.rows import take_subset
-from toolkit.data.sources import SAMPLE
-from toolkit.data.summary import DataSummary
+from toolkit.data.rows import content_of_rows, take_subset
+from toolkit.data.sources import SAMPLE, Source, order_labels
 from toolkit.errors import InputError
 from toolkit.modalities.arguments import AugmentationArguments
 from toolkit.models.families import SCRATCH
 from toolkit.runs.arguments import flags_of, to_flags, with_flags
-from toolkit.runs.output import check_content, check_output_dir, claimed, create_output_dir, write_json
+from toolkit.runs.output import check_output_dir, check_unchanged, claimed, create_output_dir, write_json
 from toolkit.runs.results import RESULTS_FILE, Stopwatch, finished_run, write_results
 from toolkit.training.arguments import DurationArguments, OptimizerArguments
 from toolkit.training.inputs import Evaluation, TrainingData, TrainingOutput
@@ -33,11 +31,13 @@ DEFAULT_EPOCHS, DEFAULT_MIN_STEPS = 10, 400
 NUM_EVALUATIONS = 5  # while training: an evaluation on much validation data takes as long as many steps
 
 
-def finetune(task: Task, arguments: FinetuneArguments, with_picture: bool = True) -> dict[str, Any]:
+def finetune(
+    task: Task, arguments: FinetuneArguments, source: Source | None = None, with_picture: bool = True
+) -> dict[str, Any]:
     """Fine-tune the encoder under the task's head, and score the weights that are best on validation data.
 
     The figures are those of the test split or, if there is none, of the validation split, and the record says so.
-    `with_picture` draws the confusion matrix and says what the data holds; a comparison does without. Returns the
+    Several runs on the same data can share the opened `source`. `with_picture` draws the confusion matrix. Returns the
     record in `results.json`; with `resume`, that of a finished run in the output folder.
     """
     from toolkit.hub.upload import push_run
@@ -45,18 +45,16 @@ def finetune(task: Task, arguments: FinetuneArguments, with_picture: bool = True
     with claimed(arguments.output):
         record = finished_run(arguments)
         if record is not None:
-            _, summary = load_splits(task, arguments)
-            before = {split: each["content"] for split, each in record.get("data", {}).items() if "content" in each}
-            check_content(Path(arguments.output.output_dir), summary.content, before)
-            print(f"the run in {arguments.output.output_dir} was finished before, this is its record", file=sys.stderr)
+            _, source = load_splits(task, arguments, source)
+            check_unchanged(Path(arguments.output.output_dir), _content(source, arguments))
         else:
             run = _finetune_with_each_rate if arguments.transfer.learning_rates else _finetune
-            record = run(task, arguments, with_picture)
+            record = run(task, arguments, source, with_picture)
     push_run(arguments.output.output_dir, arguments.hub.push_to_hub)
     return record
 
 
-def _finetune(task: Task, arguments: FinetuneArguments, with_picture: bool) -> dict[str, Any]:
+def _finetune(task: Task, arguments: FinetuneArguments, source: Source | None, with_picture: bool) -> dict[str, Any]:
     import torch
 
     from toolkit.training.distributed import make_accelerator
@@ -66,10 +64,9 @@ def _finetune(task: Task, arguments: FinetuneArguments, with_picture: bool) -> d
     accelerator.wait_for_everyone()  # all processes check the folder before the main process writes to it
     stopwatch = Stopwatch()
     data = arguments.data.data
-    rows, summary = load_splits(task, arguments)
-    labels, seen = task.labels(rows["train"]), task.seen(rows["train"])
-    if labels is not None and (declared := task.declared_labels(data, arguments.columns)):
-        labels = [*declared, *(label for label in labels if label not in declared)]
+    rows, source = load_splits(task, arguments, source)
+    found, seen = task.labels(rows["train"]), task.seen(rows["train"])
+    labels = None if found is None else order_labels(found, source.declared_labels())
     if labels is not None and len(labels) < 2:
         raise InputError(f"{data}: the only label is {labels[0]}, expected two or more")
 
@@ -90,9 +87,8 @@ def _finetune(task: Task, arguments: FinetuneArguments, with_picture: bool) -> d
         return {name: figure.value for name, figure in figures.items() if not name.startswith("f1_")}
 
     if accelerator.is_main_process:
-        create_output_dir(arguments.output, arguments.training.resume, summary.content)
-        if with_picture:
-            summary.say()
+        create_output_dir(arguments.output, arguments.training.resume, _content(source, arguments))
+        if source.summary.say():
             for note in task.notes(rows["train"], processor):
                 print(note, file=sys.stderr, flush=True)
     result = _train(task, model, processor, encoded, arguments, evaluate, accelerator)
@@ -107,7 +103,7 @@ def _finetune(task: Task, arguments: FinetuneArguments, with_picture: bool) -> d
             predictions = predict(task, model, processor, encoded[split], accelerator)
         figures = task.figures(rows[split], predictions, seen)
         scores[split] = {name: figure.interval() for name, figure in figures.items()}
-    record = _record(task, arguments, model, rows, scores, result) | {"data": summary.as_json()}
+    record = _record(task, arguments, model, rows, scores, result) | {"data": source.summary.as_json()}
     if accelerator.is_main_process:
         if split == "validation":
             print(f"{data} has no test split, these figures are of its validation split", file=sys.stderr, flush=True)
@@ -148,18 +144,18 @@ def _record(
     return record
 
 
-def load_splits(task: Task, arguments: FinetuneArguments) -> tuple[dict[str, Any], DataSummary]:
-    """Training rows, as many as the arguments say, validation rows, and test rows if the source has them; a summary.
+def load_splits(
+    task: Task, arguments: FinetuneArguments, source: Source | None = None
+) -> tuple[dict[str, Any], Source]:
+    """Training rows, as many as the arguments say, validation rows, test rows if there are some; and their source.
 
     Raises `InputError` if the source is malformed, or has too few examples to hold some out for validation.
     """
     flags = arguments.data
-    found = task.find_splits(flags.data)
-    splits, summary = found.splits, DataSummary(flags.data, found)
-    load = partial(task.load, flags.data, columns=arguments.columns)
-    train_rows = load("train" if "train" in splits else None)
-    if "validation" in splits:
-        validation_rows = load("validation")
+    source = source or task.open(flags.data, arguments.columns)
+    train_rows = source.load("train" if "train" in source.splits else None)
+    if "validation" in source.splits:
+        validation_rows = source.load("validation")
     else:
         num_held_out = max(1, round(VALIDATION_SHARE * len(train_rows)))
         if num_held_out >= len(train_rows):
@@ -171,14 +167,19 @@ def load_splits(task: Task, arguments: FinetuneArguments) -> tuple[dict[str, Any
     if labels and isinstance(labels[0], list):
         raise InputError(f"--per_class: an example of {task.name} has many labels, give --train_size alone")
     train_rows = take_subset(train_rows, flags.train_size, flags.subset_seed, labels)
-    test_rows = {"test": load("test")} if "test" in splits else {}
+    test_rows = {"test": source.load("test")} if "test" in source.splits else {}
     rows = {"train": train_rows, "validation": validation_rows, **test_rows}
     for split, of_split in rows.items():
-        held_out_of = "train" if split == "validation" and "validation" not in splits else None
-        texts = [of_split[name][:] for name in of_split.column_names if name != "image"]  # of an image its name
-        content = digest(texts)
-        summary.add(split, of_split, of_split[task.reference_column], held_out_of, content)
-    return rows, summary
+        held_out_of = "train" if split == "validation" and "validation" not in source.splits else None
+        source.summary.add(split, of_split, of_split[task.reference_column], held_out_of, content_of_rows(of_split))
+    return rows, source
+
+
+def _content(source: Source, arguments: FinetuneArguments) -> dict[str, str]:
+    """Hashes of the data and of the encoder, by which a run that is resumed notices that they have changed."""
+    from toolkit.transfer.encoders import content_of_encoder
+
+    return source.summary.content | {"encoder": content_of_encoder(arguments.encoder.encoder)}
 
 
 def _freeze_encoder(model) -> None:
@@ -246,20 +247,23 @@ def _parameter_options(model, arguments: FinetuneArguments) -> Callable:
     return options
 
 
-def _finetune_with_each_rate(task: Task, arguments: FinetuneArguments, with_picture: bool) -> dict[str, Any]:
+def _finetune_with_each_rate(
+    task: Task, arguments: FinetuneArguments, source: Source | None, with_picture: bool
+) -> dict[str, Any]:
     """One run in a folder of its own for each learning rate; the files of the best are copied to the output folder."""
     from toolkit.training.distributed import make_accelerator, on_main_process
 
     output_dir = check_output_dir(arguments.output, arguments.training.resume)
-    load_splits(task, arguments)  # an earlier run is replaced only if the data is sound
+    _, source = load_splits(task, arguments, source)  # an earlier run is replaced only if the data is sound
     accelerator = make_accelerator()
     accelerator.wait_for_everyone()  # all processes check the folder before the main process writes to it
-    on_main_process(accelerator, lambda: create_output_dir(arguments.output, arguments.training.resume))
+    content = _content(source, arguments)
+    on_main_process(accelerator, lambda: create_output_dir(arguments.output, arguments.training.resume, content))
     metric, records, figures = arguments.metric, {}, {}
     flags: dict[str, Any] = {"learning_rates": None, "overwrite_output_dir": False, "push_to_hub": None}
     for rate in arguments.transfer.learning_rates or ():
         one = with_flags(arguments, learning_rate=rate, output_dir=str(output_dir / f"lr-{rate:g}"), **flags)
-        records[rate] = finetune(task, one, with_picture)
+        records[rate] = finetune(task, one, source, with_picture)
         figures[rate] = records[rate]["validation_metrics"][metric]["value"]
         if accelerator.is_main_process:
             message = f"learning rate {rate:g}: {metric} {figures[rate]:.4f} on validation data"

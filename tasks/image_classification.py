@@ -14,6 +14,7 @@ from tasks.classification import Classification, LabelPrediction
 from tasks.task import FinetuneArguments
 from toolkit.data.columns import ChosenLabels, ImageColumn, LabelColumn
 from toolkit.data.image_files import select_labels
+from toolkit.data.sources import Source
 from toolkit.errors import InputError
 from toolkit.modalities.arguments import AugmentationArguments, ImageEncoderArguments
 from toolkit.runs.arguments import Arguments, defaults
@@ -66,15 +67,9 @@ class ImageClassification(Classification):
     baseline_name = "logistic regression on pixels"
     tunes_threshold = can_be_explained = True
 
-    def load(self, source: str, split: str | None, columns: LabelledImageColumns):
-        rows = super().load(source, split, columns)
-        return rows if columns.labels is None else select_labels(source, rows, columns.labels)
-
-    def declared_labels(self, source: str, columns: LabelledImageColumns) -> list[str] | None:
-        declared = super().declared_labels(source, columns)
-        if declared is None or columns.labels is None:
-            return declared
-        return [label for label in declared if label in columns.labels]
+    def open(self, source: str, columns: LabelledImageColumns) -> Source:
+        opened = super().open(source, columns)
+        return opened if columns.labels is None else select_labels(opened, columns.labels)
 
     def config_fields(self, arguments: ImageArguments) -> dict[str, Any]:
         return {name: getattr(arguments.decision, name) for name in ("flip_at_test", "shift_at_test")}

@@ -80,10 +80,13 @@ def score(task: Task, folder: str, data: str, split: str | None, columns: Any, o
 
     accelerator, stopwatch = make_accelerator(), Stopwatch()
     model, processor = task.load_finetuned(folder)
+    source = task.open(data, columns)
     if split is None:
-        splits = list(task.find_splits(data).splits)
-        split = "test" if "test" in splits or not splits else splits[-1]
-    rows = task.load(data, split, columns)
+        split = "test" if "test" in source.splits or not source.splits else source.splits[-1]
+    rows = source.load(split)
+    source.summary.add(split, rows, rows[task.reference_column])
+    if accelerator.is_main_process:
+        source.summary.say()
     seen_file = local_copy(folder) / SEEN_FILE
     seen = set(seen_file.read_text(encoding="utf-8").split("\n")) if seen_file.is_file() else None
     model.to(accelerator.device).eval()
@@ -103,4 +106,5 @@ def score(task: Task, folder: str, data: str, split: str | None, columns: Any, o
         metrics={name: figure.interval() for name, figure in figures.items()},
         encoder=folder,
         parameters=model.num_parameters(),
+        data=source.summary.as_json(),
     )

@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from natsort import natsorted, ns
 
 from tasks.task import NO_LABEL, Prediction
 from tasks.text_task import NO_WORD, TextTask, TextTaskArguments, first_tokens, words_of_tokens
 from toolkit.corpora.tokenization import space_before_words
 from toolkit.data.columns import TreebankColumns
-from toolkit.data.sources import SAMPLE, declared_labels, find_files, find_splits, read_text
-from toolkit.data.splits import DataFiles, suffix_of
-from toolkit.data.treebank import SUFFIXES, USUAL_TAG_COLUMNS, load_sentences, load_treebank, split_sentences
+from toolkit.data.sources import Source, read_text
+from toolkit.data.splits import suffix_of
+from toolkit.data.treebank import SUFFIXES, load_sentences, open_treebank, split_sentences
 from toolkit.errors import InputError
 from toolkit.metrics.intervals import Bootstrap
 from toolkit.metrics.scores import tagging_scores
@@ -67,11 +66,8 @@ class PosTagging(TextTask):
     item = "word"
     baseline_name = "CRF"
 
-    def load(self, source: str, split: str | None, columns: TreebankColumns):
-        return load_treebank(source, split, columns.tag_column, columns.token_column)
-
-    def find_splits(self, source: str) -> DataFiles:
-        return find_splits(source, SUFFIXES)
+    def open(self, source: str, columns: TreebankColumns) -> Source:
+        return open_treebank(source, columns.tag_column, columns.token_column)
 
     def read_inputs(self, inputs: Sequence[str | Path], skip_broken: bool = False):
         """Text is split into words as English treebanks split it: *don't* is *do* and *n't*."""
@@ -85,13 +81,8 @@ class PosTagging(TextTask):
             raise InputError("there is no word to tag")
         return [{"tokens": tokens} for tokens in sentences]
 
-    def labels(self, rows) -> list[str]:
-        return natsorted({tag for tags in rows["tags"] for tag in tags if tag is not None}, alg=ns.SIGNED)
-
-    def declared_labels(self, source: str, columns: TreebankColumns) -> list[str] | None:
-        if source == SAMPLE or ".conllu" in {suffix_of(file) for file in find_files(source, SUFFIXES, None) or ()}:
-            return None
-        return declared_labels(source, columns.tag_column, USUAL_TAG_COLUMNS)
+    def labels(self, rows) -> set[str]:
+        return {tag for tags in rows["tags"] for tag in tags if tag is not None}
 
     def seen(self, rows) -> set[str]:
         return {token for tokens in rows["tokens"] for token in tokens}

@@ -8,10 +8,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, get_type_hints
+from typing import Any, ClassVar
 
-from toolkit.data.splits import DataFiles
-from toolkit.data.summary import DataSummary
+from toolkit.data.sources import Source
 from toolkit.errors import InputError, check_flags, check_not_negative, check_positive, check_share
 from toolkit.hub.arguments import HubArguments
 from toolkit.metrics.intervals import Bootstrap
@@ -148,26 +147,8 @@ class Task(ABC):
     # Data
 
     @abstractmethod
-    def load(self, source: str, split: str | None, columns: Any):
-        """A `datasets.Dataset` of labelled rows. Raises `InputError` if the source is missing or malformed."""
-
-    def find_splits(self, source: str) -> DataFiles:
-        """The splits of a source, with their files if it is a folder; none of a single file or a pattern."""
-        return self.modality.find_splits(source)
-
-    def describe_source(self, source: str, num_rows: int = 3) -> list[str]:
-        """Lines that say how labelled data would be read: its splits, the first rows of each, what is left out."""
-        found = self.find_splits(source)
-        summary, rows = DataSummary(source, found), {}
-        for split in found.splits or (None,):
-            of_split = self.load(source, split, get_type_hints(self.arguments)["columns"]())
-            rows[split or "train"] = of_split.select(range(min(num_rows, len(of_split))))
-            summary.add(split or "train", of_split, of_split[self.reference_column])
-        lines = summary.lines()
-        for split, of_split in rows.items():
-            shown = [f"{self.title(row)!r}: {row[self.reference_column]!r}" for row in of_split]
-            lines += [f"{split}, row {number}: {row}" for number, row in enumerate(shown, start=1)]
-        return lines
+    def open(self, source: str, columns: Any) -> Source:
+        """Open labelled data. Raises `InputError` if it is missing or malformed."""
 
     def read_inputs(self, inputs: Sequence[str | Path], skip_broken: bool = False):
         """Rows to predict, from texts and paths: a list or a `datasets.Dataset`. Raises `InputError`.
@@ -176,12 +157,8 @@ class Task(ABC):
         """
         return self.modality.read_inputs(inputs, skip_broken)
 
-    def labels(self, rows) -> list[str] | None:
-        """All labels, in the order of their ids; None for a task without labels."""
-        return None
-
-    def declared_labels(self, source: str, columns: Any) -> list[str] | None:
-        """The names of labels in the order of their ids, if the source declares them."""
+    def labels(self, rows) -> set[str] | None:
+        """All labels; None for a task without labels."""
         return None
 
     def seen(self, rows) -> set[str]:

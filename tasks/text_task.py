@@ -16,7 +16,6 @@ from toolkit.modalities.text import max_length
 from toolkit.runs.arguments import Arguments, defaults, with_flags
 
 NO_WORD = -1
-TEXTS_LOOKED_AT = 200  # to say how much of them the tokenizer does not know
 
 
 @dataclass(kw_only=True)
@@ -64,8 +63,7 @@ class TextTask(Task):
     def notes(self, rows, processor) -> list[str]:
         from toolkit.corpora.encoding import describe_lost_text
 
-        some = rows.select(range(min(TEXTS_LOOKED_AT, len(rows))))
-        texts = some["text"][:] if "text" in rows.column_names else [" ".join(tokens) for tokens in some["tokens"]]
+        texts = rows["text"] if "text" in rows.column_names else map(" ".join, rows["tokens"])
         return [describe_lost_text(processor, texts)]
 
     def lengths(self, encoded) -> list[int]:

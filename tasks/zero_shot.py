@@ -18,7 +18,9 @@ from tasks.examples import (
     OptionalOutput,
     describe_labels,
     load_examples,
+    load_test_and_train,
     load_unlabelled,
+    open_examples,
     write_evaluation,
 )
 from toolkit.errors import InputError, check_not_negative, check_positive, check_share
@@ -122,11 +124,19 @@ def _measure(arguments: EvaluateZeroShotArguments) -> tuple[dict[str, Any], list
     """Fields of the record, and a line per test item."""
     given = arguments.examples
     modality = modality_of_encoder(given.encoder)
-    test = load_examples(modality, given.data, given.split, arguments.columns, "test")
+    source = open_examples(modality, given.data, arguments.columns)
+    if arguments.seen.is_generalized:
+        test, train = load_test_and_train(modality, source, given.split)
+    else:
+        test, train = load_examples(modality, source, given.split, "test"), None
+    source.summary.say()
     names = sorted(set(test.labels))
-    predict = _by_entailment if arguments.classifier.method == "entailment" else _by_nearness
-    predicted, fields = predict(arguments, test, names)
+    if arguments.classifier.method == "entailment":
+        predicted, fields = _by_entailment(arguments, test, names)
+    else:
+        predicted, fields = _by_nearness(arguments, test, train, names)
     fields |= {"split": test.split or "all", "n": len(test.items), "classes": len(names)}
+    fields["data"] = source.summary.as_json()
     return {**fields, "throughput_unit": f"{modality.name}s/s"}, test.lines(predicted)
 
 
@@ -136,7 +146,9 @@ def fit_classifier(modality: Modality, arguments: PredictZeroShotArguments):
 
     items, labels, given, flags = [], [], arguments.examples, arguments.classifier
     if given.data is not None:
-        examples = load_examples(modality, given.data, given.split, arguments.columns)
+        source = open_examples(modality, given.data, arguments.columns)
+        examples = load_examples(modality, source, given.split)
+        source.summary.say()
         items, labels = examples.items, examples.labels
     described = describe_labels(sorted({*arguments.unseen.labels, *labels}), flags.descriptions)
     if flags.method == "entailment":
@@ -160,15 +172,16 @@ def _by_entailment(arguments: EvaluateZeroShotArguments, test: Examples, names: 
     return [predicted], {"metrics": metrics, "parameters": classifier.num_parameters}
 
 
-def _by_nearness(arguments: EvaluateZeroShotArguments, test: Examples, names: list[str]):
-    """The predicted labels of each seed, and fields of the record."""
+def _by_nearness(
+    arguments: EvaluateZeroShotArguments, test: Examples, train: Examples | None, names: list[str]
+) -> tuple[list[list[str]], dict[str, Any]]:
+    """The predicted labels of each seed, and fields of the record; `train` holds examples of seen classes."""
     from toolkit.transfer.features import load_featurizer
     from toolkit.transfer.zero_shot_classifier import ZeroShotClassifier, encoder_of_descriptions
 
     given, flags, seen = arguments.examples, arguments.classifier, arguments.seen
     featurizer = load_featurizer(given.encoder)
     describer = encoder_of_descriptions(featurizer, flags.label_encoder)
-    train = load_examples(test.modality, given.data, "train", arguments.columns) if seen.is_generalized else None
     unlabelled: Any = load_unlabelled(test.modality, given.unlabelled, arguments.columns)
     described = describer(list(describe_labels(names, flags.descriptions).values()))
     unlabelled = None if unlabelled is None else featurizer(unlabelled)

@@ -62,7 +62,7 @@ def made(encoders, taggers, tmp_path_factory, hub) -> dict[str, Path]:
         done = run_in_process(*command, "--output_dir", root / name)
         assert done.returncode == 0, done.stderr
     text, image = MODALITIES["text"], MODALITIES["image"]
-    images = image.load_unlabelled("sample", None, image.columns())
+    images = image.open_unlabelled("sample", image.columns()).load(None)
     for preset in ("electra-tiny", "resnet-tiny", "vit-tiny", "lenet-5", "googlenet-mini"):
         folder = root / preset.partition("-")[0]
         folder.mkdir()

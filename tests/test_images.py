@@ -9,12 +9,19 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from in_process import run_here
+from in_process import error_of, run_here
 from PIL import Image, ImageFile
 from torchvision.transforms import v2
 from transformers import AutoImageProcessor
 
-from toolkit.data.image_files import load_images, load_labelled_images, open_image, splits_of_images
+from toolkit.data.image_files import (
+    SUFFIXES,
+    Decoding,
+    load_images,
+    load_labelled_images,
+    open_image,
+    open_labelled_images,
+)
 from toolkit.errors import InputError
 from toolkit.modalities import MODALITIES
 from toolkit.modalities.arguments import ImageEncoderArguments
@@ -112,7 +119,7 @@ def test_sources_give_the_same_images(kind, tmp_path):
     rows = load_labelled_images(source)
     expected = {(label, picture(seed=i).tobytes()) for i, label in enumerate(["cat", "dog", "cat", "dog"])}
     assert {(row["label"], open_image(row["image"], row["name"]).tobytes()) for row in rows} == expected
-    assert list(splits_of_images(source).splits) == (["train"] if kind == "class folders" else [])
+    assert open_labelled_images(source).splits == (("train",) if kind == "class folders" else ())
     assert len(load_images([source])) == 4
 
 
@@ -257,7 +264,7 @@ def test_images_of_twelve_bits_fill_the_range_of_grey(tmp_path):
     names = run_here("predict", tmp_path / "out", tmp_path / "data").stdout.splitlines()
     assert all(f"/{line.split(chr(9))[0]}/" in line for line in names), "each image is recognized"
     rows = load_labelled_images(str(tmp_path / "data"))
-    values = np.asarray(open_image(rows[0]["image"], "x", largest))[..., 0]
+    values = np.asarray(open_image(rows[0]["image"], "x", Decoding(white=largest)))[..., 0]
     expected = np.asarray(Image.open(rows[0]["name"])).astype(float) / largest * 255
     assert np.abs(values - expected).max() <= 0.5
 
@@ -273,6 +280,35 @@ def test_what_is_transparent_is_white(tmp_path, mode):
     assert values[0, 0].tolist() == [255] * 3
     assert values[1, 1].tolist() == [0] * 3
     assert abs(int(values[2, 2, 0]) - 127) <= 2
+
+
+def test_a_background_is_chosen_and_kept(tmp_path):
+    """Ink on a transparent sheet, black on white or on black: on black there is nothing to see."""
+    for label, columns in (("left", slice(0, 4)), ("right", slice(12, 16))):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for number in range(6):
+            values = np.zeros((16, 16, 4), np.uint8)
+            values[number : number + 8, columns, 3] = 255
+            Image.fromarray(values).save(tmp_path / "data" / label / f"{number}.png")
+    flags = ["--data", tmp_path / "data", "--encoder", "scratch:resnet-tiny", "--image_size", "16", "--max_steps", "1"]
+    done = run_here("finetune", "image", *flags, "--background", "#000", "--output_dir", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    processor = json.loads((tmp_path / "out" / "preprocessor_config.json").read_text())
+    assert (processor["background"], processor["image_mean"]) == ("#000", [0, 0, 0])
+    done = run_here("predict", tmp_path / "out", tmp_path / "data", "--output_format", "jsonl")
+    probabilities = [json.loads(line)["probabilities"] for line in done.stdout.splitlines()]
+    assert len(probabilities) == 12
+    assert all(each == probabilities[0] for each in probabilities)
+    done = run_here("finetune", "image", *flags, "--background", "paper", "--output_dir", tmp_path / "other")
+    assert done.returncode == 2
+    assert "--background paper: no such color" in error_of(done)
+
+
+def test_every_format_that_pillow_decodes_is_data():
+    Image.init()
+    others = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF", "EPS"}  # without a decoder, or drawings that need Ghostscript
+    of_pillow = {suffix for suffix, name in Image.EXTENSION.items() if name in Image.OPEN and name not in others}
+    assert of_pillow <= SUFFIXES
 
 
 def test_metadata_that_cannot_be_parsed_is_ignored(tmp_path, monkeypatch):

@@ -7,7 +7,8 @@ import datasets
 import pytest
 from in_process import error_of, run_here
 
-from tasks import finetune
+from tasks import TASKS, finetune
+from toolkit.cli.finetune import parse
 from toolkit.data.labelled_text import load_labelled_text
 from toolkit.data.treebank import load_treebank
 from toolkit.errors import InputError
@@ -148,3 +149,14 @@ def test_a_broken_row_is_named(tmp_path):
         "finetune", "text", "--encoder", "scratch:bert-tiny", "--data", tmp_path / "data.csv", "--output_dir", "x"
     )
     assert "data.csv: cannot be read (CSV parse error: Row #3: Expected 2 columns, got 1: c)" in error_of(done)
+
+
+@pytest.mark.parametrize("name", ["null", "~", "#1", "none", "[a]", "1e3"])
+def test_a_column_may_have_any_name(tmp_path, name):
+    """`--label_column null` is that column, and not the default."""
+    datasets.Dataset.from_dict({"text": ["a", "b"], "label": ["x", "y"], name: ["p", "q"]}).to_csv(
+        tmp_path / "data.csv"
+    )
+    flags = ["text", "--data", tmp_path / "data.csv", "--encoder", "e", "--output_dir", "o", "--label_column", name]
+    _, arguments = parse(list(map(str, flags)))
+    assert TASKS["text"].open(arguments.data.data, arguments.columns).load(None)["label"] == ["p", "q"]

@@ -11,7 +11,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from transformers import pipeline
 
 from tasks import finetune, predict
-from toolkit.data.labelled_text import load_labelled_text, splits_of_labelled_text
+from toolkit.data.labelled_text import load_labelled_text, open_labelled_text
 from toolkit.errors import InputError
 
 ROWS = {"text": ["good film", "bad film", "so good", "too bad"], "label": ["pos", "neg", "pos", "neg"]}
@@ -94,10 +94,10 @@ def test_every_kind_of_source_gives_the_same_rows(kind, tmp_path):
 
 
 def test_class_folders_have_splits(tmp_path):
-    assert list(splits_of_labelled_text(write("class folders", tmp_path)).splits) == ["train", "test"]
+    assert open_labelled_text(write("class folders", tmp_path)).splits == ("train", "test")
     (tmp_path / "flat" / "pos").mkdir(parents=True)
     (tmp_path / "flat" / "pos" / "1.txt").write_text("x")
-    assert list(splits_of_labelled_text(str(tmp_path / "flat")).splits) == ["train"]
+    assert open_labelled_text(str(tmp_path / "flat")).splits == ("train",)
 
 
 def test_shared_data_sets_load_with_their_labels():

@@ -13,6 +13,7 @@ import numpy as np
 from tasks import TASKS
 from tasks.pos_tagging import PosArguments, PosTagging
 from toolkit.cli.dispatch import entry_point
+from toolkit.data.sources import Source
 from toolkit.metrics.intervals import Bootstrap, bootstrap_ratio
 
 INSIDE, HEADS = {"DET", "ADJ", "NUM", "NOUN", "PROPN"}, {"NOUN", "PROPN"}
@@ -52,9 +53,13 @@ class NounPhrases(PosTagging):
     arguments = NounPhraseArguments
     baseline_name = "CRF"
 
-    def load(self, source: str, split: str | None, columns: Any):
-        rows = super().load(source, split, columns)
-        return rows.map(lambda tags: {"tags": phrases_of_tags(tags)}, input_columns="tags")
+    def open(self, source: str, columns: Any) -> Source:
+        tagged = super().open(source, columns)
+
+        def load(split: str | None):
+            return tagged.load(split).map(lambda tags: {"tags": phrases_of_tags(tags)}, input_columns="tags")
+
+        return Source(source, tagged.found, load)
 
     def figures(self, rows, predictions: list[Any], seen: Any = None) -> dict[str, Bootstrap]:
         pairs = [(spans(right), spans(found.tags)) for right, found in zip(rows["tags"], predictions, strict=True)]

@@ -20,6 +20,7 @@ from tasks.classification import Classification, LabelPrediction
 from tasks.task import NO_LABEL, FinetuneArguments
 from toolkit.cli.dispatch import entry_point
 from toolkit.data.columns import LabelColumn
+from toolkit.data.sources import Source
 from toolkit.data.splits import DataFiles
 from toolkit.errors import InputError
 from toolkit.modalities import MODALITIES, Modality
@@ -38,18 +39,19 @@ class Standardizer(FeatureExtractionMixin):
 class Numbers(Modality):
     name, main_input_names, columns, encoder_arguments = "numbers", ("values",), Arguments, Arguments
 
-    def load_labelled(self, source, split, columns, label_column, group_column=None):
+    def open_labelled(self, source, columns, label_column, group_column=None):
         iris = load_iris()
         names = [str(iris.target_names[target]) for target in iris.target]
         parts = {"train": (0, 1), "validation": (2,), "test": (3, 4)}  # of five, by the position of a row
-        kept = [i for i in range(len(names)) if i % 5 in parts[split or "train"]]
-        return datasets.Dataset.from_dict({"numbers": iris.data[kept].tolist(), "label": [names[i] for i in kept]})
 
-    def load_unlabelled(self, source, split, columns):
-        return self.load_labelled(source, split, columns, None).remove_columns("label")
+        def load(split):
+            kept = [i for i in range(len(names)) if i % 5 in parts[split or "train"]]
+            return datasets.Dataset.from_dict({"numbers": iris.data[kept].tolist(), "label": [names[i] for i in kept]})
 
-    def find_splits(self, source):
-        return DataFiles.named("train", "validation", "test")
+        return Source(source, DataFiles.named(*parts), load)
+
+    def open_unlabelled(self, source, columns):
+        return self.open_labelled(source, columns, None).with_rows(lambda rows: rows.remove_columns("label"))
 
     def read_inputs(self, inputs, skip_broken=False):
         try:

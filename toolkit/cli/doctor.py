@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from toolkit.cli.flags import parse_flags
+from toolkit.data.sources import Source
 from toolkit.errors import InputError, RunFailed, first_line
 from toolkit.runs.arguments import Arguments
 from toolkit.runs.output import nearest_existing
@@ -29,6 +30,7 @@ PACKAGE = "pretrain-transfer-toolkit"
 NAMED = ("torch", "transformers", "datasets", "accelerate", "huggingface-hub")  # whose versions are printed
 MIN_FREE_BYTES = 5e9  # with less, checkpoints of small encoders soon do not fit
 SECONDS_FOR_PROCESSES = 120
+ROWS_SHOWN, WIDTH = 3, 80  # of each split, and characters of a text
 
 
 @dataclass(kw_only=True)
@@ -64,20 +66,22 @@ def run(arguments: DoctorArguments) -> None:
         raise RunFailed(f"failed: {', '.join(failed)}; each line above says what to do")
 
 
-def _show_data(source: str, name: str | None) -> None:
-    """Print how tasks read a source. Raises `InputError` if none can."""
+def _show_data(name: str, task_name: str | None) -> None:
+    """Print how tasks and pretraining read a source. Raises `InputError` if none can."""
     from tasks import TASKS
-    from toolkit.corpora.text import describe_text
+    from toolkit.corpora.text import open_text
+    from toolkit.data.image_files import open_unlabelled_images
 
-    if name is not None and name not in TASKS:
-        raise InputError(f"--task {name}: expected one of {', '.join(TASKS)}")
+    if task_name is not None and task_name not in TASKS:
+        raise InputError(f"--task {task_name}: expected one of {', '.join(TASKS)}")
     readers: dict[str, Callable[[], list[str]]] = {
-        f"toolkit finetune {task.name}": partial(task.describe_source, source)
+        f"toolkit finetune {task.name}": partial(_describe_labelled, task, name)
         for task in TASKS.values()
-        if name in (None, task.name)
+        if task_name in (None, task.name)
     }
-    if name is None:
-        readers["pretraining on text"] = partial(describe_text, source)
+    if task_name is None:
+        readers["pretraining on text"] = lambda: _describe(open_text(name), lambda row: repr(row["text"][:WIDTH]))
+        readers["pretraining on images"] = lambda: _describe(open_unlabelled_images(name), lambda row: row["name"])
     refused = {}
     for reader, describe in readers.items():
         try:
@@ -90,6 +94,24 @@ def _show_data(source: str, name: str | None) -> None:
         raise InputError("; ".join(dict.fromkeys(refused.values())))
     for reader, reason in refused.items():
         print(f"{reader}: cannot read it ({reason})")
+
+
+def _describe_labelled(task: Any, name: str) -> list[str]:
+    def show(row: dict[str, Any]) -> str:
+        return f"{task.title(row)[:WIDTH]!r}: {row[task.reference_column]!r}"
+
+    return _describe(task.open(name, get_type_hints(task.arguments)["columns"]()), show, task.reference_column)
+
+
+def _describe(source: Source, show: Callable[[dict[str, Any]], str], labels: str | None = None) -> list[str]:
+    """Lines that say how a source is read: its splits, what is left out, and the first rows of each split."""
+    shown = []
+    for split in source.splits or (None,):
+        rows, name = source.load(split), split or "train"
+        source.summary.add(name, rows, None if labels is None else rows[labels])
+        first = rows.select(range(min(ROWS_SHOWN, len(rows))))
+        shown += [f"{name}, row {number}: {show(row)}" for number, row in enumerate(first, start=1)]
+    return [*source.summary.lines(), *shown]
 
 
 def _check_hub() -> list[str]:

@@ -41,13 +41,13 @@ def run(arguments: ExplainArguments) -> None:
     from tasks import task_of
     from toolkit.data.image_files import open_image
     from toolkit.explain.pictures import write_explanation
-    from toolkit.modalities.pixels import PixelProcessor, white_of
+    from toolkit.modalities.pixels import PixelProcessor, decoding_of
 
     task = task_of(arguments.folder)
     if not task.can_be_explained:
         raise InputError(f"{arguments.folder}: its task is {task.name}, expected one fine-tuned on images")
     model, processor = task.load_finetuned(arguments.folder)
-    image = open_image({"bytes": None, "path": arguments.image}, arguments.image, white_of(processor))
+    image = open_image({"bytes": None, "path": arguments.image}, arguments.image, decoding_of(processor))
     model.eval()
     reader = PixelProcessor(processor)
     shown = torch.from_numpy(np.array(reader.resize(image)))

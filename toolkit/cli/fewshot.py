@@ -59,7 +59,7 @@ def _predict(arguments: PredictFewShotArguments) -> None:
     if arguments.examples.data is None:
         classifier = FewShotClassifier.from_pretrained(arguments.examples.encoder)
     else:
-        classifier, _ = fit_classifier(arguments)
+        classifier, *_ = fit_classifier(arguments)
     rows = classifier.modality.read_inputs(inputs, arguments.columns.skip_broken)
     predicted, probabilities = classifier.predict_with_proba([row[classifier.modality.name] for row in rows])
     print_labels(rows, classifier, predicted, probabilities, arguments.input.output_format, classifier.modality)

@@ -188,8 +188,9 @@ def _options(flag: Flag, is_positional: bool, note: str) -> dict[str, Any]:
     options["help"] = text.replace("%", "%%")
     if flag.type is bool:
         return options | {"action": "store_true"}
-    options["type"] = flag.type
     plain = plain_type(flag.type)
+    # Of an optional text, jsonargparse would read `null`, `~` and `#…` as YAML does, as nothing.
+    options["type"] = str if plain is str else flag.type
     if typing.get_origin(plain) is list:
         (plain,) = typing.get_args(plain)
         options |= {"nargs": "*" if is_positional else "+", "type": plain}

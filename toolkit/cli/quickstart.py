@@ -92,8 +92,9 @@ def _run(arguments: QuickstartArguments, output: OutputArguments) -> None:
 
     def compared(task: str, encoders: dict[str, str], budgets, rates, **flags: Any) -> dict[str, Any]:
         flags = {"encoder": "", "data": "sample", "output_dir": str(root / task), **finetuning, **flags}
-        grid = Grid(encoders, budgets, SEEDS, rates, say=say)
-        return compare(TASKS[task], grid, from_flags(TASKS[task].arguments, **flags))
+        of_task = from_flags(TASKS[task].arguments, **flags)
+        source = TASKS[task].open(of_task.data.data, of_task.columns)
+        return compare(TASKS[task], Grid(source, encoders, budgets, SEEDS, rates, say=say), of_task)
 
     record = compared("pos", encoders, LABEL_BUDGETS, LEARNING_RATES)
     say("fine-tuning classifiers of the sample's genres")

@@ -2,7 +2,7 @@
 
 import json
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from itertools import chain, islice
 from typing import Any
@@ -13,6 +13,7 @@ from toolkit.corpora.tokenization import MAX_LETTERS_A_WORD, byte_level
 from toolkit.data.cache import digest
 
 MAX_LOST = 0.01  # fraction of unknown pieces, and of lost letters, above which there is a warning
+TEXTS_LOOKED_AT = 200  # to say how much of a corpus a tokenizer does not know
 
 # The pre-tokenizers of tokenizers built here, as they describe themselves.
 _BERT = {"type": "BertPreTokenizer"}
@@ -145,9 +146,9 @@ def lost_text(tokenizer, texts: Sequence[str]) -> tuple[float, float]:
     return num_unknown / max(1, num_pieces), num_lost / max(1, num_letters)
 
 
-def describe_lost_text(tokenizer, texts: Sequence[str]) -> str:
-    """A line that says how much of texts the tokenizer does not know, with advice if that is more than 1%."""
-    unknown, lost = lost_text(tokenizer, texts)
+def describe_lost_text(tokenizer, texts: Iterable[str]) -> str:
+    """A line that says how much of the first texts a tokenizer does not know, with advice if that is more than 1%."""
+    unknown, lost = lost_text(tokenizer, list(islice(texts, TEXTS_LOOKED_AT)))
     line = f"{unknown:.1%} of the pieces are unknown, {lost:.1%} of the letters are lost"
     if max(unknown, lost) <= MAX_LOST:
         return line

@@ -4,7 +4,9 @@ import io
 import random
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +15,27 @@ from toolkit.data.splits import METADATA_FILES, DataFiles, find_all
 from toolkit.errors import InputError, extra, first_line
 
 IMAGES_LOOKED_AT = 20  # to see whether there are images of more than 8 bits
-BACKGROUND = "white"  # of transparent images
-NOT_IN_METADATA = "not in the metadata"
-SUFFIXES = {".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+NOT_IN_METADATA, BROKEN = "not in the metadata", "cannot be opened"
+# Of all formats of pixels that Pillow can decode by itself.
+SUFFIXES = {
+    *(".apng", ".avif", ".avifs", ".blp", ".bmp", ".bw", ".cur", ".dcx", ".dds", ".dib", ".fit", ".fits", ".flc"),
+    *(".fli", ".ftc", ".ftu", ".gbr", ".gif", ".icb", ".icns", ".ico", ".iim", ".im", ".j2c", ".j2k", ".jfif"),
+    *(".jp2", ".jpc", ".jpe", ".jpeg", ".jpf", ".jpg", ".jpx", ".mpo", ".msp", ".pbm", ".pcd", ".pcx", ".pfm"),
+    *(".pgm", ".png", ".pnm", ".ppm", ".psd", ".pxr", ".qoi", ".ras", ".rgb", ".rgba", ".sgi", ".tga", ".tif"),
+    *(".tiff", ".vda", ".vst", ".webp", ".xbm", ".xpm"),
+}
 USUAL_COLUMNS = ("image", "img", "file_name", "file", "filename", "path")
 _SAMPLE_SPLITS = {"train": (0, 1_257), "validation": (1_257, 1_437), "test": (1_437, 1_797)}
 
 
-def load_labelled_images(
+def open_labelled_images(
     source: str,
-    split: str | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
     labels: Sequence[str] | None = None,
     group_column: str | None = None,
-):
-    """Load labelled images as rows with `image` (`bytes` or the `path` of a file, not opened yet), `name` and `label`.
+) -> sources.Source:
+    """Open labelled images: rows with `image` (`bytes` or the `path` of a file, not opened yet), `name` and `label`.
 
     The source is a folder with a folder of images for each label, or of images and `metadata.csv` (or `.jsonl` or
     `.parquet`) with the columns `file_name` and `label`; a file, folder or glob of `.parquet`, `.csv` or `.jsonl` with
@@ -38,36 +45,37 @@ def load_labelled_images(
     """
     named = {"label": label_column} | ({} if group_column is None else {"group": group_column})
     if source == sources.SAMPLE:
-        rows = _sample_digits(split or "train")
+        opened = _open_sample()
     elif (found := _find_folder(source)) is None:
-        rows = _images_of_table(source, split, image_column, **named)
+        opened = _open_table(source, image_column, **named)
     elif found.metadata:
-        rows = _images_with_metadata(source, found, split, **named)
+        opened = sources.Source(source, found, partial(_images_with_metadata, source, found, **named))
     else:
-        files = sources.files_of_split(source, found, split)
-        rows = _images_of_files(list(files), label=[folders[-1] for folders in files.values()])
-    return rows if labels is None else select_labels(source, rows, labels)
+
+        def load(split: str | None):
+            files = sources.files_of_split(source, found, split)
+            return _images_of_files(list(files), label=[folders[-1] for folders in files.values()])
+
+        opened = sources.Source(source, found, load)
+    return opened if labels is None else select_labels(opened, labels)
 
 
-def load_corpus_of_images(source: str, split: str | None = None, image_column: str | None = None):
-    """Load images without labels, from the sources of `load_labelled_images` or a folder that contains images."""
+def load_labelled_images(source: str, split: str | None = None, **options: Any):
+    """Load a split of labelled images, with the options of `open_labelled_images`."""
+    return open_labelled_images(source, **options).load(split)
+
+
+def open_unlabelled_images(source: str, image_column: str | None = None) -> sources.Source:
+    """Open images without labels: the sources of `open_labelled_images`, or a folder that contains images."""
     if source == sources.SAMPLE:
-        return load_labelled_images(source, split).remove_columns("label")
+        return _open_sample().with_rows(lambda rows: rows.remove_columns("label"))
     if (found := _find_folder(source, has_labels=False)) is None:
-        return _images_of_table(source, split, image_column)
-    return _images_of_files(list(sources.files_of_split(source, found, split)))
+        return _open_table(source, image_column)
 
+    def load(split: str | None):
+        return _images_of_files(list(sources.files_of_split(source, found, split)))
 
-def splits_of_images(source: str, has_labels: bool = True) -> DataFiles:
-    """The splits of a source, with their files if it is a folder; none of a single file or a pattern."""
-    found = None if source == sources.SAMPLE else _find_folder(source, has_labels)
-    return found or sources.find_splits(source, set(sources.TABLE_BUILDERS))
-
-
-def declared_labels(source: str, label_column: str | None) -> list[str] | None:
-    """The names of labels in the order of their ids, if a table declares them."""
-    is_table = source != sources.SAMPLE and _find_folder(source) is None
-    return sources.declared_labels(source, label_column) if is_table else None
+    return sources.Source(source, found, load)
 
 
 def load_images(inputs: Sequence[str | Path]):
@@ -81,14 +89,17 @@ def load_images(inputs: Sequence[str | Path]):
         elif path.is_file() and sources.suffix_of(path) not in sources.TABLE_BUILDERS:
             parts.append(_images_of_files([path]))
         else:
-            parts.append(_images_of_table(str(path), None, None))
+            parts.append(_open_table(str(path), None).load(None))
     if not parts:
         raise InputError("there is no image to classify")
     return datasets.concatenate_datasets(parts)
 
 
-def without_broken(rows, say: Callable[[str], None] | None = None):
-    """The rows whose images can be opened. `say`, by default printing to stderr, is called with what was left out."""
+def without_broken(rows, found: DataFiles | None = None, say: Callable[[str], None] | None = None):
+    """The rows whose images can be opened; the others are added to what `found` leaves out.
+
+    `say`, by default printing to stderr, is called with the reason of each.
+    """
     say = say or partial(print, file=sys.stderr)
     kept = []
     for index, row in enumerate(rows):
@@ -97,6 +108,8 @@ def without_broken(rows, say: Callable[[str], None] | None = None):
             kept.append(index)
         except InputError as error:
             say(f"left out: {error}")
+            if found is not None:
+                found.leave_out(BROKEN, Path(row["name"]))
     return rows.select(kept)
 
 
@@ -115,9 +128,21 @@ def as_stored(image: Any) -> dict[str, Any]:
     return {"bytes": file.getvalue(), "path": None}
 
 
-def open_image(image: dict[str, Any], name: str, white: float | None = None):
-    """Decode an image to a `PIL.Image.Image` of mode RGB, rotated as its EXIF data says; what is transparent becomes
-    white. `white` is the value that becomes white if a pixel has more than 8 bits (default: the largest of 16 bits).
+@dataclass(frozen=True)
+class Decoding:
+    """How pixels become RGB.
+
+    Attributes:
+        white: The value that becomes white if a pixel has more than 8 bits (default: the largest of 16 bits).
+        background: The color that transparent parts become: a name such as `white`, or `#rrggbb`.
+    """
+
+    white: float | None = None
+    background: str = "white"
+
+
+def open_image(image: dict[str, Any], name: str, decoding: Decoding = Decoding()):
+    """Decode an image to a `PIL.Image.Image` of mode RGB, rotated as its EXIF data says.
 
     Raises `InputError`, which calls it `name`, if it is empty, broken or too large, or not an image.
     """
@@ -135,7 +160,7 @@ def open_image(image: dict[str, Any], name: str, white: float | None = None):
                     "make it smaller"
                 )
             opened.load()
-            return _as_rgb(_upright(opened), white)
+            return _as_rgb(_upright(opened), decoding)
     except UnidentifiedImageError:
         raise InputError(f"{name}: this is no image, or of a format that Pillow does not know") from None
     except FileNotFoundError:
@@ -185,7 +210,7 @@ def _largest_value(image: dict[str, Any]) -> float | None:
         return None
 
 
-def _as_rgb(image, white: float | None):
+def _as_rgb(image, decoding: Decoding):
     import numpy as np
     from PIL import Image
 
@@ -196,10 +221,10 @@ def _as_rgb(image, white: float | None):
         elif image.mode == "I" and values.max() <= 255:
             white = 255.0
         else:
-            white = white or 65_535.0
+            white = decoding.white or 65_535.0
         image = Image.fromarray((values / white * 255).clip(0, 255).round().astype(np.uint8))
     if image.has_transparency_data:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, BACKGROUND), image.convert("RGBA"))
+        image = Image.alpha_composite(Image.new("RGBA", image.size, decoding.background), image.convert("RGBA"))
     return image.convert("RGB")
 
 
@@ -269,25 +294,51 @@ def _read_metadata(file: Path, **named: str | None) -> dict[str, dict[str, str]]
     return {name: {of: values[i] for of, values in columns.items()} for i, name in enumerate(names)}
 
 
-def select_labels(source: str, rows, labels: Sequence[str]):
-    """The rows with one of these labels. Raises `InputError` if no row has one of them."""
-    found = rows["label"][:]
-    if missing := sorted(set(labels) - set(found)):
-        there_are = ", ".join(sorted(set(found))[:20])
-        raise InputError(f"--labels {' '.join(missing)}: not in {source}, where there are {there_are}")
-    return rows.select([index for index, label in enumerate(found) if label in labels])
+def select_labels(source: sources.Source, labels: Sequence[str]) -> sources.Source:
+    """The source with the rows of these labels only; loading raises `InputError` if no row has one of them."""
+
+    def select(rows):
+        found = rows["label"][:]
+        if missing := sorted(set(labels) - set(found)):
+            there_are = ", ".join(sorted(set(found))[:20])
+            raise InputError(f"--labels {' '.join(missing)}: not in {source.name}, where there are {there_are}")
+        return rows.select([index for index, label in enumerate(found) if label in labels])
+
+    def declared_labels() -> list[str] | None:
+        declared = source.declared_labels()
+        return None if declared is None else [label for label in declared if label in labels]
+
+    return sources.Source(source.name, source.found, lambda split: select(source.load(split)), declared_labels)
 
 
 def _images_of_files(files: Sequence[Path], **columns: Sequence[str]):
     return dataset_of_images(list(map(as_stored, files)), list(map(str, files)), **columns)
 
 
-def _images_of_table(source: str, split: str | None, image_column: str | None, **named: str | None):
-    """The images of a table; `named` are further columns of labels, such as `label`, and what the user calls them."""
+def _open_table(source: str, image_column: str | None, **named: str | None) -> sources.Source:
+    """The images of tables; `named` are further columns of labels, such as `label`, and what the user calls them."""
+    kinds = set(sources.TABLE_BUILDERS)
+    found = sources.find_splits(source, kinds)
+
+    def load(split: str | None):
+        import datasets
+
+        files = sources.files_to_load(source, found, kinds, split)
+        if files is None:
+            return _images_of_rows(source, sources.load_table(source, None, split), Path(), image_column, **named)
+        folders = {folder: list(tables) for folder, tables in groupby(files, key=lambda file: file.parent)}
+        parts = [(sources.load_table(source, tables, split), folder) for folder, tables in folders.items()]
+        return datasets.concatenate_datasets(
+            [_images_of_rows(source, rows, folder, image_column, **named) for rows, folder in parts]
+        )
+
+    return sources.Source(source, found, load, partial(sources.declared_labels, source, named.get("label")))
+
+
+def _images_of_rows(source: str, rows, folder: Path, image_column: str | None, **named: str | None):
+    """The images of the rows of tables in a folder, to which paths are relative."""
     import datasets
 
-    files = sources.find_files(source, set(sources.TABLE_BUILDERS), split)
-    rows = sources.load_table(source, files, split)
     columns = {name: sources.labels_of_table(source, rows, each, f"{name}_column") for name, each in named.items()}
     of_images = (name for name, feature in rows.features.items() if isinstance(feature, datasets.Image))
     image_column = image_column or next(of_images, None)
@@ -297,8 +348,7 @@ def _images_of_table(source: str, split: str | None, image_column: str | None, *
         rows = rows.cast_column(column, datasets.Image(decode=False))
         images = sources.full_column(source, rows, column)
     elif getattr(feature, "dtype", None) in ("string", "large_string"):
-        root = files[0].parent if files else Path()
-        images = [as_stored(root / path) for path in sources.full_column(source, rows, column)]
+        images = [as_stored(folder / path) for path in sources.full_column(source, rows, column)]
     else:
         raise InputError(f"{source}: the column '{column}' holds {feature}, expected images or paths of images")
     numbered = enumerate(images, start=1)
@@ -314,6 +364,11 @@ def dataset_of_images(images: list[dict], names: list[str], **columns: Sequence[
     features = {"image": {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}}
     features |= dict.fromkeys(strings, datasets.Value("string"))
     return datasets.Dataset.from_dict({"image": images, **strings}, features=datasets.Features(features))
+
+
+def _open_sample() -> sources.Source:
+    found = DataFiles.named(*_SAMPLE_SPLITS)
+    return sources.Source(sources.SAMPLE, found, lambda split: _sample_digits(split or "train"))
 
 
 @lru_cache

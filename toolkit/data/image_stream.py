@@ -12,6 +12,7 @@ from toolkit.data import sources
 from toolkit.data.cache import cached_json, digest
 from toolkit.data.files import READ_ERRORS, is_damage, stamp_of
 from toolkit.data.image_files import dataset_of_images
+from toolkit.data.splits import DataFiles
 from toolkit.errors import InputError, RunFailed, first_line
 
 BUILDERS = {".parquet": "parquet", ".tar": "webdataset"}
@@ -100,6 +101,11 @@ class ImageStream:
             return value.decode("utf-8", errors="replace").strip()
         return self._names[value] if self._names else str(value)
 
+    @property
+    def declared_labels(self) -> list[str] | None:
+        """The names of labels in the order of their ids, if the files declare them."""
+        return self._names and [name for name in self._names if self._only is None or name in self._only]
+
     @cached_property
     def labels(self) -> Counter[str]:
         """The number of images of each label, or of all under "" if there are no labels; cached while files stay."""
@@ -132,10 +138,9 @@ def files_of_stream(source: str, split: str | None) -> list[str]:
     return files
 
 
-def files_of_validation(source: str) -> list[str] | None:
-    """The files of the validation split; None if there is none."""
-    splits = sources.find_splits(source, set(BUILDERS)).splits
-    return files_of_stream(source, "validation") if "validation" in splits else None
+def splits_of_stream(source: str) -> DataFiles:
+    """The splits of a source, with their files if it is a folder; none of a single file or a pattern."""
+    return sources.find_splits(source, set(BUILDERS))
 
 
 def _open(files: Sequence[str], columns: list[str] | None = None):

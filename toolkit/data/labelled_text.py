@@ -1,15 +1,14 @@
 """Labelled texts: one row per text, with its label."""
 
 from collections.abc import Iterator
+from functools import partial
 
 from toolkit.data import sources
-from toolkit.data.splits import DataFiles
+from toolkit.data.splits import SPLIT_NAMES, DataFiles
 
 
-def load_labelled_text(
-    source: str, split: str | None = None, text_column: str | None = None, label_column: str | None = None
-):
-    """Load labelled texts as a `datasets.Dataset` with the columns `text` and `label`, both strings.
+def open_labelled_text(source: str, text_column: str | None = None, label_column: str | None = None) -> sources.Source:
+    """Open labelled texts: rows with the columns `text` and `label`, both strings.
 
     The source is a file, folder or glob of `.jsonl`, `.csv` or `.parquet`, with labels that are `ClassLabel`, strings
     or whole numbers; a folder with a folder of `.txt` files for each label; a Hub id; or `sample`, sentences of the
@@ -17,24 +16,36 @@ def load_labelled_text(
     """
     import datasets
 
+    kinds = set(sources.TABLE_BUILDERS)
     if source == sources.SAMPLE:
-        return datasets.Dataset.from_list(list(_sample_genres(split or "train")))
-    if found := sources.find_class_folders(source, {".txt"}):
-        files = sources.files_of_split(source, found, split)
-        texts = [sources.read_text(file).strip() for file in files]
-        labels = [folders[-1] for folders in files.values()]
-    else:
-        rows = sources.load_table(source, sources.find_files(source, set(sources.TABLE_BUILDERS), split), split)
+
+        def load(split: str | None):
+            return datasets.Dataset.from_list(list(_sample_genres(split or "train")))
+
+        return sources.Source(source, DataFiles.named(*SPLIT_NAMES), load)
+    if of_labels := sources.find_class_folders(source, {".txt"}):
+
+        def load_files(split: str | None):
+            files = sources.files_of_split(source, of_labels, split)
+            texts = [sources.read_text(file).strip() for file in files]
+            labels = [folders[-1] for folders in files.values()]
+            return datasets.Dataset.from_dict({"text": texts, "label": labels})
+
+        return sources.Source(source, of_labels, load_files)
+    found = sources.find_splits(source, kinds)
+
+    def load_tables(split: str | None):
+        rows = sources.load_table(source, sources.files_to_load(source, found, kinds, split), split)
         text = sources.choose_column(source, rows.column_names, "text_column", text_column, sources.USUAL_TEXT_COLUMNS)
         labels = sources.labels_of_table(source, rows, label_column)
-        texts = sources.full_column(source, rows, text)
-    return datasets.Dataset.from_dict({"text": texts, "label": labels})
+        return datasets.Dataset.from_dict({"text": sources.full_column(source, rows, text), "label": labels})
+
+    return sources.Source(source, found, load_tables, partial(sources.declared_labels, source, label_column))
 
 
-def splits_of_labelled_text(source: str) -> DataFiles:
-    """The splits of a source, with their files if it is a folder; none of a single file or a pattern."""
-    found = None if source == sources.SAMPLE else sources.find_class_folders(source, {".txt"})
-    return found or sources.find_splits(source, set(sources.TABLE_BUILDERS))
+def load_labelled_text(source: str, split: str | None = None, **columns: str | None):
+    """Load a split of labelled texts, with the columns of `open_labelled_text`."""
+    return open_labelled_text(source, **columns).load(split)
 
 
 def _sample_genres(split: str) -> Iterator[dict[str, str]]:

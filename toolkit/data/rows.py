@@ -1,9 +1,12 @@
-"""Subsets of the rows of a `datasets.Dataset`: held out, evenly spaced, or a few labelled ones."""
+"""Subsets of the rows of a `datasets.Dataset`: held out, evenly spaced, or a few labelled ones; hashes of rows."""
 
+import os
 import random
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
+from toolkit.data.cache import digest
 from toolkit.errors import InputError
 
 
@@ -47,3 +50,17 @@ def take_subset(rows, size: int | None, seed: int = 0, labels: Sequence[str] | N
             counts[labels[row]] += 1
             chosen.append(row)
     return rows.select(chosen)
+
+
+def content_of_rows(rows) -> str:
+    """A hash of the values of all rows; of an image, only its name and the size of its file."""
+    columns = {name: rows[name][:] for name in rows.column_names if name != "image"}
+    if "image" in rows.column_names:
+        columns["image"] = [_size_of(image) for image in rows["image"]]
+    return digest(columns)
+
+
+def _size_of(image: dict[str, Any]) -> int:
+    if image["bytes"] is not None:
+        return len(image["bytes"])
+    return os.stat(image["path"]).st_size if os.path.exists(image["path"]) else 0

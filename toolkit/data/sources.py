@@ -1,4 +1,4 @@
-"""Find and read a source that the user names: a file, folder, glob, Hub data set, or `sample`."""
+"""Find, open and read a source that the user names: a file, folder, glob, Hub data set, or `sample`."""
 
 import glob
 import io
@@ -7,12 +7,24 @@ import re
 import tarfile
 import unicodedata
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from natsort import natsorted, ns
+
 from toolkit.data.files import describe_bad_utf8, open_file
-from toolkit.data.splits import SPLIT_NAMES, DataFiles, find_data, split_named, suffix_of
+from toolkit.data.splits import (
+    SPLIT_NAMES,
+    USUAL_SUFFIXES,
+    DataFiles,
+    find_data,
+    list_suffixes,
+    split_named,
+    suffix_of,
+)
+from toolkit.data.summary import DataSummary
 from toolkit.errors import InputError, first_line
 from toolkit.runs.output import is_run
 from toolkit.runs.results import REPOSITORY
@@ -24,10 +36,38 @@ SAMPLE_TREEBANK = Path(__file__).parent / "samples" / "treebank"
 TABLE_BUILDERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 USUAL_TEXT_COLUMNS = ("text", "sentence", "content", "document")
 USUAL_LABEL_COLUMNS = ("label", "labels", "category", "class")
-USUAL_SUFFIXES = {".txt", ".conllu", *TABLE_BUILDERS, ".png", ".jpg", ".jpeg", ".wav"}  # of a word that names a file
 
 _BEGINS_PATH = re.compile(r"~?/|\.\.?/")
 _HUB_ID = re.compile(rf"{REPOSITORY.pattern}(:[\w.-]+)?")
+
+
+class Source:
+    """A source of rows that the user named; it is looked into once, and each split is loaded once.
+
+    Args:
+        name: What the user named.
+        found: Its splits, with their files if it is a folder; no split of a single file or a pattern.
+        load: Loads a split as a `datasets.Dataset`; None is the split for training, or all of a single file.
+        declared_labels: The names of labels in the order of their ids, if the source declares them.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        found: DataFiles,
+        load: Callable[[str | None], Any],
+        declared_labels: Callable[[], Sequence[str] | None] = lambda: None,
+    ):
+        self.name, self.found, self.load, self.declared_labels = name, found, cache(load), cache(declared_labels)
+        self.summary = DataSummary(name, found)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(self.found.splits)
+
+    def with_rows(self, change: Callable[[Any], Any]) -> "Source":
+        """The same source, whose rows `change` has selected or completed."""
+        return Source(self.name, self.found, lambda split: change(self.load(split)), self.declared_labels)
 
 
 def find_files(source: str, kinds: set[str], split: str | None) -> list[Path] | None:
@@ -36,7 +76,6 @@ def find_files(source: str, kinds: set[str], split: str | None) -> list[Path] | 
     `kinds` are the suffixes of the formats that can be read, `split` (default: train) is which files of a folder to
     take. Raises `InputError` if there is no such file or split, or it cannot be told what is of which split.
     """
-    expected = ", ".join(sorted(kinds))
     path = Path(source).expanduser()
     if path.is_dir():
         return list(files_of_split(source, find_folder(source, kinds, split), split))
@@ -48,7 +87,7 @@ def find_files(source: str, kinds: set[str], split: str | None) -> list[Path] | 
         files = sorted(file for file in files if not file.is_dir())  # a link to nowhere is reported when it is read
         if unknown := [file for file in files if suffix_of(file) not in kinds]:
             raise InputError(
-                f"{unknown[0]}: cannot tell the format from the name, expected one that ends in {expected}"
+                f"{unknown[0]}: cannot tell the format from the name, expected one that ends in {list_suffixes(kinds)}"
             )
         return files
     if _HUB_ID.fullmatch(source) and suffix_of(path) not in kinds and not path.parent.is_dir():
@@ -63,8 +102,7 @@ def find_folder(source: str, kinds: set[str], split: str | None = None) -> DataF
         raise InputError(f"{source}: this is the output folder of a run; name a folder of data, or a file in it")
     found = find_data(path, kinds, None if split is None or split_named(split) in SPLIT_NAMES else split)
     if not found.splits:
-        expected = ", ".join(sorted(kinds))
-        raise InputError(f"{source}: no data in this folder, expected files that end in {expected}")
+        raise InputError(f"{source}: no data in this folder, expected files that end in {list_suffixes(kinds)}")
     return found
 
 
@@ -93,6 +131,15 @@ def find_splits(source: str, kinds: set[str]) -> DataFiles:
 def find_local(source: str, kinds: set[str]) -> DataFiles:
     """Like `find_splits`, but empty for a Hub id, which is not asked."""
     return find_folder(source, kinds) if Path(source).expanduser().is_dir() else DataFiles()
+
+
+def files_to_load(source: str, found: DataFiles, kinds: set[str], split: str | None) -> list[Path] | None:
+    """The files of a split of a source whose splits `find_splits` found; None for a Hub id. Raises `InputError`."""
+    if not Path(source).expanduser().is_dir():
+        return find_files(source, kinds, split)
+    if split is not None and split_named(split) not in found.splits:
+        found = find_folder(source, kinds, split)  # a split whose name is not usual
+    return list(files_of_split(source, found, split))
 
 
 def find_class_folders(source: str, kinds: set[str]) -> DataFiles | None:
@@ -297,6 +344,12 @@ def name_of_label(value: Any, names: Sequence[str] | None) -> str:
     if value == IGNORED_ID:
         return ""
     return unicodedata.normalize("NFC", value).strip() if isinstance(value, str) else str(value)
+
+
+def order_labels(labels: Iterable[str], declared: Sequence[str] | None = None) -> list[str]:
+    """Labels in the order of their ids: those that the data declares, then the others, numbers by their value."""
+    declared = declared or ()
+    return [*declared, *natsorted(set(labels).difference(declared), alg=ns.SIGNED)]
 
 
 def declared_labels(source: str, named: str | None, usual: Sequence[str] = USUAL_LABEL_COLUMNS) -> list[str] | None:

@@ -23,6 +23,8 @@ SPLIT_NAMES = {
     "validation": ("validation", "valid", "val", "development", "dev", "evaluation", "eval"),
     "test": ("test", "testing"),
 }
+USUAL_SUFFIXES = {".txt", ".conllu", ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".tar"}
+USUAL_SUFFIXES |= {".png", ".jpg", ".jpeg", ".wav"}
 SYSTEM_NAMES = {"__macosx", "__pycache__", "@eadir", "$recycle.bin", "system volume information", "lost+found"}
 SYSTEM_NAMES |= {"thumbs.db", "ehthumbs.db", "desktop.ini"}
 METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # as in the image folders of `datasets`
@@ -76,6 +78,12 @@ def suffix_of(path: Path) -> str:
     return (Path(path.stem).suffix if path.suffix == ".gz" else path.suffix).lower()
 
 
+def list_suffixes(kinds: Collection[str]) -> str:
+    """The usual ones among suffixes, for messages."""
+    usual = sorted(kind for kind in kinds if kind in USUAL_SUFFIXES)
+    return ", ".join(usual if len(usual) == len(kinds) else [*usual, "…"])
+
+
 def split_named(name: str) -> str:
     """The usual name of a split: `validation` for `dev`; a name that is not usual stays."""
     return next((split for split, names in SPLIT_NAMES.items() if name.lower() in names), name)
@@ -106,8 +114,7 @@ def find_all(root: Path, kinds: Collection[str]) -> list[Path]:
     """The files of a folder whatever their split, to predict. Raises `InputError` if there is none."""
     if files := sorted(file for file, _ in _read(root, kinds, DataFiles(), ()).all_files()):
         return files
-    expected = ", ".join(sorted(kinds))
-    raise InputError(f"{root}: nothing to read in this folder, expected files that end in {expected}")
+    raise InputError(f"{root}: nothing to read in this folder, expected files that end in {list_suffixes(kinds)}")
 
 
 def _read(path: Path, kinds: Collection[str], found: DataFiles, above: tuple[tuple[int, int], ...]) -> _Folder:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
-from toolkit.data.splits import DataFiles
+from toolkit.data.splits import DataFiles, split_named
 
 LABELS_SHOWN, PATHS_SHOWN = 12, 3
 
@@ -22,6 +22,7 @@ class DataSummary:
     def __init__(self, source: str, found: DataFiles):
         self.source, self.found = source, found
         self._splits: dict[str, dict[str, Any]] = {}
+        self._is_said = False
 
     def add(
         self,
@@ -36,7 +37,7 @@ class DataSummary:
         `part_of` names the split that they are from, and `content` is a hash of them.
         """
         summary: dict[str, Any] = {"rows": len(rows)}
-        if files := self.found.splits.get(part_of or split):
+        if files := self.found.splits.get(split_named(part_of or split)):
             summary["files"] = len(files)
         if part_of is not None:
             summary["part_of"] = part_of
@@ -66,13 +67,19 @@ class DataSummary:
         for split, labels in with_labels.items():
             if only := labels.difference(*(other for name, other in with_labels.items() if name != split)):
                 lines.append(f"labels that only {split} has: {', '.join(sorted(only)[:LABELS_SHOWN])}")
+        read = {split_named(summary.get("part_of", split)) for split, summary in self._splits.items()}
+        if unread := [split for split in self.found.splits if split not in read]:
+            lines.append(f"not read: {', '.join(unread)}")
         for reason, paths in self.found.left_out.items():
             lines.append(f"left out of {self.source}, {reason}: {_shorten(self.source, paths)}")
         return lines
 
-    def say(self) -> None:
-        """Print the lines on stderr."""
-        print(*self.lines(), sep="\n", file=sys.stderr, flush=True)
+    def say(self) -> bool:
+        """Print the lines on stderr, unless they were printed before. Returns whether they are now."""
+        is_new, self._is_said = not self._is_said, True
+        if is_new:
+            print(*self.lines(), sep="\n", file=sys.stderr, flush=True)
+        return is_new
 
 
 def _describe(source: str, summary: dict[str, Any]) -> str:
@@ -90,5 +97,6 @@ def _describe(source: str, summary: dict[str, Any]) -> str:
 
 def _shorten(source: str, paths: Sequence[Path]) -> str:
     root = Path(source).expanduser()
-    shown = ", ".join(str(path.relative_to(root)) for path in paths[:PATHS_SHOWN])
+    first = paths[:PATHS_SHOWN]
+    shown = ", ".join(str(path.relative_to(root) if path.is_relative_to(root) else path) for path in first)
     return f"{shown} and {len(paths) - PATHS_SHOWN:,} more" if len(paths) > PATHS_SHOWN else shown

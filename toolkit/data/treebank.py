@@ -51,10 +51,8 @@ def _value_of(key: str, fields: list[str]) -> str:
     return next((value for name, _, value in pairs if name == key), NO_VALUE)
 
 
-def load_treebank(
-    source: str, split: str | None = None, tag_column: str | None = None, token_column: str | None = None
-):
-    """Load a treebank as a `datasets.Dataset` with the columns `tokens` and `tags`, lists of strings of equal length.
+def open_treebank(source: str, tag_column: str | None = None, token_column: str | None = None) -> sources.Source:
+    """Open a treebank: rows with the columns `tokens` and `tags`, lists of strings of equal length.
 
     The source is a `.conllu` or `.conllu.gz` file; a table with lists of tokens and tags; a folder of either with one
     file per split; a Hub id; or `sample`. `tag_column` is a column or a key, by default `upos` or a usual name. Raises
@@ -63,25 +61,43 @@ def load_treebank(
     """
     import datasets
 
-    if source == sources.SAMPLE:
-        source = str(sources.SAMPLE_TREEBANK)
-    files = sources.find_files(source, SUFFIXES, split)
-    if files is None or any(sources.suffix_of(file) != ".conllu" for file in files):
-        return _from_table(source, sources.load_table(source, files, split), tag_column, token_column)
-    tag_column = tag_column or "upos"
-    sentences = _read_sentences(source, files, tag_column)
-    if all(tag == NO_VALUE for sentence in sentences for tag in sentence["tags"]):
-        raise InputError(
-            f"--tag_column {tag_column}: no word of {source} has it; it is one of {', '.join(COLUMNS[3:5])} "
-            "or a key of the columns FEATS and MISC, such as Number"
-        )
-    return datasets.Dataset.from_list(sentences)
+    path = str(sources.SAMPLE_TREEBANK) if source == sources.SAMPLE else source
+    found = sources.find_splits(path, SUFFIXES)
+
+    def load(split: str | None):
+        files = sources.files_to_load(path, found, SUFFIXES, split)
+        if files is None or not all(map(_is_conllu, files)):
+            return _from_table(path, sources.load_table(path, files, split), tag_column, token_column)
+        name = tag_column or "upos"
+        sentences = _read_sentences(path, files, name)
+        if all(tag == NO_VALUE for sentence in sentences for tag in sentence["tags"]):
+            raise InputError(
+                f"--tag_column {name}: no word of {path} has it; it is one of {', '.join(COLUMNS[3:5])} "
+                "or a key of the columns FEATS and MISC, such as Number"
+            )
+        return datasets.Dataset.from_list(sentences)
+
+    def declared_labels() -> list[str] | None:
+        if any(map(_is_conllu, sources.files_to_load(path, found, SUFFIXES, None) or ())):
+            return None
+        return sources.declared_labels(path, tag_column, USUAL_TAG_COLUMNS)
+
+    return sources.Source(source, found, load, declared_labels)
+
+
+def load_treebank(source: str, split: str | None = None, **columns: str | None):
+    """Load a split of a treebank as a `datasets.Dataset`, with the columns of `open_treebank`."""
+    return open_treebank(source, **columns).load(split)
+
+
+def _is_conllu(file: Path) -> bool:
+    return sources.suffix_of(file) == ".conllu"
 
 
 def load_sentences(source: str) -> list[list[str]]:
     """The words of a treebank without splits, which needs no tags. Raises `InputError`."""
     files = sources.find_files(source, SUFFIXES, None)
-    if files is not None and all(sources.suffix_of(file) == ".conllu" for file in files):
+    if files is not None and all(map(_is_conllu, files)):
         return [sentence["tokens"] for sentence in _read_sentences(source, files, "upos")]
     rows = sources.load_table(source, files, None)
     return [tokens for tokens in rows[_token_column(source, rows, None)] if tokens]

@@ -34,6 +34,8 @@ class ImageEncoderArguments(Arguments):
     with a learned exponent (default: the network's own)."""
     keep_size: bool = False
     """Do not resize images; requires --pooling."""
+    background: str | None = None
+    """Color that transparent parts of images become, a name or #rrggbb (default: that of the encoder, or white)."""
 
     def check(self) -> None:
         check_positive(self, "image_size")

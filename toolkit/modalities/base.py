@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from toolkit.data.splits import DataFiles
+from toolkit.data.sources import Source
 from toolkit.runs.arguments import Arguments
 
 
@@ -30,22 +30,14 @@ class Modality(ABC):
     # Data
 
     @abstractmethod
-    def load_labelled(
-        self, source: str, split: str | None, columns: Any, label_column: str | None, group_column: str | None = None
-    ):
-        """Load labelled examples: a `datasets.Dataset` of rows with `label`, and with `group` if it has a column."""
+    def open_labelled(
+        self, source: str, columns: Any, label_column: str | None, group_column: str | None = None
+    ) -> Source:
+        """Open labelled examples: rows with `label`, and with `group` if `group_column` is given."""
 
     @abstractmethod
-    def load_unlabelled(self, source: str, split: str | None, columns: Any):
-        """Load examples without labels: a `datasets.Dataset` of rows."""
-
-    @abstractmethod
-    def find_splits(self, source: str) -> DataFiles:
-        """The splits of a source, with their files if it is a folder; none for a single file or a pattern."""
-
-    def declared_labels(self, source: str, label_column: str | None) -> list[str] | None:
-        """The names of labels in the order of their ids, if the source declares them."""
-        return None
+    def open_unlabelled(self, source: str, columns: Any) -> Source:
+        """Open examples without labels."""
 
     @abstractmethod
     def read_inputs(self, inputs: Sequence[str | Path], skip_broken: bool = False):

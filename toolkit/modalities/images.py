@@ -7,7 +7,7 @@ from typing import Any
 
 from toolkit.data import image_files
 from toolkit.data.columns import ImageColumn
-from toolkit.data.splits import DataFiles
+from toolkit.data.sources import Source
 from toolkit.errors import InputError
 from toolkit.modalities.arguments import ImageEncoderArguments
 from toolkit.modalities.base import Modality
@@ -25,25 +25,21 @@ class ImageModality(Modality):
     has_thumbnails = True
     sample_license = labelled_sample_license = "scikit-learn's handwritten digits of the UCI repository, CC BY 4.0"
 
-    def load_labelled(
-        self, source: str, split: str | None, columns: Any, label_column: str | None, group_column: str | None = None
-    ):
-        rows = image_files.load_labelled_images(
-            source, split, columns.image_column, label_column, group_column=group_column
+    def open_labelled(
+        self, source: str, columns: Any, label_column: str | None, group_column: str | None = None
+    ) -> Source:
+        opened = image_files.open_labelled_images(
+            source, columns.image_column, label_column, group_column=group_column
         )
-        return self._without_broken(rows, columns)
+        return self._without_broken(opened, columns)
 
-    def load_unlabelled(self, source: str, split: str | None, columns: Any):
-        return self._without_broken(image_files.load_corpus_of_images(source, split, columns.image_column), columns)
+    def open_unlabelled(self, source: str, columns: Any) -> Source:
+        return self._without_broken(image_files.open_unlabelled_images(source, columns.image_column), columns)
 
-    def _without_broken(self, rows, columns: Any):
-        return image_files.without_broken(rows) if columns.skip_broken else rows
-
-    def declared_labels(self, source: str, label_column: str | None) -> list[str] | None:
-        return image_files.declared_labels(source, label_column)
-
-    def find_splits(self, source: str) -> DataFiles:
-        return image_files.splits_of_images(source)
+    def _without_broken(self, source: Source, columns: Any) -> Source:
+        if not columns.skip_broken:
+            return source
+        return source.with_rows(lambda rows: image_files.without_broken(rows, source.found))
 
     def read_inputs(self, inputs: Sequence[str | Path], skip_broken: bool = False):
         for given in inputs:
@@ -55,7 +51,7 @@ class ImageModality(Modality):
     def new_processor(self, preset: str, options: Any, train_rows):
         from toolkit.modalities.pixels import new_image_processor
 
-        return new_image_processor(self._size(preset, options), train_rows)
+        return new_image_processor(self._size(preset, options), train_rows, options.background)
 
     def new_config(self, preset: str, options: Any, processor):
         size = self._size(preset, options)
@@ -68,9 +64,11 @@ class ImageModality(Modality):
         return options.image_size or presets()[preset].default_size
 
     def load_processor(self, source: str, config, options: Any):
-        from toolkit.modalities.pixels import load_image_processor
+        from toolkit.modalities.pixels import load_image_processor, set_background
 
-        return load_image_processor(source, config, options.image_size)
+        processor = load_image_processor(source, config, options.image_size)
+        set_background(processor, options.background)
+        return processor
 
     def apply_options(self, name: str, config, processor, options: Any) -> tuple[Any, Any, bool]:
         from toolkit.modalities.pixels import without_timm

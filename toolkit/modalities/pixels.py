@@ -14,7 +14,7 @@ import datasets
 import numpy as np
 import torch
 
-from toolkit.data.image_files import open_image, white_level
+from toolkit.data.image_files import Decoding, open_image, white_level
 from toolkit.data.image_stream import ImageStream
 from toolkit.data.rows import spread
 from toolkit.errors import InputError, extra, first_line
@@ -24,23 +24,34 @@ from toolkit.training.sampler import SampleKey
 
 with extra("images"):
     import timm
-    from PIL import Image
+    from PIL import Image, ImageColor
 
 READ_TOGETHER = 1024  # images
-WHITE_LEVEL = "white_level"  # attribute of an image processor, and key in its preprocessor_config.json
+WHITE_LEVEL, BACKGROUND = "white_level", "background"  # attributes of processors, and in preprocessor_config.json
 LITTLE_OF_16_BITS = 65_535 / 16
 NUM_MEASURED = 1000  # images that mean and standard deviation are computed from
 _TO_TENSOR = ("ToTensor", "MaybeToTensor", "PILToTensor", "ConvertImageDtype", "Normalize")  # timm's last transforms
 
 
-def white_of(processor) -> float | None:
-    """The value that is white in images of more than 8 bits, as the training data had it."""
-    return getattr(processor, WHITE_LEVEL, None)
+def decoding_of(processor) -> Decoding:
+    """How the processor wants images decoded, as it was for the training data."""
+    return Decoding(getattr(processor, WHITE_LEVEL, None), getattr(processor, BACKGROUND, Decoding.background))
+
+
+def set_background(processor, color: str | None) -> None:
+    """Set the color that transparent parts of images become. Raises `InputError` if there is no such color."""
+    if color is None:
+        return
+    try:
+        ImageColor.getrgb(color)
+    except ValueError:
+        raise InputError(f"--background {color}: no such color, expected a name such as white, or #rrggbb") from None
+    setattr(processor, BACKGROUND, color)
 
 
 def set_white(processor, train_rows) -> None:
     """Take over from the training data the value that is white in images of more than 8 bits, if there are such."""
-    if white_of(processor) is None and (white := white_level(train_rows)) is not None:
+    if decoding_of(processor).white is None and (white := white_level(train_rows)) is not None:
         setattr(processor, WHITE_LEVEL, white)
         if white < LITTLE_OF_16_BITS:
             print(
@@ -79,12 +90,13 @@ class PixelProcessor:
         return values.contiguous(memory_format=torch.channels_last)
 
 
-def new_image_processor(size: int, train_rows):
+def new_image_processor(size: int, train_rows, background: str | None = None):
     """The processor of a new network: resizes to `size` and normalizes by mean and standard deviation of up to 1,000
-    of the training images."""
+    of the training images, whose transparent parts become `background`."""
     from transformers import ViTImageProcessor
 
     processor = ViTImageProcessor(size={"height": size, "width": size}, resample=3, do_convert_rgb=True)
+    set_background(processor, background)
     set_white(processor, train_rows)
     channels = _some_pixels(train_rows, processor).double() / 255
     processor.image_mean = channels.mean(dim=(0, 2, 3)).numpy().round(4).tolist()
@@ -145,7 +157,7 @@ def without_timm(processor):
         return processor
     data = processor.data_config
     _, height, width = data["input_size"]
-    return ViTImageProcessor(
+    same = ViTImageProcessor(
         size={"shortest_edge": int(min(height, width) / data["crop_pct"])},
         crop_size={"height": height, "width": width},
         do_center_crop=True,
@@ -154,6 +166,8 @@ def without_timm(processor):
         image_std=list(data["std"]),
         do_convert_rgb=True,
     )
+    set_background(same, getattr(processor, BACKGROUND, None))
+    return same
 
 
 def read_pixels(rows, processor) -> Iterator[dict[str, Any]]:
@@ -165,7 +179,7 @@ def read_pixels(rows, processor) -> Iterator[dict[str, Any]]:
     pixels = PixelProcessor(processor)
 
     def read(row: dict[str, Any]) -> dict[str, Any]:
-        return _encoded_row(pixels.resize(open_image(row["image"], row["name"], white_of(processor))))
+        return _encoded_row(pixels.resize(open_image(row["image"], row["name"], decoding_of(processor))))
 
     with ThreadPoolExecutor() as pool:  # Pillow releases the GIL while it decodes
         for start in range(0, len(rows), READ_TOGETHER):
@@ -211,7 +225,7 @@ class StreamedImages(StreamedDataset):
         def encode(row: dict[str, Any], key: SampleKey) -> dict[str, Any]:
             try:
                 image, label = (
-                    open_image(row["image"], row["name"], white_of(self.processor)),
+                    open_image(row["image"], row["name"], decoding_of(self.processor)),
                     self.label2id.get(row["label"], -100),
                 )
             except InputError as error:

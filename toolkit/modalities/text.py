@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.data.columns import TextColumn
-from toolkit.data.labelled_text import load_labelled_text, splits_of_labelled_text
-from toolkit.data.sources import TABLE_BUILDERS, declared_labels, find_class_folders, read_text
-from toolkit.data.splits import DataFiles, suffix_of
+from toolkit.data.labelled_text import open_labelled_text
+from toolkit.data.sources import TABLE_BUILDERS, Source, read_text
+from toolkit.data.splits import suffix_of
 from toolkit.errors import InputError
 from toolkit.modalities.arguments import TextEncoderArguments
 from toolkit.modalities.base import Modality
@@ -36,24 +36,18 @@ class TextModality(Modality):
     sample_license = "parts of English Wikipedia, CC BY-SA, and the Lee news articles, as gensim installs them"
     labelled_sample_license = "Apache-2.0, as this toolkit"
 
-    def load_labelled(
-        self, source: str, split: str | None, columns: Any, label_column: str | None, group_column: str | None = None
-    ):
+    def open_labelled(
+        self, source: str, columns: Any, label_column: str | None, group_column: str | None = None
+    ) -> Source:
         if group_column is not None:
             raise InputError(f"--within {group_column}: goes with images")
-        return load_labelled_text(source, split, columns.text_column, label_column)
+        return open_labelled_text(source, columns.text_column, label_column)
 
-    def load_unlabelled(self, source: str, split: str | None, columns: Any):
-        from toolkit.corpora.text import load_text
+    def open_unlabelled(self, source: str, columns: Any) -> Source:
+        from toolkit.corpora.text import open_text
 
-        rows = load_text(source, split, columns.text_column)
-        return rows.filter(lambda text: bool(text.strip()), input_columns="text")
-
-    def declared_labels(self, source: str, label_column: str | None) -> list[str] | None:
-        return None if find_class_folders(source, {".txt"}) else declared_labels(source, label_column)
-
-    def find_splits(self, source: str) -> DataFiles:
-        return splits_of_labelled_text(source)
+        opened = open_text(source, columns.text_column)
+        return opened.with_rows(lambda rows: rows.filter(lambda text: bool(text.strip()), input_columns="text"))
 
     def read_inputs(self, inputs: Sequence[str | Path], skip_broken: bool = False):
         """Each text is one item, and so is each line of a text file and each row of a table."""

@@ -1,14 +1,14 @@
 """From the flags of an image method to its data: labelled or unlabelled images, in memory or streamed."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from toolkit.data.columns import ImageColumn
-from toolkit.data.image_files import load_corpus_of_images, splits_of_images, without_broken
-from toolkit.data.image_stream import ImageStream, files_of_stream, files_of_validation
-from toolkit.data.rows import hold_out
+from toolkit.data.image_files import open_unlabelled_images, without_broken
+from toolkit.data.image_stream import ImageStream, files_of_stream, splits_of_stream
+from toolkit.data.rows import content_of_rows, hold_out
+from toolkit.data.sources import Source
 from toolkit.data.summary import DataSummary
 from toolkit.errors import InputError, check_between_0_and_1, check_positive
 from toolkit.hub.arguments import HubArguments
@@ -60,61 +60,73 @@ class ImagePretrainingArguments(Arguments):
         self.training = self.training.with_default_epochs(10.0)
 
 
-def load_images(run: Run, load: Callable[[str | None], Any], **stream_options: Any) -> tuple[Any, Any]:
-    """Load images to train on and held-out images, two data sets of rows.
+def load_images(run: Run, source: Source | None, **stream_options: Any) -> tuple[Any, Any]:
+    """Load images to train on and held-out images, two data sets of rows, and say what they hold.
 
-    `load` loads a split. With `--streaming` the first data set is an `ImageStream`, made with `stream_options`.
+    `source` is None with `--streaming`; then the first data set is an `ImageStream`, made with `stream_options`.
     """
-    source = run.arguments.images
-    if source.streaming:
+    flags = run.arguments.images
+    if source is None:
         return _open_stream(run, **stream_options)
-    train_rows, found = (
-        drop_broken(load(source.split), run),
-        splits_of_images(source.corpus, has_labels=stream_options.get("has_labels", True)),
-    )
-    if "validation" in found.splits:
-        rows, held_out_of = (train_rows, drop_broken(load("validation"), run)), None
+    train_rows, held_out_of = load_split(run, source, flags.split), None
+    if "validation" in source.splits:
+        rows = train_rows, load_split(run, source, "validation")
     else:
-        rows, held_out_of = hold_out(train_rows.shuffle(seed=0), source.validation_fraction), "train"
-    summary = DataSummary(source.corpus, found)
+        rows, held_out_of = hold_out(train_rows.shuffle(seed=0), flags.validation_fraction), "train"
     for split, of_split, part_of in zip(("train", "validation"), rows, (None, held_out_of), strict=True):
-        summary.add(split, of_split, of_split["label"] if "label" in of_split.column_names else None, part_of)
-    run.describe_data(summary)
+        labels = of_split["label"] if "label" in of_split.column_names else None
+        source.summary.add(split, of_split, labels, part_of, content_of_rows(of_split))
+    run.describe_data(source.summary)
     return rows
 
 
 def load_unlabelled(run: Run) -> tuple[Any, Any]:
     """Like `load_images`, ignoring labels."""
-    source, column = run.arguments.images.corpus, run.arguments.columns.image_column
-    return load_images(run, lambda split: load_corpus_of_images(source, split, column), has_labels=False)
+    flags, column = run.arguments.images, run.arguments.columns.image_column
+    source = None if flags.streaming else open_unlabelled_images(flags.corpus, column)
+    return load_images(run, source, has_labels=False)
+
+
+def load_split(run: Run, source: Source, split: str | None):
+    """Load a split; with `--skip_broken` without images that cannot be opened, which are named."""
+    rows = source.load(split)
+    return without_broken(rows, source.found, run.say) if run.arguments.columns.skip_broken else rows
 
 
 def _open_stream(run: Run, **stream_options: Any) -> tuple[ImageStream, Any]:
-    source = run.arguments.images
-    files, held_out = files_of_stream(source.corpus, source.split), files_of_validation(source.corpus)
-    if held_out is None:
+    source, skips_broken = run.arguments.images, run.arguments.columns.skip_broken
+    found = splits_of_stream(source.corpus)
+    files, held_out_of = files_of_stream(source.corpus, source.split), None
+    if "validation" in found.splits:
+        held_out = files_of_stream(source.corpus, "validation")
+    else:
         if len(files) < 2:
             raise InputError(
                 f"{source.corpus}: one file and no validation split; --streaming holds out one of several files"
             )
         *files, last = files
-        held_out = [last]
+        held_out, held_out_of = [last], "train"
     open_stream: Any = partial(ImageStream, image_column=run.arguments.columns.image_column, **stream_options)
     run.say("counting images")
     stream = open_stream(files, seed=run.arguments.training.seed, buffer_size=source.shuffle_buffer)
-    return stream, drop_broken(open_stream(held_out).first(8 * VALIDATION_ROWS), run)
-
-
-def drop_broken(rows, run: Run):
-    """The rows; with `--skip_broken` without images that cannot be opened, which are named."""
-    return without_broken(rows, run.say) if run.arguments.columns.skip_broken else rows
+    held_out_rows = open_stream(held_out).first(8 * VALIDATION_ROWS)
+    if skips_broken:
+        held_out_rows = without_broken(held_out_rows, found, run.say)
+    summary = DataSummary(source.corpus, found)
+    summary.add("train", stream, None if stream.label_column is None else stream.labels.elements())
+    summary.add("validation", held_out_rows, part_of=held_out_of)
+    run.describe_data(summary)
+    return stream, held_out_rows
 
 
 def some_images(rows, run: Run):
     """Enough of the training images to compute their mean and standard deviation."""
     from toolkit.modalities.pixels import NUM_MEASURED
 
-    return drop_broken(rows.first(NUM_MEASURED), run) if isinstance(rows, ImageStream) else rows
+    if not isinstance(rows, ImageStream):
+        return rows
+    first = rows.first(NUM_MEASURED)
+    return without_broken(first, say=run.say) if run.arguments.columns.skip_broken else first
 
 
 def new_encoder(run: Run, train_rows, auto_class: str = "AutoModel", **config_fields: Any) -> tuple[Any, Any]:

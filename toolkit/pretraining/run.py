@@ -57,6 +57,7 @@ class Run:
         self.is_main = not self.has_launcher or self.accelerator.is_main_process
         self.stopwatch = Stopwatch()
         self.data: dict[str, Any] = {}  # what `results.json` says of the data
+        self.content: dict[str, str] = {}  # a hash of each split
 
     @cached_property
     def accelerator(self):
@@ -76,12 +77,13 @@ class Run:
     def describe_data(self, summary: DataSummary) -> None:
         """Say what the data holds and what was left out, and keep it for the record."""
         self.data |= summary.as_json()
+        self.content |= summary.content
         self.say(*summary.lines())
 
     def create_output_dir(self) -> Path:
         """Create the output folder, on the main process, once nothing can be wrong with the input."""
         if self.is_main:
-            create_output_dir(self.arguments.output, self.resume)
+            create_output_dir(self.arguments.output, self.resume, self.content)
         return self.output_dir
 
 

@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from natsort import natsorted, ns
-
 from toolkit.data.columns import ChosenLabels, LabelColumn
-from toolkit.data.image_files import load_labelled_images
-from toolkit.data.image_stream import ImageStream
+from toolkit.data.image_files import open_labelled_images
+from toolkit.data.sources import order_labels
 from toolkit.errors import InputError
 from toolkit.modalities.arguments import AugmentationArguments, ImageEncoderArguments
 from toolkit.pretraining.image_corpus import ImagePretrainingArguments, load_images, new_encoder, train_on_images
@@ -35,9 +33,15 @@ def pretrain_on_labels(family: str, arguments: SupervisedArguments) -> dict[str,
     from toolkit.modalities.image_batches import CollateImages, set_loss, weights_of_classes
 
     run, flags = Run(family, arguments), arguments.augmentation
-    rows = load_labelled(run)
-    counts = rows[0].labels if isinstance(rows[0], ImageStream) else Counter(rows[0]["label"])
-    labels = check_labels(arguments.images.corpus, counts)
+    corpus, label_column, chosen = arguments.images.corpus, arguments.label.label_column, arguments.chosen.labels
+    if arguments.images.streaming:
+        rows = load_images(run, None, label_column=label_column, only=chosen)
+        counts, declared = rows[0].labels, rows[0].declared_labels
+    else:
+        source = open_labelled_images(corpus, arguments.columns.image_column, label_column, chosen)
+        rows = load_images(run, source)
+        counts, declared = Counter(rows[0]["label"]), source.declared_labels()
+    labels = check_labels(corpus, order_labels(counts, declared))
     label2id = {label: i for i, label in enumerate(labels)}
     model, processor = new_encoder(
         run, rows[0], "AutoModelForImageClassification", id2label=dict(enumerate(labels)), label2id=label2id
@@ -52,20 +56,8 @@ def pretrain_on_labels(family: str, arguments: SupervisedArguments) -> dict[str,
     return train_on_images(run, model, processor, rows, collate, exact, label2id, is_right=is_right)
 
 
-def load_labelled(run: Run) -> tuple[Any, Any]:
-    """Labelled images to train on and held-out ones."""
-    source, image_column = run.arguments.images.corpus, run.arguments.columns.image_column
-    label_column, labels = run.arguments.label.label_column, run.arguments.chosen.labels
-
-    def load(split: str | None):
-        return load_labelled_images(source, split, image_column, label_column, labels)
-
-    return load_images(run, load, label_column=label_column, only=labels)
-
-
-def check_labels(source: str, counts: Counter[str]) -> list[str]:
-    """The labels, sorted. Raises `InputError` if there are fewer than two."""
-    labels = natsorted(counts, alg=ns.SIGNED)
+def check_labels(source: str, labels: list[str]) -> list[str]:
+    """The labels. Raises `InputError` if there are fewer than two."""
     if not labels:
         raise InputError(f"{source}: there is no image of a label that is asked for")
     if len(labels) < 2:

@@ -5,7 +5,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +27,6 @@ from toolkit.runs.output import OutputArguments
 from toolkit.runs.progress import Parts
 from toolkit.training.arguments import TrainingArguments
 
-TEXTS_LOOKED_AT = 200  # to say how much of them the tokenizer does not know
 PREPARED_FILE, TOKENIZERS = "prepared.json", ("tokenizer", OUTPUT_WORDS)  # in a folder of `toolkit prepare`
 
 
@@ -67,13 +65,13 @@ def open_split_corpus(run: Run) -> tuple[Corpus, Corpus]:
             both = corpus, open_corpus_of(other, arguments.cleaning, shows=run.is_main)
     split = split_named(arguments.text.split or "train")
     summary = DataSummary(corpus.source, find_local(corpus.source, SUFFIXES))
-    summary.add(split, both[0])
+    summary.add(split, both[0], content=both[0].key)
     if held_out.validation_corpus is None:
-        summary.add("validation", both[1], part_of=split)
+        summary.add("validation", both[1], part_of=split, content=both[1].key)
     run.describe_data(summary)
     if held_out.validation_corpus is not None:
         summary = DataSummary(both[1].source, find_local(both[1].source, SUFFIXES))
-        summary.add("validation", both[1])
+        summary.add("validation", both[1], content=both[1].key)
         run.describe_data(summary)
     return both
 
@@ -148,7 +146,7 @@ def say_what_is_lost(run: Run, tokenizer, corpus: Corpus) -> None:
     """Say how much of the first texts of a corpus the tokenizer does not know."""
     from toolkit.corpora.encoding import describe_lost_text
 
-    run.say(describe_lost_text(tokenizer, list(islice(corpus.texts(), TEXTS_LOOKED_AT))))
+    run.say(describe_lost_text(tokenizer, corpus.texts()))
 
 
 def prepare_part(corpus: Corpus, recipe: Recipe, run: Run, folder: Path | None = None, shard: Shard = WHOLE) -> Path:

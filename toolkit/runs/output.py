@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from toolkit import __version__
 from toolkit.errors import InputError
 from toolkit.runs.arguments import Arguments
 
 SECONDS_TO_CLAIM = 5  # for which the workers of a run that was killed may still live
 _MARK = ".toolkit-run"  # a file in every output folder; only a folder that has it is ever overwritten
+_VERSION = "toolkit"  # key of the version in it
 
 
 @dataclass(kw_only=True)
@@ -76,13 +79,18 @@ def claimed(output: OutputArguments) -> Iterator[None]:
         lock.release()
 
 
-def check_content(folder: Path, content: dict[str, str], before: dict[str, str]) -> None:
-    """Raises `InputError` if the data of a run that is resumed has changed, by the hashes of its splits."""
-    if changed := [split for split, found in content.items() if before.get(split, found) != found]:
-        raise InputError(
-            f"--resume: the data of the run in {folder} has changed since it began ({', '.join(changed)}); "
-            "name another --output_dir"
-        )
+def check_unchanged(folder: Path, content: dict[str, str]) -> None:
+    """Check that a run in a folder is resumed with the data and the encoder that it began with, by their hashes.
+
+    Raises `InputError` if they have changed. Another version of the toolkit is only said.
+    """
+    before = json.loads((folder / _MARK).read_text(encoding="utf-8") or "{}")
+    if changed := [name for name, found in content.items() if before.get(name, found) != found]:
+        what = " and ".join(changed)
+        raise InputError(f"--resume: {what} of the run in {folder} changed since it began; name another --output_dir")
+    if before.get(_VERSION, __version__) != __version__:
+        began = f"began with version {before[_VERSION]} of the toolkit and goes on with {__version__}"
+        print(f"--resume: the run in {folder} {began}", file=sys.stderr, flush=True)
 
 
 def create_output_dir(
@@ -90,15 +98,16 @@ def create_output_dir(
 ) -> Path:
     """Create the folder, and empty it if it is to be overwritten. Call it after everything else has been checked.
 
-    `content` are hashes of the data; raises `InputError` if the run is resumed and they were others.
+    `content` are hashes of data and encoder; raises `InputError` if the run is resumed and they were others.
     """
     folder = Path(output.output_dir)
-    if resume and is_run(folder) and (before := (folder / _MARK).read_text(encoding="utf-8")):
-        check_content(folder, content or {}, json.loads(before))
-    if output.overwrite_output_dir and not resume and folder.exists():
+    if resume and is_run(folder):
+        check_unchanged(folder, content or {})
+        return folder
+    if output.overwrite_output_dir and folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / _MARK, json.dumps(content) if content else "")
+    write_text(folder / _MARK, json.dumps({**(content or {}), _VERSION: __version__}))
     return folder
 
 

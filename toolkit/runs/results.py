@@ -41,6 +41,9 @@ def finished_run(arguments: Any) -> dict[str, Any] | None:
                 f"--resume: the run in {folder} is finished and was made with --{name} {made_with}, "
                 f"not {asked}; name another --output_dir"
             )
+    print(
+        f"the run in {folder} was finished before, this is its record; nothing is trained", file=sys.stderr, flush=True
+    )
     return record
 
 

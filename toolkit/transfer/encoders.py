@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from toolkit.corpora.blocks import chunks_of, content_hash
+from toolkit.data.cache import digest
 from toolkit.errors import InputError, extra, first_line
 from toolkit.hub.download import local_copy
 from toolkit.modalities import MODALITIES, Modality, modality_of
@@ -44,6 +46,15 @@ def load_config(name: str):
         raise InputError(f"{name}: {first_line(error)}") from None
     config.__dict__.pop("auto_map", None)  # a model that is saved from it does not come with that code
     return config
+
+
+def content_of_encoder(name: str) -> str:
+    """A hash of the configuration and the weights of an encoder; of the name of one with random weights."""
+    if name.startswith(SCRATCH):
+        return digest(name)
+    folder = local_copy(name)
+    files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
+    return digest([content_hash(chunks_of(str(file))) for file in files if file.is_file()])
 
 
 def modality_of_encoder(name: str) -> Modality:
