@@ -14,8 +14,8 @@ venv: .venv/installed ## make .venv with everything in it
 quickstart: venv ## pretrain four encoders on the samples and see what it bought
 	$(BIN)/toolkit quickstart --output_dir runs/quickstart
 
-test: venv ## the tests, a quarter of an hour on two cores at most
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 3 --dist loadfile
+test: venv ## the tests, some minutes on two cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 3 --dist loadfile --no-loadscope-reorder
 
 test-slow: venv ## the long tests, with the data shelf in TOOLKIT_DATA
 	$(BIN)/python -m pytest -m slow

@@ -26,6 +26,17 @@ TINY_PRETRAINING = {
 }
 
 
+# Files that take long, longest first. Workers of pytest-xdist begin with them, so that none is left over at the end.
+LONG = ("quickstart", "faults", "image_stream", "hub", "image_classification", "processes", "plugins", "few_shot", "cli")
+LONG += ("air_gap", "hub_faults", "training", "text_classification", "explain", "documentation", "unlabelled", "models")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of long files first, if pytest-xdist keeps the order: `--no-loadscope-reorder`."""
+    order = {f"test_{name}.py": place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
 def run_toolkit(
     *arguments: str,
     cwd: Path | None = None,
