@@ -27,8 +27,27 @@ TINY_PRETRAINING = {
 
 
 # Files that take long, longest first. Workers of pytest-xdist begin with them, so that none is left over at the end.
-LONG = ("quickstart", "faults", "image_stream", "hub", "image_classification", "processes", "plugins", "few_shot", "cli")
-LONG += ("air_gap", "hub_faults", "training", "text_classification", "explain", "documentation", "unlabelled", "models")
+LONG = (
+    "quickstart",
+    "faults",
+    "image_stream",
+    "hub",
+    "image_classification",
+    "processes",
+    "plugins",
+    "few_shot",
+    "cli",
+)
+LONG += (
+    "air_gap",
+    "hub_faults",
+    "training",
+    "text_classification",
+    "explain",
+    "documentation",
+    "unlabelled",
+    "models",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -63,6 +63,7 @@ def run(arguments: TokenizerArguments) -> None:
     check_output_dir(arguments.output)
     flags, cleaning = arguments.vocabulary, arguments.cleaning
     corpus = open_corpus_of(arguments.text, cleaning)
+    corpus.summary(arguments.text.split).say()
     tokenizer, words = train_on_corpus(
         corpus,
         flags.kind,

@@ -18,6 +18,8 @@ from toolkit.data import sources
 from toolkit.data.cache import cache_folder, cached_folder, cached_json, digest, locked
 from toolkit.data.files import HUB, stamp_of
 from toolkit.data.rows import num_held_out
+from toolkit.data.splits import split_named
+from toolkit.data.summary import DataSummary
 from toolkit.errors import InputError
 from toolkit.runs.progress import Parts
 
@@ -57,6 +59,12 @@ class Corpus:
                 texts = without_rows(texts, row, repeated, notes)
             yield row, texts if self.cleaning == NO_CLEANING else self.cleaning(texts, notes)
             row += len(texts)
+
+    def summary(self, split: str | None) -> DataSummary:
+        """What the source holds; this corpus is `split` of it (default: train)."""
+        found = DataSummary(self.source, sources.find_local(self.source, SUFFIXES))
+        found.add(split_named(split or "train"), self, content=self.key)
+        return found
 
     def __iter__(self) -> Iterator[list[str]]:
         """Read all texts in batches."""

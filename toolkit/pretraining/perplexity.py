@@ -66,8 +66,11 @@ def score_text(
     split = split or ("all" if Path(source).is_file() or has_magic(source) else "validation")
     with accelerator.main_process_first():
         corpus = open_corpus(source, split, text_column)
+    summary = corpus.summary(split)
+    if accelerator.is_main_process:
+        summary.say()
     fields = measure(folder, corpus, max_examples, accelerator)
-    about = {"dataset": f"text:{source}", "split": split, "encoder": folder}
+    about = {"dataset": f"text:{source}", "split": split, "encoder": folder, "data": summary.as_json()}
     return write_score(output_file, stopwatch, is_main=accelerator.is_main_process, **about, **fields)
 
 

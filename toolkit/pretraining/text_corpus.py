@@ -10,13 +10,10 @@ from typing import Any, Literal
 
 from toolkit.corpora.arguments import CleaningArguments, CorpusArguments, HeldOutTextArguments, NewTokenizerArguments
 from toolkit.corpora.corpus import Corpus, open_corpus_of
-from toolkit.corpora.formats import SUFFIXES
 from toolkit.corpora.prepared import WHOLE, Recipe, Shard, notes_of, open_prepared, prepare
 from toolkit.data.cache import cached_folder, digest
 from toolkit.data.rows import spread
-from toolkit.data.sources import find_local
 from toolkit.data.splits import split_named
-from toolkit.data.summary import DataSummary
 from toolkit.errors import InputError, readable
 from toolkit.hub.arguments import HubArguments
 from toolkit.models.families import FAMILIES, OUTPUT_WORDS
@@ -63,16 +60,13 @@ def open_split_corpus(run: Run) -> tuple[Corpus, Corpus]:
         else:
             other = dataclasses.replace(arguments.text, corpus=held_out.validation_corpus, split="validation")
             both = corpus, open_corpus_of(other, arguments.cleaning, shows=run.is_main)
-    split = split_named(arguments.text.split or "train")
-    summary = DataSummary(corpus.source, find_local(corpus.source, SUFFIXES))
-    summary.add(split, both[0], content=both[0].key)
+    summary = both[0].summary(arguments.text.split)
     if held_out.validation_corpus is None:
-        summary.add("validation", both[1], part_of=split, content=both[1].key)
+        part_of = split_named(arguments.text.split or "train")
+        summary.add("validation", both[1], part_of=part_of, content=both[1].key)
+    else:
+        run.describe_data(both[1].summary("validation"))
     run.describe_data(summary)
-    if held_out.validation_corpus is not None:
-        summary = DataSummary(both[1].source, find_local(both[1].source, SUFFIXES))
-        summary.add("validation", both[1], content=both[1].key)
-        run.describe_data(summary)
     return both
 
 
