@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from toolkit.data.image_files import open_image
+from toolkit.data.image_decoding import open_image
 from toolkit.errors import extra
 
 

@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 from toolkit.data.columns import LabelColumn
 from toolkit.data.rows import take_subset
-from toolkit.data.sources import TABLE_BUILDERS, Source, find_files, full_column, load_table
+from toolkit.data.sources import Source, find_files
 from toolkit.data.splits import split_named
+from toolkit.data.tables import TABLE_BUILDERS, full_column, load_table
 from toolkit.errors import InputError, check_not_negative
 from toolkit.modalities import MODALITIES, Modality
 from toolkit.runs.arguments import Arguments, defaults, to_flags

@@ -16,7 +16,8 @@ from tasks.task import NO_LABEL, Prediction
 from tasks.text_task import NO_WORD, TextTask, TextTaskArguments, first_tokens, words_of_tokens
 from toolkit.corpora.tokenization import space_before_words
 from toolkit.data.columns import TreebankColumns
-from toolkit.data.sources import Source, read_text
+from toolkit.data.files import read_text
+from toolkit.data.sources import Source
 from toolkit.data.splits import suffix_of
 from toolkit.data.treebank import SUFFIXES, load_sentences, open_treebank, split_sentences
 from toolkit.errors import InputError

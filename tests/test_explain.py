@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from transformers import BertConfig, ViTConfig, ViTForImageClassification
 
 from tasks import predict
-from toolkit.data.image_files import load_labelled_images, open_image
+from toolkit.data.image_decoding import open_image
+from toolkit.data.image_files import load_labelled_images
 from toolkit.explain import saliency
 
 

@@ -23,7 +23,8 @@ from transformers import (
     pipeline,
 )
 
-from toolkit.data.image_files import load_labelled_images, open_image
+from toolkit.data.image_decoding import open_image
+from toolkit.data.image_files import load_labelled_images
 from toolkit.data.labelled_text import load_labelled_text
 from toolkit.data.rows import take_subset
 from toolkit.errors import InputError

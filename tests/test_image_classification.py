@@ -18,7 +18,8 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassi
 
 from tasks import finetune, predict
 from toolkit import pretrain
-from toolkit.data.image_files import load_labelled_images, open_image
+from toolkit.data.image_decoding import open_image
+from toolkit.data.image_files import load_labelled_images
 from toolkit.metrics.intervals import bootstrap_auc, bootstrap_mean
 from toolkit.modalities import MODALITIES
 from toolkit.modalities.arguments import ImageEncoderArguments

@@ -14,7 +14,8 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import ResNetConfig, ResNetForImageClassification
 
-from toolkit.data.image_files import load_labelled_images, open_image
+from toolkit.data.image_decoding import open_image
+from toolkit.data.image_files import load_labelled_images
 from toolkit.modalities import MODALITIES
 from toolkit.modalities.arguments import ImageEncoderArguments
 from toolkit.modalities.pixels import PixelProcessor

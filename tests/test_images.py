@@ -14,14 +14,8 @@ from PIL import Image, ImageFile
 from torchvision.transforms import v2
 from transformers import AutoImageProcessor
 
-from toolkit.data.image_files import (
-    SUFFIXES,
-    Decoding,
-    load_images,
-    load_labelled_images,
-    open_image,
-    open_labelled_images,
-)
+from toolkit.data.image_decoding import Decoding, open_image
+from toolkit.data.image_files import SUFFIXES, load_images, load_labelled_images, open_labelled_images
 from toolkit.errors import InputError
 from toolkit.modalities import MODALITIES
 from toolkit.modalities.arguments import ImageEncoderArguments

@@ -11,7 +11,8 @@ from PIL import Image
 from transformers import AutoModel, ResNetConfig, TimmWrapperConfig, pipeline
 
 from tasks import predict
-from toolkit.data.image_files import load_labelled_images, open_image
+from toolkit.data.image_decoding import open_image
+from toolkit.data.image_files import load_labelled_images
 from toolkit.modalities import MODALITIES
 from toolkit.modalities.arguments import ImageEncoderArguments
 from toolkit.modalities.augmentation import shift_image

@@ -10,7 +10,8 @@ from in_process import run_here
 from torchvision.transforms.v2 import functional as v2
 from transformers import AutoModel, AutoModelForImageClassification, ViTConfig, ViTModel
 
-from toolkit.data.image_files import load_labelled_images, open_image, open_unlabelled_images
+from toolkit.data.image_decoding import open_image
+from toolkit.data.image_files import load_labelled_images, open_unlabelled_images
 from toolkit.modalities import MODALITIES
 from toolkit.modalities.arguments import ImageEncoderArguments
 from toolkit.modalities.augmentation import Augmentation, ContrastiveViews, adjust_colors

@@ -39,7 +39,7 @@ def run(arguments: ExplainArguments) -> None:
     import torch
 
     from tasks import task_of
-    from toolkit.data.image_files import open_image
+    from toolkit.data.image_decoding import open_image
     from toolkit.explain.pictures import write_explanation
     from toolkit.modalities.pixels import PixelProcessor, decoding_of
 

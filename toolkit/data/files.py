@@ -1,9 +1,13 @@
 """Files on this machine or on the Hub: opening them, noticing changes, and telling damage from a passing failure."""
 
 import gzip
+import io
 import os
 import zlib
+from pathlib import Path
 from typing import IO
+
+from toolkit.errors import InputError
 
 HUB = "hf://"  # prefix of the name of a file on the Hub, which includes its commit
 CHUNK = 8 << 20  # bytes that are read at a time
@@ -52,3 +56,32 @@ def describe_bad_utf8(error: UnicodeDecodeError) -> str:
         f"is not UTF-8 (byte 0x{error.object[error.start]:02x} at column {error.start + 1}); convert it, for example: "
         "iconv -f LATIN1 -t UTF-8"
     )
+
+
+def read_text(path: Path) -> str:
+    """Read a text file, decompressed if its name ends in `.gz`, without a byte-order mark, with `\\n` as line ends.
+
+    Raises `InputError` like `check_readable_text`.
+    """
+    check_readable_text(path)
+    with io.TextIOWrapper(open_file(str(path)), encoding="utf-8-sig") as file:
+        return file.read()
+
+
+def check_readable_text(path: Path) -> None:
+    """Raises `InputError`, which names the line, if a text file is empty, binary or not UTF-8."""
+    try:
+        with open_file(str(path)) as file:
+            start = file.read(8192)
+            if not start:
+                raise InputError(f"{path}: the file is empty")
+            if b"\0" in start:
+                raise InputError(f"{path}: this is a binary file, expected text in UTF-8")
+            file.seek(0)
+            for number, line in enumerate(file, start=1):
+                try:
+                    line.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    raise InputError(f"{path}: line {number} {describe_bad_utf8(error)}") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None

@@ -1,20 +1,18 @@
 """Images: one row per image with a name for messages and perhaps a label; pixels are decoded when they are needed."""
 
-import io
 import random
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from toolkit.data import sources
+from toolkit.data import sources, tables
+from toolkit.data.image_decoding import as_stored, open_image
 from toolkit.data.splits import METADATA_FILES, DataFiles, find_all
-from toolkit.errors import InputError, extra, first_line
+from toolkit.errors import InputError, extra
 
-IMAGES_LOOKED_AT = 20  # to see whether there are images of more than 8 bits
 NOT_IN_METADATA, BROKEN = "not in the metadata", "cannot be opened"
 # Of all formats of pixels that Pillow can decode by itself.
 SUFFIXES = {
@@ -86,7 +84,7 @@ def load_images(inputs: Sequence[str | Path]):
     for path in map(Path, inputs):
         if path.is_dir():
             parts.append(_images_of_files(find_all(path, SUFFIXES)))
-        elif path.is_file() and sources.suffix_of(path) not in sources.TABLE_BUILDERS:
+        elif path.is_file() and sources.suffix_of(path) not in tables.TABLE_BUILDERS:
             parts.append(_images_of_files([path]))
         else:
             parts.append(_open_table(str(path), None).load(None))
@@ -111,121 +109,6 @@ def without_broken(rows, found: DataFiles | None = None, say: Callable[[str], No
             if found is not None:
                 found.leave_out(BROKEN, Path(row["name"]))
     return rows.select(kept)
-
-
-def as_stored(image: Any) -> dict[str, Any]:
-    """An image as `bytes` or the `path` of a file, from either of them, a `PIL.Image.Image`, or a uint8 array (height,
-    width) or (height, width, 3)."""
-    import numpy as np
-    from PIL import Image
-
-    if isinstance(image, dict):
-        return image
-    if isinstance(image, str | Path):
-        return {"bytes": None, "path": str(image)}
-    file = io.BytesIO()
-    (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(file, "PNG")
-    return {"bytes": file.getvalue(), "path": None}
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How pixels become RGB.
-
-    Attributes:
-        white: The value that becomes white if a pixel has more than 8 bits (default: the largest of 16 bits).
-        background: The color that transparent parts become: a name such as `white`, or `#rrggbb`.
-    """
-
-    white: float | None = None
-    background: str = "white"
-
-
-def open_image(image: dict[str, Any], name: str, decoding: Decoding = Decoding()):
-    """Decode an image to a `PIL.Image.Image` of mode RGB, rotated as its EXIF data says.
-
-    Raises `InputError`, which calls it `name`, if it is empty, broken or too large, or not an image.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        file = Path(image["path"]) if image["bytes"] is None else io.BytesIO(image["bytes"])
-        if (file.stat().st_size if isinstance(file, Path) else len(image["bytes"])) == 0:
-            raise InputError(f"{name}: the file is empty, expected an image")
-        with Image.open(file) as opened:
-            limit = Image.MAX_IMAGE_PIXELS
-            if limit is not None and opened.width * opened.height > limit:
-                raise InputError(
-                    f"{name}: {opened.width:,} × {opened.height:,} pixels, more than the {limit:,} that are opened; "
-                    "make it smaller"
-                )
-            opened.load()
-            return _as_rgb(_upright(opened), decoding)
-    except UnidentifiedImageError:
-        raise InputError(f"{name}: this is no image, or of a format that Pillow does not know") from None
-    except FileNotFoundError:
-        raise InputError(f"{name}: no such file") from None
-    except Image.DecompressionBombError as error:
-        raise InputError(f"{name}: too large an image ({first_line(error)})") from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
-        raise InputError(f"{name}: this image cannot be decoded ({first_line(error)})") from None
-
-
-def _upright(image):
-    """The image turned as its EXIF data says, if that can be parsed."""
-    from PIL import ImageOps
-
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # metadata is no reason to lose an image
-        return image
-
-
-def white_level(rows) -> float | None:
-    """The largest value of the images with more than 8 bits, so that they fill the range of grey; None without such.
-
-    Microscopes and X-ray machines write 12 bits, or fewer, into files of 16. All images are read, unless the first
-    ones have 8 bits.
-    """
-    largest = 0.0
-    for number, row in enumerate(rows):
-        value = _largest_value(row["image"])
-        if value is None and number == IMAGES_LOOKED_AT and not largest:
-            return None
-        largest = max(largest, value or 0.0)
-    return largest or None
-
-
-def _largest_value(image: dict[str, Any]) -> float | None:
-    """The largest value of an image with more than 8 bits; None for another, or one that cannot be opened."""
-    from PIL import Image
-
-    try:
-        with Image.open(image["path"] if image["bytes"] is None else io.BytesIO(image["bytes"])) as opened:
-            if not opened.mode.startswith("I"):
-                return None
-            extrema: Any = opened.getextrema()
-            return float(extrema[1]) if opened.mode != "I" or extrema[1] > 255 else None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, Image.DecompressionBombError):
-        return None
-
-
-def _as_rgb(image, decoding: Decoding):
-    import numpy as np
-    from PIL import Image
-
-    if image.mode.startswith(("I", "F")):  # more than 8 bits of grey
-        values = np.asarray(image).astype(np.float64)
-        if image.mode == "F":
-            white = 1.0 if values.max() <= 1 else 255.0
-        elif image.mode == "I" and values.max() <= 255:
-            white = 255.0
-        else:
-            white = decoding.white or 65_535.0
-        image = Image.fromarray((values / white * 255).clip(0, 255).round().astype(np.uint8))
-    if image.has_transparency_data:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, decoding.background), image.convert("RGBA"))
-    return image.convert("RGB")
 
 
 def _find_folder(source: str, has_labels: bool = True) -> DataFiles | None:
@@ -257,7 +140,7 @@ def _find_folder(source: str, has_labels: bool = True) -> DataFiles | None:
 
 
 def _is_table(file: Path) -> bool:
-    return sources.suffix_of(file) in sources.TABLE_BUILDERS and file.name.lower() not in METADATA_FILES
+    return sources.suffix_of(file) in tables.TABLE_BUILDERS and file.name.lower() not in METADATA_FILES
 
 
 def _images_with_metadata(source: str, found: DataFiles, split: str | None, **named: str | None):
@@ -281,16 +164,16 @@ def _images_with_metadata(source: str, found: DataFiles, split: str | None, **na
 def _read_metadata(file: Path, **named: str | None) -> dict[str, dict[str, str]]:
     """The columns of labels of a metadata file, by `file_name`. Raises `InputError` if it names a file twice or one
     that is not there."""
-    rows = sources.load_table(str(file), [file], None)
-    column = sources.choose_column(str(file), rows.column_names, "image_column", None, ("file_name",))
-    names = [Path(name).as_posix() for name in sources.full_column(str(file), rows, column)]
+    rows = tables.load_table(str(file), [file], None)
+    column = tables.choose_column(str(file), rows.column_names, "image_column", None, ("file_name",))
+    names = [Path(name).as_posix() for name in tables.full_column(str(file), rows, column)]
     for number, name in enumerate(names, start=1):
         if not (file.parent / name).exists():
             raise InputError(f"{file}: row {number} names {name}, and there is no such file in {file.parent}")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f"{file}: names {twice} more than once")
-    columns = {name: sources.labels_of_table(str(file), rows, each, f"{name}_column") for name, each in named.items()}
+    columns = {name: tables.labels_of_table(str(file), rows, each, f"{name}_column") for name, each in named.items()}
     return {name: {of: values[i] for of, values in columns.items()} for i, name in enumerate(names)}
 
 
@@ -317,7 +200,7 @@ def _images_of_files(files: Sequence[Path], **columns: Sequence[str]):
 
 def _open_table(source: str, image_column: str | None, **named: str | None) -> sources.Source:
     """The images of tables; `named` are further columns of labels, such as `label`, and what the user calls them."""
-    kinds = set(sources.TABLE_BUILDERS)
+    kinds = set(tables.TABLE_BUILDERS)
     found = sources.find_splits(source, kinds)
 
     def load(split: str | None):
@@ -325,30 +208,34 @@ def _open_table(source: str, image_column: str | None, **named: str | None) -> s
 
         files = sources.files_to_load(source, found, kinds, split)
         if files is None:
-            return _images_of_rows(source, sources.load_table(source, None, split), Path(), image_column, **named)
-        folders = {folder: list(tables) for folder, tables in groupby(files, key=lambda file: file.parent)}
-        parts = [(sources.load_table(source, tables, split), folder) for folder, tables in folders.items()]
-        return datasets.concatenate_datasets(
-            [_images_of_rows(source, rows, folder, image_column, **named) for rows, folder in parts]
-        )
+            return _images_of_rows(source, tables.load_table(source, None, split), Path(), image_column, **named)
+        parts = []
+        for folder, of_folder in groupby(files, key=lambda file: file.parent):
+            rows = tables.load_table(source, list(of_folder), split)
+            parts.append(_images_of_rows(source, rows, folder, image_column, **named))
+        return datasets.concatenate_datasets(parts)
 
-    return sources.Source(source, found, load, partial(sources.declared_labels, source, named.get("label")))
+    def declared_labels() -> list[str] | None:
+        files = sources.files_to_load(source, found, kinds, None)
+        return tables.declared_labels(source, files, named.get("label"))
+
+    return sources.Source(source, found, load, declared_labels)
 
 
 def _images_of_rows(source: str, rows, folder: Path, image_column: str | None, **named: str | None):
     """The images of the rows of tables in a folder, to which paths are relative."""
     import datasets
 
-    columns = {name: sources.labels_of_table(source, rows, each, f"{name}_column") for name, each in named.items()}
+    columns = {name: tables.labels_of_table(source, rows, each, f"{name}_column") for name, each in named.items()}
     of_images = (name for name, feature in rows.features.items() if isinstance(feature, datasets.Image))
     image_column = image_column or next(of_images, None)
-    column = sources.choose_column(source, rows.column_names, "image_column", image_column, USUAL_COLUMNS)
+    column = tables.choose_column(source, rows.column_names, "image_column", image_column, USUAL_COLUMNS)
     feature = rows.features[column]
     if isinstance(feature, datasets.Image):
         rows = rows.cast_column(column, datasets.Image(decode=False))
-        images = sources.full_column(source, rows, column)
+        images = tables.full_column(source, rows, column)
     elif getattr(feature, "dtype", None) in ("string", "large_string"):
-        images = [as_stored(folder / path) for path in sources.full_column(source, rows, column)]
+        images = [as_stored(folder / path) for path in tables.full_column(source, rows, column)]
     else:
         raise InputError(f"{source}: the column '{column}' holds {feature}, expected images or paths of images")
     numbered = enumerate(images, start=1)

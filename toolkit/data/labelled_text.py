@@ -1,9 +1,9 @@
 """Labelled texts: one row per text, with its label."""
 
 from collections.abc import Iterator
-from functools import partial
 
-from toolkit.data import sources
+from toolkit.data import sources, tables
+from toolkit.data.files import read_text
 from toolkit.data.splits import SPLIT_NAMES, DataFiles
 
 
@@ -16,7 +16,7 @@ def open_labelled_text(source: str, text_column: str | None = None, label_column
     """
     import datasets
 
-    kinds = set(sources.TABLE_BUILDERS)
+    kinds = set(tables.TABLE_BUILDERS)
     if source == sources.SAMPLE:
 
         def load(split: str | None):
@@ -27,7 +27,7 @@ def open_labelled_text(source: str, text_column: str | None = None, label_column
 
         def load_files(split: str | None):
             files = sources.files_of_split(source, of_labels, split)
-            texts = [sources.read_text(file).strip() for file in files]
+            texts = [read_text(file).strip() for file in files]
             labels = [folders[-1] for folders in files.values()]
             return datasets.Dataset.from_dict({"text": texts, "label": labels})
 
@@ -35,12 +35,15 @@ def open_labelled_text(source: str, text_column: str | None = None, label_column
     found = sources.find_splits(source, kinds)
 
     def load_tables(split: str | None):
-        rows = sources.load_table(source, sources.files_to_load(source, found, kinds, split), split)
-        text = sources.choose_column(source, rows.column_names, "text_column", text_column, sources.USUAL_TEXT_COLUMNS)
-        labels = sources.labels_of_table(source, rows, label_column)
-        return datasets.Dataset.from_dict({"text": sources.full_column(source, rows, text), "label": labels})
+        rows = tables.load_table(source, sources.files_to_load(source, found, kinds, split), split)
+        text = tables.choose_column(source, rows.column_names, "text_column", text_column, tables.USUAL_TEXT_COLUMNS)
+        labels = tables.labels_of_table(source, rows, label_column)
+        return datasets.Dataset.from_dict({"text": tables.full_column(source, rows, text), "label": labels})
 
-    return sources.Source(source, found, load_tables, partial(sources.declared_labels, source, label_column))
+    def declared_labels() -> list[str] | None:
+        return tables.declared_labels(source, sources.files_to_load(source, found, kinds, None), label_column)
+
+    return sources.Source(source, found, load_tables, declared_labels)
 
 
 def load_labelled_text(source: str, split: str | None = None, **columns: str | None):

@@ -7,6 +7,7 @@ from typing import Any
 
 from toolkit.data import image_files
 from toolkit.data.columns import ImageColumn
+from toolkit.data.image_decoding import as_stored, open_image
 from toolkit.data.sources import Source
 from toolkit.errors import InputError
 from toolkit.modalities.arguments import ImageEncoderArguments
@@ -104,7 +105,7 @@ class ImageModality(Modality):
     def encode(self, items: Sequence[Any], processor, model) -> list[dict[str, Any]]:
         from toolkit.modalities.pixels import read_pixels
 
-        named = [{"image": image_files.as_stored(item), "name": f"image {n}"} for n, item in enumerate(items, start=1)]
+        named = [{"image": as_stored(item), "name": f"image {n}"} for n, item in enumerate(items, start=1)]
         return [{**row, "size": row["height"] * row["width"]} for row in read_pixels(named, processor)]
 
     def collate(self, encoded: Sequence[dict[str, Any]], processor) -> dict[str, Any]:
@@ -131,7 +132,7 @@ class ImageModality(Modality):
         import base64
         import io
 
-        image, file = image_files.open_image(row["image"], row["name"]), io.BytesIO()
+        image, file = open_image(row["image"], row["name"]), io.BytesIO()
         image.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE))
         image.save(file, "PNG")
         return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

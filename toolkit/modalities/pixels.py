@@ -14,7 +14,7 @@ import datasets
 import numpy as np
 import torch
 
-from toolkit.data.image_files import Decoding, open_image, white_level
+from toolkit.data.image_decoding import Decoding, open_image, white_level
 from toolkit.data.image_stream import ImageStream
 from toolkit.data.rows import spread
 from toolkit.errors import InputError, extra, first_line

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.data.columns import TextColumn
+from toolkit.data.files import read_text
 from toolkit.data.labelled_text import open_labelled_text
-from toolkit.data.sources import TABLE_BUILDERS, Source, read_text
+from toolkit.data.sources import Source
 from toolkit.data.splits import suffix_of
+from toolkit.data.tables import TABLE_BUILDERS
 from toolkit.errors import InputError
 from toolkit.modalities.arguments import TextEncoderArguments
 from toolkit.modalities.base import Modality
