@@ -13,7 +13,7 @@ from toolkit.data.columns import LabelColumn
 from toolkit.data.rows import take_subset
 from toolkit.data.sources import Source, find_files
 from toolkit.data.splits import split_named
-from toolkit.data.tables import TABLE_BUILDERS, full_column, load_table
+from toolkit.data.table_files import TABLE_BUILDERS, full_column, load_table
 from toolkit.errors import InputError, check_not_negative
 from toolkit.modalities import MODALITIES, Modality
 from toolkit.runs.arguments import Arguments, defaults, to_flags

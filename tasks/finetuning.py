@@ -17,7 +17,7 @@ from tasks.inference import SEEN_FILE, predict, write_predictions
 from tasks.task import FinetuneArguments, Task, TransferArguments
 from toolkit.data.rows import content_of_rows, take_subset
 from toolkit.data.sources import SAMPLE, Source
-from toolkit.data.tables import order_labels
+from toolkit.data.table_files import order_labels
 from toolkit.errors import InputError
 from toolkit.modalities.arguments import AugmentationArguments
 from toolkit.models.families import SCRATCH

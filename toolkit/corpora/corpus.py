@@ -14,7 +14,7 @@ from toolkit.corpora.duplicates import DuplicateSearch, rows_that_repeat, withou
 from toolkit.corpora.formats import SUFFIXES, read_block, scan_file
 from toolkit.corpora.sample_text import sample_file
 from toolkit.corpora.workers import OnDone
-from toolkit.data import sources, tables
+from toolkit.data import sources, table_files
 from toolkit.data.cache import cache_folder, cached_folder, cached_json, digest, locked
 from toolkit.data.files import HUB, stamp_of
 from toolkit.data.rows import num_held_out
@@ -168,7 +168,7 @@ def _files_of(source: str, split: str | None) -> list[str]:
     found = sources.find_files(source, SUFFIXES, split)
     if found is not None:
         return [str(file) for file in found]
-    files = tables.files_of_hub(source, split or "train")
+    files = table_files.files_of_hub(source, split or "train")
     if unknown := [file for file in files if sources.suffix_of(Path(file)) not in SUFFIXES]:
         raise InputError(f"{source}: cannot read {unknown[0]}, expected {', '.join(sorted(SUFFIXES))}")
     return files
@@ -176,7 +176,9 @@ def _files_of(source: str, split: str | None) -> list[str]:
 
 def _text_column(source: str, scan: Scan, named: str | None) -> str:
     """The column that holds the text. Raises `InputError` if it holds something else."""
-    column = tables.choose_column(source, list(scan.columns), "text_column", named, tables.USUAL_TEXT_COLUMNS)
+    column = table_files.choose_column(
+        source, list(scan.columns), "text_column", named, table_files.USUAL_TEXT_COLUMNS
+    )
     if (kind := scan.columns[column]) != "text":
         raise InputError(f"{source}: the column '{column}' holds {kind}, not text")
     return column

@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from toolkit.data import sources, tables
+from toolkit.data import sources, table_files
 from toolkit.data.image_decoding import as_stored, open_image
 from toolkit.data.splits import METADATA_FILES, DataFiles, find_all
 from toolkit.errors import InputError, extra
@@ -84,7 +84,7 @@ def load_images(inputs: Sequence[str | Path]):
     for path in map(Path, inputs):
         if path.is_dir():
             parts.append(_images_of_files(find_all(path, SUFFIXES)))
-        elif path.is_file() and sources.suffix_of(path) not in tables.TABLE_BUILDERS:
+        elif path.is_file() and sources.suffix_of(path) not in table_files.TABLE_BUILDERS:
             parts.append(_images_of_files([path]))
         else:
             parts.append(_open_table(str(path), None).load(None))
@@ -112,7 +112,7 @@ def without_broken(rows, found: DataFiles | None = None, say: Callable[[str], No
 
 
 def _find_folder(source: str, has_labels: bool = True) -> DataFiles | None:
-    """What is in a folder of images; None if the source is something else, or a folder of tables.
+    """What is in a folder of images; None if the source is something else, or a folder of table_files.
 
     Raises `InputError` if images of it have no label and should have one, or a label has no image.
     """
@@ -140,7 +140,7 @@ def _find_folder(source: str, has_labels: bool = True) -> DataFiles | None:
 
 
 def _is_table(file: Path) -> bool:
-    return sources.suffix_of(file) in tables.TABLE_BUILDERS and file.name.lower() not in METADATA_FILES
+    return sources.suffix_of(file) in table_files.TABLE_BUILDERS and file.name.lower() not in METADATA_FILES
 
 
 def _images_with_metadata(source: str, found: DataFiles, split: str | None, **named: str | None):
@@ -164,16 +164,18 @@ def _images_with_metadata(source: str, found: DataFiles, split: str | None, **na
 def _read_metadata(file: Path, **named: str | None) -> dict[str, dict[str, str]]:
     """The columns of labels of a metadata file, by `file_name`. Raises `InputError` if it names a file twice or one
     that is not there."""
-    rows = tables.load_table(str(file), [file], None)
-    column = tables.choose_column(str(file), rows.column_names, "image_column", None, ("file_name",))
-    names = [Path(name).as_posix() for name in tables.full_column(str(file), rows, column)]
+    rows = table_files.load_table(str(file), [file], None)
+    column = table_files.choose_column(str(file), rows.column_names, "image_column", None, ("file_name",))
+    names = [Path(name).as_posix() for name in table_files.full_column(str(file), rows, column)]
     for number, name in enumerate(names, start=1):
         if not (file.parent / name).exists():
             raise InputError(f"{file}: row {number} names {name}, and there is no such file in {file.parent}")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f"{file}: names {twice} more than once")
-    columns = {name: tables.labels_of_table(str(file), rows, each, f"{name}_column") for name, each in named.items()}
+    columns = {
+        name: table_files.labels_of_table(str(file), rows, each, f"{name}_column") for name, each in named.items()
+    }
     return {name: {of: values[i] for of, values in columns.items()} for i, name in enumerate(names)}
 
 
@@ -200,7 +202,7 @@ def _images_of_files(files: Sequence[Path], **columns: Sequence[str]):
 
 def _open_table(source: str, image_column: str | None, **named: str | None) -> sources.Source:
     """The images of tables; `named` are further columns of labels, such as `label`, and what the user calls them."""
-    kinds = set(tables.TABLE_BUILDERS)
+    kinds = set(table_files.TABLE_BUILDERS)
     found = sources.find_splits(source, kinds)
 
     def load(split: str | None):
@@ -208,16 +210,16 @@ def _open_table(source: str, image_column: str | None, **named: str | None) -> s
 
         files = sources.files_to_load(source, found, kinds, split)
         if files is None:
-            return _images_of_rows(source, tables.load_table(source, None, split), Path(), image_column, **named)
+            return _images_of_rows(source, table_files.load_table(source, None, split), Path(), image_column, **named)
         parts = []
         for folder, of_folder in groupby(files, key=lambda file: file.parent):
-            rows = tables.load_table(source, list(of_folder), split)
+            rows = table_files.load_table(source, list(of_folder), split)
             parts.append(_images_of_rows(source, rows, folder, image_column, **named))
         return datasets.concatenate_datasets(parts)
 
     def declared_labels() -> list[str] | None:
         files = sources.files_to_load(source, found, kinds, None)
-        return tables.declared_labels(source, files, named.get("label"))
+        return table_files.declared_labels(source, files, named.get("label"))
 
     return sources.Source(source, found, load, declared_labels)
 
@@ -226,16 +228,16 @@ def _images_of_rows(source: str, rows, folder: Path, image_column: str | None, *
     """The images of the rows of tables in a folder, to which paths are relative."""
     import datasets
 
-    columns = {name: tables.labels_of_table(source, rows, each, f"{name}_column") for name, each in named.items()}
+    columns = {name: table_files.labels_of_table(source, rows, each, f"{name}_column") for name, each in named.items()}
     of_images = (name for name, feature in rows.features.items() if isinstance(feature, datasets.Image))
     image_column = image_column or next(of_images, None)
-    column = tables.choose_column(source, rows.column_names, "image_column", image_column, USUAL_COLUMNS)
+    column = table_files.choose_column(source, rows.column_names, "image_column", image_column, USUAL_COLUMNS)
     feature = rows.features[column]
     if isinstance(feature, datasets.Image):
         rows = rows.cast_column(column, datasets.Image(decode=False))
-        images = tables.full_column(source, rows, column)
+        images = table_files.full_column(source, rows, column)
     elif getattr(feature, "dtype", None) in ("string", "large_string"):
-        images = [as_stored(folder / path) for path in tables.full_column(source, rows, column)]
+        images = [as_stored(folder / path) for path in table_files.full_column(source, rows, column)]
     else:
         raise InputError(f"{source}: the column '{column}' holds {feature}, expected images or paths of images")
     numbered = enumerate(images, start=1)

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from toolkit.data import sources, tables
+from toolkit.data import sources, table_files
 from toolkit.data.cache import cached_json, digest
 from toolkit.data.files import READ_ERRORS, is_damage, stamp_of
 from toolkit.data.image_files import dataset_of_images
@@ -17,7 +17,7 @@ from toolkit.errors import InputError, RunFailed, first_line
 
 BUILDERS = {".parquet": "parquet", ".tar": "webdataset"}
 ROWS_A_BATCH = 16
-USUAL_LABELS = (*tables.USUAL_LABEL_COLUMNS, "cls", "label.txt", "cls.txt")  # the last three are webdataset's
+USUAL_LABELS = (*table_files.USUAL_LABEL_COLUMNS, "cls", "label.txt", "cls.txt")  # the last three are webdataset's
 
 
 class ImageStream:
@@ -51,7 +51,9 @@ class ImageStream:
         self.image_column, self.label_column = image_column or of_images[0], None
         if has_labels:
             columns = list(features)
-            self.label_column = tables.choose_column(files[0], columns, "label_column", label_column, USUAL_LABELS)
+            self.label_column = table_files.choose_column(
+                files[0], columns, "label_column", label_column, USUAL_LABELS
+            )
             if self.label_column in of_images:
                 raise InputError(f"{files[0]}: the column '{self.label_column}' holds images, not labels")
         self._names = getattr(features.get(self.label_column), "names", None)
@@ -131,7 +133,7 @@ class ImageStream:
 def files_of_stream(source: str, split: str | None) -> list[str]:
     """The files of a folder, file or glob of `.parquet` or `.tar`, or of a Hub id. Raises `InputError`."""
     found = sources.find_files(source, set(BUILDERS), split)
-    files = tables.files_of_hub(source, split or "train") if found is None else [str(file) for file in found]
+    files = table_files.files_of_hub(source, split or "train") if found is None else [str(file) for file in found]
     suffixes = {sources.suffix_of(Path(file)) for file in files}
     if len(suffixes) > 1 or not suffixes <= set(BUILDERS):
         raise InputError(f"{source}: holds {', '.join(sorted(suffixes))}, expected one of {' or '.join(BUILDERS)}")
@@ -151,7 +153,7 @@ def _open(files: Sequence[str], columns: list[str] | None = None):
     options: dict[str, Any] = {"data_files": list(files), "split": "train", "streaming": True}
     if columns and builder == "parquet":
         options["columns"] = columns
-    rows = tables.ask(files[0], datasets.load_dataset, builder, **options)
+    rows = table_files.ask(files[0], datasets.load_dataset, builder, **options)
     return rows.decode(False) if rows.features else rows
 
 

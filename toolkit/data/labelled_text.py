@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from toolkit.data import sources, tables
+from toolkit.data import sources, table_files
 from toolkit.data.files import read_text
 from toolkit.data.splits import SPLIT_NAMES, DataFiles
 
@@ -16,7 +16,7 @@ def open_labelled_text(source: str, text_column: str | None = None, label_column
     """
     import datasets
 
-    kinds = set(tables.TABLE_BUILDERS)
+    kinds = set(table_files.TABLE_BUILDERS)
     if source == sources.SAMPLE:
 
         def load(split: str | None):
@@ -35,13 +35,15 @@ def open_labelled_text(source: str, text_column: str | None = None, label_column
     found = sources.find_splits(source, kinds)
 
     def load_tables(split: str | None):
-        rows = tables.load_table(source, sources.files_to_load(source, found, kinds, split), split)
-        text = tables.choose_column(source, rows.column_names, "text_column", text_column, tables.USUAL_TEXT_COLUMNS)
-        labels = tables.labels_of_table(source, rows, label_column)
-        return datasets.Dataset.from_dict({"text": tables.full_column(source, rows, text), "label": labels})
+        rows = table_files.load_table(source, sources.files_to_load(source, found, kinds, split), split)
+        text = table_files.choose_column(
+            source, rows.column_names, "text_column", text_column, table_files.USUAL_TEXT_COLUMNS
+        )
+        labels = table_files.labels_of_table(source, rows, label_column)
+        return datasets.Dataset.from_dict({"text": table_files.full_column(source, rows, text), "label": labels})
 
     def declared_labels() -> list[str] | None:
-        return tables.declared_labels(source, sources.files_to_load(source, found, kinds, None), label_column)
+        return table_files.declared_labels(source, sources.files_to_load(source, found, kinds, None), label_column)
 
     return sources.Source(source, found, load_tables, declared_labels)
 

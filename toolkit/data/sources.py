@@ -18,7 +18,7 @@ from toolkit.data.splits import (
     suffix_of,
 )
 from toolkit.data.summary import DataSummary
-from toolkit.data.tables import TABLE_BUILDERS, ask, name_and_config
+from toolkit.data.table_files import TABLE_BUILDERS, ask, name_and_config
 from toolkit.errors import InputError
 from toolkit.runs.output import is_run
 from toolkit.runs.results import REPOSITORY

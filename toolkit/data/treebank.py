@@ -7,12 +7,12 @@ token (`1-2`) is the spelling of the words after it, and an empty node (`8.1`) i
 from collections.abc import Iterator
 from pathlib import Path
 
-from toolkit.data import sources, tables
+from toolkit.data import sources, table_files
 from toolkit.data.files import read_text
 from toolkit.errors import InputError
 
 COLUMNS = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
-SUFFIXES = {".conllu", *tables.TABLE_BUILDERS}
+SUFFIXES = {".conllu", *table_files.TABLE_BUILDERS}
 USUAL_TAG_COLUMNS = ("tags", "upos", "pos_tags", "pos", "ner_tags", "labels")
 NO_VALUE = "_"
 MAX_WITHHELD = 0.1  # fraction of words that are withheld
@@ -68,7 +68,7 @@ def open_treebank(source: str, tag_column: str | None = None, token_column: str 
     def load(split: str | None):
         files = sources.files_to_load(path, found, SUFFIXES, split)
         if files is None or not all(map(_is_conllu, files)):
-            return _from_table(path, tables.load_table(path, files, split), tag_column, token_column)
+            return _from_table(path, table_files.load_table(path, files, split), tag_column, token_column)
         name = tag_column or "upos"
         sentences = _read_sentences(path, files, name)
         if all(tag == NO_VALUE for sentence in sentences for tag in sentence["tags"]):
@@ -82,7 +82,7 @@ def open_treebank(source: str, tag_column: str | None = None, token_column: str 
         files = sources.files_to_load(path, found, SUFFIXES, None)
         if any(map(_is_conllu, files or ())):
             return None
-        return tables.declared_labels(path, files, tag_column, USUAL_TAG_COLUMNS)
+        return table_files.declared_labels(path, files, tag_column, USUAL_TAG_COLUMNS)
 
     return sources.Source(source, found, load, declared_labels)
 
@@ -101,7 +101,7 @@ def load_sentences(source: str) -> list[list[str]]:
     files = sources.find_files(source, SUFFIXES, None)
     if files is not None and all(map(_is_conllu, files)):
         return [sentence["tokens"] for sentence in _read_sentences(source, files, "upos")]
-    rows = tables.load_table(source, files, None)
+    rows = table_files.load_table(source, files, None)
     return [tokens for tokens in rows[_token_column(source, rows, None)] if tokens]
 
 
@@ -118,7 +118,7 @@ def _read_sentences(source: str, files: list[Path], tag_column: str) -> list[dic
 
 
 def _token_column(source: str, rows, named: str | None) -> str:
-    column = tables.choose_column(source, rows.column_names, "token_column", named, ("tokens", "words"))
+    column = table_files.choose_column(source, rows.column_names, "token_column", named, ("tokens", "words"))
     kind = getattr(getattr(rows.features[column], "feature", None), "dtype", rows.features[column])
     if kind not in ("string", "large_string"):
         raise InputError(f"{source}: the column '{column}' holds {kind}, expected lists of words")
@@ -127,7 +127,7 @@ def _token_column(source: str, rows, named: str | None) -> str:
 
 def _from_table(source: str, rows, tag_column: str | None, token_column: str | None):
     tokens = _token_column(source, rows, token_column)
-    tags = tables.choose_column(source, rows.column_names, "tag_column", tag_column, USUAL_TAG_COLUMNS)
+    tags = table_files.choose_column(source, rows.column_names, "tag_column", tag_column, USUAL_TAG_COLUMNS)
     kind = getattr(rows.features[tags], "feature", None)
     if kind is None:
         raise InputError(f"{source}: the column '{tags}' holds {rows.features[tags].dtype}, expected lists of tags")
@@ -139,7 +139,7 @@ def _from_table(source: str, rows, tag_column: str | None, token_column: str | N
             raise InputError(f"{source}: row {index + 1} has a word without a tag")
         if len(values) != len(words):
             raise InputError(f"{source}: row {index + 1} has {len(words)} tokens and {len(values)} tags")
-        return {"tokens": words, "tags": [tables.name_of_label(value, names) or None for value in values]}
+        return {"tokens": words, "tags": [table_files.name_of_label(value, names) or None for value in values]}
 
     sentences = rows.map(as_strings, with_indices=True, remove_columns=rows.column_names)
     sentences = sentences.filter(lambda row: len(row["tokens"]) > 0)

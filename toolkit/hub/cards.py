@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from toolkit.data.splits import find_data, suffix_of
-from toolkit.data.tables import TABLE_BUILDERS
+from toolkit.data.table_files import TABLE_BUILDERS
 from toolkit.errors import InputError
 from toolkit.hub.model_card import describe_model
 from toolkit.hub.readme import CARD, read_text, render, split_metadata

@@ -19,7 +19,7 @@ from toolkit.data.files import read_text
 from toolkit.data.labelled_text import open_labelled_text
 from toolkit.data.sources import Source
 from toolkit.data.splits import suffix_of
-from toolkit.data.tables import TABLE_BUILDERS
+from toolkit.data.table_files import TABLE_BUILDERS
 from toolkit.errors import InputError
 from toolkit.modalities.arguments import TextEncoderArguments
 from toolkit.modalities.base import Modality

@@ -7,7 +7,7 @@ from typing import Any
 
 from toolkit.data.columns import ChosenLabels, LabelColumn
 from toolkit.data.image_files import open_labelled_images
-from toolkit.data.tables import order_labels
+from toolkit.data.table_files import order_labels
 from toolkit.errors import InputError
 from toolkit.modalities.arguments import AugmentationArguments, ImageEncoderArguments
 from toolkit.pretraining.image_corpus import ImagePretrainingArguments, load_images, new_encoder, train_on_images
