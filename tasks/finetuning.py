@@ -17,7 +17,7 @@ from tasks.inference import SEEN_FILE, predict, write_predictions
 from tasks.task import FinetuneArguments, Task, TransferArguments
 from toolkit.data.rows import content_of_rows, take_subset
 from toolkit.data.sources import SAMPLE, Source
-from toolkit.data.table_files import order_labels
+from toolkit.data.table_files import order_of_label
 from toolkit.errors import InputError
 from toolkit.modalities.arguments import AugmentationArguments
 from toolkit.models.families import SCRATCH
@@ -67,7 +67,8 @@ def _finetune(task: Task, arguments: FinetuneArguments, source: Source | None, w
     data = arguments.data.data
     rows, source = load_splits(task, arguments, source)
     found, seen = task.labels(rows["train"]), task.seen(rows["train"])
-    labels = None if found is None else order_labels(found, source.declared_labels())
+    declared = source.declared_labels() or ()
+    labels = None if found is None else [*declared, *sorted(found.difference(declared), key=order_of_label)]
     if labels is not None and len(labels) < 2:
         raise InputError(f"{data}: the only label is {labels[0]}, expected two or more")
 

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import re
 import subprocess
 import sys
 from unittest import mock
@@ -30,8 +31,9 @@ def run_here(*words, stdin: str = "", **variables: str) -> subprocess.CompletedP
 
 
 def error_of(done: subprocess.CompletedProcess) -> str:
-    """The message of a command that refused its input: one line, exit code 2."""
+    """The message of a command that refused its input: one line, perhaps after what its data holds; exit code 2."""
     assert done.returncode == 2, done.stdout + done.stderr
-    (line,) = done.stderr.strip().splitlines()
+    *of_data, line = done.stderr.strip().splitlines()
+    assert all(re.match(r"\w+: [\d,]+ examples|not read: |left out of |labels that only ", each) for each in of_data), done.stderr
     assert line.startswith("toolkit: error: ")
     return line

@@ -2,11 +2,11 @@
 
 import tarfile
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from natsort import natsorted, ns
+from natsort import natsort_keygen, ns
 
 from toolkit.data.files import check_readable_text
 from toolkit.data.splits import suffix_of
@@ -15,6 +15,7 @@ from toolkit.errors import InputError, first_line
 IGNORED_ID = -100  # the target that losses of torch ignore
 TABLE_BUILDERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 USUAL_TEXT_COLUMNS = ("text", "sentence", "content", "document")
+order_of_label = natsort_keygen(alg=ns.SIGNED)  # a key for sorting: numbers by their value, everything else as text
 USUAL_LABEL_COLUMNS = ("label", "labels", "category", "class")
 
 
@@ -145,12 +146,6 @@ def name_of_label(value: Any, names: Sequence[str] | None) -> str:
     if value == IGNORED_ID:
         return ""
     return unicodedata.normalize("NFC", value).strip() if isinstance(value, str) else str(value)
-
-
-def order_labels(labels: Iterable[str], declared: Sequence[str] | None = None) -> list[str]:
-    """Labels in the order of their ids: those that the data declares, then the others, numbers by their value."""
-    declared = declared or ()
-    return [*declared, *natsorted(set(labels).difference(declared), alg=ns.SIGNED)]
 
 
 def declared_labels(

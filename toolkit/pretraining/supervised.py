@@ -7,7 +7,7 @@ from typing import Any
 
 from toolkit.data.columns import ChosenLabels, LabelColumn
 from toolkit.data.image_files import open_labelled_images
-from toolkit.data.table_files import order_labels
+from toolkit.data.table_files import order_of_label
 from toolkit.errors import InputError
 from toolkit.modalities.arguments import AugmentationArguments, ImageEncoderArguments
 from toolkit.pretraining.image_corpus import ImagePretrainingArguments, load_images, new_encoder, train_on_images
@@ -41,7 +41,8 @@ def pretrain_on_labels(family: str, arguments: SupervisedArguments) -> dict[str,
         source = open_labelled_images(corpus, arguments.columns.image_column, label_column, chosen)
         rows = load_images(run, source)
         counts, declared = Counter(rows[0]["label"]), source.declared_labels()
-    labels = check_labels(corpus, order_labels(counts, declared))
+    declared = declared or ()
+    labels = check_labels(corpus, [*declared, *sorted(counts.keys() - set(declared), key=order_of_label)])
     label2id = {label: i for i, label in enumerate(labels)}
     model, processor = new_encoder(
         run, rows[0], "AutoModelForImageClassification", id2label=dict(enumerate(labels)), label2id=label2id
