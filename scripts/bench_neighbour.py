@@ -1,15 +1,16 @@
 #!/usr/bin/env python
 """Measure the speed of training beside other work on the same machine, with and without the toolkit's spin limits.
 
-    python scripts/bench_neighbour.py [--rounds 5] [--seconds 10] [--encoder bert elmo resnet]
+    python scripts/bench_neighbour.py [--rounds 5] [--seconds 10] [--encoder bert elmo resnet probe]
         [--neighbour nothing steady steady-apart short-apart] [--setting NAME=VALUE …] [--setting …]
     python scripts/bench_neighbour.py --setting GOMP_SPINCOUNT=10000 --setting OMP_WAIT_POLICY=passive
     python scripts/bench_neighbour.py --quickstart [--rounds 1]
 
-"before" is the default of the OpenMP runtimes, "after" the limits that `toolkit.runs.threads` sets, and every
---setting is one more alternative. They take turns, each in a process of its own that trains for some seconds with as
-many threads as PyTorch chooses: a bert-tiny on windows of 128 tokens, batch 32; an elmo-mini on windows of 32 words,
-batch 64; a resnet-mini on images of 32 pixels, batch 32. The figures are training steps per second.
+"before" is the default of OpenMP and OpenBLAS, "after" the limits that `toolkit.runs.threads` sets, and every
+--setting is one more alternative, with these variables instead of the limits. The alternatives take turns, each in a
+process of its own that trains for some seconds with as many threads as PyTorch chooses: a bert-tiny on windows of 128
+tokens, batch 32; an elmo-mini on windows of 32 words, batch 64; a resnet-mini on images of 32 pixels, batch 32; a
+linear probe on 2,000 feature vectors. The figures are training steps, or fits of the probe, per second.
 
 The other work has one thread and runs with `nice -n 10`: `steady` is a process that computes without end in the same
 login session, `steady-apart` one in another session, and `short-apart` a loop of processes in another session that
@@ -36,6 +37,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from bench_elmo import NUM_NEGATIVES, Job
 from benchmarking import BertOnSample, alternate, read_log, run_in_process, write_record
@@ -49,8 +51,13 @@ from toolkit.runs.threads import SPIN_LIMITS, WAIT_POLICY
 from toolkit.training.arguments import TrainingArguments
 from toolkit.training.inputs import TrainingData, TrainingOutput
 from toolkit.training.loop import train
+from toolkit.transfer.linear_probe import fit_linear_probe
 
-RUNTIME_DEFAULTS = {"GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200"}  # see `toolkit.runs.threads`
+LIBRARY_DEFAULTS = {  # see `toolkit.runs.threads`
+    "GOMP_SPINCOUNT": "300000",
+    "KMP_BLOCKTIME": "200",
+    "OPENBLAS_THREAD_TIMEOUT": "28",
+}
 STEADY = "while True: pass"
 SHORT = """
 import time, numpy
@@ -117,17 +124,29 @@ def resnet() -> tuple[Any, TrainingData, int]:
     return SmallImageResNetForImageClassification(config), TrainingData(list(range(num_images)), collate), 32
 
 
-ENCODERS = {"bert": bert, "elmo": elmo, "resnet": resnet}
-
-
-def once(encoder: str, seconds: float) -> dict[str, float]:
-    """Train for some seconds. Runs in its own process. The first step is a warm-up."""
-    model, data, batch_size = ENCODERS[encoder]()
+def train_encoder(make: Callable[[], tuple[Any, TrainingData, int]], seconds: float) -> float:
+    """Training steps per second."""
+    model, data, batch_size = make()
     arguments = TrainingArguments(max_minutes=seconds / 60, batch_size=batch_size, logging_steps=1)
     with tempfile.TemporaryDirectory() as folder:
         train(model, data, arguments, TrainingOutput(Path(folder)))
         times = [line["seconds"] for line in read_log(Path(folder))]
-    return {"steps/s": (len(times) - 1) / (times[-1] - times[0])}
+    return len(times) / times[-1]
+
+
+def fit_probes(seconds: float) -> float:
+    """Fits per second of a linear probe, which computes in OpenBLAS."""
+    rng = np.random.default_rng(0)
+    features, labels = rng.normal(size=(2_000, 256)), rng.integers(20, size=2_000)
+    num_fits, start = 0, time.perf_counter()
+    while time.perf_counter() < start + seconds:
+        fit_linear_probe(features, labels)
+        num_fits += 1
+    return num_fits / (time.perf_counter() - start)
+
+
+MEASURED = {name: partial(train_encoder, make) for name, make in (("bert", bert), ("elmo", elmo), ("resnet", resnet))}
+MEASURED["probe"] = fit_probes
 
 
 def measure_steps(
@@ -137,7 +156,12 @@ def measure_steps(
         environment = environment_with(setting)
         return run_in_process(__file__, encoder, str(seconds), environment=environment)["steps/s"]
 
-    record: dict[str, Any] = {"unit": "steps/s", "seconds": seconds, "settings": settings, "targets": TARGETS}
+    record: dict[str, Any] = {
+        "unit": "steps/s, of the probe fits/s",
+        "seconds": seconds,
+        "settings": settings,
+        "targets": TARGETS,
+    }
     lines = [("encoder", "beside", "setting", "before", "steps/s", "median ratio", "range", "target", "")]
     for encoder in encoders:
         for neighbour in neighbours:
@@ -193,7 +217,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, help="Runs of each alternative (default 5; 1 of the quickstart).")
     parser.add_argument("--seconds", type=float, default=10, help="Seconds of training in each run.")
-    parser.add_argument("--encoder", nargs="+", choices=ENCODERS, default=list(ENCODERS), help="What to train.")
+    parser.add_argument("--encoder", nargs="+", choices=MEASURED, default=list(MEASURED), help="What to train.")
     parser.add_argument("--neighbour", nargs="+", choices=NEIGHBOURS, default=list(NEIGHBOURS), help="The other work.")
     parser.add_argument("--setting", nargs="+", action="append", default=[], metavar="NAME=VALUE", help="Variables.")
     parser.add_argument("--quickstart", action="store_true", help="Measure the seconds of the quickstart instead.")
@@ -205,13 +229,13 @@ def main() -> None:
     if arguments.quickstart:
         measure_quickstart(settings, arguments.rounds or 1, arguments.budget)
     else:
-        settings["before"] = RUNTIME_DEFAULTS
+        settings["before"] = LIBRARY_DEFAULTS
         rounds = arguments.rounds or 5
         measure_steps(arguments.encoder, arguments.neighbour, settings, rounds, arguments.seconds)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["once"]:
-        print(json.dumps(once(sys.argv[2], float(sys.argv[3]))))
+        print(json.dumps({"steps/s": MEASURED[sys.argv[2]](float(sys.argv[3]))}))
     else:
         main()

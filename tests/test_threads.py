@@ -1,4 +1,4 @@
-"""`import toolkit` limits how long idle OpenMP threads spin; GNU's runtime itself says which limit it has read."""
+"""`import toolkit` limits how long idle threads spin; GNU's OpenMP and OpenBLAS say themselves what they have read."""
 
 import importlib.util
 import json
@@ -18,6 +18,9 @@ TORCH = Path(importlib.util.find_spec("torch").origin).parent
 GNU_RUNTIME = next(TORCH.glob("lib/libgomp*.so*"), None)
 LOAD_RUNTIME = f"import ctypes; ctypes.CDLL({str(GNU_RUNTIME)!r})"  # as torch does, in a tenth of the time
 LIMIT = SPIN_LIMITS["GOMP_SPINCOUNT"]
+OPENBLAS = next(
+    Path(importlib.util.find_spec("numpy").origin).parent.parent.glob("numpy.libs/libscipy_openblas*"), None
+)
 
 needs_gnu_runtime = pytest.mark.skipif(GNU_RUNTIME is None, reason="this torch has another OpenMP runtime than GNU's")
 
@@ -63,7 +66,21 @@ def test_processes_started_by_a_script_inherit_the_limit():
 def test_doctor_shows_what_torch_has_read():
     done = run_python("from toolkit.cli.doctor import devices; print(devices())")
     assert set(spin_counts(done)) == {LIMIT}
-    assert f"GOMP_SPINCOUNT={LIMIT}, KMP_BLOCKTIME={SPIN_LIMITS['KMP_BLOCKTIME']}" in done.stdout
+    assert f"threads ({', '.join(f'{name}={value}' for name, value in SPIN_LIMITS.items())})" in done.stdout
+
+
+@pytest.mark.skipif(OPENBLAS is None, reason="this NumPy has another BLAS than OpenBLAS")
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, SPIN_LIMITS["OPENBLAS_THREAD_TIMEOUT"]),
+        ({"OPENBLAS_THREAD_TIMEOUT": "22"}, "22"),
+        ({"OMP_WAIT_POLICY": "passive"}, SPIN_LIMITS["OPENBLAS_THREAD_TIMEOUT"]),  # not read by OpenBLAS
+    ],
+)
+def test_openblas_reads_the_limit_unless_the_user_sets_another(variables, expected):
+    code = f"import toolkit, numpy, ctypes; print(ctypes.CDLL({str(OPENBLAS)!r}).openblas_thread_timeout())"
+    assert run_python(code, **variables).stdout.strip() == expected
 
 
 def test_doctor_does_not_show_a_limit_that_came_too_late():
@@ -102,7 +119,7 @@ def test_the_benchmark_runs(tmp_path, monkeypatch):
     import benchmarking
 
     monkeypatch.setattr(benchmarking, "RESULTS", tmp_path)
-    settings = {"after": SPIN_LIMITS, "before": bench_neighbour.RUNTIME_DEFAULTS}
+    settings = {"after": SPIN_LIMITS, "before": bench_neighbour.LIBRARY_DEFAULTS}
     bench_neighbour.measure_steps(["resnet"], ["short-apart"], settings, rounds=1, seconds=1)
     found = json.loads((tmp_path / "bench_neighbour.json").read_text())["resnet beside short-apart"]
     assert min(found["medians"].values()) > 0

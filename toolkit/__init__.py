@@ -2,7 +2,7 @@
 
 Importing this package takes a tenth of a second, because it imports neither torch nor transformers. As soon as
 transformers' Auto classes are imported, before or after, the encoders of `toolkit.models` are registered with them.
-Import it before torch to train at a good speed beside other work, see `toolkit.runs.threads`.
+Import it before numpy and torch, so that training stays fast beside other work (`toolkit.runs.threads`).
 """
 
 import importlib
