@@ -62,10 +62,16 @@ def alternate(alternatives: dict[str, Callable[[], float]], rounds: int) -> dict
     }
 
 
-def run_in_process(script: str, *arguments: str) -> dict[str, Any]:
-    """Run `script once …` in a new process and parse the last line that it prints as JSON."""
+def run_in_process(script: str, *arguments: str, environment: dict[str, str] | None = None) -> dict[str, Any]:
+    """Run `script once …` in a new process and parse the last line that it prints as JSON.
+
+    Args:
+        script: The benchmark.
+        arguments: The words after `once`.
+        environment: All variables of its environment (default: those of this process).
+    """
     command = [sys.executable, script, "once", *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 

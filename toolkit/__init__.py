@@ -2,11 +2,14 @@
 
 Importing this package takes a tenth of a second, because it imports neither torch nor transformers. As soon as
 transformers' Auto classes are imported, before or after, the encoders of `toolkit.models` are registered with them.
+Import it before numpy and torch, so that training stays fast beside other work (`toolkit.runs.threads`).
 """
 
 import importlib
 
 import wrapt
+
+from toolkit.runs.threads import limit_spinning
 
 __version__ = "0.1.0"
 
@@ -60,3 +63,4 @@ def _register_configs(module) -> None:
 
 wrapt.when_imported("transformers.models.auto.configuration_auto")(_register_configs)
 wrapt.when_imported("transformers.models.auto.modeling_auto")(_register_encoders)
+limit_spinning()

@@ -173,10 +173,11 @@ def devices() -> str:
     """Describe CPUs and GPUs; a GPU that torch cannot use is an error."""
     import torch
 
+    from toolkit.runs.threads import describe_spinning
     from toolkit.training.distributed import knows_bfloat16
 
     cpu = torch.device("cpu")
-    found = [f"{os.cpu_count()} CPU cores, {torch.get_num_threads()} threads"]
+    found = [f"{os.cpu_count()} CPU cores, {torch.get_num_threads()} threads ({describe_spinning()})"]
     found.append(f"bfloat16 on the CPU {'is fast' if knows_bfloat16(cpu) else 'is slow: leave --bf16 out'}")
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
