@@ -34,6 +34,8 @@ def error_of(done: subprocess.CompletedProcess) -> str:
     """The message of a command that refused its input: one line, perhaps after what its data holds; exit code 2."""
     assert done.returncode == 2, done.stdout + done.stderr
     *of_data, line = done.stderr.strip().splitlines()
-    assert all(re.match(r"\w+: [\d,]+ examples|not read: |left out of |labels that only ", each) for each in of_data), done.stderr
+    assert all(
+        re.match(r"\w+: [\d,]+ examples|not read: |left out of |labels that only ", each) for each in of_data
+    ), done.stderr
     assert line.startswith("toolkit: error: ")
     return line

@@ -136,6 +136,31 @@ def test_conllu_multiword_tokens_and_empty_nodes_are_not_words(tmp_path):
     assert load_treebank(str(tmp_path / "test.conllu.gz"))[:] == rows[:]
 
 
+@pytest.mark.parametrize("start", ["", "# sent_id = 1\n"])
+def test_a_treebank_of_a_windows_editor_has_no_mark_and_no_carriage_returns(tmp_path, start):
+    """The byte-order mark is neither a part of a comment nor of the number of the first word."""
+    text = start + "".join(line for line in CONLLU.splitlines(keepends=True) if not line.startswith("#"))
+    path = tmp_path / "a.conllu"
+    path.write_bytes(text.replace("\n", "\r\n").encode("utf-8-sig"))
+    rows = load_treebank(str(path))
+    assert rows["tokens"][:] == [["I", "did", "n't", "go", "to", "Łódź"], ["Stop"]]
+    assert rows["tags"][1] == ["VERB"]
+    assert load_sentences(str(path)) == rows["tokens"][:]
+
+
+@pytest.mark.parametrize("num_withheld", [1, 2])
+def test_a_treebank_that_withholds_its_words_is_refused(tmp_path, num_withheld):
+    """Among ten words one may be an underscore; where words may not be passed on, nearly all are."""
+    words = ["_"] * num_withheld + ["word"] * (10 - num_withheld)
+    path = tmp_path / "a.conllu"
+    path.write_text("".join(f"{n}\t{word}\t_\tNOUN\t_\t_\t_\t_\t_\t_\n" for n, word in enumerate(words, 1)) + "\n")
+    if num_withheld == 1:
+        assert load_treebank(str(path))["tokens"][:] == [words]
+    else:
+        with pytest.raises(InputError, match="20% of the words are '_': this copy of the treebank has no words"):
+            load_treebank(str(path))
+
+
 @pytest.mark.parametrize(
     ("column", "tags"),
     [

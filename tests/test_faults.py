@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import psutil
 import pytest
 from conftest import REPOSITORY, TORCHRUN
 from forks import ForkedRun, run_forked
-from in_process import run_here
+from in_process import error_of, run_here
 from safetensors.torch import load_file
 
 from toolkit.training.checkpoints import STATE_FILE, find_fault, list_checkpoints
@@ -212,6 +213,31 @@ def test_changed_data_order_is_refused_on_resume(finished, tmp_path):
     done = run_here(*finished[0], "--output_dir", folder, "--resume", "--batch_size", "16")
     assert done.returncode == 2
     assert "was made with batch_size 8, not 16" in done.stderr
+
+
+@pytest.mark.parametrize("is_finished", [True, False], ids=["finished", "stopped"])
+def test_a_run_whose_labels_have_changed_is_not_resumed(encoders, tmp_path, is_finished):
+    data = tmp_path / "data.csv"
+
+    def write(labels: str) -> None:
+        data.write_text("text,label\n" + "".join(f"word {n},{labels[n % 2]}\n" for n in range(40)))
+
+    write("ab")
+    folder = tmp_path / "run"
+    flags = ["--encoder", encoders["word2vec"], "--data", data, "--output_dir", folder, "--max_steps", "4"]
+    done = run_here("finetune", "text", *flags, "--save_steps", "2")
+    assert done.returncode == 0, done.stderr
+    if not is_finished:
+        (folder / "results.json").unlink()
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    write("ba")
+    message = error_of(run_here("finetune", "text", *flags, "--save_steps", "2", "--resume"))
+    assert re.search(f"--resume: .*{folder}.* changed since it began", message)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    write("ab")
+    done = run_here("finetune", "text", *flags, "--save_steps", "2", "--resume")
+    assert done.returncode == 0, done.stderr
+    assert (f"{folder} was finished before, this is its record" in done.stderr) == is_finished
 
 
 def test_the_number_of_checkpoints_is_limited(finished, corpus, encoders, tmp_path):

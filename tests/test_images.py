@@ -263,6 +263,23 @@ def test_images_of_twelve_bits_fill_the_range_of_grey(tmp_path):
     assert np.abs(values - expected).max() <= 0.5
 
 
+@pytest.mark.slow
+@pytest.mark.xfail(strict=True, reason="all become black, or white")
+@pytest.mark.parametrize("kind", ["float", "negative"])
+def test_images_of_any_range_are_told_apart(tmp_path, kind):
+    """Floats beyond 255, and whole numbers below zero, as in computed tomography."""
+    deep_images(tmp_path / "data", 900, 1050)
+    for file in [*(tmp_path / "data").rglob("*.png")]:
+        values = np.asarray(Image.open(file)).astype(np.float32 if kind == "float" else np.int32)
+        Image.fromarray(values if kind == "float" else values - 2000).save(file.with_suffix(".tiff"))
+        file.unlink()
+    flags = ["--encoder", "scratch:resnet-tiny", "--image_size", "16", "--max_steps", "40", "--learning_rate", "3e-3"]
+    done = run_here("finetune", "image", *flags, "--data", tmp_path / "data", "--output_dir", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    names = run_here("predict", tmp_path / "out", tmp_path / "data").stdout.splitlines()
+    assert all(f"/{line.split(chr(9))[0]}/" in line for line in names), "each image is recognized"
+
+
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 def test_what_is_transparent_is_white(tmp_path, mode):
     image = Image.new("RGBA", (4, 4), (0, 0, 0, 0))

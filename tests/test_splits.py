@@ -9,6 +9,7 @@ import pytest
 from in_process import error_of, run_here
 from PIL import Image
 
+from toolkit.corpora.text import load_text
 from toolkit.data.image_files import load_labelled_images
 from toolkit.data.labelled_text import load_labelled_text
 from toolkit.data.sources import find_files, find_splits
@@ -54,6 +55,7 @@ def found(root: Path, kinds=TEXT) -> dict[str, list[str]]:
         (["dev_diary", "letters", "novel"], {}),
         (["contest", "trains", "developer", "latest"], {}),
         (["train_and_test", "notes"], {}),
+        (["train-clean", "train-clean", "test-other"], None),
         (["train", "test", "test_labels", "sample_submission"], {"train": "train", "test": "test"}),
         ([], {}),
     ],
@@ -70,6 +72,19 @@ def test_names_of_splits(beside, expected):
 def test_a_name_with_and_without_a_split_cannot_be_told(tmp_path):
     with pytest.raises(InputError, match=r"reviews: is it for training\? There is reviews_test beside it"):
         found(touch(tmp_path, "reviews.txt", "reviews_test.txt"))
+
+
+def test_most_names_with_splits_that_are_not_alike_cannot_be_told(tmp_path):
+    with pytest.raises(InputError, match=r"notes: of which split is it\? There are test-other and train-clean"):
+        found(touch(tmp_path, "train-clean.txt", "test-other.txt", "notes.txt"))
+    titles = ["A Train to Nowhere.txt", "Emma.txt", "Hard Times.txt", "The Test of Time.txt"]
+    assert found(touch(tmp_path / "titles", *titles)) == {"train": titles}
+
+
+def test_a_file_is_read_once_beside_its_compressed_copy(tmp_path):
+    touch(tmp_path, "train.txt", "train.txt.gz", "test.txt.gz")
+    assert found(tmp_path) == {"train": ["train.txt"], "test": ["test.txt.gz"]}
+    assert find_data(tmp_path, TEXT).left_out == {"compressed copies": [tmp_path / "train.txt.gz"]}
 
 
 @pytest.mark.parametrize(
@@ -119,6 +134,41 @@ def test_what_is_no_data(tmp_path):
     }
     with pytest.raises(InputError, match="run: this is the output folder of a run"):
         find_files(str(tmp_path / "run"), TEXT, None)
+
+
+def test_files_beside_a_split_are_said_to_be_left_out(tmp_path):
+    """`train.txt` among texts about vehicles: pretraining reads it alone, and says so."""
+    beside = touch(tmp_path / "vehicles", "boat.txt", "car.txt", "plane.txt", "train.txt", "tram.txt")
+    (beside / "train.txt").write_text("a train runs on rails\n" * 40)
+    flags = ["--preset", "word2vec-tiny", "--num_train_epochs", "1", "--workers", "1"]
+    done = run_here("pretrain", "word2vec", "--corpus", beside, *flags, "--output_dir", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert f"left out of {beside}, beside the splits: boat.txt, car.txt, plane.txt and 1 more" in done.stderr
+    record = json.loads((tmp_path / "out" / "results.json").read_text())["data"]
+    assert record["left_out"]["beside the splits"]["number"] == 4
+    assert record["train"]["files"] == 1
+
+
+@pytest.mark.parametrize("names", [("essay1", "essay2", "litmus test"), ("dev_diary", "letters", "novel")])
+def test_a_word_of_a_split_inside_a_name_is_part_of_it(tmp_path, names):
+    for name in names:
+        (tmp_path / f"{name}.txt").write_text(f"of {name}\n")
+    assert load_text(str(tmp_path))["text"][:] == [f"of {name}" for name in sorted(names)]
+
+
+def test_copies_in_hidden_folders_are_no_rows(tmp_path):
+    """Jupyter copies files to `.ipynb_checkpoints`, macOS to `__MACOSX`: no label, and no row twice."""
+    for copies in (".ipynb_checkpoints", "__MACOSX/bar"):
+        touch(tmp_path / "texts", "bar/0.txt", "disc/1.txt", f"bar/{copies}/0.txt", f"{copies}/1.txt")
+        draw(tmp_path / "images", "bar/0.png", "disc/1.png", f"bar/{copies}/0.png", f"{copies}/1.png")
+        touch(tmp_path / "images", f"{copies}/._0.png", "bar/.DS_Store", "bar/Thumbs.db")
+        for split in ("train", "dev"):
+            for name in (f"{split}.csv", f"{copies}/{split}-checkpoint.csv"):
+                (tmp_path / "tables" / name).parent.mkdir(parents=True, exist_ok=True)
+                (tmp_path / "tables" / name).write_text(f"text,label\n{split} one,bar\n{split} two,disc\n")
+    assert load_labelled_text(str(tmp_path / "texts"))["label"][:] == ["bar", "disc"]
+    assert load_labelled_images(str(tmp_path / "images"))["label"][:] == ["bar", "disc"]
+    assert load_labelled_text(str(tmp_path / "tables"))["text"][:] == ["train one", "train two"]
 
 
 def test_folders_that_are_links_are_followed(tmp_path):

@@ -1,6 +1,9 @@
 """Tokenizers: training, encoding, and a round trip through a folder."""
 
+import random
+
 import pytest
+from in_process import run_here
 from tokenizers import AddedToken, normalizers
 from transformers import AutoTokenizer
 
@@ -166,6 +169,35 @@ def test_lines_are_encoded_as_the_tokenizer_encodes_them(texts, kind):
         expected = tokenizer(kept, add_special_tokens=False, verbose=False)["input_ids"]
         assert lengths.tolist() == list(map(len, expected))
         assert ids.tolist() == [token for of_line in expected for token in of_line]
+
+
+def test_long_words_are_cut_and_no_letter_is_lost(tmp_path):
+    """Thai has spaces between clauses alone: a word of more than 100 letters would be one unknown piece."""
+    syllables = ["ผู้", "หญิง", "ที่", "อยู่", "บ้าน", "น้ำ", "จาก", "ร้อน", "มาก", "ทำ", "งาน", "แล้ว"]
+    rng = random.Random(0)
+    clauses = ["".join(rng.choices(syllables, k=rng.randrange(5, 90))) for _ in range(400)]
+    assert sum(len(clause) for clause in clauses if len(clause) > 100) > sum(map(len, clauses)) / 2
+    (tmp_path / "thai.txt").write_text("\n".join(" ".join(clauses[n : n + 4]) for n in range(0, 400, 4)))
+    flags = ["--corpus", tmp_path / "thai.txt", "--vocab_size", "400", "--output_dir"]
+    done = run_here("tokenizer", *flags, tmp_path / "tokenizer")
+    assert done.returncode == 0, done.stderr
+    assert " 0.0% unknown" in done.stdout
+    assert done.stderr.endswith("0.0% of the pieces are unknown, 0.0% of the letters are lost\n")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "tokenizer")
+    for clause in clauses:
+        pieces = tokenizer.tokenize(clause)
+        assert "".join(piece.removeprefix("##") for piece in pieces) == clause
+
+
+def test_the_share_of_lost_letters_is_said(encoders, tmp_path):
+    """A tokenizer of English on Greek: each word is one unknown piece, and all its letters are lost."""
+    greek, english = ["αβγδε"] * 3, ["the"] * 7
+    (tmp_path / "mixed.txt").write_text("\n".join([" ".join(greek + english)] * 40))
+    flags = ["--corpus", tmp_path / "mixed.txt", "--tokenizer", encoders["bert"], "--output_dir", tmp_path / "out"]
+    done = run_here("prepare", "bert", *flags)
+    assert done.returncode == 0, done.stderr
+    said = f"warning: {3 / 10:.1%} of the pieces are unknown, {15 / 36:.1%} of the letters are lost"
+    assert said in done.stderr
 
 
 def test_words_are_sorted_by_frequency():

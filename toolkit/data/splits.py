@@ -1,11 +1,13 @@
 """Which files of a folder are data, and of which split: one rule for texts, tables, treebanks and class folders.
 
-1. Hidden files and folders, those of the operating system, and output folders of runs are no data.
+1. Hidden files and folders, those of the operating system, output folders of runs, and `a.txt.gz` beside `a.txt` are
+   no data.
 2. A split is named by a folder or by a file: `train`, `training`; `validation`, `valid`, `val`, `development`, `dev`,
    `evaluation`, `eval`; `test`, `testing`; in any case, perhaps with a number (`train2017`, `train-00000-of-00002`).
    Folders are looked at first, from the top. What is inside a folder of a split belongs to it, whatever its name.
 3. Inside a longer name (`en-train.txt`) the word counts if all names beside it have one, or if another name differs
-   from it only in that word (`en-test.txt`): `dev_diary.txt` beside `letters.txt` is no validation split.
+   from it only in that word (`en-test.txt`): `dev_diary.txt` beside `letters.txt` is no validation split. If most
+   names have one, and neither holds, it cannot be told.
 4. Folders beside those of splits are refused. Files beside those of splits are left out, and named.
 5. Without any name of a split, all files are for training.
 """
@@ -30,6 +32,7 @@ SYSTEM_NAMES |= {"thumbs.db", "ehthumbs.db", "desktop.ini"}
 METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # as in the image folders of `datasets`
 HIDDEN, SYSTEM, RUN = "hidden", "of the operating system", "of a run of this toolkit"
 OTHER_FORMAT, BESIDE, LINKED = "of another format", "beside the splits", "the same as another file"
+PACKED = "compressed copies"
 
 _SHARD = r"(?:[-_. ]?\d+)*(?:[-_. ]?of[-_. ]?\d+)?"
 _WORD = re.compile(r"[^\W\d_]+")
@@ -147,6 +150,8 @@ def _reason_to_leave_out(entry: Path, kinds: Collection[str]) -> str | None:
         return SYSTEM
     if entry.is_dir():
         return RUN if is_run(entry) else None
+    if entry.suffix == ".gz" and entry.with_suffix("").is_file():
+        return PACKED
     return None if suffix_of(entry) in kinds or entry.name.lower() in METADATA_FILES else OTHER_FORMAT
 
 
@@ -208,9 +213,11 @@ def splits_by_name(
 ) -> dict[str, str]:
     """The split of each name that is that of a split, of files or folders beside each other.
 
-    Raises `InputError` if a name without a split has a counterpart with one, such as `reviews` and `reviews_test`.
+    Raises `InputError` if a name without a split has a counterpart with one, such as `reviews` and `reviews_test`, or
+    is beside more names with one that are not alike, such as `train-clean`, `test-other` and `notes`.
     """
     exact, longer = {}, {}
+    beside = [*dict.fromkeys(beside)]  # files of several formats may have one name
     for name in beside:
         for split, words in names.items():
             if re.fullmatch(f"(?:{'|'.join(map(re.escape, words))}){_SHARD}", name.lower()):
@@ -228,11 +235,18 @@ def splits_by_name(
                 f"{folder / name_without}: is it for training? There is {name} beside it; give both a name with a "
                 f"split, such as {name_without}_train"
             )
-    return {
+    alike = {
         name: split
         for name, split in longer.items()
         if any(patterns[name] == patterns[other] and split != longer[other] for other in longer)
     }
+    if not alike and len(set(longer.values())) > 1 and 2 * len(longer) > len(beside):
+        name_without = next(name for name in beside if name not in longer)
+        raise InputError(
+            f"{folder / name_without}: of which split is it? There are {' and '.join(list(longer)[:2])} beside it; "
+            "give it a name with a split, or put all into a folder called train"
+        )
+    return alike
 
 
 def _pattern(name: str, words: Collection[str]) -> tuple[str, ...]:
