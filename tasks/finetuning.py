@@ -173,7 +173,8 @@ def load_splits(
     rows = {"train": train_rows, "validation": validation_rows, **test_rows}
     for split, of_split in rows.items():
         held_out_of = "train" if split == "validation" and "validation" not in source.splits else None
-        source.summary.add(split, of_split, of_split[task.reference_column], held_out_of, content_of_rows(of_split))
+        content, num_repeated = content_of_rows(of_split), source.num_repeated(split)
+        source.summary.add(split, of_split, of_split[task.reference_column], held_out_of, content, num_repeated)
     return rows, source
 
 

@@ -55,7 +55,7 @@ def test_folder_gives_the_files_of_the_split(tmp_path):
     assert load_text(str(tmp_path))["text"][:] == ["of train"]
     assert load_text(str(tmp_path), "validation")["text"][:] == ["of dev"]
     (tmp_path / "en-dev.txt").unlink()
-    with pytest.raises(InputError, match=r"no split 'validation' in this folder, found train, test"):
+    with pytest.raises(InputError, match=r"no split 'validation' in it, found train, test"):
         load_text(str(tmp_path), "validation")
 
 

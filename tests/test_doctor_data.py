@@ -80,7 +80,7 @@ def test_without_a_task_every_reader_says_what_it_makes_of_a_source(tmp_path):
             for number in numbers:
                 path = tmp_path / split / label / f"{number}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                Image.new("L", (4, 4), 60 * number).save(path)
+                Image.new("L", (4, 4), 60 * number + len(split)).save(path)
     (tmp_path / "val" / "stray.png").write_bytes(path.read_bytes())
     before = listing(tmp_path)
     done = run_here("doctor", "--data", tmp_path)

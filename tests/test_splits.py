@@ -10,8 +10,8 @@ from in_process import error_of, run_here
 from PIL import Image
 
 from toolkit.corpora.text import load_text
-from toolkit.data.image_files import load_labelled_images
-from toolkit.data.labelled_text import load_labelled_text
+from toolkit.data.image_files import load_labelled_images, open_labelled_images
+from toolkit.data.labelled_text import load_labelled_text, open_labelled_text
 from toolkit.data.sources import find_files, find_splits
 from toolkit.data.splits import SPLIT_NAMES, find_data, splits_by_name
 from toolkit.errors import InputError
@@ -290,4 +290,44 @@ def test_a_run_inside_the_data_is_no_data(tmp_path):
 def test_a_split_that_is_not_there_is_named(tmp_path):
     touch(tmp_path, "test.txt")
     done = run_here("pretrain", "word2vec", "--corpus", tmp_path, "--output_dir", tmp_path / "out")
-    assert "no split 'train' in this folder, found test" in error_of(done)
+    assert "no split 'train' in it, found test" in error_of(done)
+
+
+def test_a_pattern_has_splits_too(tmp_path):
+    """`data/*.csv` names the files for testing as well, which are not for training."""
+    for split, number in (("train", 6), ("dev", 3), ("test", 2)):
+        lines = "".join(f"{split} {n},{n % 2}\n" for n in range(number))
+        (tmp_path / f"{split}.csv").write_text("text,label\n" + lines)
+    opened = open_labelled_text(str(tmp_path / "*.csv"))
+    assert {split: len(opened.load(split)) for split in opened.splits} == {"train": 6, "validation": 3, "test": 2}
+    assert len(open_labelled_text(str(tmp_path / "t*.csv")).load(None)) == 6
+    assert len(load_text(str(tmp_path / "*.csv"))) == 6
+    of_one = open_labelled_text(str(tmp_path / "te*.csv"))
+    assert (of_one.splits, len(of_one.load(None))) == ((), 2)
+
+
+def test_folders_in_a_pattern_name_splits(tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "a.txt").write_text(f"{split}\n")
+    assert load_text(str(tmp_path / "*" / "*.txt"))["text"][:] == ["train"]
+
+
+@pytest.mark.parametrize("kind", ["texts", "images"])
+def test_test_examples_that_are_trained_on_are_counted(tmp_path, kind):
+    if kind == "texts":
+        (tmp_path / "train.csv").write_text("text,label\na,x\nb,y\nc,x\n")
+        (tmp_path / "test.csv").write_text("text,label\nb,x\nd,y\n")
+        opened = open_labelled_text(str(tmp_path))
+    else:
+        colors = {"train": {"x": "red", "y": "blue"}, "test": {"x": "blue", "y": "lime"}}
+        for split, of_label in colors.items():
+            for label, color in of_label.items():
+                (tmp_path / split / label).mkdir(parents=True)
+                Image.new("RGB", (8, 8), color).save(tmp_path / split / label / "0.bmp")
+        opened = open_labelled_images(str(tmp_path))
+    assert opened.num_repeated("test") == 1
+    assert opened.num_repeated("train") == 0
+    done = run_here("doctor", "--data", tmp_path, "--task", "text" if kind == "texts" else "image")
+    assert "test: 2 examples in" in done.stdout
+    assert "1 of them also in train" in done.stdout

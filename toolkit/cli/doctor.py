@@ -108,7 +108,8 @@ def _describe(source: Source, show: Callable[[dict[str, Any]], str], labels: str
     shown = []
     for split in source.splits or (None,):
         rows, name = source.load(split), split or "train"
-        source.summary.add(name, rows, None if labels is None else rows[labels])
+        num_repeated = 0 if labels is None else source.num_repeated(name)
+        source.summary.add(name, rows, None if labels is None else rows[labels], num_repeated=num_repeated)
         first = rows.select(range(min(ROWS_SHOWN, len(rows))))
         shown += [f"{name}, row {number}: {show(row)}" for number, row in enumerate(first, start=1)]
     return [*source.summary.lines(), *shown]

@@ -100,8 +100,8 @@ class ImageStream:
         if value is None or (self._names and value < 0):  # `datasets` writes a missing label as -1
             raise InputError(f"{row.get('__url__') or self.files[0] + ' …'}: an image has no {self.label_column}")
         if isinstance(value, bytes):
-            return value.decode("utf-8", errors="replace").strip()
-        return self._names[value] if self._names else str(value)
+            value = value.decode("utf-8", errors="replace")
+        return table_files.name_of_label(value, self._names)
 
     @property
     def declared_labels(self) -> list[str] | None:

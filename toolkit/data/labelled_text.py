@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from toolkit.data import sources, table_files
 from toolkit.data.files import read_text
-from toolkit.data.splits import SPLIT_NAMES, DataFiles
+from toolkit.data.splits import OTHER_FORMAT, SPLIT_NAMES, DataFiles
 
 
 def open_labelled_text(source: str, text_column: str | None = None, label_column: str | None = None) -> sources.Source:
@@ -24,11 +24,12 @@ def open_labelled_text(source: str, text_column: str | None = None, label_column
 
         return sources.Source(source, DataFiles.named(*SPLIT_NAMES), load)
     if of_labels := sources.find_class_folders(source, {".txt"}):
+        of_labels.leave_out(OTHER_FORMAT, *of_labels.metadata)
 
         def load_files(split: str | None):
             files = sources.files_of_split(source, of_labels, split)
             texts = [read_text(file).strip() for file in files]
-            labels = [folders[-1] for folders in files.values()]
+            labels = [table_files.name_of_label(folders[-1], None) for folders in files.values()]
             return datasets.Dataset.from_dict({"text": texts, "label": labels})
 
         return sources.Source(source, of_labels, load_files)

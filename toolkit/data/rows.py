@@ -4,10 +4,13 @@ import os
 import random
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from toolkit.data.cache import digest
 from toolkit.errors import InputError
+
+NOT_INPUT = ("label", "tags", "name", "group")  # columns of labelled rows
 
 
 def num_held_out(num_rows: int, fraction: float) -> int:
@@ -64,3 +67,23 @@ def _size_of(image: dict[str, Any]) -> int:
     if image["bytes"] is not None:
         return len(image["bytes"])
     return os.stat(image["path"]).st_size if os.path.exists(image["path"]) else 0
+
+
+def num_repeated(rows, train_rows) -> int:
+    """How many rows have the same input as a training row, whatever their label; of images, the same file."""
+    if "image" not in rows.column_names:
+        (name,) = set(rows.column_names).difference(NOT_INPUT)
+        of_training = set(map(str, train_rows[name]))
+        return sum(str(value) in of_training for value in rows[name])
+    sizes = set(map(_size_of, train_rows["image"])).intersection(map(_size_of, rows["image"]))  # others are not read
+    of_training = {_bytes_of(image) for image in train_rows["image"] if _size_of(image) in sizes}
+    return sum(_size_of(image) in sizes and _bytes_of(image) in of_training for image in rows["image"])
+
+
+def _bytes_of(image: dict[str, Any]) -> str:
+    import xxhash
+
+    content = image["bytes"]
+    if content is None and os.path.exists(image["path"]):
+        content = Path(image["path"]).read_bytes()
+    return xxhash.xxh3_128(content or image["path"]).hexdigest()

@@ -8,10 +8,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from toolkit.data.rows import num_repeated
 from toolkit.data.splits import (
     SPLIT_NAMES,
     USUAL_SUFFIXES,
     DataFiles,
+    find_among,
     find_data,
     list_suffixes,
     split_named,
@@ -50,10 +52,19 @@ class Source:
     ):
         self.name, self.found, self.load, self.declared_labels = name, found, cache(load), cache(declared_labels)
         self.summary = DataSummary(name, found)
+        self._num_repeated: dict[str, int] = {}
 
     @property
     def splits(self) -> tuple[str, ...]:
         return tuple(self.found.splits)
+
+    def num_repeated(self, split: str) -> int:
+        """How many examples of another split are also in that for training; 0 unless both are splits of the source."""
+        if split == "train" or not {"train", split} <= set(self.splits):
+            return 0
+        if split not in self._num_repeated:
+            self._num_repeated[split] = num_repeated(self.load(split), self.load("train"))
+        return self._num_repeated[split]
 
     def with_rows(self, change: Callable[[Any], Any]) -> "Source":
         """The same source, whose rows `change` has selected or completed."""
@@ -63,12 +74,17 @@ class Source:
 def find_files(source: str, kinds: set[str], split: str | None) -> list[Path] | None:
     """Find the files of a file, folder or glob, sorted; None for a Hub id.
 
-    `kinds` are the suffixes of the formats that can be read, `split` (default: train) is which files of a folder to
-    take. Raises `InputError` if there is no such file or split, or it cannot be told what is of which split.
+    `kinds` are the suffixes of the formats that can be read, `split` (default: train) is which files to take if names
+    of files or folders are those of splits. Raises `InputError` if there is no such file or split, or it cannot be
+    told what is of which split.
     """
+    found = find_local(source, kinds, split)
+    return list(files_of_split(source, found, split)) if found.splits else _matching_files(source, kinds)
+
+
+def _matching_files(source: str, kinds: set[str]) -> list[Path] | None:
+    """The file, or the files that match a pattern; None for a Hub id. Raises `InputError`."""
     path = Path(source).expanduser()
-    if path.is_dir():
-        return list(files_of_split(source, find_folder(source, kinds, split), split))
     is_glob = glob.has_magic(source)
     if path.is_file() or is_glob:
         files = [path] if path.is_file() else [Path(name) for name in glob.glob(str(path), recursive=True)]
@@ -100,36 +116,37 @@ def files_of_split(source: str, found: DataFiles, split: str | None) -> dict[Pat
     """The files of a split (default: train), with the folders that they are in. Raises `InputError`."""
     split = split_named(split or "train")
     if split not in found.splits:
-        raise InputError(f"{source}: no split '{split}' in this folder, found {', '.join(found.splits)}")
+        raise InputError(f"{source}: no split '{split}' in it, found {', '.join(found.splits)}")
     return found.splits[split]
 
 
 def find_splits(source: str, kinds: set[str]) -> DataFiles:
-    """The splits of a source, with their files if it is a folder; none of a single file or a pattern."""
+    """The splits of a source, with their files if they are on this machine; none of a single file."""
     if source == SAMPLE:
         return DataFiles.named(*SPLIT_NAMES)
-    if Path(source).expanduser().is_dir():
-        return find_folder(source, kinds)
-    if find_files(source, kinds, None) is not None:
-        return DataFiles()
+    found = find_local(source, kinds)
+    if found.splits or _matching_files(source, kinds) is not None:
+        return found
     import datasets
 
     splits = ask(source, datasets.get_dataset_split_names, *name_and_config(source))
     return DataFiles.named(*(split for split in SPLIT_NAMES if split in splits))
 
 
-def find_local(source: str, kinds: set[str]) -> DataFiles:
-    """Like `find_splits`, but empty for a Hub id, which is not asked."""
-    return find_folder(source, kinds) if Path(source).expanduser().is_dir() else DataFiles()
+def find_local(source: str, kinds: set[str], split: str | None = None) -> DataFiles:
+    """Like `find_splits`, but empty for a Hub id, which is not asked. `split` may be a name that is not usual."""
+    if source == SAMPLE:
+        return DataFiles()
+    if Path(source).expanduser().is_dir():
+        return find_folder(source, kinds, split)
+    return find_among(_matching_files(source, kinds) or ())
 
 
 def files_to_load(source: str, found: DataFiles, kinds: set[str], split: str | None) -> list[Path] | None:
     """The files of a split of a source whose splits `find_splits` found; None for a Hub id. Raises `InputError`."""
-    if not Path(source).expanduser().is_dir():
-        return find_files(source, kinds, split)
-    if split is not None and split_named(split) not in found.splits:
-        found = find_folder(source, kinds, split)  # a split whose name is not usual
-    return list(files_of_split(source, found, split))
+    if any(found.splits.values()) and split_named(split or "train") in found.splits:
+        return list(files_of_split(source, found, split))
+    return find_files(source, kinds, split)
 
 
 def find_class_folders(source: str, kinds: set[str]) -> DataFiles | None:

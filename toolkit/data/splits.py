@@ -9,9 +9,10 @@
    from it only in that word (`en-test.txt`): `dev_diary.txt` beside `letters.txt` is no validation split. If most
    names have one, and neither holds, it cannot be told.
 4. Folders beside those of splits are refused. Files beside those of splits are left out, and named.
-5. Without any name of a split, all files are for training.
+5. Without any name of a split, all files are for training. So are files that a pattern selects from one split alone.
 """
 
+import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -109,6 +110,30 @@ def find_data(root: Path, kinds: Collection[str], other_split: str | None = None
     assigned = _assign(tree, names, found)
     splits = {"train": dict(tree.all_files())} if assigned is None else assigned
     found.splits = {split: dict(sorted(splits[split].items())) for split in names if splits.get(split)}
+    _leave_out_links(found)
+    return found
+
+
+def find_among(files: Sequence[Path]) -> DataFiles:
+    """The splits of files that match a pattern; empty if no name is that of a split, or all are of one split."""
+    found = DataFiles()
+    if len(files) < 2:
+        return found
+    root = Path(os.path.commonpath([file.absolute().parent for file in files]))
+    tree = _Folder(root)
+    for file in files:
+        folder = tree
+        for name in file.absolute().parent.relative_to(root).parts:
+            below = next((below for below in folder.folders if below.path.name == name), None)
+            if below is None:
+                below = _Folder(folder.path / name)
+                folder.folders.append(below)
+            folder = below
+        folder.files.append(file)
+    assigned = _assign(tree, SPLIT_NAMES, found) or {}
+    if len(assigned) < 2:
+        return DataFiles()
+    found.splits = {split: dict(sorted(assigned[split].items())) for split in SPLIT_NAMES if split in assigned}
     _leave_out_links(found)
     return found
 

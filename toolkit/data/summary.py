@@ -31,10 +31,12 @@ class DataSummary:
         labels: Iterable[Any] | None = None,
         part_of: str | None = None,
         content: str | None = None,
+        num_repeated: int = 0,
     ) -> None:
         """Add a split: its rows and their labels, one or a list each.
 
-        `part_of` names the split that they are from, and `content` is a hash of them.
+        `part_of` names the split that they are from, `content` is a hash of them, and `num_repeated` of them are also
+        in the split for training.
         """
         summary: dict[str, Any] = {"rows": len(rows)}
         if files := self.found.splits.get(split_named(part_of or split)):
@@ -43,6 +45,8 @@ class DataSummary:
             summary["part_of"] = part_of
         if content is not None:
             summary["content"] = content
+        if num_repeated:
+            summary["also_in_train"] = num_repeated
         if labels is not None:
             lists = (label if isinstance(label, list) else [label] for label in labels)
             counts = Counter(label for of_row in lists for label in of_row if label is not None)
@@ -64,7 +68,7 @@ class DataSummary:
         """The lines for people."""
         lines = [f"{split}: {_describe(self.source, summary)}" for split, summary in self._splits.items()]
         with_labels = {split: set(summary["labels"]) for split, summary in self._splits.items() if "labels" in summary}
-        for split, labels in with_labels.items():
+        for split, labels in with_labels.items() if len(with_labels) > 1 else ():
             if only := labels.difference(*(other for name, other in with_labels.items() if name != split)):
                 lines.append(f"labels that only {split} has: {', '.join(sorted(only)[:LABELS_SHOWN])}")
         read = {split_named(summary.get("part_of", split)) for split, summary in self._splits.items()}
@@ -89,6 +93,8 @@ def _describe(source: str, summary: dict[str, Any]) -> str:
     elif "files" in summary:
         text += f" in {summary['files']:,} files"
     text += f" of {source}"
+    if "also_in_train" in summary:
+        text += f", {summary['also_in_train']:,} of them also in train"
     if (labels := summary.get("labels")) is not None:
         shown = [f"{label} {count:,}" for label, count in list(labels.items())[:LABELS_SHOWN]]
         text += f"; {len(labels):,} labels: {', '.join(shown)}{', …' if len(labels) > LABELS_SHOWN else ''}"

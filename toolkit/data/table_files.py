@@ -1,14 +1,19 @@
 """Tables and data sets of the Hub: rows, their columns, and labels."""
 
+import csv
+import io
+import json
+import sys
 import tarfile
 import unicodedata
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from natsort import natsort_keygen, ns
 
-from toolkit.data.files import check_readable_text
+from toolkit.data.files import check_readable_text, read_text
 from toolkit.data.splits import suffix_of
 from toolkit.errors import InputError, first_line
 
@@ -35,26 +40,105 @@ def load_table(source: str, files: list[Path] | None, split: str | None):
     for file in files:
         if suffix_of(file) != ".parquet":
             check_readable_text(file)
-    if (builder := builders.pop()) == "csv":
+    builder = builders.pop()
+    if builder == "csv":
         return datasets.concatenate_datasets(list(map(_load_csv, files)))
-    return ask(source, datasets.load_dataset, builder, data_files=[str(file) for file in files], split="train")
+    load = partial(ask, source, datasets.load_dataset, builder, split="train")
+    if builder == "parquet" and len(set(map(_declared, files))) > 1:
+        return datasets.concatenate_datasets([_with_names(load(data_files=[str(file)])) for file in files])
+    rows = load(data_files=[str(file) for file in files])
+    return rows if builder == "parquet" else _with_dates_as_text(source, rows, files)
 
 
 def _load_csv(file: Path):
-    """A CSV or TSV as a `datasets.Dataset` of strings. Raises `InputError`, with the row, if it is malformed."""
-    import datasets
-    from pyarrow import ArrowInvalid, csv, string
+    """A CSV or TSV as a `datasets.Dataset` of strings. Raises `InputError`, with the row, if it is malformed.
 
-    format = csv.ParseOptions(delimiter="\t" if suffix_of(file) == ".tsv" else ",", newlines_in_values=True)
+    In a TSV quotes are characters like any others, unless all of them follow the rules of CSV.
+    """
+    import datasets
+    from pyarrow import ArrowInvalid
+
+    is_tsv = suffix_of(file) == ".tsv"
+    fault = _fault_of_quotes(file, "\t" if is_tsv else ",")
+    if fault is not None and not is_tsv:
+        raise InputError(f"{file}: {fault}")
     try:
-        with csv.open_csv(str(file), parse_options=format) as opened:
-            names = opened.schema.names
-        as_text = csv.ConvertOptions(column_types=dict.fromkeys(names, string()), strings_can_be_null=False)
-        reading = csv.ReadOptions(use_threads=False)  # so that errors have numbers of rows
-        table = csv.read_csv(str(file), read_options=reading, parse_options=format, convert_options=as_text)
+        table = _read_csv(file, has_quotes=fault is None)
     except ArrowInvalid as error:
         raise InputError(f"{file}: cannot be read ({first_line(error)})") from None
+    if len(set(table.column_names)) < table.num_columns:
+        twice = next(name for name in table.column_names if table.column_names.count(name) > 1)
+        raise InputError(f"{file}: has more than one column '{twice}'")
     return datasets.Dataset(datasets.table.InMemoryTable(table))
+
+
+def _fault_of_quotes(file: Path, delimiter: str) -> str | None:
+    """Where a quote does not follow the rules of CSV, so that rows would be lost; None if all do."""
+    reader = csv.reader(io.StringIO(read_text(file), newline=""), delimiter=delimiter, strict=True)
+    csv.field_size_limit(sys.maxsize)
+    try:
+        for _ in reader:
+            pass
+    except csv.Error as error:
+        return f"line {reader.line_num}: a quote that is not closed, or not doubled within quotes ({error})"
+    return None
+
+
+def _read_csv(file: Path, has_quotes: bool):
+    """All values as strings."""
+    from pyarrow import csv as arrow
+    from pyarrow import string
+
+    delimiter, quote = "\t" if suffix_of(file) == ".tsv" else ",", '"' if has_quotes else False
+    format = arrow.ParseOptions(delimiter=delimiter, quote_char=quote, newlines_in_values=has_quotes)
+    with arrow.open_csv(str(file), parse_options=format) as opened:
+        names = opened.schema.names
+    as_text = arrow.ConvertOptions(column_types=dict.fromkeys(names, string()), strings_can_be_null=False)
+    reading = arrow.ReadOptions(use_threads=False)  # so that errors have numbers of rows
+    return arrow.read_csv(str(file), read_options=reading, parse_options=format, convert_options=as_text)
+
+
+def _declared(file: Path) -> str:
+    """The columns of a Parquet file, with the names of labels."""
+    import datasets
+    from pyarrow.parquet import read_schema
+
+    return str(datasets.Features.from_arrow_schema(read_schema(file)))
+
+
+def _with_names(rows):
+    """The rows with names in place of the ids of labels, None for a negative id."""
+    import datasets
+
+    for column, feature in rows.features.items():
+        of_item = getattr(feature, "feature", feature)
+        if isinstance(of_item, datasets.ClassLabel):
+            names: dict[Any, str | None] = {None: None, **dict(enumerate(of_item.names))}
+            values = [
+                list(map(names.get, value)) if isinstance(value, list) else names.get(value) for value in rows[column]
+            ]
+            rows = rows.remove_columns(column).add_column(column, values)
+    return rows
+
+
+def _with_dates_as_text(source: str, rows, files: list[Path]):
+    """The rows of JSON files, in which Arrow takes strings for dates, with strings as they stand in the files."""
+    columns = [name for name, feature in rows.features.items() if "timestamp" in str(feature)]
+    records = [record for file in files for record in _read_json(file)] if columns else []
+    for column in columns:
+        if len(records) != len(rows):
+            raise InputError(f"{source}: the column '{column}' holds dates, expected text")
+        rows = rows.remove_columns(column).add_column(column, [record.get(column) for record in records])
+    return rows
+
+
+def _read_json(file: Path) -> list[dict[str, Any]]:
+    text = read_text(file)
+    try:
+        whole = json.loads(text)
+    except ValueError:
+        return [json.loads(line) for line in text.split("\n") if line.strip()]
+    return whole if isinstance(whole, list) else [whole]
 
 
 def files_of_hub(source: str, split: str) -> list[str]:
@@ -117,6 +201,9 @@ def labels_of_table(source: str, rows, named: str | None, flag: str = "label_col
     values = full_column(source, rows, column)
     if names is None and set(values) == {-1}:
         raise InputError(f"{source}: all rows have the label -1 in the column '{column}', which means no label")
+    if names is not None and max(values) >= len(names):
+        number = values.index(max(values)) + 1
+        raise InputError(f"{source}: row {number} has the id {max(values)} in '{column}', which has no name")
     labels = [name_of_label(value, names) for value in values]
     if "" in labels:
         number = labels.index("") + 1
@@ -159,6 +246,8 @@ def declared_labels(
     elif files and suffix_of(files[0]) == ".parquet":
         from pyarrow.parquet import read_schema
 
+        if len(set(map(_declared, files))) > 1:
+            return None
         features = datasets.Features.from_arrow_schema(read_schema(files[0]))
     else:
         return None

@@ -42,7 +42,8 @@ def read_conllu(path: Path, tag_column: str = "upos") -> Iterator[dict[str, list
             )
         if fields[0].isdigit():
             tokens.append(fields[1])
-            tags.append(fields[COLUMNS.index(name)] if name in COLUMNS else _value_of(tag_column, fields))
+            tag = fields[COLUMNS.index(name)] if name in COLUMNS else _value_of(tag_column, fields)
+            tags.append(table_files.name_of_label(tag, None))
         elif not fields[0].replace("-", "", 1).replace(".", "", 1).isdigit():
             raise InputError(f"{path}: line {number} starts with '{fields[0]}', expected the number of a word")
 
@@ -139,6 +140,8 @@ def _from_table(source: str, rows, tag_column: str | None, token_column: str | N
             raise InputError(f"{source}: row {index + 1} has a word without a tag")
         if len(values) != len(words):
             raise InputError(f"{source}: row {index + 1} has {len(words)} tokens and {len(values)} tags")
+        if names is not None and max(values, default=0) >= len(names):
+            raise InputError(f"{source}: row {index + 1} has the id {max(values)} in '{tags}', which has no name")
         return {"tokens": words, "tags": [table_files.name_of_label(value, names) or None for value in values]}
 
     sentences = rows.map(as_strings, with_indices=True, remove_columns=rows.column_names)

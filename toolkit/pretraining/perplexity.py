@@ -16,10 +16,12 @@ from accelerate.utils import gather_object
 from torch.nn import functional as F
 
 from toolkit.corpora.corpus import Corpus, open_corpus
+from toolkit.corpora.formats import SUFFIXES
 from toolkit.corpora.prepared import AsItIs, rows_made_of
 from toolkit.corpora.tokenization import load_tokenizer
 from toolkit.corpora.windows import WordWindows
 from toolkit.data.rows import spread
+from toolkit.data.sources import find_local
 from toolkit.errors import InputError
 from toolkit.hub.download import local_copy
 from toolkit.metrics.intervals import exp_interval, ratio_interval
@@ -63,7 +65,8 @@ def score_text(
             f"{folder}: holds {' and '.join(architectures) or 'no known model'}, which is no language model; "
             "only a pretrained ELMo or masked language model, before fine-tuning, has a perplexity"
         )
-    split = split or ("all" if Path(source).is_file() or has_magic(source) else "validation")
+    is_whole = Path(source).is_file() or (has_magic(source) and not find_local(source, SUFFIXES).splits)
+    split = split or ("all" if is_whole else "validation")
     with accelerator.main_process_first():
         corpus = open_corpus(source, split, text_column)
     summary = corpus.summary(split)

@@ -17,6 +17,7 @@ _FORMATS = {  # by the suffix of files: how they are scanned, and how their bloc
     ".jsonl": (json_rows.scan, json_rows.read),
     ".json": (json_rows.scan_any, json_rows.read_array),
     ".csv": (csv_rows.scan, csv_rows.read),
+    ".tsv": (csv_rows.scan, csv_rows.read),
     ".parquet": (parquet.scan, parquet.read),
 }
 SUFFIXES = set(_FORMATS)

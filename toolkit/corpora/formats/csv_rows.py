@@ -1,15 +1,18 @@
-"""Rows of CSV, the first of which names the columns."""
+"""Rows of CSV or TSV, the first of which names the columns. In a TSV a quote is a character like any other."""
 
 import csv
 import sys
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any
 
 from toolkit.corpora import blocks
 from toolkit.corpora.blocks import Block, Fault, Note, Scan, Texts, column_types
 from toolkit.corpora.formats import lines
 from toolkit.data.files import stamp_of
+from toolkit.data.splits import suffix_of
 from toolkit.errors import first_line
 
 
@@ -35,7 +38,7 @@ def scan(file: str) -> Scan:
             if len(first_rows) < blocks.ROWS_LOOKED_AT and not isinstance(fields, Fault):
                 first_rows.append(fields)
         for (start, first_row), (stop, next_row) in pairwise([*cuts, (part.stop, row)]):
-            found.append(Block(file, ".csv", start, stop, first_row, next_row - first_row))
+            found.append(Block(file, suffix_of(Path(file)), start, stop, first_row, next_row - first_row))
     columns: dict[str, list] = {}
     for i, name in enumerate(names or []):  # of several columns with one name, the first is read
         columns.setdefault(name, [fields[i] for fields in first_rows if i < len(fields)])
@@ -91,7 +94,9 @@ def _rows(file: str, start: int = 0, stop: int = sys.maxsize) -> Iterator[tuple[
         is_over = True
 
     csv.field_size_limit(blocks.BYTES_A_LINE)
-    reader = csv.reader(decoded_lines())
+    is_tsv = suffix_of(Path(file)) == ".tsv"
+    dialect: Any = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if is_tsv else {}
+    reader = csv.reader(decoded_lines(), **dialect)
     while True:
         place = end
         try:
