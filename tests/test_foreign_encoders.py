@@ -147,3 +147,33 @@ def test_an_encoder_that_is_not_there_is_named(tmp_path):
     flags = ["--data", "sample", "--output_dir", tmp_path / "out"]
     message = error_of(run_here("finetune", "text", "--encoder", "acme/nothing", *flags))
     assert "acme/nothing: no such folder, nor a copy of it, and HF_HUB_OFFLINE is set" in message
+
+
+KINDS = {
+    "GPT2": {"n_embd": 16, "n_layer": 1, "n_head": 2},
+    "XLNet": {"d_model": 16, "n_layer": 1, "n_head": 2, "d_inner": 32},
+    "Albert": {"embedding_size": 8, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32},
+    "T5": {"d_model": 16, "d_ff": 32, "num_layers": 1, "num_heads": 2, "d_kv": 8},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_kinds_of_networks_compute_or_are_refused(kind, encoders, tmp_path):
+    """One has no id of padding, one no largest position, one needs the input of a decoder too."""
+    tokenizer = load_tokenizer(str(encoders["bert"]))
+    tokenizer.save_pretrained(tmp_path / "encoder")
+    config = getattr(transformers, f"{kind}Config")(vocab_size=len(tokenizer), **KINDS[kind])
+    torch.manual_seed(0)
+    transformers.AutoModel.from_config(config).save_pretrained(tmp_path / "encoder")
+    flags = ["--encoder", tmp_path / "encoder", "--data", "sample", "--train_size", "8", "--max_steps", "1"]
+    for name, more in (("top", []), ("mix", ["--freeze"])):
+        done = run_here("finetune", "text", *flags, *more, "--output_dir", tmp_path / name)
+        if kind == "T5":
+            assert "of type t5 cannot be used on texts: " in error_of(done)
+            continue
+        assert done.returncode == 0, done.stderr
+        alone = run_here("predict", tmp_path / name, "Rain is expected.", "--output_format", "jsonl")
+        long = "A sentence of very many words, because it goes on, and on, and on."
+        beside = run_here("predict", tmp_path / name, "Rain is expected.", long, "--output_format", "jsonl")
+        first, second = (json.loads(done.stdout.splitlines()[0])["probability"] for done in (alone, beside))
+        assert first == pytest.approx(second, abs=2e-4), "padding changes nothing"

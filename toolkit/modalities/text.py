@@ -20,7 +20,7 @@ from toolkit.data.labelled_text import open_labelled_text
 from toolkit.data.sources import Source
 from toolkit.data.splits import suffix_of
 from toolkit.data.table_files import TABLE_BUILDERS
-from toolkit.errors import InputError
+from toolkit.errors import InputError, first_line
 from toolkit.modalities.arguments import TextEncoderArguments
 from toolkit.modalities.base import Modality
 from toolkit.models.families import PREFIX, family_of, family_of_preset, presets
@@ -112,6 +112,29 @@ class TextModality(Modality):
             )
         return config, processor, mixes_layers
 
+    def finish(self, model, processor, train_rows, is_scratch: bool) -> None:
+        if model.config.pad_token_id is None:  # as of a GPT; classifiers look for the last token before it
+            model.config.pad_token_id = processor.pad_token_id
+        encoder = getattr(model.config, "encoder", None) or {}
+        model_type = encoder.get("model_type", model.config.model_type)
+        if family_of(model_type) is None:
+            self._try(model, model_type, processor)
+
+    def _try(self, model, model_type: str, processor) -> None:
+        """Raises `InputError` if a model that is not of `FAMILIES` cannot compute with a batch of texts."""
+        import torch
+
+        is_training = model.training
+        inputs = self.collate(self.encode(["a", "a b"], processor, model), processor)
+        try:
+            with torch.no_grad():
+                model.eval()(**inputs)
+        except (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+            what = f"{type(model).__name__} of type {model_type}"
+            raise InputError(f"{what} cannot be used on texts: {first_line(error)}") from None
+        finally:
+            model.train(is_training)
+
     def encode(self, items: Sequence[Any], processor, model) -> list[dict[str, Any]]:
         for number, text in enumerate(items, start=1):
             if not isinstance(text, str):
@@ -135,6 +158,7 @@ def max_length(tokenizer, model) -> int | None:
     from toolkit.corpora.tokenization import WITHOUT_LIMIT
 
     positions = getattr(model.config, "max_position_embeddings", None) or WITHOUT_LIMIT
+    positions = positions if positions > 0 else WITHOUT_LIMIT  # -1 in XLNet
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
             positions = module.num_embeddings - module.padding_idx - 1  # RoBERTa counts positions from there

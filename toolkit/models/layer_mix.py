@@ -63,7 +63,8 @@ class LayerMixPreTrainedModel(LayerMixMixin, PreTrainedModel):
         **kwargs,
     ) -> ModelOutput | tuple:
         """Classify tokens or texts; `input_ids` and `attention_mask` are (B, T), `labels` as the subclass says."""
-        layers = self.encoder(input_ids, attention_mask, output_hidden_states=True, **kwargs).hidden_states
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        layers = self.encoder(**inputs, output_hidden_states=True, **kwargs).hidden_states
         logits = self.classify(layers, torch.ones_like(input_ids) if attention_mask is None else attention_mask)
         hidden_states = layers if output_hidden_states else None
         return classification_output(self.output_class, logits, labels, hidden_states, return_dict)
