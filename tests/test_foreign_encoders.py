@@ -157,9 +157,16 @@ KINDS = {
 }
 
 
+REFUSED = {  # with one kind of head, or both
+    ("T5", "top"): "",
+    ("T5", "mix"): "",
+    ("XLNet", "top"): "what it computes for a text changes if the text is padded on the right",
+}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_other_kinds_of_networks_compute_or_are_refused(kind, encoders, tmp_path):
-    """One has no id of padding, one no largest position, one needs the input of a decoder too."""
+    """One has no id of padding, one no largest position and padding on the left, one needs the input of a decoder."""
     tokenizer = load_tokenizer(str(encoders["bert"]))
     tokenizer.save_pretrained(tmp_path / "encoder")
     config = getattr(transformers, f"{kind}Config")(vocab_size=len(tokenizer), **KINDS[kind])
@@ -168,8 +175,8 @@ def test_other_kinds_of_networks_compute_or_are_refused(kind, encoders, tmp_path
     flags = ["--encoder", tmp_path / "encoder", "--data", "sample", "--train_size", "8", "--max_steps", "1"]
     for name, more in (("top", []), ("mix", ["--freeze"])):
         done = run_here("finetune", "text", *flags, *more, "--output_dir", tmp_path / name)
-        if kind == "T5":
-            assert "of type t5 cannot be used on texts: " in error_of(done)
+        if (kind, name) in REFUSED:
+            assert f"of type {kind.lower()} cannot be used on texts: {REFUSED[kind, name]}" in error_of(done)
             continue
         assert done.returncode == 0, done.stderr
         alone = run_here("predict", tmp_path / name, "Rain is expected.", "--output_format", "jsonl")

@@ -121,19 +121,24 @@ class TextModality(Modality):
             self._try(model, model_type, processor)
 
     def _try(self, model, model_type: str, processor) -> None:
-        """Raises `InputError` if a model that is not of `FAMILIES` cannot compute with a batch of texts."""
+        """Raises `InputError` if a model that is not of `FAMILIES` cannot compute with a batch of texts, or if what it
+        computes for a text depends on the padding."""
         import torch
 
-        is_training = model.training
-        inputs = self.collate(self.encode(["a", "a b"], processor, model), processor)
+        what, is_training = f"{type(model).__name__} of type {model_type} cannot be used on texts", model.training
+        batches = [
+            self.collate(self.encode(texts, processor, model), processor) for texts in (["a"], ["a", "a b c d"])
+        ]
         try:
             with torch.no_grad():
-                model.eval()(**inputs)
+                alone, padded = (model.eval()(**inputs)[0] for inputs in batches)
         except (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-            what = f"{type(model).__name__} of type {model_type}"
-            raise InputError(f"{what} cannot be used on texts: {first_line(error)}") from None
+            raise InputError(f"{what}: {first_line(error)}") from None
         finally:
             model.train(is_training)
+        padded = padded[:1, : alone.shape[1]]
+        if not torch.allclose(alone, padded, rtol=1e-2, atol=1e-3 * float(alone.abs().max())):
+            raise InputError(f"{what}: what it computes for a text changes if the text is padded on the right")
 
     def encode(self, items: Sequence[Any], processor, model) -> list[dict[str, Any]]:
         for number, text in enumerate(items, start=1):
