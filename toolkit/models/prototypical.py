@@ -12,7 +12,7 @@ import torch
 from torch import distributed
 from torch.nn import functional as F
 from transformers import PreTrainedConfig
-from transformers.utils import ModelOutput
+from transformers.modeling_outputs import ImageClassifierOutput
 
 from .heads import ImagePreTrainedModel, encoder_from_config, pool_image_features
 
@@ -37,7 +37,7 @@ class PrototypicalForPreTraining(ImagePreTrainedModel):
         self.encoder = encoder_from_config(config.encoder)
         self.post_init()
 
-    def forward(self, pixel_values: torch.Tensor, is_filler: bool = False, **kwargs) -> ModelOutput:
+    def forward(self, pixel_values: torch.Tensor, is_filler: bool = False, **kwargs) -> ImageClassifierOutput:
         """Compute N episodes from `pixel_values` (W, N, C, H, V); each image in turn starts the support set.
 
         In training, the episodes have the classes of all processes, of which this process has W; with `is_filler` it
@@ -58,7 +58,7 @@ class PrototypicalForPreTraining(ImagePreTrainedModel):
         is_query = (support.unsqueeze(2) != places).all(dim=1).repeat(1, len(features))  # (N episodes, W * N)
         labels = torch.arange(first, first + len(features), device=features.device).repeat_interleave(num_images)
         loss = F.cross_entropy(logits[is_query], labels.expand(num_images, -1)[is_query])
-        return ModelOutput(loss=loss, logits=logits[0, is_query[0]])
+        return ImageClassifierOutput(loss=loss, logits=logits[0, is_query[0]])
 
 
 @torch.compiler.disable  # of collectives
