@@ -25,6 +25,8 @@ from toolkit.metrics.intervals import Bootstrap
 from toolkit.metrics.scores import tagging_scores
 from toolkit.runs.arguments import Arguments, defaults
 
+MAX_TOKENS = 2048  # of a part of a sentence, where the encoder has no limit of its own, to bound the memory
+
 
 @dataclass(kw_only=True)
 class TaggingHeadArguments(Arguments):
@@ -92,7 +94,8 @@ class PosTagging(TextTask):
         return {"tagging_head": arguments.head.head}
 
     def encode_words(self, rows, tokenizer, label2id: dict[str, int], max_length: int | None):
-        """Sentences that are too long for the encoder are cut into parts; tags that training lacks are ignored."""
+        """Sentences that are too long are cut into parts; tags that training lacks are ignored."""
+        max_length = max_length or MAX_TOKENS
         encoded, space = [], space_before_words(tokenizer)
         for index, row in enumerate(rows):
             start, tags = 0, row.get("tags", [])

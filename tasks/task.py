@@ -47,7 +47,7 @@ class EncoderArguments(Arguments):
     encoder: str
     """A checkpoint folder, a Hub id, or 'scratch:' and a preset or folder for the same network with random weights."""
     freeze: bool = False
-    """Train the head only."""
+    """Train the head only, on the encoder in evaluation mode (without dropout)."""
 
 
 @dataclass(kw_only=True)
@@ -58,8 +58,8 @@ class TransferArguments(Arguments):
     """Train once with each of these learning rates and keep the best on validation data (instead of
     --learning_rate)."""
     head_warmup_ratio: float = 0.1
-    """Fraction of training steps during which a pretrained encoder stays frozen and only the head is trained (LP-FT,
-    Kumar et al. 2022)."""
+    """Fraction of training steps during which a pretrained encoder stays frozen, in evaluation mode, and only the head
+    is trained (LP-FT, Kumar et al. 2022)."""
     layerwise_lr_decay: float = 0.25
     """Learning rate of the lowest layer of a pretrained encoder as a fraction of the head's; the layers in between
     are spaced geometrically (discriminative fine-tuning, Howard & Ruder 2018)."""

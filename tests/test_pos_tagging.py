@@ -11,7 +11,7 @@ from transformers import AutoModel, AutoModelForTokenClassification, AutoTokeniz
 
 from tasks import TASKS, finetune, predict
 from tasks.inference import load_predictor
-from tasks.pos_tagging import _tokenize
+from tasks.pos_tagging import MAX_TOKENS, PosTagging, _tokenize
 from tasks.text_task import first_tokens
 from toolkit.corpora.tokenizer_training import train_tokenizer
 from toolkit.data.treebank import load_treebank
@@ -205,6 +205,15 @@ def test_long_sentences_are_tagged_in_parts_and_no_word_is_lost():
     assert all(len(ids) <= 40 for ids, _ in parts)
     ids, words = next(iter(_tokenize(["x" * 100], tokenizer, max_length=40)))
     assert (len(ids), first_tokens(words)) == (40, [1])
+
+
+def test_parts_are_bounded_for_encoders_without_a_limit():
+    """Otherwise one long sentence pads its whole batch, of which recurrent layers keep every state."""
+    tokens = [*(f"word{i}" for i in range(3000)), "x" * 8000]
+    rows = [{"tokens": tokens, "tags": ["A", "B", "A"] * 1000 + ["B"]}]
+    parts = PosTagging().encode_words(rows, train_tokenizer((), "bytes"), {"A": 0, "B": 1}, max_length=None)
+    assert max(len(part["input_ids"]) for part in parts) == MAX_TOKENS == len(parts[-1]["input_ids"])
+    assert [label for part in parts for label in part["labels"]] == [0, 1, 0] * 1000 + [1]
 
 
 def test_a_word_of_invisible_characters_still_gets_a_tag():

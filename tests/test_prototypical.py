@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import shelf
+from conftest import run_toolkit, shelf
 from in_process import run_here
 from test_faults import kill
+from test_training import losses
 from torch.nn import functional as F
 
 from toolkit.data.image_files import load_labelled_images
@@ -87,6 +88,23 @@ def test_accuracy_equals_nearest_prototype_by_hand(digits, model):
             logits = model(collate([rows[place] for place in range(start, start + 5)], keys)["pixel_values"]).logits
         hits += (logits.argmax(dim=1) == torch.arange(5).repeat_interleave(3)).tolist()
     assert accuracy["value"] == pytest.approx(np.mean(hits))
+
+
+def test_processes_share_one_episode(tmp_path):
+    """Three episodes of five classes, and one of a single class, of which one of two processes has nothing.
+
+    The pooler of a vision transformer, which episodes do not use, gets no gradient.
+    """
+    flags = ["pretrain", "prototypical", "--corpus", "sample", "--preset", "vit-tiny", "--image_size", "16"]
+    flags += ["--ways", "5", "--queries", "2", "--num_train_epochs", "2", "--logging_steps", "1", "--output_dir"]
+    for num_processes in (1, 2):
+        folder = tmp_path / str(num_processes)
+        done = run_toolkit(*flags, folder, num_processes=num_processes)
+        assert done.returncode == 0, done.stderr
+    expected = losses(tmp_path / "1")
+    assert [loss > 0.1 for loss in expected] == [True, True, True, False]
+    assert losses(tmp_path / "2") == pytest.approx(expected, abs=1e-5)
+    assert losses(tmp_path / "2", "grad_norm") == pytest.approx(losses(tmp_path / "1", "grad_norm"), rel=1e-3)
 
 
 FLAGS = ["--preset", "resnet-tiny", "--image_size", "8", "--ways", "4", "--save_steps", "3", "--rotations"]

@@ -50,6 +50,20 @@ def pool_image_features(output: ModelOutput) -> torch.Tensor:
     return output.pooler_output.flatten(1)
 
 
+def freeze_unused(model: nn.Module, output: torch.Tensor) -> None:
+    """Freeze the parameters that `output` does not depend on, such as those of a pooler.
+
+    DistributedDataParallel waits for a gradient of every parameter that is not frozen.
+    """
+    found, nodes = set(), [output.grad_fn]
+    while nodes:
+        found.add(node := nodes.pop())
+        nodes += [child for child, _ in node.next_functions if child is not None and child not in found]
+    used = {node.variable for node in found if hasattr(node, "variable")}
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter in used)
+
+
 def classification_output(
     output_class: type[ModelOutput],
     logits: torch.Tensor,

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.utils import ModelOutput
+from transformers.modeling_outputs import ImageClassifierOutput
 
 from .heads import ImagePreTrainedModel, encoder_from_config
 
@@ -63,10 +63,10 @@ class SimCLRForPreTraining(ImagePreTrainedModel):
         model.encoder = encoder.train(is_training)
         return model
 
-    def forward(self, pixel_values: torch.Tensor, **kwargs) -> ModelOutput:
+    def forward(self, pixel_values: torch.Tensor, **kwargs) -> ImageClassifierOutput:
         """Compute `loss` from `pixel_values` (2B, C, S, S): the first views of all images, then their second views."""
         projections = self.projection(self.encoder(pixel_values).pooler_output.flatten(1))
-        return ModelOutput(loss=nt_xent_loss(projections, self.config.temperature))
+        return ImageClassifierOutput(loss=nt_xent_loss(projections, self.config.temperature))
 
 
 def nt_xent_loss(projections: torch.Tensor, temperature: float) -> torch.Tensor:

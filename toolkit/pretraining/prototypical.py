@@ -37,7 +37,8 @@ class EpisodeArguments(Arguments):
     """episodes"""
 
     ways: int = 60
-    """Classes per episode; training with more ways than are used later works better."""
+    """Classes per episode, over all processes; training with more ways than are used later works better.
+    --gradient_accumulation_steps N divides them among N smaller episodes."""
     shots: int = 1
     """Labelled images (support set) per class."""
     queries: int = 4
@@ -68,7 +69,10 @@ class PrototypicalArguments(ImagePretrainingArguments):
 
 def pretrain_prototypical(arguments: PrototypicalArguments) -> dict[str, Any]:
     """Train any image encoder in episodes; returns the record."""
+    import torch
+
     from toolkit.modalities.augmentation import Augmentation
+    from toolkit.models.heads import freeze_unused, pool_image_features
     from toolkit.models.prototypical import PrototypicalConfig, PrototypicalForPreTraining
 
     run = Run("prototypical", arguments, presets("image"))
@@ -83,7 +87,9 @@ def pretrain_prototypical(arguments: PrototypicalArguments) -> dict[str, Any]:
     images = images_of_classes(rows, processor, per_class)
     train_classes, held_out_classes = split_classes(source, list(images))
     model = PrototypicalForPreTraining(PrototypicalConfig(encoder=encoder.config.to_dict(), shots=flags.shots))
-    model.encoder = encoder
+    model.encoder = encoder.eval()
+    size = arguments.options.image_size or run.preset.default_size
+    freeze_unused(encoder, pool_image_features(encoder(torch.zeros(1, 3, size, size))))
     exact = CollateEpisodes(processor, images, per_class, seed)
     collate = dataclasses.replace(exact, augmentation=Augmentation(tuple(flags.augment), seed))
     classes = rows_of_classes(train_classes, flags.rotations), rows_of_classes(held_out_classes, rotations=False)
@@ -152,7 +158,12 @@ class CollateEpisodes:
             of_classes.append(pixels)
         pixels = torch.stack(of_classes)  # (classes, per_class, 3, height, width)
         pixel_values = PixelProcessor(self.processor).normalize(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2])
-        return {"pixel_values": pixel_values, "num_targets": len(rows), "num_items": len(rows) * self.per_class}
+        return {
+            "pixel_values": pixel_values,
+            "is_filler": not keys[0].counts,
+            "num_targets": len(rows),
+            "num_items": len(rows) * self.per_class,
+        }
 
 
 def is_nearest(logits, batch: dict[str, Any]):

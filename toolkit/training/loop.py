@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import DistributedType, send_to_device
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from toolkit.errors import InputError, Interrupted
 from toolkit.training.arguments import TrainingArguments
@@ -69,9 +70,10 @@ def train(
     """
     run = TrainingRun(model, data, arguments, output, evaluation, options)
     with failures_explained(run.folder), Signals() as signals, run.log, closing(run.batches):
-        run.wrapped.train()
+        run.set_training_mode()
         while run.progress < 1:
             run.set_learning_rates()
+            run.freeze_parameters()
             seed_torch(arguments.seed, run.state.step, run.accelerator.process_index)  # of dropout
             batch = list(islice(run.batches, run.num_parts))  # this process's part, for each accumulation step
             run.add_gradients(batch)
@@ -117,6 +119,8 @@ class TrainingRun:
         self.budget = Budget.of(arguments, len(data.dataset))
         self.num_parts = arguments.gradient_accumulation_steps
         self.saves_checkpoints = output is not None and accelerator.distributed_type != DistributedType.DEEPSPEED
+        # FSDP2 and DeepSpeed look only once at which parameters need gradients.
+        self.computes_all_gradients = accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
 
         configure_model(model, arguments, accelerator)
         self.state, checkpoint = self._new_state(), None
@@ -136,6 +140,11 @@ class TrainingRun:
         dtype = torch.bfloat16 if arguments.bf16 else torch.float16
         self.precision = torch.autocast(accelerator.device.type, dtype, enabled=arguments.bf16 or arguments.fp16)
         self.gradient_norm: Any = None
+        trained = ((name, each) for name, each in model.named_parameters() if each.requires_grad)
+        self.starts = {parameter: options(name).start for name, parameter in trained}
+        self.frozen: set[torch.nn.Parameter] = set()  # those of `starts` that are not trained yet
+        # Listed now, because FSDP2 replaces the parameters of modules while the model computes.
+        self.parameters_of = {module: list(module.parameters()) for module in model.modules()}
         self.resumed_at = self.saved_at = self.state.seconds
         self.batches = load_batches(data.dataset, self._own_keys(), data.collate, arguments.dataloader_num_workers)
         self.start = time.monotonic() - self.resumed_at
@@ -152,15 +161,38 @@ class TrainingRun:
             factor = learning_rate_factor(self.progress, self.arguments.warmup_ratio, group["start"])
             group["lr"] = self.arguments.learning_rate * group["scale"] * factor
 
+    def freeze_parameters(self) -> None:
+        """Freeze the parameters whose training starts later in the run, and compute no gradients of them."""
+        frozen = {parameter for parameter, start in self.starts.items() if self.progress < start}
+        if frozen != self.frozen:
+            self.frozen = frozen
+            for parameter in () if self.computes_all_gradients else self.starts:
+                parameter.requires_grad_(parameter not in frozen)
+            self.set_training_mode()
+
+    def set_training_mode(self) -> None:
+        """Set training mode, but evaluation mode for modules of which no parameter is trained.
+
+        A frozen encoder thus has no dropout, and its batch normalization uses the running statistics and keeps them.
+        """
+        self.wrapped.train()
+        for module, parameters in self.parameters_of.items():
+            if parameters and not any(each in self.starts and each not in self.frozen for each in parameters):
+                module.eval()
+                if self.computes_all_gradients and isinstance(module, GradientCheckpointingLayer | torch.nn.RNNBase):
+                    module.training = True  # required by checkpointing, and by cuDNN for gradients; its parts stay
+
     def add_gradients(self, parts: list[dict[str, Any]]) -> None:
         """Add the gradients of the mean loss over the targets of a whole batch, of all processes."""
         # Count the targets of the whole batch first, then weight the mean loss of each part by its targets.
         counts = [(part.pop("num_targets"), part.pop("num_items")) for part in parts]
         num_targets, num_items = sum_over_processes(self.accelerator, *map(sum, zip(*counts, strict=True)))
         loss_sum = torch.zeros((), device=self.accelerator.device)
+        # DDP waits for the gradients of all parameters, so without those of frozen ones it cannot average the others.
+        without_ddp = bool(self.frozen) and not self.computes_all_gradients
         for i, (part, (part_targets, _)) in enumerate(zip(parts, counts, strict=True)):
             is_last = i == len(parts) - 1
-            with contextlib.nullcontext() if is_last else self.accelerator.no_sync(self.wrapped):
+            with contextlib.nullcontext() if is_last and not without_ddp else self.accelerator.no_sync(self.wrapped):
                 if part.pop("continues", False):
                     part["state"] = self.recurrent_states[i]
                 with self.precision:
@@ -169,10 +201,15 @@ class TrainingRun:
                 # Gradients are averaged over processes, hence the number of processes.
                 self.accelerator.backward(loss * (part_targets * self.accelerator.num_processes / num_targets))
             loss_sum += loss.detach().float() * part_targets
+        for parameter in self.starts if without_ddp else ():
+            if parameter.grad is not None:
+                parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
         self.log.add(loss_sum, num_targets, num_items)
 
     def update_parameters(self) -> None:
         """Clip the gradients and take an optimizer step."""
+        for parameter in self.frozen:
+            parameter.grad = None  # where it is computed it would count in the norm
         if self.arguments.fp16:  # Accelerate unscales gradients only if its own flag turned scaling on
             self.accelerator.scaler.unscale_(self.optimizer.optimizer)
         parameters = self.wrapped.parameters()
@@ -218,7 +255,7 @@ class TrainingRun:
         self.model.eval()
         with self.precision:
             metrics = self.evaluation.measure(self.accelerator)
-        self.model.train()
+        self.set_training_mode()
         named = {f"validation_{name}": value for name, value in metrics.items()}
         self.log.write(seconds=self.state.seconds, **named)
         if self.state.note_evaluation(metrics, self.evaluation.metric):
