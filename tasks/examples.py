@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -121,6 +122,12 @@ class Examples:
             {**self.modality.describe(row), "label": row["label"], "predicted": list(of_item)}
             for row, of_item in zip(self.rows, zip(*predicted, strict=True), strict=True)
         ]
+
+
+def check_alone() -> None:
+    """Raises `InputError` if a launcher has started several processes, which would all do the same."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("few-shot and zero-shot classification run in one process; start them without a launcher")
 
 
 def open_examples(modality: Modality, source: str, columns: Any, within: str | None = None) -> Source:

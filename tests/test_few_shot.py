@@ -478,6 +478,12 @@ def test_a_description_counts_as_one_example(encoders, tmp_path):
         assert [line["predicted"][0] for line in lines] == classifier.predict(test["text"][:]).tolist()
 
 
+@pytest.mark.parametrize("command", [["fewshot", "evaluate"], ["zeroshot", "evaluate"]])
+def test_several_processes_are_refused(encoders, command):
+    words = [*command, "--encoder", encoders["word2vec"], "--data", "sample"]
+    assert "start them without a launcher" in error_of(run_here(*words, WORLD_SIZE="2"))
+
+
 def test_a_classifier_is_fitted_and_predicts(encoders, tmp_path):
     folder = tmp_path / "genres"
     flags = ["--encoder", encoders["bert"], "--data", "sample", "--shots", "5", "--output_dir", folder]

@@ -28,7 +28,9 @@ def parse(words: Sequence[str]) -> Any:
 
 def run(arguments: Any) -> None:
     from tasks import few_shot
+    from tasks.examples import check_alone
 
+    check_alone()
     if isinstance(arguments, PredictFewShotArguments):
         _predict(arguments)
     elif isinstance(arguments, EvaluateFewShotArguments):

@@ -21,6 +21,9 @@ def parse(words: Sequence[str]) -> Any:
 
 
 def run(arguments: Any) -> None:
+    from tasks.examples import check_alone
+
+    check_alone()
     if isinstance(arguments, PredictZeroShotArguments):
         _predict(arguments)
         return
