@@ -104,7 +104,27 @@ def test_each_process_decompresses_a_file_once(small_blocks, tmp_path, monkeypat
 def test_windows_line_ends_byte_order_marks_and_a_missing_last_line_end(small_blocks, tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(b"\xef\xbb\xbfone\r\n\r\ntwo \xe2\x82\xac\rand more\nthree")
-    assert list(open_corpus(str(path)).texts()) == ["one", "", "two €\rand more", "three"]
+    assert list(open_corpus(str(path)).texts()) == ["one", "", "two €", "and more", "three"]
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("suffix", ["txt", "jsonl", "csv", "tsv"])
+def test_every_line_end_is_read(small_blocks, tmp_path, suffix, line_end):
+    """Also that of old Macs; chunks of 997 bytes end between the two characters of Windows now and then."""
+    texts = some_texts()
+    if suffix == "txt":
+        lines = texts
+    elif suffix == "jsonl":
+        lines = [json.dumps({"text": text}) for text in texts]
+    else:
+        texts = [text.replace('"', "").replace(",", "").replace("\t", " ") for text in texts]
+        lines = ["text", *texts]
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes(line_end.join(lines).encode())
+    expected = texts if suffix in ("txt", "jsonl") else list(filter(None, texts))  # an empty row of a table is none
+    corpus = open_corpus(str(path))
+    assert list(corpus.texts()) == expected
+    assert len(corpus) == len(expected)
 
 
 @pytest.mark.parametrize("suffix", ["txt", "jsonl", "csv"])

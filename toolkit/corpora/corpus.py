@@ -24,7 +24,7 @@ from toolkit.errors import InputError
 from toolkit.runs.progress import Parts
 
 SECONDS_TO_SETTLE = 2  # a file that changes again so soon may keep its time of modification
-_VERSION = 2  # of how text is read and cut into blocks
+_VERSION = 3  # of how text is read and cut into blocks
 
 
 @dataclass(frozen=True)

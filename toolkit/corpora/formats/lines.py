@@ -2,8 +2,9 @@
 
 import codecs
 import contextlib
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice, pairwise
 
 import numpy as np
@@ -41,7 +42,7 @@ def scan(file: str, format: str = ".txt", can_cut: bool = True) -> Scan:
             if cut is not None:
                 cuts.append((line_start, row))
 
-    for chunk in chunks_of(file):
+    for chunk in _with_line_feeds(chunks_of(file)):
         content.update(chunk)
         add_lines(np.flatnonzero(np.frombuffer(chunk, dtype=np.uint8) == ord("\n")) + position + 1)
         position += len(chunk)
@@ -69,10 +70,25 @@ def _find_cut(ends, num_rows: int) -> int | None:
     return twice if twice < len(ends) else None
 
 
+def _with_line_feeds(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The same number of bytes, with line feeds in place of carriage returns that end lines alone, as of old Macs."""
+    held_back = b""
+    for chunk in chunks:
+        chunk, held_back = held_back + chunk, b""
+        if chunk.endswith(b"\r"):  # a line feed may follow
+            chunk, held_back = chunk[:-1], b"\r"
+        if chunk.count(b"\r") > chunk.count(b"\r\n"):
+            chunk = re.sub(rb"\r(?!\n)", b"\n", chunk)
+        if chunk:
+            yield chunk
+    if held_back:
+        yield b"\n"
+
+
 def raw_lines(file: str, start: int = 0, stop: int = sys.maxsize) -> Iterator[list[bytes]]:
     """Read the lines between two offsets, without their line feeds: those that end in a chunk together."""
     rest = b""
-    for chunk in chunks_of(file, start, stop):
+    for chunk in _with_line_feeds(chunks_of(file, start, stop)):
         *lines, rest = (rest + chunk).split(b"\n")
         if lines:
             yield lines
