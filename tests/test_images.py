@@ -1,8 +1,10 @@
 """Images: formats, sources, and conversion to pixel values."""
 
+import base64
 import collections
 import io
 import json
+import re
 import struct
 import zlib
 from dataclasses import replace
@@ -16,6 +18,7 @@ from PIL import Image, ImageFile, TiffImagePlugin
 from torchvision.transforms import v2
 from transformers import AutoImageProcessor
 
+from tasks.baselines import pixel_labels
 from toolkit.data.image_decoding import Decoding, open_image
 from toolkit.data.image_files import SUFFIXES, load_images, load_labelled_images, open_labelled_images
 from toolkit.errors import InputError
@@ -395,6 +398,47 @@ def test_white_is_zero_in_some_images_of_16_bits():
     assert file.getvalue().count(one) == 1
     found = open_image({"bytes": file.getvalue().replace(one, zero), "path": None}, "film", Decoding(4000))
     assert np.asarray(found)[..., 0].tolist() == [[255, 191], [64, 0]]
+
+
+def deep_and_flat(folder) -> None:
+    """Images of 12 bits in `deep`, and others of 8 in `flat`."""
+    deep_images(folder / "deep", 900, 1050)
+    for file in (folder / "deep").rglob("*.png"):
+        values = np.asarray(Image.open(file)).astype(float)
+        flat = folder / "flat" / file.relative_to(folder / "deep")
+        flat.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((255 * (values - 900) / 150).astype(np.uint8)).save(flat)
+
+
+def test_few_shot_takes_the_range_from_the_labelled_examples(tmp_path):
+    """With an encoder that was trained on images of 8 bits."""
+    deep_and_flat(tmp_path)
+    flags = ["--encoder", "scratch:resnet-tiny", "--image_size", "16", "--max_steps", "1"]
+    done = run_here("finetune", "image", *flags, "--data", tmp_path / "flat", "--output_dir", tmp_path / "encoder")
+    assert done.returncode == 0, done.stderr
+    assert "white_level" not in json.loads((tmp_path / "encoder" / "preprocessor_config.json").read_text())
+    flags = ["--encoder", tmp_path / "encoder", "--data", tmp_path / "deep"]
+    done = run_here("fewshot", "evaluate", *flags, "--ways", "2", "--shots", "5", "--queries", "5", "--episodes", "20")
+    assert "becomes white" in done.stderr
+    assert float(re.search(r"accuracy ([\d.]+)", done.stdout)[1]) == 1
+    assert run_here("fewshot", "fit", *flags, "--output_dir", tmp_path / "fitted").returncode == 0
+    largest = max(Image.open(file).getextrema()[1] for file in (tmp_path / "deep").rglob("*.png"))
+    processor = json.loads((tmp_path / "fitted" / "preprocessor_config.json").read_text())
+    assert processor["white_level"] == largest
+    lines = run_here("fewshot", "predict", "--encoder", tmp_path / "fitted", tmp_path / "deep").stdout.splitlines()
+    assert len(lines) == 24
+    assert all(f"/{line.split(chr(9))[0]}/" in line for line in lines)
+
+
+def test_the_baseline_and_thumbnails_show_images_of_12_bits(tmp_path):
+    deep_images(tmp_path, 900, 1050)
+    rows = load_labelled_images(str(tmp_path))
+    assert [label for label, *_ in pixel_labels(rows, rows)] == rows["label"][:]
+    for row in (rows[0], rows[23]):
+        url = MODALITIES["image"].thumbnail(row)
+        shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))))
+        values = np.asarray(Image.open(row["name"])).astype(float)
+        assert np.abs(shown[..., 0] - 255 * values / values.max()).max() <= 0.5
 
 
 def test_a_timm_network_keeps_how_images_are_decoded(tmp_path):
