@@ -20,7 +20,13 @@ from transformers import AutoImageProcessor
 
 from tasks.baselines import pixel_labels
 from toolkit.data.image_decoding import Decoding, open_image
-from toolkit.data.image_files import SUFFIXES, load_images, load_labelled_images, open_labelled_images
+from toolkit.data.image_files import (
+    SUFFIXES,
+    load_images,
+    load_labelled_images,
+    open_labelled_images,
+    open_unlabelled_images,
+)
 from toolkit.errors import InputError
 from toolkit.modalities import MODALITIES
 from toolkit.modalities.arguments import ImageEncoderArguments
@@ -142,6 +148,58 @@ def test_a_class_without_images_and_a_missing_path_are_named(tmp_path):
     (row,) = load_labelled_images(str(tmp_path / "list.csv"))
     with pytest.raises(InputError, match=r"nowhere\.png: no such file"):
         open_image(row["image"], row["name"])
+
+
+@pytest.mark.parametrize("place", ["", "train/"])
+def test_a_json_beside_class_folders_is_left_out_and_a_table_refused(tmp_path, place):
+    for i, label in enumerate(["cat", "dog", "cat"]):
+        (tmp_path / place / label).mkdir(parents=True, exist_ok=True)
+        picture(seed=i).save(tmp_path / place / label / f"{i}.png")
+    for name in ("class_names.json", "dataset_info.json"):
+        (tmp_path / name).write_text('{"names": ["cat", "dog"]}')
+    opened = open_labelled_images(str(tmp_path))
+    rows = opened.load(None)
+    assert rows["label"][:] == ["cat", "cat", "dog"]
+    (said,) = [line for line in opened.summary.lines() if line.startswith("left out of")]
+    assert said.endswith("of another format: class_names.json, dataset_info.json")
+    assert len(open_unlabelled_images(str(tmp_path)).load(None)) == 3
+    files = "\n".join(f"{name},{label}" for name, label in zip(rows["name"], ["a", "b", "a"], strict=True))
+    (tmp_path / "labels.csv").write_text(f"file_name,label\n{files}\n")
+    for open_images in (open_labelled_images, open_unlabelled_images):
+        with pytest.raises(InputError, match=r"labels\.csv: a table beside folders of images; name the table itself"):
+            open_images(str(tmp_path))
+    assert load_labelled_images(str(tmp_path / "labels.csv"))["label"][:] == ["a", "b", "a"]
+
+
+@pytest.mark.parametrize("images", ["images", "images/0 images/1", "train test", "train test other"])
+@pytest.mark.parametrize("suffix", ["csv", "json"])
+def test_a_table_beside_a_folder_of_images_names_their_labels(tmp_path, images, suffix):
+    """Also if the folder holds folders, or if folders of splits hold images."""
+    names = [f"{folder}/{number}.png" for folder in images.split() for number in (0, 1)]
+    for number, name in enumerate(names):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        picture(seed=number).save(tmp_path / name)
+    rows = datasets.Dataset.from_dict({"file_name": names, "label": ["a", "b"] * (len(names) // 2)})
+    (rows.to_csv if suffix == "csv" else rows.to_json)(tmp_path / f"labels.{suffix}")
+    assert load_labelled_images(str(tmp_path))["label"][:] == rows["label"][:]
+
+
+def test_predict_says_what_it_leaves_out_of_a_folder(tmp_path):
+    data, out = tmp_path / "data", tmp_path / "out"
+    write("class folders", (data.mkdir(), data)[1])
+    flags = ["--encoder", "scratch:resnet-tiny", "--image_size", "16", "--max_steps", "1", "--output_dir", out]
+    assert run_here("finetune", "image", "--data", data, *flags).returncode == 0
+    done = run_here("predict", out, data)
+    assert (len(done.stdout.splitlines()), "left out" in done.stderr) == (4, False)
+    for name in ("cat/photo.heic", "dog/more.heic", ".thumbs/0.png", "cat/._0.png"):
+        (data / name).parent.mkdir(exist_ok=True)
+        (data / name).write_bytes(b"")
+    done = run_here("predict", out, data)
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 4)
+    assert done.stderr.splitlines()[:2] == [
+        f"left out of {data}, hidden: .thumbs, cat/._0.png",
+        f"left out of {data}, of another format: cat/photo.heic, dog/more.heic",
+    ]
 
 
 def load_image_encoder(
