@@ -28,7 +28,7 @@ with extra("images"):
     from PIL import Image, ImageColor
 
 READ_TOGETHER = 1024  # images
-# Attributes of processors, which are saved in preprocessor_config.json.
+# Attributes of processors, saved in preprocessor_config.json, in the order of the fields of `Decoding`.
 WHITE_LEVEL, BLACK_LEVEL, BACKGROUND = DECODING = "white_level", "black_level", "background"
 NUM_MEASURED = 1000  # images that mean and standard deviation are computed from
 _TO_TENSOR = ("ToTensor", "MaybeToTensor", "PILToTensor", "ConvertImageDtype", "Normalize")  # timm's last transforms
