@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from toolkit.data.image_decoding import open_image
+from toolkit.data.image_decoding import Decoding, open_image
 from toolkit.errors import extra
 
 
@@ -71,8 +71,10 @@ def pixel_labels(train_rows, rows, size: int = 28) -> list[tuple[str, float, dic
 
     from toolkit.transfer.linear_probe import fit_linear_probe
 
+    decoding = Decoding.of_images(train_rows["image"])
+
     def pixels(rows):
-        images = (open_image(row["image"], row["name"]).resize((size, size)) for row in rows)
+        images = (open_image(row["image"], row["name"], decoding).resize((size, size)) for row in rows)
         return np.stack([np.asarray(image, dtype=np.float32).ravel() for image in images])
 
     scaler = StandardScaler()

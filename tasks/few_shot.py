@@ -221,6 +221,7 @@ def _evaluate_episodes(arguments: EvaluateFewShotArguments) -> tuple[dict[str, A
     examples = _with_labels(examples, source, protocol.labels)
     source.summary.say()
     unlabelled = load_unlabelled(featurizer.modality, given.unlabelled, arguments.columns)
+    featurizer.adapt(examples.items)
     features = featurizer(examples.items)
     mean = None if unlabelled is None else featurizer(unlabelled).mean(axis=0, keepdims=True)
     shots = flags.shots or 1
@@ -258,6 +259,7 @@ def _evaluate_seeds(arguments: EvaluateFewShotArguments) -> tuple[dict[str, Any]
     source.summary.say()
     unlabelled: Any = load_unlabelled(featurizer.modality, given.unlabelled, arguments.columns)
     # An encoder that is not fine-tuned runs once over the data, for all seeds.
+    featurizer.adapt(train.items)
     encoder, encode = (given.encoder, list) if flags.num_steps else (None, featurizer)
     tested, unlabelled = encode(test.items), None if unlabelled is None else encode(unlabelled)
     predicted, seconds = [], []

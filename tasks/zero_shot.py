@@ -181,6 +181,7 @@ def _by_nearness(
 
     given, flags, seen = arguments.examples, arguments.classifier, arguments.seen
     featurizer = load_featurizer(given.encoder)
+    featurizer.adapt(() if train is None else train.items)
     describer = encoder_of_descriptions(featurizer, flags.label_encoder)
     unlabelled: Any = load_unlabelled(test.modality, given.unlabelled, arguments.columns)
     described = describer(list(describe_labels(names, flags.descriptions).values()))

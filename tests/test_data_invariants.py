@@ -333,11 +333,22 @@ def pictures(draw):
         image = Image.fromarray(stored[..., 0]).point(lambda value: 255 * (value >= 128), mode="1")
         shown = 255.0 * (stored >= 128)
     elif mode in ("I;16", "I", "F"):
-        shown = rng.choice([1.0, 200, 255]) * shown / 255 if mode == "F" else rng.integers(0, 65_536, shown.shape)
-        stored = shown.astype({"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode])[..., 0]
-        image = Image.fromarray(stored)
-        white = {"I;16": 65_535, "I": 65_535 if shown.max() > 255 else 255, "F": 1 if shown.max() <= 1 else 255}[mode]
-        shown = shown / white * 255
+        shown = rng.choice([1, 1.2, 200, 255, 1050, 65_535]) * shown / 255
+        if mode != "I;16":
+            shown -= rng.choice([0, 0, 1000])
+        stored = shown.astype({"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode])
+        image = Image.fromarray(stored[..., 0])
+        if (mode, kind) == ("I;16", "PNG") and draw(st.booleans()):  # one value is transparent
+            options["transparency"] = int(stored[0, 0, 0])
+            alpha = 1.0 - (stored == stored[0, 0])
+        there = stored[alpha > 0].astype(float)
+        black, white = min([0, *there]), max(there, default=0)
+        if black == 0 and white <= 1 and mode == "F":
+            white = 1
+        elif black == 0 and white <= 255 and (there == there.round()).all():
+            white = 255
+        shown = (stored - black) / (white - black or 1) * 255
+        shown[alpha == 0] = 0
     elif mode == "P":
         palette = rng.integers(0, 256, (256, 3), dtype=np.uint8)
         image = Image.fromarray(stored[..., 0]).convert("P")

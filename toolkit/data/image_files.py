@@ -10,7 +10,8 @@ from typing import Any
 
 from toolkit.data import sources, table_files
 from toolkit.data.image_decoding import as_stored, open_image
-from toolkit.data.splits import METADATA_FILES, DataFiles, find_all
+from toolkit.data.splits import METADATA_FILES, DataFiles, find_all, find_data
+from toolkit.data.summary import DataSummary
 from toolkit.errors import InputError, extra
 
 NOT_IN_METADATA, BROKEN = "not in the metadata", "cannot be opened"
@@ -52,7 +53,9 @@ def open_labelled_images(
 
         def load(split: str | None):
             files = sources.files_of_split(source, found, split)
-            return _images_of_files(list(files), label=[folders[-1] for folders in files.values()])
+            return _images_of_files(
+                list(files), label=[table_files.name_of_label(folders[-1], None) for folders in files.values()]
+            )
 
         opened = sources.Source(source, found, load)
     return opened if labels is None else select_labels(opened, labels)
@@ -77,13 +80,19 @@ def open_unlabelled_images(source: str, image_column: str | None = None) -> sour
 
 
 def load_images(inputs: Sequence[str | Path]):
-    """Load images without labels from files, folders and tables, to predict their labels."""
+    """Load images without labels from files, folders and tables, to predict their labels.
+
+    Prints what is left out of a folder on stderr.
+    """
     import datasets
 
     parts = []
     for path in map(Path, inputs):
         if path.is_dir():
-            parts.append(_images_of_files(find_all(path, SUFFIXES)))
+            found = DataFiles()
+            parts.append(_images_of_files(find_all(path, SUFFIXES, found)))
+            if found.left_out:
+                DataSummary(str(path), found).say()
         elif path.is_file() and sources.suffix_of(path) not in table_files.TABLE_BUILDERS:
             parts.append(_images_of_files([path]))
         else:
@@ -112,18 +121,26 @@ def without_broken(rows, found: DataFiles | None = None, say: Callable[[str], No
 
 
 def _find_folder(source: str, has_labels: bool = True) -> DataFiles | None:
-    """What is in a folder of images; None if the source is something else, or a folder of table_files.
+    """What is in a folder of images; None if the source is something else, or a folder of tables.
 
-    Raises `InputError` if images of it have no label and should have one, or a label has no image.
+    Beside two folders of images or more, such as those of labels, a `.json` is no table.
+
+    Raises `InputError` if there is another table beside them, if images have no label and should have one, or if a
+    label has no image.
     """
     root = Path(source).expanduser()
-    if not root.is_dir() or any(map(_is_table, sources.visible_files(root))):
+    if not root.is_dir():
         return None
+    tables = sorted(filter(_is_table, sources.visible_files(root)))
+    if tables and not _has_folders_of_images(root):
+        return None
+    if table := next((table for table in tables if sources.suffix_of(table) != ".json"), None):
+        raise InputError(f"{table}: a table beside folders of images; name the table itself, or move it away")
     found = sources.find_folder(source, SUFFIXES)
     if not has_labels or found.metadata:
         return found
     example = next(file for files in found.splits.values() for file in files)
-    if (of_labels := sources.find_class_folders(source, SUFFIXES)) is None:
+    if (of_labels := sources.in_label_folders(source, found)) is None:
         raise InputError(
             f"{example}: this image has no label; put images into a folder for each label, or name the labels in "
             "a metadata.csv with the columns file_name and label"
@@ -141,6 +158,15 @@ def _find_folder(source: str, has_labels: bool = True) -> DataFiles | None:
 
 def _is_table(file: Path) -> bool:
     return sources.suffix_of(file) in table_files.TABLE_BUILDERS and file.name.lower() not in METADATA_FILES
+
+
+def _has_folders_of_images(root: Path) -> bool:
+    """Whether images are in two folders or more beside each other, in the folder itself or in that of a split."""
+    try:
+        found = find_data(root, SUFFIXES)
+    except InputError:  # about splits of images, which a table may name as it likes
+        return False
+    return len({folders[0] for files in found.splits.values() for folders in files.values() if folders}) > 1
 
 
 def _images_with_metadata(source: str, found: DataFiles, split: str | None, **named: str | None):

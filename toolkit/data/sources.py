@@ -152,24 +152,29 @@ def files_to_load(source: str, found: DataFiles, kinds: set[str], split: str | N
 def find_class_folders(source: str, kinds: set[str]) -> DataFiles | None:
     """What is in a folder with a folder for each label, `LABEL/` or `SPLIT/LABEL/`; None if this is no such folder.
 
-    A file that is in no folder of a label is left out. Raises `InputError` if labels are named on several levels.
+    Beside such folders a `.json` is no table. Raises `InputError` like `in_label_folders`.
     """
     root = Path(source).expanduser()
-    if not root.is_dir() or is_run(root) or any(suffix_of(file) in TABLE_BUILDERS for file in visible_files(root)):
+    tables = set(TABLE_BUILDERS) - {".json"}
+    if not root.is_dir() or is_run(root) or any(suffix_of(file) in tables for file in visible_files(root)):
         return None
-    found = find_data(root, kinds)
-    depths: dict[int, Path] = {}
-    for files in found.splits.values():
-        for file, folders in list(files.items()):
-            if folders:
-                depths.setdefault(len(folders), file)
-            else:
-                del files[file]
-                found.leave_out(NO_LABEL_FOLDER, file)
+    return in_label_folders(source, find_data(root, kinds))
+
+
+def in_label_folders(source: str, found: DataFiles) -> DataFiles | None:
+    """Leave out the files that are in no folder of a label; None if no file is in one.
+
+    Raises `InputError` if labels are named on several levels.
+    """
+    depths = {len(folders): file for files in found.splits.values() for file, folders in files.items() if folders}
     if len(depths) > 1:
         first, second = [depths[depth].parent for depth in sorted(depths)[:2]]
         raise InputError(f"{source}: {first} and {second} are folders of labels on different levels; move one of them")
-    found.splits = {split: files for split, files in found.splits.items() if files}
+    with_labels = {}
+    for split, files in found.splits.items():
+        found.leave_out(NO_LABEL_FOLDER, *(file for file, folders in files.items() if not folders))
+        with_labels[split] = {file: folders for file, folders in files.items() if folders}
+    found.splits = {split: files for split, files in with_labels.items() if files}
     return found if found.splits else None
 
 

@@ -138,9 +138,12 @@ def find_among(files: Sequence[Path]) -> DataFiles:
     return found
 
 
-def find_all(root: Path, kinds: Collection[str]) -> list[Path]:
-    """The files of a folder whatever their split, to predict. Raises `InputError` if there is none."""
-    if files := sorted(file for file, _ in _read(root, kinds, DataFiles(), ()).all_files()):
+def find_all(root: Path, kinds: Collection[str], found: DataFiles) -> list[Path]:
+    """The files of a folder whatever their split, to predict; what is no data is added to what `found` leaves out.
+
+    Raises `InputError` if there is none.
+    """
+    if files := sorted(file for file, _ in _read(root, kinds, found, ()).all_files()):
         return files
     raise InputError(f"{root}: nothing to read in this folder, expected files that end in {list_suffixes(kinds)}")
 

@@ -72,6 +72,10 @@ class Modality(ABC):
         """Called with the loaded model."""
         return
 
+    def adapt(self, model, processor, items: Sequence[Any]) -> None:
+        """Take over from the items to learn from what the processor lacks, such as the range of their values."""
+        return
+
     @abstractmethod
     def encode(self, items: Sequence[Any], processor, model) -> list[dict[str, Any]]:
         """One encoded row per item; an `InputError` gives the number of the item that cannot be read."""

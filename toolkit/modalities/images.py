@@ -90,17 +90,22 @@ class ImageModality(Modality):
         return config, processor, wraps
 
     def finish(self, model, processor, train_rows, is_scratch: bool) -> None:
-        from toolkit.modalities.pixels import set_white, some_pixel_values
+        from toolkit.modalities.pixels import some_pixel_values
         from toolkit.models.depthwise import speed_up_depthwise
 
-        if train_rows is not None:
-            set_white(processor, train_rows)
+        self.adapt(model, processor, () if train_rows is None else train_rows["image"])
         for module in model.modules():
             if is_scratch and hasattr(module, "whiten"):
                 resizing = copy.copy(processor)
                 resizing.do_resize = True  # also with --keep_size: whitening needs images of one size
                 module.whiten(some_pixel_values(train_rows, resizing))
         speed_up_depthwise(model)
+
+    def adapt(self, model, processor, items: Sequence[Any]) -> None:
+        from toolkit.modalities.pixels import keep_decoding, set_levels
+
+        set_levels(processor, items)
+        keep_decoding(model.config, processor)
 
     def encode(self, items: Sequence[Any], processor, model) -> list[dict[str, Any]]:
         from toolkit.modalities.pixels import read_pixels

@@ -5,8 +5,9 @@ The image processor, transformers' own or that of a timm model, determines size 
 Shape legend: N images, S height and width.
 """
 
+import dataclasses
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,7 +15,7 @@ import datasets
 import numpy as np
 import torch
 
-from toolkit.data.image_decoding import Decoding, open_image, white_level
+from toolkit.data.image_decoding import Decoding, open_image
 from toolkit.data.image_stream import ImageStream
 from toolkit.data.rows import spread
 from toolkit.errors import InputError, extra, first_line
@@ -27,15 +28,16 @@ with extra("images"):
     from PIL import Image, ImageColor
 
 READ_TOGETHER = 1024  # images
-WHITE_LEVEL, BACKGROUND = "white_level", "background"  # attributes of processors, and in preprocessor_config.json
-LITTLE_OF_16_BITS = 65_535 / 16
+# Attributes of processors, saved in preprocessor_config.json, in the order of the fields of `Decoding`.
+WHITE_LEVEL, BLACK_LEVEL, BACKGROUND = DECODING = "white_level", "black_level", "background"
 NUM_MEASURED = 1000  # images that mean and standard deviation are computed from
 _TO_TENSOR = ("ToTensor", "MaybeToTensor", "PILToTensor", "ConvertImageDtype", "Normalize")  # timm's last transforms
 
 
 def decoding_of(processor) -> Decoding:
     """How the processor wants images decoded, as it was for the training data."""
-    return Decoding(getattr(processor, WHITE_LEVEL, None), getattr(processor, BACKGROUND, Decoding.background))
+    defaults = dataclasses.astuple(Decoding())
+    return Decoding(*(getattr(processor, name, default) for name, default in zip(DECODING, defaults, strict=True)))
 
 
 def set_background(processor, color: str | None) -> None:
@@ -49,15 +51,20 @@ def set_background(processor, color: str | None) -> None:
     setattr(processor, BACKGROUND, color)
 
 
-def set_white(processor, train_rows) -> None:
-    """Take over from the training data the value that is white in images of more than 8 bits, if there are such."""
-    if decoding_of(processor).white is None and (white := white_level(train_rows)) is not None:
-        setattr(processor, WHITE_LEVEL, white)
-        if white < LITTLE_OF_16_BITS:
-            print(
-                f"images of 16 bits, of which all use less than a sixteenth: {white:,.0f} becomes white",
-                file=sys.stderr,
-            )
+def set_levels(processor, images: Sequence[Any]) -> None:
+    """Take over from the training data what is white and black in images of more than 8 bits, if there are such."""
+    if decoding_of(processor).white is not None:
+        return
+    found = Decoding.of_images(images)
+    if found.white is None:
+        return
+    setattr(processor, WHITE_LEVEL, found.white)
+    if found.black < 0:
+        setattr(processor, BLACK_LEVEL, found.black)
+    print(
+        f"images of more than 8 bits: {found.black:,.6g} becomes black, {found.white:,.6g} becomes white",
+        file=sys.stderr,
+    )
 
 
 class PixelProcessor:
@@ -97,7 +104,7 @@ def new_image_processor(size: int, train_rows, background: str | None = None):
 
     processor = ViTImageProcessor(size={"height": size, "width": size}, resample=3, do_convert_rgb=True)
     set_background(processor, background)
-    set_white(processor, train_rows)
+    set_levels(processor, train_rows["image"])
     channels = _some_pixels(train_rows, processor).double() / 255
     processor.image_mean = channels.mean(dim=(0, 2, 3)).numpy().round(4).tolist()
     processor.image_std = channels.std(dim=(0, 2, 3), correction=0).clamp(min=0.01).numpy().round(4).tolist()
@@ -125,7 +132,9 @@ def load_image_processor(source: str, config, size: int | None = None):
     if config.model_type == "timm_wrapper":
         if size is not None:
             config.pretrained_cfg |= {"input_size": [3, size, size], "crop_pct": 1.0}
-        return TimmWrapperImageProcessor(config.pretrained_cfg, config.architecture)
+        processor = TimmWrapperImageProcessor(config.pretrained_cfg, config.architecture)
+        _set_decoding(processor, config.pretrained_cfg)
+        return processor
     try:
         processor = AutoImageProcessor.from_pretrained(local_copy(source), trust_remote_code=False)
     except (OSError, ValueError) as error:
@@ -166,8 +175,19 @@ def without_timm(processor):
         image_std=list(data["std"]),
         do_convert_rgb=True,
     )
-    set_background(same, getattr(processor, BACKGROUND, None))
+    _set_decoding(same, vars(processor))
     return same
+
+
+def keep_decoding(config, processor) -> None:
+    """Keep in the configuration of a timm model, whose processor is not saved, how images are decoded."""
+    if hasattr(processor, "val_transforms"):
+        config.pretrained_cfg |= {name: value for name, value in vars(processor).items() if name in DECODING}
+
+
+def _set_decoding(processor, settings: Mapping[str, Any]) -> None:
+    for name in set(DECODING).intersection(settings):
+        setattr(processor, name, settings[name])
 
 
 def read_pixels(rows, processor) -> Iterator[dict[str, Any]]:

@@ -29,6 +29,10 @@ class Featurizer:
         self.model = model.to(make_accelerator().device).eval()
         self.pool = modality.pooling(self.model, processor)
 
+    def adapt(self, items: Sequence[Any]) -> None:
+        """Take over from the items to learn from what the processor lacks, such as the range of their values."""
+        self.modality.adapt(self.model, self.processor, items)
+
     def encode(self, items: Sequence[Any]) -> list[dict[str, Any]]:
         """Encoded rows. Raises `InputError` that gives the number of an item that is empty or cannot be read."""
         return self.modality.encode(items, self.processor, self.model)

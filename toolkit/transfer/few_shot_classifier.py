@@ -96,6 +96,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             raise InputError(f"rounds {self.rounds}: need unlabelled items")
         self.threshold_: float | None = None
         self._load_featurizer()
+        if self._featurizer is not None:
+            self._featurizer.adapt(X)
         if self.method in FINE_TUNING_METHODS:
             self._fine_tune(X, targets, unlabelled)
         features, unlabelled = self._features_and_mean(X, unlabelled)

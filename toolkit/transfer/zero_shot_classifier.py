@@ -70,6 +70,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):
         examples, or an encoder cannot be loaded.
         """
         self._featurizer = load_featurizer(self.encoder, self.batch_size)
+        self._featurizer.adapt(X)
         described = encoder_of_descriptions(self._featurizer, self.label_encoder)(list(descriptions.values()))
         features = self._featurizer(X) if len(X) else None
         others = None if unlabelled is None else self._featurizer(unlabelled)
