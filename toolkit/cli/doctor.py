@@ -30,7 +30,7 @@ PACKAGE = "pretrain-transfer-toolkit"
 NAMED = ("torch", "transformers", "datasets", "accelerate", "huggingface-hub")  # whose versions are printed
 MIN_FREE_BYTES = 5e9  # with less, checkpoints of small encoders soon do not fit
 SECONDS_FOR_PROCESSES = 120
-ROWS_SHOWN, WIDTH = 3, 80  # of each split, and characters of a text
+ROWS_SHOWN, WIDTH = 3, 200  # of each split, and characters of an example
 
 
 @dataclass(kw_only=True)
