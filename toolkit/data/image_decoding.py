@@ -131,7 +131,7 @@ def _tag(image, number: int) -> Any:
 
 def _has_lost_bits(image, layout: str) -> bool:
     """Whether Pillow, which reads the upper 8 of 16 bits of colors, has read nothing that can be seen."""
-    if _is_deep(image):
+    if _is_deep(image.mode):
         return False
     if ";16" not in layout:  # in a TIFF whose channels follow each other Pillow takes each byte for a pixel
         return max(_tag(image, BITS_PER_SAMPLE) or (8,)) > 8
@@ -150,9 +150,9 @@ def _upright(image):
         return image
 
 
-def _is_deep(image) -> bool:
-    """Whether an image has one channel of more than 8 bits."""
-    return image.mode.startswith(("I", "F"))
+def _is_deep(mode: str) -> bool:
+    """Whether images of a mode of Pillow have one channel of more than 8 bits."""
+    return mode.startswith(("I", "F"))
 
 
 def _values_of(image):
@@ -179,7 +179,7 @@ def _range_of_file(image: dict[str, Any]) -> _Range | None:
 
     try:
         with Image.open(_file_of(as_stored(image))) as opened:
-            return _range_of(opened) if _is_deep(opened) else None
+            return _range_of(opened) if _is_deep(opened.mode) else None
     except (*_CANNOT_OPEN, Image.DecompressionBombError):
         return None
 
@@ -187,7 +187,7 @@ def _range_of_file(image: dict[str, Any]) -> _Range | None:
 def _as_rgb(image, decoding: Decoding, is_negative: bool):
     from PIL import Image
 
-    if _is_deep(image):
+    if _is_deep(image.mode):
         image = _as_grey(image, decoding, is_negative)
     if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, decoding.background), image.convert("RGBA"))

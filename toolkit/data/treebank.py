@@ -4,6 +4,7 @@ For the format see https://universaldependencies.org/format.html. Only lines wit
 token (`1-2`) is the spelling of the words after it, and an empty node (`8.1`) is not part of the text.
 """
 
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def read_conllu(path: Path, tag_column: str = "upos") -> Iterator[dict[str, list
         if fields[0].isdigit():
             tokens.append(fields[1])
             tag = fields[COLUMNS.index(name)] if name in COLUMNS else _value_of(tag_column, fields)
-            tags.append(table_files.name_of_label(tag, None))
+            tags.append(unicodedata.normalize("NFC", tag).strip())
         elif not fields[0].replace("-", "", 1).replace(".", "", 1).isdigit():
             raise InputError(f"{path}: line {number} starts with '{fields[0]}', expected the number of a word")
 

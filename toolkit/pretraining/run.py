@@ -137,12 +137,11 @@ def train_and_record(
     model = type(model).from_pretrained(output.weights_dir).to(run.accelerator.device).eval()
     if loss_function is not None:
         model.loss_function = loss_function
-    sums, counts = held_out_losses(model, validation_rows, eval_collate, VALIDATION_BATCH_SIZE, run.accelerator)
+    held_out = model, validation_rows, eval_collate, VALIDATION_BATCH_SIZE, run.accelerator
+    sums, counts = held_out_losses(*held_out)
     metrics = {"loss": ratio_interval(sums, counts)}
     if is_right is not None:
-        metrics["accuracy"] = held_out_accuracy(
-            model, validation_rows, eval_collate, VALIDATION_BATCH_SIZE, run.accelerator, is_right
-        )
+        metrics["accuracy"] = held_out_accuracy(*held_out, is_right)
     if export is not None:
         model = export(model)
         save_model(run.output_dir, model, processor, writes=run.is_main)
