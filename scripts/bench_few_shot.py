@@ -21,7 +21,7 @@ import datasets
 import numpy as np
 from benchmarking import data_set, skip_without, write_record
 
-from tasks.examples import ExampleColumns, load_examples
+from tasks.examples import ExampleColumns, load_examples, open_examples
 from toolkit.metrics.intervals import bootstrap_ratio, ratio_interval
 from toolkit.modalities import MODALITIES
 from toolkit.transfer.few_shot_classifier import FewShotClassifier
@@ -42,7 +42,8 @@ def predict_with_setfit(texts: list[str], labels: list[str], seed: int, items: l
 
 
 def main(data: str = TREC, seeds: int = 10, shots: int = 8, steps: int = 40, learning_rate: float = 5e-5) -> None:
-    train, test = (load_examples(MODALITIES["text"], data, name, ExampleColumns()) for name in ("train", "test"))
+    source = open_examples(MODALITIES["text"], data, ExampleColumns())
+    train, test = (load_examples(MODALITIES["text"], source, name) for name in ("train", "test"))
 
     def predict_with_toolkit(texts: list[str], labels: list[str], seed: int, items: list[str]) -> list[str]:
         classifier = FewShotClassifier(
