@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import huggingface_hub
 import pytest
 import torch
 import transformers
@@ -143,7 +144,8 @@ def test_a_cache_that_another_tool_filled(roberta, tmp_path, kept):
         assert "has no weights in .safetensors" in done.stderr
 
 
-def test_an_encoder_that_is_not_there_is_named(tmp_path):
+def test_an_encoder_that_is_not_there_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)  # other tests of this process have a Hub
     flags = ["--data", "sample", "--output_dir", tmp_path / "out"]
     message = error_of(run_here("finetune", "text", "--encoder", "acme/nothing", *flags))
     assert "acme/nothing: no such folder, nor a copy of it, and HF_HUB_OFFLINE is set" in message

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from conftest import TORCHRUN
+from conftest import TORCHRUN, run_toolkit
 from in_process import run_here
 from test_processes import FSDP2
 
@@ -121,8 +121,7 @@ def test_parameters_that_muon_cannot_train_are_named(corpus, tmp_path):
 @pytest.mark.slow
 def test_muon_refuses_sharded_matrices(corpus, tmp_path):
     flags = ["--corpus", corpus, "--output_dir", tmp_path / "out", "--max_steps", "2", "--vocab_size", "500"]
-    done = run_here(
-        "pretrain", "bert", *flags, "--preset", "bert-tiny", "--optim", "muon", launcher=[*TORCHRUN, "-m"], **FSDP2
-    )
+    words = ["pretrain", "bert", *flags, "--preset", "bert-tiny", "--optim", "muon"]
+    done = run_toolkit(*words, launcher=[*TORCHRUN, "-m"], **FSDP2)
     assert done.returncode != 0
     assert "--optim muon: needs whole matrices, which FSDP2 and DeepSpeed shard" in done.stderr
