@@ -23,7 +23,7 @@ from toolkit.modalities.arguments import AugmentationArguments
 from toolkit.models.families import SCRATCH
 from toolkit.runs.arguments import flags_of, to_flags, with_flags
 from toolkit.runs.output import check_output_dir, check_unchanged, claimed, create_output_dir, write_json
-from toolkit.runs.results import RESULTS_FILE, Stopwatch, finished_run, write_results
+from toolkit.runs.results import RESULTS_FILE, Stopwatch, finished_run, say_finished, write_results
 from toolkit.training.arguments import DurationArguments, OptimizerArguments
 from toolkit.training.inputs import Evaluation, TrainingData, TrainingOutput
 
@@ -48,6 +48,7 @@ def finetune(
         if record is not None:
             _, source = load_splits(task, arguments, source)
             check_unchanged(Path(arguments.output.output_dir), _content(source, arguments))
+            say_finished(arguments.output.output_dir)
         else:
             run = _finetune_with_each_rate if arguments.transfer.learning_rates else _finetune
             record = run(task, arguments, source, with_picture)

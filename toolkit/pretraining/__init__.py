@@ -50,9 +50,12 @@ def run_method(method: str, arguments: Any) -> dict[str, Any]:
     """Like `pretrain`, from the data class of the method's flags."""
     from toolkit.hub.upload import push_run
     from toolkit.runs.output import claimed
-    from toolkit.runs.results import finished_run
+    from toolkit.runs.results import finished_run, say_finished
 
     with claimed(arguments.output):
-        record = finished_run(arguments) or get_method(method).run(arguments)
+        if (record := finished_run(arguments)) is None:
+            record = get_method(method).run(arguments)
+        else:
+            say_finished(arguments.output.output_dir)
     push_run(arguments.output.output_dir, arguments.hub.push_to_hub)
     return record

@@ -41,10 +41,13 @@ def finished_run(arguments: Any) -> dict[str, Any] | None:
                 f"--resume: the run in {folder} is finished and was made with --{name} {made_with}, "
                 f"not {asked}; name another --output_dir"
             )
-    print(
-        f"the run in {folder} was finished before, this is its record; nothing is trained", file=sys.stderr, flush=True
-    )
     return record
+
+
+def say_finished(output_dir: str) -> None:
+    """Say that the record of a run is an old one."""
+    what = f"the run in {output_dir} was finished before, this is its record; nothing is trained"
+    print(what, file=sys.stderr, flush=True)
 
 
 def is_main_process() -> bool:
