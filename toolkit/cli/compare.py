@@ -91,14 +91,15 @@ def run(parsed: tuple[ComparisonArguments, FinetuneArguments]) -> None:
     for encoder in flags.encoders:
         load_config(encoder)
     root = check_output_dir(arguments.output, arguments.training.resume)
-    train_sizes = [None if size == "all" else int(size) for size in flags.train_sizes]
-    sizes = [size for size in train_sizes if size]
-    _, source = load_splits(task, with_flags(arguments, train_size=max(sizes, default=None)))
+    source = task.open(data, arguments.columns)
     if flags.subset_each_seed and not {"validation", "test"} & set(source.splits):
         raise InputError(
             f"--subset_each_seed: {data} has no split to test on, expected a test or validation split that "
             "stays the same while the training examples change"
         )
+    train_sizes = [None if size == "all" else int(size) for size in flags.train_sizes]
+    sizes = [size for size in train_sizes if size]
+    load_splits(task, with_flags(arguments, train_size=max(sizes, default=None)), source)
     make_accelerator().wait_for_everyone()  # all processes check the folder before the main process writes to it
     if is_main_process():
         create_output_dir(arguments.output, arguments.training.resume)

@@ -113,7 +113,9 @@ class TextModality(Modality):
         return config, processor, mixes_layers
 
     def finish(self, model, processor, train_rows, is_scratch: bool) -> None:
-        if model.config.pad_token_id is None:  # as of a GPT; classifiers look for the last token before it
+        if (
+            getattr(model.config, "pad_token_id", 0) is None
+        ):  # as of a GPT; classifiers look for the last token before it
             model.config.pad_token_id = processor.pad_token_id
         encoder = getattr(model.config, "encoder", None) or {}
         model_type = encoder.get("model_type", model.config.model_type)
