@@ -84,11 +84,12 @@ def run(arguments: TokenizerArguments) -> None:
 
 
 def _describe(tokenizer, corpus) -> str:
-    """Pieces per word on the first lines of the corpus."""
+    """Pieces per word and the share of unknown pieces, on the first lines of the corpus."""
     from toolkit.corpora.encoding import word_spacer
 
     sample = list(islice((text for text in corpus.texts() if text.strip()), 1000))
     space = word_spacer(tokenizer.backend_tokenizer.normalizer)
     num_words = sum(len(line.split()) for line in space(sample))
     pieces = list(chain.from_iterable(tokenizer(sample, add_special_tokens=False, verbose=False)["input_ids"]))
-    return f"on the first {len(sample):,} lines {len(pieces) / num_words:.2f} pieces a word"
+    unknown = pieces.count(tokenizer.unk_token_id) / len(pieces)
+    return f"on the first {len(sample):,} lines {len(pieces) / num_words:.2f} pieces a word, {unknown:.1%} unknown"
