@@ -91,7 +91,7 @@ def _finetune(task: Task, arguments: FinetuneArguments, source: Source | None, w
 
     if accelerator.is_main_process:
         create_output_dir(arguments.output, arguments.training.resume, _content(source, arguments))
-        if source.summary.say():
+        if source.summary.say() and with_picture:  # a comparison of encoders has no note on one of them
             for note in task.notes(rows["train"], processor):
                 print(note, file=sys.stderr, flush=True)
     result = _train(task, model, processor, encoded, arguments, evaluate, accelerator)
