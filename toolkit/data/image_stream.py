@@ -141,7 +141,7 @@ def files_of_stream(source: str, split: str | None) -> list[str]:
 
 
 def splits_of_stream(source: str) -> DataFiles:
-    """The splits of a source, with their files if it is a folder; none of a single file or a pattern."""
+    """The splits of a source, with their files if they are on this machine; none of a single file."""
     return sources.find_splits(source, set(BUILDERS))
 
 

@@ -38,7 +38,7 @@ class Source:
 
     Args:
         name: What the user named.
-        found: Its splits, with their files if it is a folder; no split of a single file or a pattern.
+        found: Its splits, with their files if they are on this machine; no split of a single file.
         load: Loads a split as a `datasets.Dataset`; None is the split for training, or all of a single file.
         declared_labels: The names of labels in the order of their ids, if the source declares them.
     """
@@ -52,19 +52,17 @@ class Source:
     ):
         self.name, self.found, self.load, self.declared_labels = name, found, cache(load), cache(declared_labels)
         self.summary = DataSummary(name, found)
-        self._num_repeated: dict[str, int] = {}
+        self.num_repeated = cache(self._count_repeated)
 
     @property
     def splits(self) -> tuple[str, ...]:
         return tuple(self.found.splits)
 
-    def num_repeated(self, split: str) -> int:
+    def _count_repeated(self, split: str) -> int:
         """How many examples of another split are also in that for training; 0 unless both are splits of the source."""
         if split == "train" or not {"train", split} <= set(self.splits):
             return 0
-        if split not in self._num_repeated:
-            self._num_repeated[split] = num_repeated(self.load(split), self.load("train"))
-        return self._num_repeated[split]
+        return num_repeated(self.load(split), self.load("train"))
 
     def with_rows(self, change: Callable[[Any], Any]) -> "Source":
         """The same source, whose rows `change` has selected or completed."""

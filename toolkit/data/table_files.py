@@ -37,12 +37,11 @@ def load_table(source: str, files: list[Path] | None, split: str | None):
     builders = {TABLE_BUILDERS[suffix_of(file)] for file in files}
     if len(builders) > 1:
         raise InputError(f"{source}: files of several formats, expected one of {', '.join(TABLE_BUILDERS)}")
-    for file in files:
-        if suffix_of(file) != ".parquet":
-            check_readable_text(file)
     builder = builders.pop()
     if builder == "csv":
         return datasets.concatenate_datasets(list(map(_load_csv, files)))
+    for file in files if builder == "json" else ():
+        check_readable_text(file)
     load = partial(ask, source, datasets.load_dataset, builder, split="train")
     if builder == "parquet" and len(set(map(_declared, files))) > 1:
         return datasets.concatenate_datasets([_with_names(load(data_files=[str(file)])) for file in files])

@@ -9,6 +9,7 @@ from toolkit.data.image_files import open_unlabelled_images, without_broken
 from toolkit.data.image_stream import ImageStream, files_of_stream, splits_of_stream
 from toolkit.data.rows import content_of_rows, hold_out
 from toolkit.data.sources import Source
+from toolkit.data.splits import DataFiles
 from toolkit.data.summary import DataSummary
 from toolkit.errors import InputError, check_between_0_and_1, check_positive
 from toolkit.hub.arguments import HubArguments
@@ -88,13 +89,17 @@ def load_unlabelled(run: Run) -> tuple[Any, Any]:
 
 
 def load_split(run: Run, source: Source, split: str | None):
-    """Load a split; with `--skip_broken` without images that cannot be opened, which are named."""
-    rows = source.load(split)
-    return without_broken(rows, source.found, run.say) if run.arguments.columns.skip_broken else rows
+    """Load a split, without broken images if the user wants so."""
+    return drop_broken(source.load(split), run, source.found)
+
+
+def drop_broken(rows, run: Run, found: DataFiles | None = None):
+    """The rows; with `--skip_broken` without images that cannot be opened, which are named and left out of `found`."""
+    return without_broken(rows, found, run.say) if run.arguments.columns.skip_broken else rows
 
 
 def _open_stream(run: Run, **stream_options: Any) -> tuple[ImageStream, Any]:
-    source, skips_broken = run.arguments.images, run.arguments.columns.skip_broken
+    source = run.arguments.images
     found = splits_of_stream(source.corpus)
     files, held_out_of = files_of_stream(source.corpus, source.split), None
     if "validation" in found.splits:
@@ -109,9 +114,7 @@ def _open_stream(run: Run, **stream_options: Any) -> tuple[ImageStream, Any]:
     open_stream: Any = partial(ImageStream, image_column=run.arguments.columns.image_column, **stream_options)
     run.say("counting images")
     stream = open_stream(files, seed=run.arguments.training.seed, buffer_size=source.shuffle_buffer)
-    held_out_rows = open_stream(held_out).first(8 * VALIDATION_ROWS)
-    if skips_broken:
-        held_out_rows = without_broken(held_out_rows, found, run.say)
+    held_out_rows = drop_broken(open_stream(held_out).first(8 * VALIDATION_ROWS), run, found)
     summary = DataSummary(source.corpus, found)
     summary.add("train", stream, None if stream.label_column is None else stream.labels.elements())
     summary.add("validation", held_out_rows, part_of=held_out_of)
@@ -123,10 +126,7 @@ def some_images(rows, run: Run):
     """Enough of the training images to compute their mean and standard deviation."""
     from toolkit.modalities.pixels import NUM_MEASURED
 
-    if not isinstance(rows, ImageStream):
-        return rows
-    first = rows.first(NUM_MEASURED)
-    return without_broken(first, say=run.say) if run.arguments.columns.skip_broken else first
+    return drop_broken(rows.first(NUM_MEASURED), run) if isinstance(rows, ImageStream) else rows
 
 
 def new_encoder(run: Run, train_rows, auto_class: str = "AutoModel", **config_fields: Any) -> tuple[Any, Any]:
