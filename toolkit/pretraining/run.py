@@ -80,10 +80,13 @@ class Run:
         self.content |= summary.content
         self.say(*summary.lines())
 
-    def create_output_dir(self) -> Path:
-        """Create the output folder, on the main process, once nothing can be wrong with the input."""
+    def create_output_dir(self, checks_data: bool = True) -> Path:
+        """Create the output folder, on the main process, once nothing can be wrong with the input.
+
+        Raises `InputError` if a resumed run had other data, unless `checks_data` is false.
+        """
         if self.is_main:
-            create_output_dir(self.arguments.output, self.resume, self.content)
+            create_output_dir(self.arguments.output, self.resume, self.content if checks_data else None)
         return self.output_dir
 
 

@@ -20,7 +20,7 @@ import sys
 
 WAIT_POLICY = "OMP_WAIT_POLICY"  # of all OpenMP runtimes
 OPENMP_LIMITS = {
-    "GOMP_SPINCOUNT": "30000",  # iterations
+    "GOMP_SPINCOUNT": "3000",  # iterations
     "KMP_BLOCKTIME": "1",  # ms, as in `torch.backends.xeon.run_cpu` and `accelerate launch --cpu`
 }
 SPIN_LIMITS = {**OPENMP_LIMITS, "OPENBLAS_THREAD_TIMEOUT": "14"}  # binary logarithm of clock ticks
