@@ -108,8 +108,11 @@ def test_resuming_within_and_after_a_head_warmup_gives_the_same_bytes(step, vit,
 
 @pytest.mark.parametrize(
     ("num_processes", "flags", "environment"),
-    [(1, ["--gradient_accumulation_steps", "4"], {}), (2, ["--gradient_accumulation_steps", "2"], {}), (2, [], FSDP2)],
-    ids=["accumulated", "copied", "sharded"],
+    [
+        pytest.param(1, ["--gradient_accumulation_steps", "4"], {}, id="accumulated", marks=pytest.mark.slow),
+        pytest.param(2, ["--gradient_accumulation_steps", "2"], {}, id="copied", marks=pytest.mark.slow),
+        pytest.param(2, [], FSDP2, id="sharded"),
+    ],
 )
 def test_a_head_warmup_is_the_same_on_processes_and_parts(num_processes, flags, environment, vit, whole, tmp_path):
     run = finetune_vit(vit, tmp_path / "run", *flags, num_processes=num_processes, **environment)

@@ -63,12 +63,29 @@ def test_the_home_folder_in_flags(encoders, tmp_path, monkeypatch):
         assert (tmp_path / out / "results.json").is_file()
 
 
-def test_every_character_is_written_whatever_the_locale(reviews):
+@pytest.mark.parametrize(
+    "locale", [{"PYTHONIOENCODING": "latin-1"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}]
+)
+def test_every_character_is_written_whatever_the_locale(reviews, locale):
     command = [sys.executable, "-m", "toolkit", "predict", str(reviews), "日本 film 🙂"]
-    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
-    done = subprocess.run(command, capture_output=True, env=environment, cwd=REPOSITORY)
+    done = subprocess.run(command, capture_output=True, env={**os.environ, **locale}, cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout.decode("utf-8").rstrip().endswith("日本 film 🙂")
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [(b"se\xf1or film", "is not UTF-8 (byte 0xf1 at column 3)"), (b"\xff.csv", "\\udcff.csv: no such file or folder")],
+)
+def test_bad_bytes_of_a_word_are_named(reviews, word, message):
+    command = [sys.executable, "-m", "toolkit", "predict", str(reviews), word]
+    assert message in error_of(subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY))
+
+
+def test_closed_standard_input_is_an_error(reviews):
+    command = ["sh", "-c", '"$@" <&-', "sh", sys.executable, "-m", "toolkit", "predict", str(reviews)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    assert "nothing to label" in error_of(done)
 
 
 def test_bad_bytes_on_standard_input_are_named(reviews, tmp_path):
@@ -92,6 +109,22 @@ def test_empty_input_is_an_error(reviews, tmp_path):
     (tmp_path / "empty.txt").write_text("\n \n")
     assert "there is no text to classify" in error_of(run_here("predict", reviews, tmp_path / "empty.txt"))
     assert "there is no text to classify" in error_of(run_here("predict", reviews, stdin="\n"))
+
+
+def test_a_folder_is_no_text(reviews, tmp_path):
+    assert f"{tmp_path}: this is a folder, expected a file" in error_of(run_here("predict", reviews, tmp_path))
+
+
+def test_rows_without_text_are_counted(reviews, taggers, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "good film"}\n{"text": null}\n{"text": " "}\n{"text": "bad film"}\n')
+    done = run_here("predict", reviews, rows)
+    assert [line.split("\t")[2] for line in done.stdout.splitlines()] == ["good film", "bad film"]
+    assert f"left out of {rows}, no text: 2 of 4 rows" in done.stderr
+    rows.write_text('{"tokens": ["good", "film"]}\n{"tokens": []}\n')
+    done = run_here("predict", taggers["word2vec"], rows)
+    assert done.stdout.count("\n\n") == 1
+    assert f"left out of {rows}, no words: 1 of 2 rows" in done.stderr
 
 
 def test_one_broken_image_among_many(tmp_path):

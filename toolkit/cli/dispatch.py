@@ -97,13 +97,13 @@ def entry_point() -> None:
 
 
 def _print_all_characters() -> None:
-    """Write UTF-8 whatever the locale, but to a terminal what it can show."""
+    """Write UTF-8 whatever the locale, but to a terminal what it can show; names of files may hold any bytes."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             if stream.isatty():
                 stream.reconfigure(errors="replace")
             else:
-                stream.reconfigure(encoding="utf-8")
+                stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def _leave_process_group() -> None:

@@ -56,8 +56,8 @@ def run(arguments: PredictArguments) -> None:
 
 
 def read_inputs(words: Sequence[str]) -> list[str | Path]:
-    """The inputs that were named, or the lines of standard input. Raises `InputError` if that is a terminal."""
-    if not words and sys.stdin.isatty():
+    """The inputs that were named, or else lines of standard input, unless that is a terminal. Raises `InputError`."""
+    if not words and (sys.stdin is None or sys.stdin.isatty()):
         raise InputError("nothing to label: give texts, files, or text on standard input")
     return find_inputs(words) or [line for line in _lines_of_stdin() if line.strip()]
 

@@ -69,7 +69,9 @@ def read_text(path: Path) -> str:
 
 
 def check_readable_text(path: Path) -> None:
-    """Raises `InputError`, which names the line, if a text file is empty, binary or not UTF-8."""
+    """Raises `InputError`, which names the line, if this is no file, or empty, binary or not UTF-8."""
+    if path.is_dir():
+        raise InputError(f"{path}: this is a folder, expected a file")
     try:
         with open_file(str(path)) as file:
             start = file.read(8192)

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from toolkit.data.files import describe_bad_utf8
 from toolkit.data.rows import num_repeated
 from toolkit.data.splits import (
     SPLIT_NAMES,
@@ -184,7 +185,8 @@ def visible_files(folder: Path) -> Iterator[Path]:
 def find_inputs(words: Sequence[str]) -> list[str | Path]:
     """The inputs that a user gave: a path if a word names a file or folder, else the word itself, a text.
 
-    Raises `InputError` for a word that can only be a path, such as `reviews.csv` or `~/reviews`, and names nothing.
+    Raises `InputError` for a word that can only be a path, such as `reviews.csv` or `~/reviews`, and names nothing,
+    and for a text that is not UTF-8.
     """
     found: list[str | Path] = []
     for word in words:
@@ -194,5 +196,13 @@ def find_inputs(words: Sequence[str]) -> list[str | Path]:
         elif not re.search(r"\s", word) and (_BEGINS_PATH.match(word) or suffix_of(Path(word)) in USUAL_SUFFIXES):
             raise InputError(f"{word}: no such file or folder")
         else:
-            found.append(word)
+            found.append(_text_in_utf8(word))
     return found
+
+
+def _text_in_utf8(word: str) -> str:
+    """A word of the command line as it reads in UTF-8, whatever the locale. Raises `InputError`."""
+    try:
+        return word.encode("utf-8", "surrogateescape").decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{word}: {describe_bad_utf8(error)}") from None

@@ -11,6 +11,12 @@ from toolkit.data.splits import DataFiles, split_named
 LABELS_SHOWN, PATHS_SHOWN = 12, 3
 
 
+def say_empty(source: str, num_rows: int, num_empty: int, what: str) -> None:
+    """Print on stderr that some rows of a table have no text, or no words, and are left out."""
+    if num_empty:
+        print(f"left out of {source}, no {what}: {num_empty:,} of {num_rows:,} rows", file=sys.stderr)
+
+
 class DataSummary:
     """Collects what the splits of a source hold.
 

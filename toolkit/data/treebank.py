@@ -10,6 +10,7 @@ from pathlib import Path
 
 from toolkit.data import sources, table_files
 from toolkit.data.files import read_text
+from toolkit.data.summary import say_empty
 from toolkit.errors import InputError
 
 COLUMNS = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
@@ -99,12 +100,17 @@ def _is_conllu(file: Path) -> bool:
 
 
 def load_sentences(source: str) -> list[list[str]]:
-    """The words of a treebank without splits, which needs no tags. Raises `InputError`."""
+    """The words of a treebank without splits, which needs no tags. Raises `InputError`.
+
+    Prints on stderr how many rows of a table have no words.
+    """
     files = sources.find_files(source, SUFFIXES, None)
     if files is not None and all(map(_is_conllu, files)):
         return [sentence["tokens"] for sentence in _read_sentences(source, files, "upos")]
     rows = table_files.load_table(source, files, None)
-    return [tokens for tokens in rows[_token_column(source, rows, None)] if tokens]
+    sentences = [tokens for tokens in rows[_token_column(source, rows, None)] if tokens]
+    say_empty(source, len(rows), len(rows) - len(sentences), "words")
+    return sentences
 
 
 def _read_sentences(source: str, files: list[Path], tag_column: str) -> list[dict[str, list[str]]]:

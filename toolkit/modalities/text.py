@@ -19,6 +19,7 @@ from toolkit.data.files import read_text
 from toolkit.data.labelled_text import open_labelled_text
 from toolkit.data.sources import Source
 from toolkit.data.splits import suffix_of
+from toolkit.data.summary import say_empty
 from toolkit.data.table_files import TABLE_BUILDERS
 from toolkit.errors import InputError, first_line
 from toolkit.modalities.arguments import TextEncoderArguments
@@ -52,7 +53,10 @@ class TextModality(Modality):
         return opened.with_rows(lambda rows: rows.filter(lambda text: bool(text.strip()), input_columns="text"))
 
     def read_inputs(self, inputs: Sequence[str | Path], skip_broken: bool = False):
-        """Each text is one item, and so is each line of a text file and each row of a table."""
+        """Each text is one item, and so is each line of a text file and each row of a table.
+
+        Prints on stderr how many rows of a table have no text; empty lines are left out without a word.
+        """
         from toolkit.corpora.text import load_text
 
         texts: list[str] = []
@@ -60,7 +64,9 @@ class TextModality(Modality):
             if isinstance(given, str):
                 texts.append(given)
             elif suffix_of(given) in TABLE_BUILDERS:
-                texts += load_text(str(given), on_error="skip" if skip_broken else "fail")["text"][:]
+                rows = load_text(str(given), on_error="skip" if skip_broken else "fail")["text"][:]
+                say_empty(str(given), len(rows), sum(not text.strip() for text in rows), "text")
+                texts += rows
             else:
                 texts += read_text(given).split("\n")
         texts = [text for text in texts if text.strip()]
