@@ -13,9 +13,11 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +94,12 @@ RUNS: dict[str, list[str]] = {
 }
 
 
+def with_earlier_runs(names: Collection[str]) -> list[str]:
+    """These runs and those whose folders they read, in the order of `RUNS`."""
+    needed = {name: re.findall(r"\{([\w-]+)\}", " ".join(command)) for name, command in RUNS.items()}
+    return [name for name in RUNS if name in names or any(name in needed[other] for other in names)]
+
+
 def words_of(command: list[str], output_dir: Path, root: Path) -> list[str]:
     """The command with `{NAME}` replaced by the folder of that run, and `--output_dir`."""
     folders = {name: str(root / name) for name in RUNS}
@@ -127,10 +135,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("old", type=Path, help="Checkout of the older version.")
     parser.add_argument("new", type=Path, help="Checkout of the newer version.")
-    parser.add_argument("--only", action="append", choices=list(RUNS), help="Compare this run (repeatable).")
+    parser.add_argument(
+        "--only", action="append", choices=list(RUNS), help="This run and those it needs (repeatable)."
+    )
     parser.add_argument("--keep", type=Path, help="Folder for the runs; runs of OLD found there are not repeated.")
     arguments = parser.parse_args()
-    names = arguments.only or list(RUNS)
+    names = with_earlier_runs(arguments.only or list(RUNS))
     different = []
     with tempfile.TemporaryDirectory() as temporary:
         root = arguments.keep or Path(temporary)
