@@ -79,3 +79,18 @@ def test_a_changed_corpus_is_noticed(method, tmp_path):
     done = run_here(*run, "--resume")
     assert done.returncode == 2
     assert "changed since it began" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("prefix", ["", "scratch:"])
+def test_overwriting_does_not_delete_what_is_read(prefix, encoders, tmp_path):
+    shutil.copytree(encoders["word2vec"], tmp_path / "encoder")
+    flags = ["--encoder", f"{prefix}{tmp_path / 'encoder'}", "--data", "sample", *STEPS, "--overwrite_output_dir"]
+    message = error_of(run_here("finetune", "pos", *flags, "--output_dir", tmp_path / "encoder"))
+    assert f"would delete {prefix}{tmp_path / 'encoder'}, which --encoder names" in message
+    assert (tmp_path / "encoder" / "model.safetensors").read_bytes()
+
+
+def test_a_finished_run_of_another_command_is_not_resumed(taggers):
+    folder = taggers["word2vec"]
+    message = error_of(run_here("pretrain", "bert", "--corpus", "sample", "--output_dir", folder, "--resume"))
+    assert f"{folder} holds the run of another command" in message

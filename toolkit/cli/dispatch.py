@@ -16,7 +16,8 @@ from typing import Any
 import wrapt
 
 from toolkit.errors import DISK_ERRORS, InputError, Interrupted, RunFailed, what_failed
-from toolkit.runs.output import OutputArguments, claimed
+from toolkit.runs.arguments import Arguments, to_flags
+from toolkit.runs.output import OutputArguments, check_inputs_stay, claimed
 
 COMMANDS = {
     "quickstart": "See in minutes what pretraining buys, on embedded samples.",
@@ -84,10 +85,16 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _claim_output(parsed: Any) -> AbstractContextManager:
-    """Claim the output folder of a command that has one, so that no other run writes to it meanwhile."""
-    for arguments in parsed if isinstance(parsed, tuple) else (parsed,):
+    """Claim the output folder of a command that has one, so that no other run writes to it meanwhile.
+
+    Raises `InputError` if the command would delete there what it reads.
+    """
+    groups = [each for each in (parsed if isinstance(parsed, tuple) else (parsed,)) if isinstance(each, Arguments)]
+    for arguments in groups:
         output = getattr(arguments, "output", None)
         if isinstance(output, OutputArguments) and output.output_dir is not None:
+            for each in groups:
+                check_inputs_stay(output, to_flags(each))
             return claimed(output)
     return nullcontext()
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -51,6 +52,18 @@ def check_output_dir(output: OutputArguments, resume: bool | None = None) -> Pat
             advice += "--overwrite_output_dir to replace it, or name another"
             raise InputError(f"--output_dir {folder}: the folder holds an earlier run; add {advice}")
     return folder
+
+
+def check_inputs_stay(output: OutputArguments, flags: dict[str, Any]) -> None:
+    """Raises `InputError` if overwriting the output folder would delete a file or folder that a flag names."""
+    folder = Path(output.output_dir).expanduser().resolve()
+    for name, value in flags.items() if output.overwrite_output_dir else ():
+        for word in value if isinstance(value, list) else [value]:
+            if name == "output_dir" or not isinstance(word, str) or not word:
+                continue
+            path = Path(re.sub(r"^\w{2,}:", "", word))  # behind a prefix such as `scratch:`
+            if path.exists() and path.resolve().is_relative_to(folder):
+                raise InputError(f"--overwrite_output_dir: would delete {word}, which --{name} names")
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """`results.json`, the record of a run: how it is written, read, and compared with the flags of a resumed run."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import platform
@@ -26,7 +27,7 @@ MAY_DIFFER = ("output_dir", "resume", "overwrite_output_dir", "push_to_hub")  # 
 def finished_run(arguments: Any) -> dict[str, Any] | None:
     """The record in the output folder if `--resume` is given and the run there is finished, else None.
 
-    Raises `InputError` if the finished run was made with other flags.
+    Raises `InputError` if the finished run was made with other flags, or by another command.
     """
     flags = to_flags(arguments)
     folder = Path(flags["output_dir"])
@@ -36,6 +37,8 @@ def finished_run(arguments: Any) -> dict[str, Any] | None:
     defaults = {name: flag.default for name, flag in flags_of(type(arguments)).items()}
     for name, asked in flags.items():
         made_with = record["arguments"].get(name, defaults.get(name))
+        if made_with is dataclasses.MISSING:
+            raise InputError(f"--resume: {folder} holds the run of another command; name another --output_dir")
         if asked != made_with and name not in MAY_DIFFER:
             raise InputError(
                 f"--resume: the run in {folder} is finished and was made with --{name} {made_with}, "
