@@ -117,7 +117,7 @@ def test_shards_are_prepared_merged_and_trained_on_by_the_command(tmp_path):
     folders = [tmp_path / "0", tmp_path / "1", "--output_dir", tmp_path / "0", "--overwrite_output_dir"]
     done = run_here("prepare", "merge", *folders)
     assert done.returncode == 2
-    assert "which is to be merged" in done.stderr
+    assert f"would delete {tmp_path / '0'}, which this command reads" in done.stderr
     assert (tmp_path / "0" / "prepared.json").is_file()
     train = ["pretrain", "bert", "--preset", "bert-tiny", "--max_steps", "3", "--max_length", "32"]
     records = {}

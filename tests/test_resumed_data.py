@@ -86,7 +86,7 @@ def test_overwriting_does_not_delete_what_is_read(prefix, encoders, tmp_path):
     shutil.copytree(encoders["word2vec"], tmp_path / "encoder")
     flags = ["--encoder", f"{prefix}{tmp_path / 'encoder'}", "--data", "sample", *STEPS, "--overwrite_output_dir"]
     message = error_of(run_here("finetune", "pos", *flags, "--output_dir", tmp_path / "encoder"))
-    assert f"would delete {prefix}{tmp_path / 'encoder'}, which --encoder names" in message
+    assert f"would delete {prefix}{tmp_path / 'encoder'}, which this command reads" in message
     assert (tmp_path / "encoder" / "model.safetensors").read_bytes()
 
 

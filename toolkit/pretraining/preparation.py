@@ -110,9 +110,6 @@ def prepare_folder(method: str, arguments: PrepareArguments) -> None:
 def merge_shards(arguments: MergeArguments) -> None:
     """Put the shards of one preparation together. Raises `InputError` unless each is there once and complete."""
     folders, output = [Path(folder) for folder in arguments.shards.folders], Path(arguments.output.output_dir)
-    resolved = output.resolve()
-    if inside := [folder for folder in folders if resolved in (folder.resolve(), *folder.resolve().parents)]:
-        raise InputError(f"--output_dir {output}: holds {inside[0]}, which is to be merged; name another")
     for folder in folders:
         if not (folder / PREPARED_FILE).is_file():
             raise InputError(f"{folder}: is not prepared to its end; repeat the command that began it")

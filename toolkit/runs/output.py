@@ -63,7 +63,7 @@ def check_inputs_stay(output: OutputArguments, flags: dict[str, Any]) -> None:
                 continue
             path = Path(re.sub(r"^\w{2,}:", "", word))  # behind a prefix such as `scratch:`
             if path.exists() and path.resolve().is_relative_to(folder):
-                raise InputError(f"--overwrite_output_dir: would delete {word}, which --{name} names")
+                raise InputError(f"--overwrite_output_dir: would delete {word}, which this command reads")
 
 
 @contextmanager
