@@ -6,12 +6,11 @@
     python scripts/bench_neighbour.py --setting GOMP_SPINCOUNT=10000 --setting OMP_WAIT_POLICY=passive
     python scripts/bench_neighbour.py --quickstart [--rounds 1]
 
-"before" is the default of OpenMP and OpenBLAS, "after" the limits that `toolkit.runs.threads` sets, with one thread of
-OpenBLAS for linear probes, and every --setting is one more alternative, with these variables instead of the limits.
-The alternatives take turns, each in a process of its own that trains for some seconds with as many threads as PyTorch
-chooses: a bert-tiny on windows of 128 tokens, batch 32; an elmo-mini on windows of 32 words, batch 64; a resnet-mini
-on images of 32 pixels, batch 32; a linear probe on 2,000 feature vectors. The figures are training steps, or fits of
-the probe, per second.
+"before" is the default of OpenMP and OpenBLAS, "after" the limits that `toolkit.runs.threads` sets, and every
+--setting is one more alternative, with these variables instead of the limits. The alternatives take turns, each in a
+process of its own that trains for some seconds with as many threads as PyTorch chooses: a bert-tiny on windows of 128
+tokens, batch 32; an elmo-mini on windows of 32 words, batch 64; a resnet-mini on images of 32 pixels, batch 32; a
+linear probe on 2,000 feature vectors. The figures are training steps, or fits of the probe, per second.
 
 The other work has one thread and runs with `nice -n 10`: `steady` is a process that computes without end in the same
 login session, `steady-apart` one in another session, and `short-apart` a loop of processes in another session that
@@ -136,14 +135,12 @@ def train_encoder(make: Callable[[], tuple[Any, TrainingData, int]], seconds: fl
 
 
 def fit_probes(seconds: float) -> float:
-    """Fits per second of a linear probe, which computes in OpenBLAS: "before" with all threads, else with one."""
-    is_before = os.environ["OPENBLAS_THREAD_TIMEOUT"] == LIBRARY_DEFAULTS["OPENBLAS_THREAD_TIMEOUT"]
-    fit: Any = fit_linear_probe.__wrapped__ if is_before else fit_linear_probe  # type: ignore[attr-defined]
+    """Fits per second of a linear probe, which computes in OpenBLAS."""
     rng = np.random.default_rng(0)
     features, labels = rng.normal(size=(2_000, 256)), rng.integers(20, size=2_000)
     num_fits, start = 0, time.perf_counter()
     while time.perf_counter() < start + seconds:
-        fit(features, labels)
+        fit_linear_probe(features, labels)
         num_fits += 1
     return num_fits / (time.perf_counter() - start)
 

@@ -16,7 +16,6 @@ from accelerate.utils import send_to_device
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.multiclass import OneVsRestClassifier
-from threadpoolctl import threadpool_limits
 from torch import nn
 
 DEFAULT_C = 10.0  # of unit-length features, such as centered embeddings or TF-IDF
@@ -24,7 +23,6 @@ STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # values of C to choose from wi
 CERTAIN = 20.0  # logit of a label that all training items have
 
 
-@threadpool_limits.wrap(limits=1, user_api="blas")  # threads would wait longer than these small products take
 def fit_linear_probe(
     features: Any, labels: Any, C: float | Sequence[float] = DEFAULT_C, held_out: tuple[Any, Any] | None = None
 ) -> Any:
