@@ -38,6 +38,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from bench_elmo import NUM_NEGATIVES, Job
 from benchmarking import BertOnSample, alternate, read_log, run_in_process, write_record
@@ -88,8 +89,10 @@ def beside(neighbour: str) -> Iterator[None]:
     try:
         yield
     finally:
+        children = psutil.Process(process.pid).children(recursive=True)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        psutil.wait_procs(children, timeout=10)  # they still run for a moment after the signal
 
 
 def environment_with(setting: dict[str, str]) -> dict[str, str]:

@@ -5,6 +5,7 @@ are chosen from the same short list, on validation data with the first seed. The
 test items, seeds pooled.
 """
 
+import itertools
 import json
 import statistics
 from collections.abc import Callable, Sequence
@@ -12,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tasks.finetuning import finetune, load_splits
+from tasks.finetuning import load_splits
+from tasks.parallel import finetune_in_order
 from tasks.task import FinetuneArguments, Task, cells_of
 from toolkit.data.sources import Source
 from toolkit.errors import InputError
@@ -46,6 +48,7 @@ class Grid:
         learning_rates: Short list from which the learning rate is chosen on validation data.
         subset_each_seed: Whether each seed has labelled examples of its own.
         with_baseline: Whether the task's usual method without a network is added.
+        num_proc: Number of runs at a time, each in a process of its own with one thread; 1 is one run with all threads.
         say: Called with messages of progress.
     """
 
@@ -56,6 +59,7 @@ class Grid:
     learning_rates: Sequence[float]
     subset_each_seed: bool = False
     with_baseline: bool = False
+    num_proc: int = 1
     say: Callable[[str], Any] = field(default=print)
 
 
@@ -68,7 +72,9 @@ def compare(task: Task, grid: Grid, arguments: FinetuneArguments) -> dict[str, A
     arguments = arguments.resolved()  # the same for pretrained and scratch, of which only one may be frozen
     stopwatch = Stopwatch()
     baseline = run_baseline(task, grid, arguments) if grid.with_baseline and is_main_process() else None
-    rows = [_compare_encoder(task, grid, arguments, name) for name in grid.encoders]
+    cells = _cells(grid, arguments)
+    _finetune_cells(task, grid, cells)
+    rows = [_row(task, grid, list(of_encoder)) for _, of_encoder in itertools.groupby(cells, lambda cell: cell.name)]
     cells_by_name = {
         f"{row['name']}, {variant}, {budget['name']}": budget[variant]
         for row in rows
@@ -102,35 +108,44 @@ def compare(task: Task, grid: Grid, arguments: FinetuneArguments) -> dict[str, A
     return write_results(results_file, stopwatch, **record) if is_main_process() else record
 
 
-def _compare_encoder(task: Task, grid: Grid, arguments: FinetuneArguments, name: str) -> dict[str, Any]:
-    """The row of one encoder: cost of pretraining, and at each label budget figures and gain."""
-    folder, budgets = grid.encoders[name], []
-    runs_per_cell = len(grid.learning_rates) + len(grid.seeds) - 1
-    num_cells = 2 * len(grid.train_sizes)
-    num_done = list(grid.encoders).index(name) * num_cells
-    for train_size in grid.train_sizes:
-        cells, figures, budget = {}, {}, _budget_name(train_size, arguments.data.per_class)
-        for variant, encoder in ((PRETRAINED, folder), (FROM_SCRATCH, SCRATCH + folder)):
-            num_runs = num_cells * len(grid.encoders) * runs_per_cell
-            grid.say(f"{num_done * runs_per_cell}/{num_runs} runs done; now {name}, {variant}, {budget}")
+@dataclass(eq=False)
+class Cell:
+    """A cell of the table: an encoder, pretrained or from scratch, at a label budget.
+
+    Attributes:
+        name: Name of the encoder.
+        variant: `PRETRAINED` or `FROM_SCRATCH`.
+        budget: What the label budget is called.
+        arguments: Those that all runs of the cell share; each run has a folder in their output folder.
+        tried: The figure on validation data with the first seed, by learning rate.
+    """
+
+    name: str
+    variant: str
+    budget: str
+    arguments: FinetuneArguments
+    tried: dict[float, float] = field(default_factory=dict)
+
+    @property
+    def best_rate(self) -> float:
+        return max(self.tried, key=self.tried.__getitem__)
+
+    def folder(self, seed: int, learning_rate: float) -> Path:
+        return Path(self.arguments.output.output_dir) / f"seed{seed}-lr{learning_rate:g}"
+
+
+def _cells(grid: Grid, arguments: FinetuneArguments) -> list[Cell]:
+    """All cells, those of one encoder and budget beside each other: pretrained, from scratch."""
+    cells = []
+    for (name, encoder), train_size in itertools.product(grid.encoders.items(), grid.train_sizes):
+        for variant, start in ((PRETRAINED, encoder), (FROM_SCRATCH, SCRATCH + encoder)):
             # A frozen encoder with random weights would give random features, so all of it is trained.
             freeze = arguments.encoder.freeze and variant == PRETRAINED
-            shared = with_flags(arguments, encoder=encoder, train_size=train_size, freeze=freeze)
-            root = Path(arguments.output.output_dir) / name / f"{variant}-{train_size or 'all'}"
-            cells[variant], figures[variant] = _run_cell(task, grid, shared, root)
-            num_done += 1
-        record = read_results(Path(cells[PRETRAINED]["folders"][0]))
-        of_both = {key: record[key] for key in ("train_size", "parameters", "split", "n", "num_steps")}
-        gain = figures[PRETRAINED].minus(figures[FROM_SCRATCH]).interval()
-        budgets.append({"name": budget, **of_both, **cells, "gain": gain})
-    source = local_copy(folder)
-    return {
-        "name": name,
-        "folder": folder,
-        "parameters": budgets[0]["parameters"],
-        "pretraining": read_results(source) if (source / RESULTS_FILE).is_file() else None,  # None: from elsewhere
-        "budgets": budgets,
-    }
+            folder = Path(arguments.output.output_dir) / name / f"{variant}-{train_size or 'all'}"
+            flags = {"encoder": start, "train_size": train_size, "freeze": freeze, "output_dir": str(folder)}
+            budget = _budget_name(train_size, arguments.data.per_class)
+            cells.append(Cell(name, variant, budget, with_flags(arguments, **flags)))
+    return cells
 
 
 def _budget_name(train_size: int | None, per_class: bool) -> str:
@@ -139,24 +154,67 @@ def _budget_name(train_size: int | None, per_class: bool) -> str:
     return f"{train_size:,} labels a class" if per_class else f"{train_size:,} labels"
 
 
-def _run_cell(task: Task, grid: Grid, arguments: FinetuneArguments, folder: Path) -> tuple[dict[str, Any], Bootstrap]:
-    """One run per seed, all with the learning rate that is best on validation data with the first seed.
+def _finetune_cells(task: Task, grid: Grid, cells: list[Cell]) -> None:
+    """One run per cell and seed, all with the learning rate that is best on validation data with the first seed."""
+    first_seed, *other_seeds = grid.seeds
+    trials = [(cell, first_seed, rate) for cell in cells for rate in grid.learning_rates]
+    num_runs = len(trials) + len(cells) * len(other_seeds)
+    for (cell, _, rate), record in zip(trials, _finetune_all(task, grid, trials, 0, num_runs), strict=True):
+        cell.tried[rate] = record["validation_metrics"][cell.arguments.metric]["value"]
+    others = [(cell, seed, cell.best_rate) for cell in cells for seed in other_seeds]
+    _finetune_all(task, grid, others, len(trials), num_runs)
 
-    Returns what the record says of the runs, and the mean of their figure.
-    """
-    metric = arguments.metric
 
-    def run(seed: int, learning_rate: float) -> tuple[float, Path]:
-        output_dir = folder / f"seed{seed}-lr{learning_rate:g}"
-        subset_seed = seed if grid.subset_each_seed else arguments.data.subset_seed
-        flags = {"seed": seed, "subset_seed": subset_seed, "learning_rate": learning_rate}
-        of_run = with_flags(arguments, output_dir=str(output_dir), **flags)
-        record = finetune(task, of_run, grid.source, with_picture=False)
-        return record["validation_metrics"][metric]["value"], output_dir
+def _finetune_all(
+    task: Task, grid: Grid, runs: list[tuple[Cell, int, float]], num_done: int, num_runs: int
+) -> list[dict[str, Any]]:
+    """The records of runs, each of a cell with a seed and a learning rate, in their order."""
+    arguments = []
+    for cell, seed, rate in runs:
+        subset_seed = seed if grid.subset_each_seed else cell.arguments.data.subset_seed
+        flags = {"seed": seed, "subset_seed": subset_seed, "learning_rate": rate}
+        arguments.append(with_flags(cell.arguments, output_dir=str(cell.folder(seed, rate)), **flags))
+    results = finetune_in_order(task, arguments, grid.source, grid.num_proc)
+    records: list[dict[str, Any]] = []
+    for number, (cell, _, _) in enumerate(runs):
+        if number == 0 or cell is not runs[number - 1][0]:
+            now = f"{cell.name}, {cell.variant}, {cell.budget}"
+            grid.say(f"{num_done + number}/{num_runs} runs done; now {now}")
+        records.append(next(results))
+    return records
 
-    tried = {learning_rate: run(grid.seeds[0], learning_rate) for learning_rate in grid.learning_rates}
-    best = max(tried, key=lambda learning_rate: tried[learning_rate][0])
-    folders = [tried[best][1], *(run(seed, best)[1] for seed in grid.seeds[1:])]
+
+def _row(task: Task, grid: Grid, cells: list[Cell]) -> dict[str, Any]:
+    """The row of one encoder, from its cells: cost of pretraining, and at each label budget figures and gain."""
+    budgets = []
+    for pair in zip(cells[::2], cells[1::2], strict=True):
+        found = {cell.variant: _figures(task, grid, cell) for cell in pair}
+        (pretrained, figure), (scratch, figure_from_scratch) = found[PRETRAINED], found[FROM_SCRATCH]
+        record = read_results(Path(pretrained["folders"][0]))
+        budgets.append(
+            {
+                "name": pair[0].budget,
+                **{key: record[key] for key in ("train_size", "parameters", "split", "n", "num_steps")},
+                PRETRAINED: pretrained,
+                FROM_SCRATCH: scratch,
+                "gain": figure.minus(figure_from_scratch).interval(),
+            }
+        )
+    name = cells[0].name
+    source = local_copy(grid.encoders[name])
+    return {
+        "name": name,
+        "folder": grid.encoders[name],
+        "parameters": budgets[0]["parameters"],
+        "pretraining": read_results(source) if (source / RESULTS_FILE).is_file() else None,  # None: from elsewhere
+        "budgets": budgets,
+    }
+
+
+def _figures(task: Task, grid: Grid, cell: Cell) -> tuple[dict[str, Any], Bootstrap]:
+    """What the record says of the runs of a cell, and the mean of their figure."""
+    metric = cell.arguments.metric
+    folders = [cell.folder(seed, cell.best_rate) for seed in grid.seeds]
     figure = bootstrap_mean([figure_of_run(task, metric, each) for each in folders])
     results = [read_results(each) for each in folders]
     names = [name for name in results[0]["metrics"] if not name.startswith("f1_")]  # of single labels
@@ -165,8 +223,8 @@ def _run_cell(task: Task, grid: Grid, arguments: FinetuneArguments, folder: Path
         metric: figure.interval(),
         "by_seed": by_seed,
         "means": {name: statistics.fmean(values) for name, values in by_seed.items()},
-        "learning_rate": best,
-        "learning_rates_tried": {f"{rate:g}": value for rate, (value, _) in tried.items()},
+        "learning_rate": cell.best_rate,
+        "learning_rates_tried": {f"{rate:g}": value for rate, value in cell.tried.items()},
         "seconds": statistics.fmean(result["seconds"] for result in results),
         "num_steps": sum(result["num_steps"] for result in results),
         "folders": [str(each) for each in folders],

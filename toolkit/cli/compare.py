@@ -44,12 +44,15 @@ class ComparisonArguments(Arguments):
     baseline: bool = False
     """Also run the usual method without a network: a CRF for pos, logistic regression for text (on TF-IDF) and for
     images."""
+    num_proc: int = 1
+    """Runs that are trained at the same time, in processes with one thread each; 1 is one run at a time with all
+    threads. Several are faster for small encoders on a CPU."""
 
     def check(self) -> None:
         for size in self.train_sizes:
             if size != "all" and not (size.isdigit() and int(size) > 0):
                 raise InputError(f"--train_sizes {size}: expected a number greater than zero, or 'all'")
-        check_positive(self, "seeds")
+        check_positive(self, "seeds num_proc")
         names = [Path(encoder).name for encoder in self.encoders]
         if len(set(names)) < len(names):
             raise InputError(f"--encoders {' '.join(self.encoders)}: two folders have the same name")
@@ -80,6 +83,7 @@ def _refuse_flags_of_other_tasks(words: Sequence[str], name: str) -> None:
 def run(parsed: tuple[ComparisonArguments, FinetuneArguments]) -> None:
     from tasks.comparison import Grid, compare
     from tasks.finetuning import load_splits
+    from tasks.parallel import check_num_proc
     from toolkit.runs import page, tables
     from toolkit.runs.output import check_output_dir, create_output_dir
     from toolkit.runs.results import is_main_process
@@ -90,6 +94,7 @@ def run(parsed: tuple[ComparisonArguments, FinetuneArguments]) -> None:
     task, data = TASKS[flags.task], arguments.data.data
     for encoder in flags.encoders:
         load_config(encoder)
+    check_num_proc(flags.num_proc)
     root = check_output_dir(arguments.output, arguments.training.resume)
     source = task.open(data, arguments.columns)
     if flags.subset_each_seed and not {"validation", "test"} & set(source.splits):
@@ -112,6 +117,7 @@ def run(parsed: tuple[ComparisonArguments, FinetuneArguments]) -> None:
         flags.learning_rates,
         flags.subset_each_seed,
         flags.baseline,
+        flags.num_proc,
         lambda message: print(message, file=sys.stderr, flush=True) if is_main_process() else None,
     )
     record = compare(task, grid, with_flags(arguments, overwrite_output_dir=False))

@@ -45,9 +45,12 @@ class QuickstartArguments(Arguments):
     """Folder for the encoders, the taggers and report.html; an earlier quickstart in it is replaced."""
     budget: float = 1.0
     """Fraction of the usual steps, for a quick look at how it works; below 1 the figures mean nothing."""
+    num_proc: int | None = None
+    """Runs that are fine-tuned at the same time, in processes with one thread each (default: one for each core, at most
+    eight; one with a GPU)."""
 
     def check(self) -> None:
-        check_positive(self, "budget")
+        check_positive(self, "budget num_proc")
 
 
 def parse(words: Sequence[str]) -> QuickstartArguments:
@@ -70,6 +73,7 @@ def _run(arguments: QuickstartArguments, output: OutputArguments) -> None:
 
     from tasks import TASKS
     from tasks.comparison import Grid, compare
+    from tasks.parallel import check_num_proc, default_num_proc
     from toolkit.pretraining import pretrain
     from toolkit.runs import page, tables
     from toolkit.runs.output import check_output_dir, create_output_dir
@@ -80,6 +84,8 @@ def _run(arguments: QuickstartArguments, output: OutputArguments) -> None:
         minutes, seconds = divmod(int(time.monotonic() - start), 60)
         print(f"[{minutes}:{seconds:02d}] {message}", file=sys.stderr, flush=True)
 
+    num_proc = arguments.num_proc or default_num_proc()
+    check_num_proc(num_proc)
     check_output_dir(output)
     root = create_output_dir(output)
     encoders: dict[str, str] = {}
@@ -94,7 +100,8 @@ def _run(arguments: QuickstartArguments, output: OutputArguments) -> None:
         flags = {"encoder": "", "data": "sample", "output_dir": str(root / task), **finetuning, **flags}
         of_task = from_flags(TASKS[task].arguments, **flags)
         source = TASKS[task].open(of_task.data.data, of_task.columns)
-        return compare(TASKS[task], Grid(source, encoders, budgets, SEEDS, rates, say=say), of_task)
+        grid = Grid(source, encoders, budgets, SEEDS, rates, num_proc=num_proc, say=say)
+        return compare(TASKS[task], grid, of_task)
 
     record = compared("pos", encoders, LABEL_BUDGETS, LEARNING_RATES)
     say("fine-tuning classifiers of the sample's genres")

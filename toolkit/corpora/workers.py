@@ -63,7 +63,7 @@ def _map_in_processes(function: Callable[[Item], Result], items: Sequence[Item],
         for process in set(multiprocessing.active_children()) - others:
             process.terminate()
         if isinstance(error, BrokenProcessPool):
-            what = "a process that reads the data was killed; is there enough memory? try fewer --num_proc"
+            what = "one of the processes was killed; is there enough memory? try fewer --num_proc"
             raise RunFailed(what) from None
         raise
     finally:

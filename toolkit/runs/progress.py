@@ -7,12 +7,17 @@ from typing import Any, TypeVar
 
 
 class Progress:
-    """Progress of a run that steps, minutes or both limit, as a context manager; shows nothing unless `enabled`."""
+    """Progress of a run that steps, minutes or both limit, as a context manager; shows nothing unless `enabled`.
+
+    `is_shown` is set to False in a process that runs beside others.
+    """
+
+    is_shown = True
 
     SECONDS_BETWEEN_LINES = 10.0
 
     def __init__(self, max_steps: int | None, max_minutes: float | None, enabled: bool = True):
-        self.max_steps, self.max_minutes, self.enabled = max_steps, max_minutes, enabled
+        self.max_steps, self.max_minutes, self.enabled = max_steps, max_minutes, enabled and self.is_shown
         self.step, self.seconds = 0, 0.0
         self._bar: Any = None
         self._last_line = time.monotonic()

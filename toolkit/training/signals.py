@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from toolkit.errors import DISK_ERRORS, RunFailed, what_failed
+from toolkit.errors import DISK_ERRORS, Interrupted, RunFailed, what_failed
 from toolkit.training.checkpoints import how_to_continue
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)]  # SIGUSR1 is SLURM's warning
@@ -31,6 +31,22 @@ class Signals:
 
     def __exit__(self, *exception) -> None:
         for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def raise_interrupted(message: str) -> Iterator[None]:
+    """Raise `Interrupted` at the first of `SIGNALS`, for a process that waits for others which train."""
+
+    def interrupt(number: int, frame) -> None:
+        raise Interrupted(message, number)
+
+    signals = SIGNALS if threading.current_thread() is threading.main_thread() else []
+    previous = {number: signal.signal(number, interrupt) for number in set(signals)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
