@@ -48,7 +48,7 @@ class Grid:
         learning_rates: Short list from which the learning rate is chosen on validation data.
         subset_each_seed: Whether each seed has labelled examples of its own.
         with_baseline: Whether the task's usual method without a network is added.
-        num_proc: Number of runs at a time, each in a process of its own with one thread; 1 is one run with all threads.
+        num_proc: Number of runs at a time, in processes with one thread each; 1 is one run with all threads.
         say: Called with messages of progress.
     """
 

@@ -1,13 +1,18 @@
 """`toolkit compare` as users run it: texts with a budget per class, taggers, and their baselines."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
+import psutil
 import pytest
 from conftest import REPOSITORY
+from forks import ForkedRun, run_forked
 from in_process import run_here
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -17,6 +22,7 @@ from tasks.comparison import _read_lines
 from toolkit.data.labelled_text import load_labelled_text
 from toolkit.data.rows import take_subset
 from toolkit.runs.results import read_results
+from toolkit.training.checkpoints import list_checkpoints
 
 FLAGS = ["--max_steps", "6", "--batch_size", "8", "--seeds", "1", "--learning_rates", "1e-3"]
 
@@ -122,6 +128,69 @@ def test_a_stopped_comparison_resumes(encoders, tmp_path):
     )
     assert resumed == budgets
     assert json.loads((folder / "results.json").read_text())["baseline"] == whole["baseline"]
+
+
+def test_runs_in_several_processes_give_the_same_figures(of_text, encoders, tmp_path):
+    flags = ["--encoders", encoders["word2vec"], "--data", "sample", "--output_dir", tmp_path / "out"]
+    flags += ["--train_sizes", "3", "all", "--per_class", *FLAGS, "--num_proc", "2"]
+    done = run_here("compare", "--task", "text", *flags)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("text: train: ") <= 1  # not once for each process
+    record = json.loads((tmp_path / "out" / "results.json").read_text())
+    for budget, expected in zip(*(each["encoders"][0]["budgets"] for each in (record, of_text[0])), strict=True):
+        assert budget["gain"] == expected["gain"]
+        for variant in ("pretrained", "scratch"):
+            assert budget[variant]["by_seed"] == expected[variant]["by_seed"]
+            run = read_results(Path(budget[variant]["folders"][0]))
+            assert run["train_size"] == expected["train_size"]
+
+
+def test_a_signal_stops_and_saves_the_runs_in_all_processes(encoders, tmp_path):
+    flags = [
+        "--task",
+        "text",
+        "--encoders",
+        encoders["word2vec"],
+        "--data",
+        "sample",
+        "--output_dir",
+        tmp_path / "out",
+    ]
+    flags += [
+        "--train_sizes",
+        "3",
+        "--per_class",
+        "--seeds",
+        "1",
+        "--learning_rates",
+        "1e-3",
+        "1e-2",
+        "--num_proc",
+        "2",
+    ]
+    flags += ["--max_steps", "100000", "--logging_steps", "1"]
+    run = ForkedRun(["compare", *map(str, flags)], REPOSITORY, environment={"OMP_NUM_THREADS": "1"})
+    folders = [tmp_path / "out" / "word2vec" / "pretrained-3" / f"seed0-lr{rate}" for rate in ("0.001", "0.01")]
+    deadline = time.monotonic() + 100
+    while not all((folder / "train_log.jsonl").is_file() for folder in folders) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    processes = psutil.Process(run.pids[0]).children()
+    os.kill(run.pids[0], signal.SIGTERM)
+    done = run.wait(100)
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert "go on with the same command and --resume" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [len(list_checkpoints(folder)) for folder in folders] == [1, 1]
+    assert len(list((tmp_path / "out").glob("word2vec/*/*"))) == 2  # no process began another run
+    assert len(processes) == 2
+    assert not psutil.wait_procs(processes, timeout=10)[1]
+
+
+def test_processes_are_refused_where_they_would_share_more_than_the_cpu(encoders, tmp_path):
+    flags = ["--encoders", encoders["word2vec"], "--data", "sample", "--output_dir", tmp_path / "out"]
+    done = run_forked(["compare", *map(str, flags), "--num_proc", "2"], REPOSITORY, num_processes=2)
+    assert done.returncode == 2
+    assert "--num_proc 2: expected 1" in done.stderr
 
 
 def test_a_line_of_json_may_contain_other_line_separators(tmp_path):

@@ -46,8 +46,8 @@ class QuickstartArguments(Arguments):
     budget: float = 1.0
     """Fraction of the usual steps, for a quick look at how it works; below 1 the figures mean nothing."""
     num_proc: int | None = None
-    """Runs that are fine-tuned at the same time, in processes with one thread each (default: one for each core, at most
-    eight; one with a GPU)."""
+    """Runs that are fine-tuned at the same time, in processes with one thread each (default: one for each core without
+    a GPU, at most eight)."""
 
     def check(self) -> None:
         check_positive(self, "budget num_proc")
