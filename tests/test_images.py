@@ -19,6 +19,7 @@ from torchvision.transforms import v2
 from transformers import AutoImageProcessor
 
 from tasks.baselines import pixel_labels
+from toolkit.data import image_decoding
 from toolkit.data.image_decoding import Decoding, open_image
 from toolkit.data.image_files import (
     SUFFIXES,
@@ -55,6 +56,21 @@ def test_exif_rotation_is_applied():
     upright = open_image(encoded(turned, "TIFF", exif=exif), "photo")
     assert upright.size == (24, 16)
     assert np.array_equal(upright, picture())
+
+
+def test_a_classifier_of_8_bits_says_that_deep_images_are_scaled_one_by_one(tmp_path):
+    flags = ["--encoder", "scratch:lenet-5", "--max_steps", "1", "--output_dir", tmp_path / "model"]
+    done = run_here("finetune", "image", "--data", "sample", *flags)
+    assert done.returncode == 0, done.stderr
+    assert "more than 8 bits" not in done.stderr
+    deep = np.arange(32 * 32, dtype=np.uint16).reshape(32, 32)
+    for name in "ab":
+        Image.fromarray(deep).save(tmp_path / f"{name}.png")
+    image_decoding._say_own_range.cache_clear()
+    done = run_here("predict", tmp_path / "model", tmp_path / "a.png", tmp_path / "b.png")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("each is scaled by its own range of values") == 1
+    assert len(done.stdout.splitlines()) == 2
 
 
 def test_sixteen_bit_grey_becomes_eight_bit():

@@ -1,8 +1,10 @@
 """Images as they are stored, and decoded: to RGB, upright, without transparency, with 8 bits."""
 
 import io
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -184,6 +186,12 @@ def _range_of_file(image: dict[str, Any]) -> _Range | None:
         return None
 
 
+@cache
+def _say_own_range() -> None:
+    note = "images of more than 8 bits, as the model was not trained on: each is scaled by its own range of values"
+    print(note, file=sys.stderr, flush=True)
+
+
 def _as_rgb(image, decoding: Decoding, is_negative: bool):
     from PIL import Image
 
@@ -200,6 +208,7 @@ def _as_grey(image, decoding: Decoding, is_negative: bool):
     from PIL import Image
 
     if decoding.white is None:
+        _say_own_range()
         decoding = Decoding.of_ranges([_range_of(image)])
     assert decoding.white is not None
     values, black = _values_of(image), decoding.black
