@@ -128,7 +128,7 @@ FAULTS = {
     "unknown command": (["pretain"], "unknown command 'pretain', expected one of quickstart"),
     "unknown method": (
         ["pretrain", "gpt"],
-        "unknown method 'gpt', expected one of word2vec, fasttext, elmo, bert, electra",
+        "unknown method 'gpt', expected one of word2vec, fasttext, elmo, rnn, bert, electra",
     ),
     "unknown task": (["finetune", "parsing"], "unknown task 'parsing'"),
     "unknown flag": ([*PRETRAIN, "sample", "--learning_rat", "1"], "--learning_rat"),

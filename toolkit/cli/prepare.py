@@ -1,4 +1,5 @@
-"""Tokenize a corpus of any size once, on all cores or many machines, for toolkit pretrain bert, electra or elmo.
+"""Tokenize a corpus of any size once, on all cores or many machines, for toolkit pretrain bert, electra, rnn
+or elmo.
 
 toolkit prepare bert --corpus 'texts/*.jsonl' --tokenizer runs/wordpiece --output_dir runs/windows
 toolkit prepare bert --corpus org/name --tokenizer runs/wordpiece --output_dir runs/part_3 --shard 3/8

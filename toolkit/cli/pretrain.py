@@ -4,6 +4,7 @@ episodes (prototypical).
 toolkit pretrain elmo --corpus sample --output_dir runs/elmo --preset elmo-tiny --max_minutes 1
 toolkit pretrain bert --corpus 'texts/*.txt.gz' --output_dir runs/bert --max_steps 10000
 toolkit pretrain word2vec --corpus articles.jsonl --text_column body --output_dir runs/word2vec
+toolkit pretrain rnn --corpus sample --output_dir runs/gru --preset gru-tiny --num_directions 1 --max_minutes 1
 toolkit pretrain fasttext --corpus my_texts/ --output_dir runs/fasttext --preset fasttext-small --workers 8
 toolkit pretrain resnet --corpus photos/ --output_dir runs/resnet --augment flip shift --max_minutes 10
 toolkit pretrain simclr --corpus unlabelled_photos/ --output_dir runs/simclr --preset resnet-fast --max_minutes 30

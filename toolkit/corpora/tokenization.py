@@ -173,13 +173,15 @@ def _class_of(folder: Path):
     return AutoTokenizer
 
 
-def continuing_tokens(tokenizer) -> np.ndarray:
-    """Whether each token continues the word of the token before it, (vocab_size,), marked by ##.
-
-    Raises `InputError` if no token does.
-    """
+def continues_word(tokenizer) -> np.ndarray:
+    """Whether each token continues the word of the token before it, (vocab_size,), marked by ##."""
     pieces = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
-    continues = np.array([piece.startswith(CONTINUATION) and piece != CONTINUATION for piece in pieces])
+    return np.array([bool(piece) and piece.startswith(CONTINUATION) and piece != CONTINUATION for piece in pieces])
+
+
+def continuing_tokens(tokenizer) -> np.ndarray:
+    """Like `continues_word`. Raises `InputError` if no token does."""
+    continues = continues_word(tokenizer)
     if not continues.any():
         raise InputError("--whole_word_mask: the tokenizer does not mark the pieces that continue a word with ##")
     return continues

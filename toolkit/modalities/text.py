@@ -123,6 +123,10 @@ class TextModality(Modality):
             getattr(model.config, "pad_token_id", 0) is None
         ):  # as of a GPT; classifiers look for the last token before it
             model.config.pad_token_id = processor.pad_token_id
+        if is_scratch and hasattr(model.base_model, "mark_words"):
+            from toolkit.corpora.tokenization import continues_word
+
+            model.base_model.mark_words(continues_word(processor))
         encoder = getattr(model.config, "encoder", None) or {}
         model_type = encoder.get("model_type", model.config.model_type)
         if family_of(model_type) is None:
@@ -202,16 +206,15 @@ def token_weights(tokenizer, model_type: str):
     """The weight of each vocabulary entry in the mean of a text, (V,), and whether it continues a word, (V,)."""
     import torch
 
-    from toolkit.corpora.tokenization import CONTINUATION
+    from toolkit.corpora.tokenization import continues_word
 
-    weights, continues = torch.ones(len(tokenizer)), torch.zeros(len(tokenizer), dtype=torch.bool)
+    weights = torch.ones(len(tokenizer))
     if not model_type.startswith(PREFIX):
-        return weights, continues
-    entries = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-    continues[:] = torch.tensor([entry is not None and entry.startswith(CONTINUATION) for entry in entries])
+        return weights, torch.zeros(len(tokenizer), dtype=torch.bool)
+    continues = torch.from_numpy(continues_word(tokenizer))
     family = family_of(model_type)
     if family is not None and family.first_word_id is not None:
-        ranks = (torch.arange(len(entries)) - family.first_word_id + 1).clamp(min=1)  # 1 for single characters
+        ranks = (torch.arange(len(tokenizer)) - family.first_word_id + 1).clamp(min=1)  # 1 for single characters
         weights = ranks / (ranks + HALF_WEIGHT_RANK)
         weights[tokenizer.unk_token_id] = 0
     weights[continues] = 0

@@ -17,16 +17,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel
-from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput, TokenClassifierOutput
 from transformers.utils import ModelOutput
 
 from .elmo_characters import ElmoCharacterEncoder, WordCache
 from .heads import LayerMixMixin, TextClassifierMixin
-from .sampled_softmax import SampledSoftmax
-from .subwords import find_words, gather_rows
+from .language_model_head import LanguageModelHeadMixin
+from .recurrent import initialize_recurrent
+from .subwords import find_words, gather_rows, reversal
 
-LOGIT_ROWS = 1024  # words whose logits are in memory at a time
 HASH_MULTIPLIER = 6364136223846793005  # of Knuth's MMIX generator
 
 
@@ -82,16 +81,7 @@ class ElmoPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.LSTM):
-            for name, parameter in module.named_parameters():
-                if "weight_hh" in name:
-                    for gate in parameter.chunk(4):
-                        init.orthogonal_(gate)
-                elif "weight_ih" in name:
-                    init.xavier_uniform_(parameter)
-                else:
-                    init.zeros_(parameter)
-                    if "bias_ih" in name:  # the forget gate starts open (Gers, Schmidhuber & Cummins 2000)
-                        init.ones_(parameter.chunk(4)[1])
+            initialize_recurrent(module)
         elif isinstance(module, ElmoCharacterEncoder):
             module.initialize()
         elif not isinstance(module, (nn.Conv1d, nn.Embedding)):
@@ -182,12 +172,8 @@ class ElmoModel(ElmoPreTrainedModel):
     ) -> tuple[list[torch.Tensor], torch.Tensor | None]:
         """Run both stacks over word vectors (B, W, H); returns the states (B, W, 2H) of each layer, and `state`."""
         word_states = [torch.cat([words, words], dim=-1)]
-        lengths = word_mask.sum(dim=1, keepdim=True)  # (B, 1)
-        positions = torch.arange(words.shape[1], device=words.device).expand(len(words), -1)
-        # Each sentence is reversed within its own length. Padding stays at the end, where it influences no state of a
-        # word, so that packed sequences are not needed.
-        reversal = torch.where(positions < lengths, lengths - 1 - positions, positions)  # (B, W)
-        states = {"forwards": words, "backwards": gather_rows(words, reversal)}
+        reversed_places = reversal(word_mask)
+        states = {"forwards": words, "backwards": gather_rows(words, reversed_places)}
         initial_states = [None] * len(self.forward_layers)
         if state is not None:  # the hidden and the cell state (1, B, H) of each layer
             parts = [part.contiguous() for part in state.transpose(0, 1).split(1)]
@@ -201,30 +187,21 @@ class ElmoModel(ElmoPreTrainedModel):
                     final_states += final
                 new_states = self.dropout(new_states)
                 states[direction] = new_states if index == 0 else states[direction] + new_states
-            word_states.append(torch.cat([states["forwards"], gather_rows(states["backwards"], reversal)], dim=-1))
+            word_states.append(torch.cat([states["forwards"], gather_rows(states["backwards"], reversed_places)], dim=-1))
         if recurrent_direction is None:
             return word_states, None
         # The state after padding is useless: the window after one that is not full starts from zero.
         return word_states, torch.cat(final_states).transpose(0, 1).detach() * word_mask[:, -1:, None]
 
 
-class ElmoForPreTraining(ElmoPreTrainedModel):
+class ElmoForPreTraining(LanguageModelHeadMixin, ElmoPreTrainedModel):
     """Predicts the next word from the forward state and the previous word from the backward state."""
 
     def __init__(self, config: ElmoConfig):
         super().__init__(config)
         self.elmo = ElmoModel(config)
-        self.output_embeddings = nn.Embedding(config.output_vocab_size, config.hidden_size)
-        self.output_bias = nn.Embedding(config.output_vocab_size, 1)
+        self.add_output_layer(config.output_vocab_size, config.hidden_size)
         self.post_init()
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if module is getattr(self, "output_embeddings", None):
-            init.normal_(module.weight, std=self.config.hidden_size**-0.5)
-        elif module is getattr(self, "output_bias", None):
-            init.zeros_(module.weight)
 
     def forward(
         self,
@@ -251,34 +228,12 @@ class ElmoForPreTraining(ElmoPreTrainedModel):
         forwards, backwards = forwards[:, :-1], backwards[:, 1:]  # (B, W - 1, H)
         if labels is None:
             return ElmoForPreTrainingOutput(
-                forward_logits=self._logits(forwards), backward_logits=self._logits(backwards)
+                forward_logits=self.output_logits(forwards), backward_logits=self.output_logits(backwards)
             )
         targets = torch.cat([labels[:, 1:].flatten(), labels[:, :-1].flatten()])
         states = torch.cat([forwards.flatten(0, 1), backwards.flatten(0, 1)])
-        is_predicted = targets != -100
-        states, targets = states[is_predicted], targets[is_predicted]  # (N, H), (N,)
-        if negatives is None:
-            slices = zip(states.split(LOGIT_ROWS), targets.split(LOGIT_ROWS), strict=True)
-            losses = (F.cross_entropy(self._logits(s), t, reduction="sum") for s, t in slices)
-            loss = sum(losses) / len(targets)
-        else:
-            loss = self._sampled_loss(states, targets, negatives, negative_log_counts)
+        loss = self.output_loss(states, targets, negatives, negative_log_counts)
         return ElmoForPreTrainingOutput(loss=loss, state=outputs.state)
-
-    def _logits(self, states: torch.Tensor) -> torch.Tensor:
-        return F.linear(states, self.output_embeddings.weight, self.output_bias.weight.squeeze(-1))
-
-    def _sampled_loss(self, states, targets, negatives, log_counts) -> torch.Tensor:
-        words = torch.cat([targets, negatives])  # (N + K,)
-        embeddings = self.output_embeddings(words)
-        offsets = self.output_bias(words).squeeze(-1) - log_counts[words]
-        num_targets = len(targets)
-        target_logits = (states * embeddings[:num_targets]).sum(dim=-1) + offsets[:num_targets]  # (N,)
-        places = negatives.new_full((self.config.output_vocab_size,), -1)
-        places[negatives] = torch.arange(len(negatives), device=negatives.device)
-        return SampledSoftmax.apply(
-            states, target_logits, embeddings[num_targets:], offsets[num_targets:], places[targets]
-        )
 
 
 class ElmoClassifierMixin(LayerMixMixin, TextClassifierMixin):

@@ -145,6 +145,11 @@ _elmo = partial(
     "toolkit.models.elmo:ElmoConfig",
     ("output_vocab_size", "hidden_size", "char_filters", "num_highway_layers"),
 )
+_rnn = partial(
+    _config,
+    "toolkit.models.rnn:RnnConfig",
+    ("vocab_size", "cell", "embedding_size", "hidden_size", "num_hidden_layers"),
+)
 _lenet = partial(_config, "toolkit.models.lenet:LeNetConfig", ("image_size",))
 _mlp = partial(_config, "toolkit.models.mlp:MlpConfig", ("image_size", "hidden_sizes"))
 _TEXT_HEADS = ("ForTokenClassification", "ForSequenceClassification")
@@ -197,6 +202,26 @@ FAMILIES: dict[str, Family] = {
             "elmo-mini": Preset(_elmo, (256, [[1, 32], [2, 64], [3, 96], [4, 128], [5, 160], [6, 192]]), 30_000),
             "elmo-small": Preset(_elmo, (512, [[1, 32], [2, 64], [3, 128], [4, 192], [5, 256], [6, 256]]), 50_000),
             "elmo-base": Preset(_elmo, (1024, [[1, 32], [2, 32], [3, 64], [4, 128], [5, 256], [6, 512]], 2), 200_000),
+        },
+    ),
+    "rnn": Family(
+        modality="text",
+        title="A recurrent network",
+        paper="Elman (1990), Finding structure in time, https://doi.org/10.1207/s15516709cog1402_1",
+        tokenizer="wordpiece",
+        method="toolkit.pretraining.rnn:METHOD",
+        windows="pieces",
+        perplexity="toolkit.pretraining.perplexity:perplexity_of_tokens",
+        architectures=(_own("rnn", "Rnn", *_TEXT_HEADS, "ForPreTraining"),),
+        presets={
+            f"{cell}-{size}": Preset(_rnn, (cell, *sizes), vocab_size)
+            for cell in ("rnn", "gru", "lstm")
+            for size, sizes, vocab_size in (
+                ("tiny", (128, 128, 1), 4_096),
+                ("mini", (256, 256, 2), 8_192),
+                ("small", (512, 512, 2), 16_384),
+                ("base", (1024, 1024, 4), 30_522),
+            )
         },
     ),
     "bert": Family(

@@ -20,11 +20,12 @@ from .heads import copy_encoder_fields, encoder_from_config, pool_image_features
 from .mlp import MlpModel
 from .pooling import KNOWN_ENCODERS as POOLED_ENCODERS
 from .pooling import PooledModel
+from .rnn import RnnModel
 from .subwords import mean_of_tokens
 from .word2vec import Word2VecModel
 
 # Classes that a copy of this file on a Hub builds without the Auto classes.
-KNOWN_ENCODERS = (*POOLED_ENCODERS, ElmoModel, FastTextModel, MlpModel, PooledModel, Word2VecModel)
+KNOWN_ENCODERS = (*POOLED_ENCODERS, ElmoModel, FastTextModel, MlpModel, PooledModel, RnnModel, Word2VecModel)
 
 
 class FewShotConfig(PreTrainedConfig):

@@ -27,6 +27,17 @@ def gather_rows(states: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     return F.embedding(rows, states.flatten(0, 1))  # faster than `gather`, which needs an index for every number
 
 
+def reversal(mask: torch.Tensor) -> torch.Tensor:
+    """For each place the one to read instead, so that a sequence is read backwards: `mask` (B, N) -> (B, N).
+
+    Each sequence is reversed within its own length. Padding stays at the end, where it influences no state of a
+    recurrent network before it, so that packed sequences are not needed.
+    """
+    lengths = mask.sum(dim=1, keepdim=True)  # (B, 1)
+    positions = torch.arange(mask.shape[1], device=mask.device).expand(len(mask), -1)
+    return torch.where(positions < lengths, lengths - 1 - positions, positions)
+
+
 def mean_of_tokens(
     states: torch.Tensor,
     input_ids: torch.Tensor,

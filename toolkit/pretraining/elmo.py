@@ -116,8 +116,8 @@ class PredictBothDirections:
     def __call__(self, rows: list[dict], keys: list[SampleKey]) -> dict[str, Any]:
         import torch
 
-        input_ids = _padded([row["input_ids"] for row in rows], self.pad_token_id)
-        labels = _padded([row["labels"] for row in rows], -100)
+        input_ids = padded([row["input_ids"] for row in rows], self.pad_token_id)
+        labels = padded([row["labels"] for row in rows], -100)
         batch = {
             "input_ids": torch.from_numpy(input_ids),
             "attention_mask": torch.from_numpy((input_ids != self.pad_token_id).astype(np.int64)),
@@ -160,7 +160,8 @@ def sample_negatives(vocab_size: int, num_negatives: int, seed: tuple[int, ...])
     return distinct[order], np.log(counts).astype(np.float32)
 
 
-def _padded(sequences: list[list[int]], value: int) -> np.ndarray:
+def padded(sequences: list[list[int]], value: int) -> np.ndarray:
+    """Sequences as rows of one array, padded on the right."""
     padded = np.full((len(sequences), max(map(len, sequences))), value)
     for row, sequence in zip(padded, sequences, strict=True):
         row[: len(sequence)] = sequence

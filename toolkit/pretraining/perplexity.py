@@ -19,7 +19,7 @@ from toolkit.corpora.corpus import Corpus, open_corpus
 from toolkit.corpora.formats import SUFFIXES
 from toolkit.corpora.prepared import AsItIs, rows_made_of
 from toolkit.corpora.tokenization import load_tokenizer
-from toolkit.corpora.windows import WordWindows
+from toolkit.corpora.windows import PieceWindows, WordWindows
 from toolkit.data.rows import spread
 from toolkit.data.sources import find_local
 from toolkit.errors import InputError
@@ -28,6 +28,7 @@ from toolkit.metrics.intervals import exp_interval, ratio_interval
 from toolkit.modalities import MODALITIES
 from toolkit.models.families import OUTPUT_WORDS, family_of
 from toolkit.pretraining.elmo import PredictBothDirections
+from toolkit.pretraining.rnn import PredictNeighbours
 from toolkit.pretraining.run import VALIDATION_BATCH_SIZE
 from toolkit.runs.progress import with_progress
 from toolkit.runs.results import Stopwatch, read_results, write_score
@@ -63,7 +64,7 @@ def score_text(
     else:
         raise InputError(
             f"{folder}: holds {' and '.join(architectures) or 'no known model'}, which is no language model; "
-            "only a pretrained ELMo or masked language model, before fine-tuning, has a perplexity"
+            "only a pretrained ELMo, recurrent network or masked language model, before fine-tuning, has a perplexity"
         )
     is_whole = Path(source).is_file() or (has_magic(source) and not find_local(source, SUFFIXES).splits)
     split = split or ("all" if is_whole else "validation")
@@ -104,30 +105,48 @@ def perplexity(folder: str, corpus: Corpus, max_examples: int | None, accelerato
     words = load_tokenizer(local_copy(folder) / OUTPUT_WORDS)
     max_words = read_results(local_copy(folder))["arguments"]["max_length"]
     model, tokenizer = load_encoder(folder, "AutoModelForPreTraining", MODALITIES["text"])
+    collate = PredictBothDirections(tokenizer.pad_token_id, words.sep_token_id, len(words), seed=0)
+    recipe = WordWindows(tokenizer, words, max_words)
+    return _perplexity(model, corpus, recipe, collate, words, max_examples, accelerator)
+
+
+def perplexity_of_tokens(folder: str, corpus: Corpus, max_examples: int | None, accelerator) -> dict[str, Any]:
+    """The perplexity of a recurrent language model on the windows that pretraining would make.
+
+    Returns fields of the record. `loss` is in nats per predicted token, in all directions of the model.
+    """
+    model, tokenizer = load_encoder(folder, "AutoModelForPreTraining", MODALITIES["text"])
+    recipe = PieceWindows(tokenizer, read_results(local_copy(folder))["arguments"]["max_length"])
+    collate = PredictNeighbours.for_model(model.config, tokenizer, seed=0)
+    return _perplexity(model, corpus, recipe, collate, tokenizer, max_examples, accelerator)
+
+
+def _perplexity(
+    model, corpus: Corpus, recipe, collate, outputs, max_examples: int | None, accelerator
+) -> dict[str, Any]:
+    """Fields of the record, for a model that predicts the vocabulary of the tokenizer `outputs`."""
     model.to(accelerator.device).eval()
     with accelerator.main_process_first():
-        windows = spread(rows_made_of(corpus, WordWindows(tokenizer, words, max_words)), max_examples)
-    collate = PredictBothDirections(tokenizer.pad_token_id, words.sep_token_id, len(words), seed=0)
+        windows = spread(rows_made_of(corpus, recipe), max_examples)
 
     def measure(batch: dict[str, Any]) -> list[Any]:
         labels = batch["labels"]  # (batch, time)
-        outputs = model(batch["input_ids"], batch["attention_mask"])
-        forward = _losses(outputs.forward_logits, labels[:, 1:])
-        backward = _losses(outputs.backward_logits, labels[:, :-1])
-        is_word = (labels != -100) & (labels != words.sep_token_id)
-        counts = (labels[:, 1:] != -100, labels[:, :-1] != -100, labels == words.unk_token_id, is_word)
-        return torch.stack([forward, backward, *(count.sum(dim=1) for count in counts)], dim=1).tolist()
+        found = model(batch["input_ids"], batch["attention_mask"])
+        columns = []
+        for logits, targets in ((found.forward_logits, labels[:, 1:]), (found.backward_logits, labels[:, :-1])):
+            counts = (targets != -100).sum(dim=1)
+            columns += [counts * 0.0, counts * 0] if logits is None else [_losses(logits, targets), counts]
+        is_word = (labels != -100) & (labels != outputs.sep_token_id)
+        columns += [(labels == outputs.unk_token_id).sum(dim=1), is_word.sum(dim=1)]
+        return torch.stack(columns, dim=1).tolist()
 
     measured = measure_rows(windows, collate, VALIDATION_BATCH_SIZE, accelerator, measure)
-    forward, backward, num_forward, num_backward, unknown, num_words = measured
+    forward, num_forward, backward, num_backward, unknown, num_words = measured
     loss = ratio_interval(forward + backward, num_forward + num_backward)
-    metrics = {
-        "perplexity": exp_interval(loss),
-        "forward_perplexity": exp_interval(ratio_interval(forward, num_forward)),
-        "backward_perplexity": exp_interval(ratio_interval(backward, num_backward)),
-        "loss": loss,
-        "unknown_words": ratio_interval(unknown, num_words),
-    }
+    metrics = {"perplexity": exp_interval(loss), "forward_perplexity": exp_interval(ratio_interval(forward, num_forward))}
+    if num_backward.any():
+        metrics["backward_perplexity"] = exp_interval(ratio_interval(backward, num_backward))
+    metrics |= {"loss": loss, "unknown_words": ratio_interval(unknown, num_words)}
     return {"task": "perplexity", "metrics": metrics, "n": len(windows), "parameters": model.num_parameters()}
 
 

@@ -15,6 +15,7 @@ from toolkit.pretraining.run import Run
 from toolkit.pretraining.text_corpus import (
     PREPARED_FILE,
     TOKENIZERS,
+    WINDOW_FLAGS,
     TextCorpusArguments,
     find_prepared,
     open_split_corpus,
@@ -103,7 +104,7 @@ def prepare_folder(method: str, arguments: PrepareArguments) -> None:
         prepare_part(part, recipe, run, output_dir / split, Shard(number, of))
     for name, tokenizer in zip(TOKENIZERS, tokenizers, strict=False):
         tokenizer.save_pretrained(output_dir / name)
-    settings = {name: run.flags[name] for name in ("max_length", "packing") if name in run.flags}
+    settings = {name: run.flags[name] for name in WINDOW_FLAGS if name in run.flags}
     write_json(output_dir / PREPARED_FILE, {"windows": run.family.windows, **settings})
 
 

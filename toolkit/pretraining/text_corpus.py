@@ -24,6 +24,7 @@ from toolkit.runs.output import OutputArguments
 from toolkit.runs.progress import Parts
 from toolkit.training.arguments import TrainingArguments
 
+WINDOW_FLAGS = ("units", "max_length", "packing")  # that a folder of `toolkit prepare` keeps
 PREPARED_FILE, TOKENIZERS = "prepared.json", ("tokenizer", OUTPUT_WORDS)  # in a folder of `toolkit prepare`
 
 
@@ -174,8 +175,8 @@ def find_prepared(run: Run) -> Path | None:
     if windows != settings["windows"]:
         made_for = " and ".join(name for name, family in FAMILIES.items() if family.windows == settings["windows"])
         raise InputError(f"--corpus {folder}: was prepared for {made_for}; {run.method} reads {windows}")
-    for name in ("max_length", "packing"):
-        if name in flags and flags[name] != settings[name]:
+    for name in WINDOW_FLAGS:
+        if name in flags and flags[name] != settings.get(name, flags[name]):
             raise InputError(f"--{name} {flags[name]}: {folder} was prepared with --{name} {settings[name]}")
     of_text = (CorpusArguments, CleaningArguments, HeldOutTextArguments, NewTokenizerArguments)
     for name, flag in flags_of(type(run.arguments)).items():

@@ -1,0 +1,27 @@
+"""What recurrent networks share: kinds of cells and their initial weights."""
+
+import torch
+from torch import nn
+from transformers import initialization as init
+
+CELLS: dict[str, type[nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+
+
+@torch.no_grad()
+def initialize_recurrent(layer: nn.RNNBase) -> None:
+    """Set random weights: orthogonal from state to state, so that a gradient neither grows nor shrinks at first, and
+    the forget gate of an LSTM open.
+
+    Saxe, McClelland & Ganguli (2014), https://arxiv.org/abs/1312.6120; Gers, Schmidhuber & Cummins (2000), "Learning
+    to forget", https://doi.org/10.1162/089976600300015015.
+    """
+    for name, parameter in layer.named_parameters():
+        if "weight_hh" in name:
+            for gate in parameter.split(layer.hidden_size):
+                init.orthogonal_(gate)
+        elif "weight_ih" in name:
+            init.xavier_uniform_(parameter)
+        else:
+            init.zeros_(parameter)
+            if "bias_ih" in name and isinstance(layer, nn.LSTM):
+                init.ones_(parameter.split(layer.hidden_size)[1])
