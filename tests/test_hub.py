@@ -23,7 +23,7 @@ from toolkit.modalities import MODALITIES
 
 TEXT = "The old man the boats, and unheard-of wugs frobnicate."
 STAYS = (".toolkit-run", "predictions.jsonl", "confusion_matrix.png")
-OURS = ("word2vec", "fasttext", "elmo", "resnet", "lenet", "googlenet", "tagger", "few-shot")
+OURS = ("word2vec", "fasttext", "elmo", "gru", "resnet", "lenet", "googlenet", "tagger", "few-shot")
 
 LOAD = """
 import json, sys, torch, transformers
@@ -63,10 +63,10 @@ def made(encoders, taggers, tmp_path_factory, hub) -> dict[str, Path]:
         assert done.returncode == 0, done.stderr
     text, image = MODALITIES["text"], MODALITIES["image"]
     images = image.open_unlabelled("sample", image.columns()).load(None)
-    for preset in ("electra-tiny", "resnet-tiny", "vit-tiny", "lenet-5", "googlenet-mini"):
+    for preset in ("electra-tiny", "gru-tiny", "resnet-tiny", "vit-tiny", "lenet-5", "googlenet-mini"):
         folder = root / preset.partition("-")[0]
         folder.mkdir()
-        if folder.name == "electra":
+        if folder.name in ("electra", "gru"):
             options = text.encoder_arguments(tokenizer=str(root / "tokenizer"))
             save_model(folder, *load_encoder(f"scratch:{preset}", "AutoModel", text, options))
         else:

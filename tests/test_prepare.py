@@ -128,8 +128,8 @@ def test_shards_are_prepared_merged_and_trained_on_by_the_command(tmp_path):
     assert records["text"]["metrics"] == records["prepared"]["metrics"]
     assert filecmp.cmp(*(tmp_path / name / "model.safetensors" for name in records), shallow=False)
     for words, said in (
-        (["pretrain", "elmo"], "was prepared for bert and electra; elmo reads words"),
-        (["pretrain", "word2vec"], "was prepared for bert and electra; word2vec reads text"),
+        (["pretrain", "elmo"], "was prepared for rnn, bert and electra; elmo reads words"),
+        (["pretrain", "word2vec"], "was prepared for rnn, bert and electra; word2vec reads text"),
         (["pretrain", "bert", "--max_length", "16"], "was prepared with --max_length 32"),
         (["pretrain", "bert", "--max_length", "32", "--min_words", "3"], "--min_words: goes with text"),
         (["pretrain", "bert", "--max_length", "32", "--tokenizer", tmp_path / "text"], "holds what was made of it"),

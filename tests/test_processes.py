@@ -17,8 +17,9 @@ NO_DROPOUT = {
     "bert": {},  # none unless asked for
     "elmo": {"hidden_dropout_prob": 0},
     "electra": {},
+    "rnn": {"hidden_dropout_prob": 0},
 }
-SLOW = [pytest.param(method, marks=pytest.mark.slow) for method in ("elmo", "electra")]
+SLOW = [pytest.param(method, marks=pytest.mark.slow) for method in ("elmo", "electra", "rnn")]
 TOLERANCE = {"abs": 1e-5, "rel": 1e-6}  # of losses in float32, which has seven digits: those of ELECTRA are about 50
 SCRIPT = """
 import json, os, sys

@@ -19,7 +19,7 @@ FLAGS = ["--preset", "lstm-tiny", "--vocab_size", "500", "--max_length", "24", "
 
 def small(model_class=RnnModel, **sizes):
     torch.manual_seed(0)
-    config = RnnConfig(vocab_size=20, embedding_size=5, hidden_size=7, **{"num_hidden_layers": 1, **sizes})
+    config = RnnConfig(vocab_size=20, hidden_size=7, **{"num_hidden_layers": 1, **sizes})
     model = model_class(config).eval()
     model.base_model.continues[list(CONTINUES)] = True
     for name, parameter in model.named_parameters():  # the biases are zero at first
@@ -144,6 +144,19 @@ def language_model(corpus, tmp_path_factory):
     done = run_here("pretrain", "rnn", "--corpus", corpus, "--output_dir", folder, *FLAGS)
     assert done.returncode == 0, done.stderr
     return folder
+
+
+@pytest.mark.parametrize("cell", ["rnn", pytest.param("gru", marks=pytest.mark.slow)])
+def test_the_same_seed_and_a_resumed_run_give_the_same_weights(cell, corpus, tmp_path):
+    flags = ["--corpus", corpus, *FLAGS, "--preset", f"{cell}-tiny", "--save_steps", "3"]
+    weights = []
+    for folder, more in ((tmp_path / "one", []), (tmp_path / "two", []), (tmp_path / "one", ["--resume"])):
+        done = run_here("pretrain", "rnn", *flags, "--output_dir", folder, *more)
+        assert done.returncode == 0, done.stderr
+        assert ("resuming from" in done.stdout + done.stderr) == bool(more)
+        weights.append((folder / "model.safetensors").read_bytes())
+        (folder / "results.json").unlink()
+    assert weights[0] == weights[1] == weights[2]
 
 
 def test_perplexity_equals_a_calculation_by_hand(language_model, tmp_path):

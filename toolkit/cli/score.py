@@ -32,14 +32,15 @@ class ScoredData(Arguments):
     """Folder or Hub id of a fine-tuned checkpoint, or of an encoder."""
     data: str
     """Labelled data: a file, a folder with one file per split, a Hub id, or 'sample'. For an encoder: text:SRC, its
-    perplexity (ELMo, recurrent networks) or pseudo-perplexity (BERT) on text; wordsim353, simlex999 or analogies, its word vectors."""
+    perplexity (ELMo, recurrent networks) or pseudo-perplexity (BERT) on text; wordsim353, simlex999 or analogies, its
+    word vectors."""
     split: str | None = None
     """Split of a folder or Hub data set (default: test; of text: validation)."""
     output_file: str | None = None
     """Where to write the record (default: score.json in the checkpoint's folder)."""
     max_examples: int | None = None
-    """With text:SRC, score at most this many lines (BERT) or windows (the others), evenly spread: pseudo-perplexity is slow,
-    because each token of a line is masked on its own."""
+    """With text:SRC, score at most this many lines (BERT) or windows (the others), evenly spread: pseudo-perplexity is
+    slow, because each token of a line is masked on its own."""
     layer: int | None = None
     """With a set of words, the layer that gives the vectors: 0 the embeddings, -1 the top (default: -1)."""
 

@@ -187,7 +187,9 @@ class ElmoModel(ElmoPreTrainedModel):
                     final_states += final
                 new_states = self.dropout(new_states)
                 states[direction] = new_states if index == 0 else states[direction] + new_states
-            word_states.append(torch.cat([states["forwards"], gather_rows(states["backwards"], reversed_places)], dim=-1))
+            word_states.append(
+                torch.cat([states["forwards"], gather_rows(states["backwards"], reversed_places)], dim=-1)
+            )
         if recurrent_direction is None:
             return word_states, None
         # The state after padding is useless: the window after one that is not full starts from zero.

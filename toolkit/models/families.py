@@ -148,7 +148,7 @@ _elmo = partial(
 _rnn = partial(
     _config,
     "toolkit.models.rnn:RnnConfig",
-    ("vocab_size", "cell", "embedding_size", "hidden_size", "num_hidden_layers"),
+    ("vocab_size", "cell", "hidden_size", "num_hidden_layers"),
 )
 _lenet = partial(_config, "toolkit.models.lenet:LeNetConfig", ("image_size",))
 _mlp = partial(_config, "toolkit.models.mlp:MlpConfig", ("image_size", "hidden_sizes"))
@@ -217,10 +217,10 @@ FAMILIES: dict[str, Family] = {
             f"{cell}-{size}": Preset(_rnn, (cell, *sizes), vocab_size)
             for cell in ("rnn", "gru", "lstm")
             for size, sizes, vocab_size in (
-                ("tiny", (128, 128, 1), 4_096),
-                ("mini", (256, 256, 2), 8_192),
-                ("small", (512, 512, 2), 16_384),
-                ("base", (1024, 1024, 4), 30_522),
+                ("tiny", (128, 1), 4_096),
+                ("mini", (256, 2), 8_192),
+                ("small", (512, 2), 16_384),
+                ("base", (1024, 4), 30_522),
             )
         },
     ),

@@ -2,18 +2,19 @@
 
 A simple recurrent network computes `h_t = tanh(W_h h_{t-1} + W_i x_t + b)` (Elman 1990, "Finding structure in time",
 https://doi.org/10.1207/s15516709cog1402_1). The gates of an LSTM (Hochreiter & Schmidhuber 1997,
-https://doi.org/10.1162/neco.1997.9.8.1735) and of a GRU (Cho et al. 2014, https://arxiv.org/abs/1406.1078) let it keep a
-state over many steps. With two directions, a second stack of layers reads the text backwards; neither stack sees the
+https://doi.org/10.1162/neco.1997.9.8.1735) and of a GRU (Cho et al. 2014, https://arxiv.org/abs/1406.1078) let it keep
+a state over many steps. With two directions, a second stack of layers reads the text backwards; neither stack sees the
 states of the other, so that both can be trained as language models (Peters et al. 2018,
 https://arxiv.org/abs/1802.05365).
 
-The input is a sequence of tokens: words, pieces of words, or bytes. All tokens of a word get the states that the network
-has when it has read the whole word: forwards that after its last token, backwards that after its first one.
+The input is a sequence of tokens: words, pieces of words, or bytes. All tokens of a word get the states that the
+network has when it has read the whole word: forwards that after its last token, backwards that after its first one.
 
 Shape legend: B batch, T tokens, H `hidden_size` of one direction, D directions, K negatives, V vocabulary.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -29,13 +30,12 @@ from .subwords import gather_rows, reversal
 
 
 class RnnConfig(PreTrainedConfig):
-    """Sizes of a recurrent network; `hidden_size` is the width of one direction."""
+    """Sizes of a recurrent network; `hidden_size` is the width of an embedding and of one direction."""
 
     model_type = "toolkit-rnn"
 
     vocab_size: int = 8192
     cell: str = "lstm"  # rnn, gru or lstm
-    embedding_size: int = 256
     hidden_size: int = 256
     num_hidden_layers: int = 2
     num_directions: int = 2  # 1 reads forwards only
@@ -54,9 +54,9 @@ class RnnConfig(PreTrainedConfig):
 
 @dataclass
 class RnnOutput(BaseModelOutput):
-    """Output of the encoder; `last_hidden_state` (B, T, D * H), and `hidden_states` from the embeddings up."""
+    """Output of the encoder; `last_hidden_state` and `hidden_states`, from the embeddings up: (B, T, D * H)."""
 
-    layer_states: tuple[torch.Tensor, ...] | None = None  # one (B, T, D * H) per layer
+    layer_states: tuple[torch.Tensor, ...] | None = None  # `hidden_states`, for the heads
     mask: torch.Tensor | None = None  # (B, T), False for padding
 
 
@@ -96,7 +96,7 @@ class RnnModel(RnnPreTrainedModel):
 
     def __init__(self, config: RnnConfig):
         super().__init__(config)
-        self.embeddings = nn.Embedding(config.vocab_size, config.embedding_size, padding_idx=config.pad_token_id)
+        self.embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
         self.register_buffer("continues", torch.zeros(config.vocab_size, dtype=torch.bool))
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.forward_layers = self._make_layers(config)
@@ -109,8 +109,9 @@ class RnnModel(RnnPreTrainedModel):
 
     @staticmethod
     def _make_layers(config: RnnConfig) -> nn.ModuleList:
-        widths = [config.embedding_size] + [config.hidden_size] * (config.num_hidden_layers - 1)
-        return nn.ModuleList(CELLS[config.cell](width, config.hidden_size, batch_first=True) for width in widths)
+        make: Any = CELLS[config.cell]
+        sizes = config.hidden_size, config.hidden_size
+        return nn.ModuleList(make(*sizes, batch_first=True) for _ in range(config.num_hidden_layers))
 
     def forward(
         self,
@@ -125,8 +126,7 @@ class RnnModel(RnnPreTrainedModel):
         if attention_mask is None:
             attention_mask = input_ids != self.config.pad_token_id
         mask = attention_mask.bool()
-        embeddings = self.embeddings(input_ids)
-        vectors = self.dropout(embeddings)
+        vectors = self.dropout(self.embeddings(input_ids))
         directions = [self._run(self.forward_layers, vectors)]
         if self.backward_layers is not None:
             places = reversal(mask)
@@ -135,20 +135,20 @@ class RnnModel(RnnPreTrainedModel):
         if of_words:
             ends = self._ends_of_words(input_ids, mask)
             directions = [
-                [gather_rows(states, end) for states in layers]
-                for layers, end in zip(directions, ends, strict=False)
+                [gather_rows(states, end) for states in layers] for layers, end in zip(directions, ends, strict=False)
             ]
         layers = tuple(torch.cat(states, dim=-1) for states in zip(*directions, strict=True))
         output = RnnOutput(
             last_hidden_state=layers[-1],
-            hidden_states=(embeddings, *layers) if output_hidden_states else None,
+            hidden_states=layers if output_hidden_states else None,
             layer_states=layers,
             mask=mask,
         )
         return output if return_dict is not False else output.to_tuple()
 
     def _run(self, layers: nn.ModuleList, states: torch.Tensor) -> list[torch.Tensor]:
-        found = []
+        """The input and the states of each layer."""
+        found = [states]
         for layer in layers:
             states = self.dropout(layer(states)[0])
             found.append(states)
@@ -167,7 +167,7 @@ class RnnModel(RnnPreTrainedModel):
 
 
 class RnnForPreTraining(LanguageModelHeadMixin, RnnPreTrainedModel):
-    """Predicts the next token from the forward state and, with two directions, the one before from the backward state."""
+    """Predicts the next token from the forward state and, with two directions, the previous from the backward one."""
 
     def __init__(self, config: RnnConfig):
         super().__init__(config)
@@ -212,7 +212,7 @@ class RnnClassifierMixin(LayerMixMixin, TextClassifierMixin):
     encoder_class = RnnModel
 
     def add_head(self, config: RnnConfig) -> None:
-        self.add_layer_mix(config.num_hidden_layers, config.num_directions * config.hidden_size)
+        self.add_layer_mix(config.num_hidden_layers + 1, config.num_directions * config.hidden_size)
 
     def logits(self, outputs: RnnOutput) -> torch.Tensor:
         return self.classify(outputs.layer_states, outputs.mask)

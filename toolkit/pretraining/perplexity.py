@@ -143,7 +143,10 @@ def _perplexity(
     measured = measure_rows(windows, collate, VALIDATION_BATCH_SIZE, accelerator, measure)
     forward, num_forward, backward, num_backward, unknown, num_words = measured
     loss = ratio_interval(forward + backward, num_forward + num_backward)
-    metrics = {"perplexity": exp_interval(loss), "forward_perplexity": exp_interval(ratio_interval(forward, num_forward))}
+    metrics = {
+        "perplexity": exp_interval(loss),
+        "forward_perplexity": exp_interval(ratio_interval(forward, num_forward)),
+    }
     if num_backward.any():
         metrics["backward_perplexity"] = exp_interval(ratio_interval(backward, num_backward))
     metrics |= {"loss": loss, "unknown_words": ratio_interval(unknown, num_words)}

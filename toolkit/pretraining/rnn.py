@@ -122,9 +122,7 @@ class PredictNeighbours:
 
     @classmethod
     def for_model(cls, config, tokenizer, seed: int) -> "PredictNeighbours":
-        return cls(
-            tokenizer.pad_token_id, tokenizer.cls_token_id, config.vocab_size, config.num_directions, seed
-        )
+        return cls(tokenizer.pad_token_id, tokenizer.cls_token_id, config.vocab_size, config.num_directions, seed)
 
     def __call__(self, rows: list[dict], keys: list[SampleKey]) -> dict[str, Any]:
         import torch

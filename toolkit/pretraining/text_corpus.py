@@ -173,7 +173,8 @@ def find_prepared(run: Run) -> Path | None:
         settings = json.loads((folder / PREPARED_FILE).read_text(encoding="utf-8"))
     windows = run.family.windows or "text"
     if windows != settings["windows"]:
-        made_for = " and ".join(name for name, family in FAMILIES.items() if family.windows == settings["windows"])
+        *others, last = (name for name, family in FAMILIES.items() if family.windows == settings["windows"])
+        made_for = f"{', '.join(others)} and {last}" if others else last
         raise InputError(f"--corpus {folder}: was prepared for {made_for}; {run.method} reads {windows}")
     for name in WINDOW_FLAGS:
         if name in flags and flags[name] != settings.get(name, flags[name]):
