@@ -16,19 +16,21 @@ MAX_PROC = 8  # by default: each process needs memory of its own
 
 
 def default_num_proc() -> int:
-    """One process per core, or one in all if there is a GPU, which a run has for itself."""
-    from toolkit.training.distributed import make_accelerator
-
-    return min(available_cores(), MAX_PROC) if make_accelerator().device.type == "cpu" else 1
+    """One process per core, or one in all on a GPU, which a run has for itself, or with a launcher."""
+    return min(available_cores(), MAX_PROC) if _is_alone_on_cpu() else 1
 
 
 def check_num_proc(num_proc: int) -> None:
     """Raises `InputError` if runs cannot be trained in several processes."""
+    if num_proc > 1 and not _is_alone_on_cpu():
+        raise InputError(f"--num_proc {num_proc}: expected 1 on a GPU or with a launcher")
+
+
+def _is_alone_on_cpu() -> bool:
     from toolkit.training.distributed import make_accelerator
 
     accelerator = make_accelerator()
-    if num_proc > 1 and (accelerator.num_processes > 1 or accelerator.device.type != "cpu"):
-        raise InputError(f"--num_proc {num_proc}: expected 1 on a GPU or with a launcher")
+    return accelerator.num_processes == 1 and accelerator.device.type == "cpu"
 
 
 def finetune_in_order(
