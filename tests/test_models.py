@@ -30,6 +30,7 @@ from toolkit.models import heads, layer_mix, word2vec
 from toolkit.models.families import FAMILIES, WRAPPERS, presets
 from toolkit.models.heads import pool_image_features
 from toolkit.models.prototypical import PrototypicalForPreTraining
+from toolkit.models.seq2seq import Seq2SeqForConditionalGeneration
 from toolkit.models.simclr import SimCLRForPreTraining
 from toolkit.transfer.encoders import layer_depths
 
@@ -60,7 +61,8 @@ def test_every_family_has_a_preset_and_every_class_is_tested():
         for _, member in inspect.getmembers(module, inspect.isclass):
             if issubclass(member, PreTrainedModel) and member.__module__ == module.__name__:
                 found.add(member)
-    elsewhere = {SimCLRForPreTraining, PrototypicalForPreTraining}  # test_unlabelled.py, test_prototypical.py
+    # In test_unlabelled.py, test_prototypical.py and test_seq2seq.py.
+    elsewhere = {SimCLRForPreTraining, PrototypicalForPreTraining, Seq2SeqForConditionalGeneration}
     concrete = {cls for cls in found if not cls.__name__.endswith("PreTrainedModel")}
     assert concrete - elsewhere <= {case.model_class for case in CASES}
     assert elsewhere <= concrete
