@@ -25,3 +25,11 @@ def initialize_recurrent(layer: nn.RNNBase) -> None:
             init.zeros_(parameter)
             if "bias_ih" in name and isinstance(layer, nn.LSTM):
                 init.ones_(parameter.split(layer.hidden_size)[1])
+
+
+@torch.no_grad()
+def initialize_embedding(embedding: nn.Embedding) -> None:
+    """Set random vectors of a norm of about 1, and zeros for padding."""
+    init.normal_(embedding.weight, std=embedding.embedding_dim**-0.5)
+    if embedding.padding_idx is not None:
+        init.zeros_(embedding.weight[embedding.padding_idx])

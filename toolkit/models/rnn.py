@@ -25,7 +25,7 @@ from transformers.utils import ModelOutput
 
 from .heads import LayerMixMixin, TextClassifierMixin
 from .language_model_head import LanguageModelHeadMixin
-from .recurrent import CELLS, initialize_recurrent
+from .recurrent import CELLS, initialize_embedding, initialize_recurrent
 from .subwords import gather_rows, reversal
 
 
@@ -79,9 +79,7 @@ class RnnPreTrainedModel(PreTrainedModel):
         if isinstance(module, nn.RNNBase):
             initialize_recurrent(module)
         elif isinstance(module, nn.Embedding):
-            init.normal_(module.weight, std=module.embedding_dim**-0.5)
-            if module.padding_idx is not None:
-                init.zeros_(module.weight[module.padding_idx])
+            initialize_embedding(module)
         else:
             super()._init_weights(module)
             if isinstance(module, RnnModel):

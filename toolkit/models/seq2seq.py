@@ -24,7 +24,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling, Seq2SeqLMO
 from .elmo import ElmoModel
 from .fasttext import FastTextModel
 from .heads import encoder_from_config
-from .recurrent import CELLS, initialize_recurrent
+from .recurrent import CELLS, initialize_embedding, initialize_recurrent
 from .rnn import RnnModel
 from .word2vec import Word2VecModel
 
@@ -201,9 +201,7 @@ class Seq2SeqForConditionalGeneration(PreTrainedModel, GenerationMixin):
             if module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
-            init.normal_(module.weight, std=module.embedding_dim**-0.5)
-            if module.padding_idx is not None:
-                init.zeros_(module.weight[module.padding_idx])
+            initialize_embedding(module)
 
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:

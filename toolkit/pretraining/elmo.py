@@ -129,11 +129,16 @@ class PredictBothDirections:
             batch["recurrent_direction"] = "backwards" if keys[0].backwards else "forwards"
             batch["continues"] = keys[0].continues
         if self.num_negatives:
-            sample, log_counts = sample_negatives(
-                self.output_vocab_size, self.num_negatives, (self.seed, keys[0].step)
-            )
-            batch |= {"negatives": torch.from_numpy(sample), "negative_log_counts": torch.from_numpy(log_counts)}
+            batch |= negatives_of_batch(self.output_vocab_size, self.num_negatives, (self.seed, keys[0].step))
         return batch
+
+
+def negatives_of_batch(vocab_size: int, num_negatives: int, seed: tuple[int, ...]) -> dict[str, Any]:
+    """The sampled words as inputs of a language model; see `sample_negatives`."""
+    import torch
+
+    sample, log_counts = sample_negatives(vocab_size, num_negatives, seed)
+    return {"negatives": torch.from_numpy(sample), "negative_log_counts": torch.from_numpy(log_counts)}
 
 
 def sample_negatives(vocab_size: int, num_negatives: int, seed: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:

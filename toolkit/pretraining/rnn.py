@@ -16,7 +16,7 @@ from toolkit.corpora.corpus import Corpus
 from toolkit.corpora.tokenization import bert_normalizer, continues_word, load_tokenizer
 from toolkit.corpora.windows import PieceWindows
 from toolkit.errors import InputError, check_flags, check_positive
-from toolkit.pretraining.elmo import padded, sample_negatives
+from toolkit.pretraining.elmo import negatives_of_batch, padded
 from toolkit.pretraining.method import Method, PresetArguments
 from toolkit.pretraining.run import Run, train_and_record
 from toolkit.pretraining.text_corpus import TextPretrainingArguments, byte_tokenizer, load_windows, new_tokenizer
@@ -140,8 +140,7 @@ class PredictNeighbours:
             "num_items": int((labels != -100).sum()),
         }
         if self.num_negatives:
-            sample, log_counts = sample_negatives(self.vocab_size, self.num_negatives, (self.seed, keys[0].step))
-            batch |= {"negatives": torch.from_numpy(sample), "negative_log_counts": torch.from_numpy(log_counts)}
+            batch |= negatives_of_batch(self.vocab_size, self.num_negatives, (self.seed, keys[0].step))
         return batch
 
 

@@ -13,7 +13,6 @@ class Progress:
     """
 
     is_shown = True
-
     SECONDS_BETWEEN_LINES = 10.0
 
     def __init__(self, max_steps: int | None, max_minutes: float | None, enabled: bool = True):
