@@ -10,11 +10,11 @@ probability, and the word in its context. The fraction of words on which both ag
 import sys
 
 from tasks import TASKS
-from tasks.inference import load_predictor
+from tasks.inference import Predictor
 from toolkit.data.treebank import load_treebank
 
 (folder,) = sys.argv[1:]
-predictor = load_predictor(TASKS["pos"], folder)
+predictor = Predictor(TASKS["pos"], folder)
 lines, num_words = [], 0
 for split in ("train", "validation", "test"):
     rows = load_treebank("sample", split)

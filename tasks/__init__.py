@@ -5,13 +5,19 @@ from typing import Any
 
 from tasks.image_classification import ImageClassification
 from tasks.pos_tagging import PosTagging
+from tasks.seq2seq import Seq2Seq
 from tasks.task import FinetuneArguments, Task
 from tasks.text_classification import TextClassification
 from toolkit.data.sources import find_inputs
 from toolkit.errors import InputError
 from toolkit.runs.arguments import from_flags
 
-TASKS: dict[str, Task] = {"pos": PosTagging(), "text": TextClassification(), "image": ImageClassification()}
+TASKS: dict[str, Task] = {
+    "pos": PosTagging(),
+    "text": TextClassification(),
+    "image": ImageClassification(),
+    "seq2seq": Seq2Seq(),
+}
 
 __all__ = ["TASKS", "FinetuneArguments", "Task", "finetune", "predict", "task_of"]
 
@@ -35,14 +41,15 @@ def predict(folder: str, inputs: Sequence[str]) -> list[dict[str, Any]]:
     """Predict with a fine-tuned checkpoint (a folder or Hub id), from texts, or files as `toolkit predict` takes them.
 
     Returns one dictionary per sentence, with `tokens`, `predicted` and `probabilities`, per text, with `text`,
-    `predicted` and `probability`, or per image, with `image`, `predicted` and `probabilities`.
+    `predicted` and `probability`, per image, with `image`, `predicted` and `probabilities`, or per source of a
+    sequence to sequence model, with `source`, `predicted` and `candidates`.
     """
-    from tasks.inference import load_predictor, prediction_line
+    from tasks.inference import Predictor, prediction_line
 
     task = task_of(folder)
-    rows = task.read_inputs(find_inputs(inputs))
-    predictions = load_predictor(task, folder)(rows)
-    return [prediction_line(task, row, prediction) for row, prediction in zip(rows, predictions, strict=True)]
+    predictor = Predictor(task, folder)
+    rows = predictor.select(task.read_inputs(find_inputs(inputs)), skip_broken=False)
+    return [prediction_line(task, row, prediction) for row, prediction in zip(rows, predictor(rows), strict=True)]
 
 
 def task_of(folder: str) -> Task:

@@ -15,7 +15,7 @@ from typing import Any
 
 from tasks.finetuning import load_splits
 from tasks.parallel import finetune_in_order
-from tasks.task import FinetuneArguments, Task, cells_of
+from tasks.task import FinetuneArguments, Task
 from toolkit.data.sources import Source
 from toolkit.errors import InputError
 from toolkit.hub.download import local_copy
@@ -138,13 +138,12 @@ def _cells(grid: Grid, arguments: FinetuneArguments) -> list[Cell]:
     """All cells, those of one encoder and budget beside each other: pretrained, from scratch."""
     cells = []
     for (name, encoder), train_size in itertools.product(grid.encoders.items(), grid.train_sizes):
-        for variant, start in ((PRETRAINED, encoder), (FROM_SCRATCH, SCRATCH + encoder)):
-            # A frozen encoder with random weights would give random features, so all of it is trained.
-            freeze = arguments.encoder.freeze and variant == PRETRAINED
+        pretrained = with_flags(arguments, encoder=encoder)
+        for variant, start in ((PRETRAINED, pretrained), (FROM_SCRATCH, pretrained.from_scratch())):
             folder = Path(arguments.output.output_dir) / name / f"{variant}-{train_size or 'all'}"
-            flags = {"encoder": start, "train_size": train_size, "freeze": freeze, "output_dir": str(folder)}
+            flags = {"train_size": train_size, "output_dir": str(folder)}
             budget = _budget_name(train_size, arguments.data.per_class)
-            cells.append(Cell(name, variant, budget, with_flags(arguments, **flags)))
+            cells.append(Cell(name, variant, budget, with_flags(start, **flags)))
     return cells
 
 
@@ -290,11 +289,13 @@ def _examples(
     for lines in zip(*answers.values(), strict=True):
         shown = {"caption": task.caption(lines[0]), "header": task.header(lines[0])}
         cells = {name: task.read_prediction(line).cells() for name, line in zip(answers, lines, strict=True)}
-        items.append({**shown, "right": cells_of(lines[0][task.reference_column]), "cells": cells})
+        items.append({**shown, "right": task.right_cells(lines[0][task.reference_column]), "cells": cells})
 
     def interest(index: int) -> tuple[int, int]:
         cells = list(items[index]["cells"].values())
-        return len(set(map(tuple, cells))), sum(cell != items[index]["right"] for cell in cells)
+        right = items[index]["right"]
+        wrong = sum(any(c not in r for c, r in zip(cell, right, strict=True)) for cell in cells)
+        return len(set(map(tuple, cells))), wrong
 
     order = sorted(range(len(items)), key=interest, reverse=True)[:NUM_SHOWN]
     tested = None

@@ -83,7 +83,7 @@ def _finetune(task: Task, arguments: FinetuneArguments, source: Source | None, w
     encoded = {name: task.encode(split, processor, model) for name, split in rows.items()}
 
     def evaluate(accelerator) -> dict[str, float]:
-        predictions = predict(task, model, processor, encoded["validation"], accelerator)
+        predictions = predict(task, model, processor, encoded["validation"], accelerator, while_training=True)
         figures = task.figures(rows["validation"], predictions, seen)
         if arguments.metric not in figures:
             raise InputError(f"--figure {arguments.metric}: not defined on the validation data, with one label only")
@@ -175,7 +175,7 @@ def load_splits(
     for split, of_split in rows.items():
         held_out_of = "train" if split == "validation" and "validation" not in source.splits else None
         content, num_repeated = content_of_rows(of_split), source.num_repeated(split)
-        source.summary.add(split, of_split, of_split[task.reference_column], held_out_of, content, num_repeated)
+        source.summary.add(split, of_split, task.counted(of_split), held_out_of, content, num_repeated)
     return rows, source
 
 

@@ -133,7 +133,7 @@ class ImageClassification(Classification):
         model.config.threshold = float(best[np.abs(best - 0.5).argmin()])  # of several that do equally well
         return True
 
-    def forward(self, model, inputs: dict[str, Any]):
+    def forward(self, model, inputs: dict[str, Any], while_training: bool = False):
         import torch
 
         from toolkit.modalities.augmentation import shift_image
@@ -146,7 +146,7 @@ class ImageClassification(Classification):
             views += [map_images(view, partial(torch.flip, dims=[-1])) for view in views]
         return sum(model(pixel_values=view).logits for view in views) / len(views)
 
-    def decode(self, encoded: list[dict], outputs: Any, model) -> list[LabelPrediction]:
+    def decode(self, encoded: list[dict], outputs: Any, model, processor) -> list[LabelPrediction]:
         names = _names_of_labels(model.config)
         threshold = getattr(model.config, "threshold", None)
         predictions = []

@@ -1,12 +1,11 @@
 """Predict with a fine-tuned checkpoint, and score it on labelled data."""
 
 import json
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasks.task import Task
+from tasks.task import SearchArguments, Task
 from toolkit.hub.download import local_copy
 from toolkit.runs.confusion import write_confusion_matrix
 from toolkit.runs.results import PREDICTIONS_FILE, Stopwatch, write_score
@@ -16,7 +15,7 @@ SEEN_FILE = "seen_in_training.txt"
 CONFUSION_FILE = "confusion_matrix.png"
 
 
-def predict(task: Task, model, processor, encoded, accelerator) -> list[Any]:
+def predict(task: Task, model, processor, encoded, accelerator, while_training: bool = False) -> list[Any]:
     """One prediction per row of data, in order, the same on all processes; a row may be encoded in several parts."""
     import torch
     from accelerate.utils import gather_object
@@ -32,9 +31,9 @@ def predict(task: Task, model, processor, encoded, accelerator) -> list[Any]:
         for batch in evaluation_batches(encoded, collate, BATCH_SIZE, accelerator, lockstep=True, with_samples=True):
             rows, num_items = batch.pop("samples"), batch.pop("num_items")
             inputs = {name: batch[name] for name in batch if name not in ("labels", "num_targets")}
-            outputs = task.forward(model, inputs)
+            outputs = task.forward(model, inputs, while_training)
             if num_items:
-                predictions = task.decode(rows, outputs, model)
+                predictions = task.decode(rows, outputs, model, processor)
                 mine += [(row["index"], row["part"], p) for row, p in zip(rows, predictions, strict=True)]
     parts: dict[int, list[Any]] = {}
     for index, _, prediction in sorted(gather_object(mine), key=lambda found: found[:2]):
@@ -57,21 +56,35 @@ def write_predictions(task: Task, folder: Path, rows, predictions: list[Any], wi
         write_confusion_matrix(folder / CONFUSION_FILE, *answers)
 
 
-def load_predictor(task: Task, folder: str) -> Callable[[Any], list[Any]]:
-    """Load a fine-tuned checkpoint as a function from rows to predictions. Raises `InputError`."""
-    from toolkit.training.distributed import make_accelerator
+class Predictor:
+    """A fine-tuned checkpoint as a function from rows to predictions. Raises `InputError` if it cannot be loaded."""
 
-    accelerator = make_accelerator()
-    model, processor = task.load_finetuned(folder)
-    model.to(accelerator.device).eval()
+    def __init__(self, task: Task, folder: str, search: SearchArguments | None = None):
+        from toolkit.training.distributed import make_accelerator
 
-    def predictor(rows) -> list[Any]:
-        return predict(task, model, processor, task.encode(rows, processor, model), accelerator)
+        self.task, self.accelerator = task, make_accelerator()
+        self.model, self.processor = task.load_finetuned(folder)
+        task.set_search(self.model, search or SearchArguments())
+        self.model.to(self.accelerator.device).eval()
 
-    return predictor
+    def select(self, rows, skip_broken: bool):
+        """The rows that the model can read. Raises `InputError` for another one, unless it is skipped."""
+        return self.task.select_known(rows, self.processor, skip_broken)
+
+    def __call__(self, rows) -> list[Any]:
+        encoded = self.task.encode(rows, self.processor, self.model)
+        return predict(self.task, self.model, self.processor, encoded, self.accelerator)
 
 
-def score(task: Task, folder: str, data: str, split: str | None, columns: Any, output_file: Path) -> dict[str, Any]:
+def score(
+    task: Task,
+    folder: str,
+    data: str,
+    split: str | None,
+    columns: Any,
+    output_file: Path,
+    search: SearchArguments | None = None,
+) -> dict[str, Any]:
     """Score a fine-tuned checkpoint on a split of labelled data (default: test), and write the record.
 
     Raises `InputError` if the checkpoint or the data cannot be used.
@@ -80,11 +93,12 @@ def score(task: Task, folder: str, data: str, split: str | None, columns: Any, o
 
     accelerator, stopwatch = make_accelerator(), Stopwatch()
     model, processor = task.load_finetuned(folder)
+    task.set_search(model, search or SearchArguments())
     source = task.open(data, columns)
     if split is None:
         split = "test" if "test" in source.splits or not source.splits else source.splits[-1]
     rows = source.load(split)
-    source.summary.add(split, rows, rows[task.reference_column])
+    source.summary.add(split, rows, task.counted(rows))
     if accelerator.is_main_process:
         source.summary.say()
     seen_file = local_copy(folder) / SEEN_FILE

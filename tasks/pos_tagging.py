@@ -124,7 +124,7 @@ class PosTagging(TextTask):
                 labels[i, starts] = row["labels"]
         return labels, num_words
 
-    def decode(self, encoded: list[dict], outputs: Any, model) -> list[TagsPrediction]:
+    def decode(self, encoded: list[dict], outputs: Any, model, processor) -> list[TagsPrediction]:
         from torch.nn.utils.rnn import pad_sequence
 
         starts = [first_tokens(row["words"]) for row in encoded]

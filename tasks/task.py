@@ -15,7 +15,8 @@ from toolkit.errors import InputError, check_flags, check_not_negative, check_po
 from toolkit.hub.arguments import HubArguments
 from toolkit.metrics.intervals import Bootstrap
 from toolkit.modalities import MODALITIES, Modality
-from toolkit.runs.arguments import Arguments, defaults
+from toolkit.models.families import SCRATCH
+from toolkit.runs.arguments import Arguments, defaults, to_flags, with_flags
 from toolkit.runs.output import OutputArguments
 from toolkit.training.arguments import TrainingArguments
 
@@ -89,9 +90,31 @@ class FinetuneArguments(Arguments):
         """The figure by which checkpoints and learning rates are chosen on validation data, and encoders compared."""
         return "accuracy"
 
+    def from_scratch(self) -> "FinetuneArguments":
+        """The same network with random weights. All of it is trained: frozen random weights give random features."""
+        return with_flags(self, encoder=SCRATCH + self.encoder.encoder, freeze=False)
+
     def resolved(self) -> "FinetuneArguments":
         """The same with defaults that depend on other flags resolved."""
         return self
+
+
+@dataclass(kw_only=True)
+class SearchArguments(Arguments):
+    """search, of a model that generates"""
+
+    num_beams: int | None = None
+    """Beams of the search for the best target; 1 is greedy search (default: as fine-tuned)."""
+    length_penalty: float | None = None
+    """The log-probability of a target is divided by its length to this power when beams are compared (default: as
+    fine-tuned)."""
+
+    def check(self) -> None:
+        check_positive(self, "num_beams")
+
+    def given(self) -> dict[str, Any]:
+        """The flags that were given."""
+        return {name: value for name, value in to_flags(self).items() if value is not None}
 
 
 class Prediction(ABC):
@@ -109,10 +132,9 @@ class Prediction(ABC):
     def cells(self) -> list[str]:
         """The answer as cells of a table: one, or one for each part of the row."""
 
-
-def cells_of(reference: Any) -> list[str]:
-    """A reference as cells of a table."""
-    return [str(part) for part in reference] if isinstance(reference, list) else [str(reference)]
+    def best(self, number: int | None) -> "Prediction":
+        """The same with the best answers only, this many at most, if it holds several."""
+        return self
 
 
 class Task(ABC):
@@ -128,6 +150,7 @@ class Task(ABC):
         baseline_name: The usual method without a network.
         tunes_threshold: Whether `tune_threshold` is called after training.
         can_be_explained: Whether `toolkit explain` draws what the model looks at.
+        generates: Whether the answer is generated, by a search that has flags.
     """
 
     name: ClassVar[str]
@@ -139,6 +162,7 @@ class Task(ABC):
     baseline_name: ClassVar[str] = "no baseline"
     tunes_threshold: ClassVar[bool] = False
     can_be_explained: ClassVar[bool] = False
+    generates: ClassVar[bool] = False
 
     @property
     def modality(self) -> Modality:
@@ -160,6 +184,10 @@ class Task(ABC):
     def labels(self, rows) -> set[str] | None:
         """All labels; None for a task without labels."""
         return None
+
+    def counted(self, rows) -> list[Any] | None:
+        """What the summary of the data counts: the labels of each row; None for a task without labels."""
+        return rows[self.reference_column]
 
     def seen(self, rows) -> set[str]:
         """What counts as seen in training when figures are computed, such as words."""
@@ -188,6 +216,17 @@ class Task(ABC):
     def encode(self, rows, processor, model):
         """A `datasets.Dataset` of encoded rows."""
 
+    def select_known(self, rows, processor, skip_broken: bool):
+        """The rows that the model can read, to predict. Raises `InputError` for another one, unless it is skipped."""
+        return rows
+
+    def set_search(self, model, search: SearchArguments) -> None:
+        """Use the flags of the search that were given. Raises `InputError` if the task does not generate."""
+        for name, value in search.given().items():
+            if not self.generates:
+                raise InputError(f"--{name} {value}: the task {self.name} has no search")
+            setattr(model.generation_config, name, value)
+
     def notes(self, rows, processor) -> list[str]:
         """Lines to print before training about how the processor reads the rows."""
         return []
@@ -208,14 +247,14 @@ class Task(ABC):
         """Choose a decision threshold on validation data. Returns whether the configuration changed."""
         return False
 
-    def forward(self, model, inputs: dict[str, Any]) -> Any:
-        """The outputs of the model for a batch: logits, or generated sequences."""
+    def forward(self, model, inputs: dict[str, Any], while_training: bool = False) -> Any:
+        """The outputs of the model for a batch: logits, or generated sequences, `while_training` by a faster search."""
         return model(**inputs).logits
 
     # Predictions
 
     @abstractmethod
-    def decode(self, encoded: list[dict], outputs: Any, model) -> list[Any]:
+    def decode(self, encoded: list[dict], outputs: Any, model, processor) -> list[Any]:
         """One prediction per encoded row of a batch, from what `forward` returned."""
 
     def join(self, parts: list[Any]) -> Any:
@@ -250,6 +289,10 @@ class Task(ABC):
     def caption(self, line: dict[str, Any]) -> str:
         """What stands above an example in the report."""
         return str(line.get(self.modality.name, ""))
+
+    def right_cells(self, reference: Any) -> list[list[str]]:
+        """A reference as cells of a table, each with all answers that are right."""
+        return [[str(part)] for part in (reference if isinstance(reference, list) else [reference])]
 
     def header(self, line: dict[str, Any]) -> list[str]:
         """What stands above the cells of a reference in the report: the parts of the row, if there are any."""

@@ -51,7 +51,7 @@ class TextClassification(Classification, TextTask):
     def collate_labels(self, encoded: list[dict], num_tokens: int) -> tuple[np.ndarray, int]:
         return np.array([row["label"] for row in encoded]), len(encoded)
 
-    def decode(self, encoded: list[dict], outputs: Any, model) -> list[LabelPrediction]:
+    def decode(self, encoded: list[dict], outputs: Any, model, processor) -> list[LabelPrediction]:
         probabilities, ids = outputs.softmax(dim=-1).max(dim=-1)
         pairs = zip(ids.tolist(), probabilities.tolist(), strict=True)
         return [LabelPrediction(model.config.id2label[label], probability) for label, probability in pairs]

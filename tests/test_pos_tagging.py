@@ -10,7 +10,7 @@ from in_process import run_here
 from transformers import AutoModel, AutoModelForTokenClassification, AutoTokenizer, pipeline
 
 from tasks import TASKS, finetune, predict
-from tasks.inference import load_predictor
+from tasks.inference import Predictor
 from tasks.pos_tagging import MAX_TOKENS, PosTagging, _tokenize
 from tasks.text_task import first_tokens
 from toolkit.corpora.tokenizer_training import train_tokenizer
@@ -110,7 +110,7 @@ def test_the_pipeline_of_transformers_gives_right_offsets_on_unseen_words(tagger
     assert starts >= {UNSEEN.index(word) for word in whole}
     # The row whose offset starts a word has the tag that `predict` gives the word.
     (row,) = TASKS["pos"].read_inputs([UNSEEN])
-    predictor = load_predictor(TASKS["pos"], str(taggers[family]))
+    predictor = Predictor(TASKS["pos"], str(taggers[family]))
     (prediction,) = predictor(TASKS["pos"].read_inputs([UNSEEN]))
     of_start = {row["start"]: row["entity"] for row in rows}
     predicted = dict(zip(row["tokens"], prediction.tags, strict=True))
@@ -138,7 +138,7 @@ def test_the_tagger_uses_the_recurrent_layers_of_elmo(taggers, tmp_path):
     rows = load_treebank("sample", "test")
     task = TASKS["pos"]
     scores = [
-        task.figures(rows, load_predictor(task, str(folder))(rows))["accuracy"].value
+        task.figures(rows, Predictor(task, str(folder))(rows))["accuracy"].value
         for folder in (taggers["elmo"], tmp_path)
     ]
     assert scores[0] > scores[1] + 0.05

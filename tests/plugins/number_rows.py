@@ -134,7 +134,7 @@ class NumberClassification(Classification):
         counts = {"num_targets": int((labels != NO_LABEL).sum()), "num_items": len(encoded)}
         return {**self.modality.collate(encoded, processor), "labels": labels, **counts}
 
-    def decode(self, encoded, outputs, model):
+    def decode(self, encoded, outputs, model, processor):
         best = outputs.softmax(dim=-1).max(dim=-1)
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return [LabelPrediction(model.config.id2label[label], probability) for label, probability in pairs]

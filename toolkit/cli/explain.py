@@ -53,7 +53,7 @@ def run(arguments: ExplainArguments) -> None:
     shown = torch.from_numpy(np.array(reader.resize(image)))
     pixels = reader.normalize(shown[None])
     with torch.no_grad():
-        (prediction,) = task.decode([{}], task.forward(model, {"pixel_values": pixels}), model)
+        (prediction,) = task.decode([{}], task.forward(model, {"pixel_values": pixels}), model, processor)
     predicted, probabilities = prediction.label, prediction.probabilities
     label = arguments.label or predicted
     if label not in probabilities:

@@ -1,10 +1,12 @@
-"""Predict with a fine-tuned checkpoint: tags of words, labels of texts or images, each with its probability.
+"""Predict with a fine-tuned checkpoint: tags of words, labels of texts or images, targets of sources, each with its
+probability.
 
 toolkit predict runs/tagger 'The old man the boats.'
 toolkit predict runs/tagger < sentences.txt > tagged.tsv
 toolkit predict runs/tagger test.conllu --output_format jsonl
 toolkit predict runs/x_rays new_scans/ scan.png
 toolkit predict runs/reviews 'a gem of a film' new_reviews.csv
+toolkit predict runs/numbers '<ordinal>121' --num_return_sequences 3
 """
 
 import json
@@ -14,15 +16,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from tasks.task import SearchArguments
 from toolkit.cli.flags import parse_flags
 from toolkit.data.files import describe_bad_utf8
 from toolkit.data.sources import find_inputs
-from toolkit.errors import InputError
-from toolkit.runs.arguments import Arguments
+from toolkit.errors import InputError, check_positive
+from toolkit.runs.arguments import Arguments, defaults
 
 
 @dataclass(kw_only=True)
-class PredictArguments(Arguments):
+class PredictedInputs(Arguments):
     """input and output"""
 
     folder: str
@@ -31,10 +34,25 @@ class PredictArguments(Arguments):
     """Texts, or files of text or of the task's data, for images also folders; without any, text from standard input,
     one sentence per line."""
     output_format: Literal["tsv", "jsonl"] = "tsv"
-    """tsv: word, tag and probability, with a blank line between sentences, or label, probability and text or image;
-    jsonl: one sentence, text or image per line."""
+    """tsv: word, tag and probability, with a blank line between sentences, or label or target, probability and text or
+    image; jsonl: one sentence, text or image per line."""
     skip_broken: bool = False
-    """Skip images and rows that cannot be read, and name them; by default the first one ends the command."""
+    """Skip images, rows and symbols that cannot be read, and name them; by default the first one ends the command."""
+
+
+@dataclass(kw_only=True)
+class PredictSearch(SearchArguments):
+    num_return_sequences: int | None = None
+    """Show this many of the best answers, at most one for each beam (default: the best one in tsv, all in jsonl)."""
+
+    def check(self) -> None:
+        check_positive(self, "num_return_sequences")
+
+
+@dataclass(kw_only=True)
+class PredictArguments(Arguments):
+    files: PredictedInputs
+    search: PredictSearch = defaults(PredictSearch)
 
 
 def parse(words: Sequence[str]) -> PredictArguments:
@@ -43,16 +61,20 @@ def parse(words: Sequence[str]) -> PredictArguments:
 
 def run(arguments: PredictArguments) -> None:
     from tasks import task_of
-    from tasks.inference import load_predictor, prediction_line
+    from tasks.inference import Predictor, prediction_line
 
-    task = task_of(arguments.folder)
-    rows = task.read_inputs(read_inputs(arguments.inputs), skip_broken=arguments.skip_broken)
-    predictor = load_predictor(task, arguments.folder)
+    files, search = arguments.files, arguments.search
+    task = task_of(files.folder)
+    rows = task.read_inputs(read_inputs(files.inputs), skip_broken=files.skip_broken)
+    predictor = Predictor(task, files.folder, search)
+    rows = predictor.select(rows, files.skip_broken)
+    is_json = files.output_format == "jsonl"
     for row, prediction in zip(rows, predictor(rows), strict=True):
-        if arguments.output_format == "jsonl":
-            print(json.dumps(prediction_line(task, row, prediction), ensure_ascii=False))
+        shown = prediction.best(search.num_return_sequences or (None if is_json else 1))
+        if is_json:
+            print(json.dumps(prediction_line(task, row, shown), ensure_ascii=False))
         else:
-            print(prediction.as_text(task.title(row)))
+            print(shown.as_text(task.title(row)))
 
 
 def read_inputs(words: Sequence[str]) -> list[str | Path]:

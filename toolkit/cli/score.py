@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from tasks import TASKS
+from tasks.task import SearchArguments
 from toolkit.cli.flags import parse_flags
 from toolkit.data.sources import SAMPLE
 from toolkit.errors import InputError, check_positive
@@ -56,6 +57,7 @@ AllColumns: Any = make_dataclass("AllColumns", (), bases=tuple(_COLUMNS), kw_onl
 @dataclass(kw_only=True)
 class ScoreArguments(Arguments):
     scored: ScoredData
+    search: SearchArguments = defaults(SearchArguments)
     columns: AllColumns = defaults(AllColumns)  # type: ignore[valid-type]
 
 
@@ -87,7 +89,7 @@ def run(arguments: ScoreArguments) -> None:
     elif data.isalnum() and data != SAMPLE and not Path(data).exists():
         raise InputError(f"--data {data}: no such file or folder, nor {SAMPLE}, {', '.join(WORD_SETS)} or text:SRC")
     else:
-        show(score(task_of(folder), folder, data, flags.split, columns, output_file))
+        show(score(task_of(folder), folder, data, flags.split, columns, output_file, arguments.search))
 
 
 def show(record: dict[str, Any]) -> None:

@@ -67,7 +67,7 @@ def with_whole_words(tokenizer, words: Iterable[str]):
     Returns the new tokenizer, and the id of each word. The ids follow those of the bytes, in the order of the words;
     a word of one byte has the id of that byte.
     """
-    from tokenizers import Tokenizer, decoders, models
+    from tokenizers import Tokenizer, models
 
     vocabulary, ids = tokenizer.get_vocab(), {}
     for word in words:
@@ -75,11 +75,18 @@ def with_whole_words(tokenizer, words: Iterable[str]):
         ids[word] = vocabulary.setdefault(piece, len(vocabulary))
     whole = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     whole.model = models.BPE(vocabulary, [], **SUBWORDS, ignore_merges=True)
-    # Join pieces to words, with the letter that stands for a space between words; then turn letters into bytes.
-    whole.decoder = decoders.Sequence(
+    whole.decoder = byte_decoder()
+    return wrap(whole), ids
+
+
+def byte_decoder():
+    """The decoder of the kind `bytes`: it joins pieces to words, with the letter that stands for a space between
+    words, and then turns letters into bytes."""
+    from tokenizers import decoders
+
+    return decoders.Sequence(
         [decoders.WordPiece(CONTINUATION, cleanup=False), decoders.Replace(" ", "Ġ"), decoders.ByteLevel()]
     )
-    return wrap(whole), ids
 
 
 def byte_level():
@@ -99,17 +106,24 @@ def cutter():
 
 def build_tokenizer(model, normalizer):
     """A `tokenizers.Tokenizer` that splits text as BERT does and encodes it as `[CLS] … [SEP]`."""
-    from tokenizers import Tokenizer, pre_tokenizers, processors
+    from tokenizers import Tokenizer, pre_tokenizers
 
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    add_start_and_end(tokenizer)
+    return tokenizer
+
+
+def add_start_and_end(tokenizer) -> None:
+    """Let a `tokenizers.Tokenizer` with the `SPECIAL_TOKENS` encode a text as `[CLS] … [SEP]`."""
+    from tokenizers import processors
+
     cls, sep = SPECIAL_TOKENS["cls_token"], SPECIAL_TOKENS["sep_token"]
     special_ids = [(token, i) for i, token in enumerate(SPECIAL_TOKENS.values()) if token in (cls, sep)]
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{cls} $A {sep}", pair=f"{cls} $A {sep} $B:1 {sep}:1", special_tokens=special_ids
     )
-    return tokenizer
 
 
 def wrap(tokenizer, model_max_length: int = WITHOUT_LIMIT):

@@ -10,7 +10,7 @@ from typing import Any
 from toolkit.data.cache import digest
 from toolkit.errors import InputError
 
-NOT_INPUT = ("label", "tags", "name", "group")  # columns of labelled rows
+NOT_INPUT = ("label", "tags", "targets", "name", "group")  # columns of labelled rows
 
 
 def num_held_out(num_rows: int, fraction: float) -> int:

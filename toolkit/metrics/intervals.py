@@ -58,6 +58,18 @@ def bootstrap_ratio(numerators: ArrayLike, denominators: ArrayLike, seed: int = 
         return Bootstrap(float(sums[0].sum() / sums[1].sum()), resample)
 
 
+def bootstrap_terms(
+    terms: Sequence[np.ndarray], figure: Callable[[np.ndarray], np.ndarray], seed: int = 0
+) -> Bootstrap:
+    """A figure of sums over items, such as an F-score: `terms` (items, K), and `figure` from sums (N, K) to (N,)."""
+    stacked = np.asarray(terms, dtype=np.float64)
+
+    def resample() -> np.ndarray:
+        return figure(np.concatenate([weights @ stacked for weights in _weights(len(stacked), seed)]))
+
+    return Bootstrap(float(figure(stacked.sum(axis=0, keepdims=True))[0]), resample)
+
+
 def bootstrap_auc(scores: ArrayLike, is_positive: ArrayLike, seed: int = 0) -> Bootstrap:
     """The area under the ROC curve: how often a positive item has a higher score than a negative one, ties half.
 

@@ -37,6 +37,9 @@ class Preset(NamedTuple):
         return self.make(size, *self.sizes)
 
 
+_AUTO = {"ForConditionalGeneration": "ForSeq2SeqLM"}  # where the Auto class has another name than the classes
+
+
 class Architecture(NamedTuple):
     """The classes of one `model_type`: they are named `prefix` plus `Config`, `Model` or the name of a head."""
 
@@ -47,7 +50,7 @@ class Architecture(NamedTuple):
 
     def classes(self) -> dict[str, str]:
         """The names of the classes, by the name of transformers' Auto class."""
-        auto = {f"AutoModel{head.removeprefix('Model')}": self.prefix + head for head in self.heads}
+        auto = {f"AutoModel{_AUTO.get(head, head.removeprefix('Model'))}": self.prefix + head for head in self.heads}
         return {"AutoConfig": f"{self.prefix}Config", **auto}
 
 
@@ -323,6 +326,7 @@ FAMILIES: dict[str, Family] = {
 WRAPPERS: tuple[Architecture, ...] = (
     Architecture("toolkit-pooled", "toolkit.models.pooling", "Pooled", ("Model", *_IMAGE_HEADS)),
     Architecture("toolkit-layer-mix", "toolkit.models.layer_mix", "LayerMix", _TEXT_HEADS),
+    Architecture("toolkit-seq2seq", "toolkit.models.seq2seq", "Seq2Seq", ("ForConditionalGeneration",)),
     Architecture(
         "toolkit-few-shot",
         "toolkit.models.few_shot_head",

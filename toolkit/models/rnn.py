@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput, TokenClassifierOutput
@@ -104,6 +105,12 @@ class RnnModel(RnnPreTrainedModel):
     def mark_words(self, continues) -> None:
         """Set which tokens continue a word: an array of bool, as long as the vocabulary of the tokenizer."""
         self.continues[: len(continues)] = torch.as_tensor(continues)
+
+    def resize_token_embeddings(self, *arguments, **flags) -> nn.Embedding:
+        """Like that of every model; new tokens start a word."""
+        embeddings = super().resize_token_embeddings(*arguments, **flags)
+        self.continues = F.pad(self.continues, (0, embeddings.num_embeddings - len(self.continues)))
+        return embeddings
 
     @staticmethod
     def _make_layers(config: RnnConfig) -> nn.ModuleList:

@@ -1,20 +1,25 @@
-"""Sequence to sequence: any encoder, and a recurrent decoder that reads its states by attention.
+"""Sequence to sequence: any encoder, and a recurrent or a Transformer decoder that reads its states by attention.
 
-Without attention, the decoder knows of the source only its initial state, one vector (Sutskever, Vinyals & Le 2014,
-https://arxiv.org/abs/1409.3215). With attention it reads a weighted mean of all states of the encoder at each step,
-with weights that are computed by a small network (additive: Bahdanau, Cho & Bengio 2015,
+Without attention, a recurrent decoder knows of the source only its initial state, one vector (Sutskever, Vinyals & Le
+2014, https://arxiv.org/abs/1409.3215). With attention it reads a weighted mean of all states of the encoder at each
+step, with weights that are computed by a small network (additive: Bahdanau, Cho & Bengio 2015,
 https://arxiv.org/abs/1409.0473) or by products (multiplicative: Luong, Pham & Manning 2015,
 https://arxiv.org/abs/1508.04025). The state of the first layer of the decoder asks, and the layers above it read the
 answer (Wu et al. 2016, https://arxiv.org/abs/1609.08144). So a whole target is computed at once in training.
+
+The Transformer decoder (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762) is a BERT of transformers with a causal
+mask and attention to the encoder in each layer, as in Rothe, Narayan & Severyn (2020),
+https://arxiv.org/abs/1907.12461.
 
 Shape legend: B batch, S source tokens, T target tokens, H `hidden_size` of the decoder, D width of the states of the
 encoder, V target vocabulary, L layers of the decoder.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import transformers
 from torch import nn
 from torch.nn import functional as F
 from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel
@@ -25,7 +30,7 @@ from .elmo import ElmoModel
 from .fasttext import FastTextModel
 from .heads import encoder_from_config
 from .recurrent import CELLS, initialize_embedding, initialize_recurrent
-from .rnn import RnnModel
+from .rnn import RnnForPreTraining, RnnModel
 from .word2vec import Word2VecModel
 
 # Classes that a copy of this file on a Hub builds without the Auto classes.
@@ -33,12 +38,17 @@ KNOWN_ENCODERS = (ElmoModel, FastTextModel, RnnModel, Word2VecModel)
 
 
 class Seq2SeqConfig(PreTrainedConfig):
-    """Sizes of the decoder; `encoder` is the configuration of the encoder, as a dictionary."""
+    """Sizes of a recurrent decoder; `encoder` is the configuration of the encoder, as a dictionary.
+
+    With `transformer`, the configuration of a causal language model of transformers that attends to an encoder, the
+    decoder is that model, and the fields about a recurrent one do not count.
+    """
 
     model_type = "toolkit-seq2seq"
 
     encoder: dict[str, Any] | None = None
     encoder_width: int = 512  # of a state of the encoder
+    transformer: dict[str, Any] | None = None  # None: a recurrent decoder
     vocab_size: int = 100  # of the target
     cell: str = "lstm"  # rnn, gru or lstm
     hidden_size: int = 256
@@ -46,6 +56,7 @@ class Seq2SeqConfig(PreTrainedConfig):
     attention: str = "additive"  # none, additive or multiplicative
     hidden_dropout_prob: float = 0.3
     label_smoothing: float = 0.0  # while training
+    source_by_character: bool = False  # whether the tokenizer gets each character of a source as a word
     is_encoder_decoder: bool = True
     pad_token_id: int | None = 0
     decoder_start_token_id: int | None = 2
@@ -106,6 +117,14 @@ class Seq2SeqEncoderOutput(BaseModelOutputWithPooling):
     mask: torch.Tensor | None = None  # (B, S), zero for padding
 
 
+class DecoderOutput(NamedTuple):
+    """What a decoder returns."""
+
+    logits: torch.Tensor  # (B, T, V)
+    attentions: tuple[torch.Tensor, ...] | None  # weights of each layer that attends to the source: (B, heads, T, S)
+    cache: Any  # for the tokens that follow
+
+
 class Seq2SeqEncoder(nn.Module):
     """The encoder: `last_hidden_state` (B, S, D), and as `pooler_output` (B, D) the vector that starts the decoder.
 
@@ -134,7 +153,7 @@ class Seq2SeqEncoder(nn.Module):
         return Seq2SeqEncoderOutput(last_hidden_state=states, pooler_output=pooled, mask=attention_mask)
 
 
-class Seq2SeqDecoder(nn.Module):
+class RecurrentDecoder(nn.Module):
     """Embeddings, recurrent layers with attention above the first one, and the output layer."""
 
     def __init__(self, config: Seq2SeqConfig):
@@ -152,18 +171,33 @@ class Seq2SeqDecoder(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.output = nn.Linear(hidden, config.vocab_size)
 
+    @torch.no_grad()
+    def load_pretrained(self, model: RnnForPreTraining) -> None:
+        """Copy the forward direction of a language model of the same sizes, so that at first only the encoder adds
+        what the decoder does not know: weights for what it reads of the encoder are zero, or as small as before."""
+        self.embeddings.weight.copy_(model.rnn.embeddings.weight)
+        for layer, pretrained in zip(self.layers, model.rnn.forward_layers, strict=True):
+            for name, parameter in layer.named_parameters():
+                found = getattr(pretrained, name)
+                parameter.copy_(F.pad(found, (0, parameter.shape[-1] - found.shape[-1])))
+        if self.combine is not None:
+            hidden = self.combine.out_features
+            self.combine.weight.zero_()
+            self.combine.weight[:, :hidden] = torch.eye(hidden)
+        self.output.weight.copy_(model.output_embeddings.weight)
+        self.output.bias.copy_(model.output_bias.weight.squeeze(-1))
+
     def start(self, pooled: torch.Tensor) -> RecurrentCache:
         """The initial states, from the vector of the source (B, D)."""
         states = self.bridge(pooled).tanh().unflatten(1, (len(self.layers), self.states_per_layer, -1))
         return RecurrentCache([states[:, i].transpose(0, 1).contiguous() for i in range(len(self.layers))])
 
     def forward(
-        self, input_ids: torch.Tensor, memory: torch.Tensor, mask: torch.Tensor, cache: RecurrentCache
-    ) -> tuple[torch.Tensor, torch.Tensor | None, RecurrentCache]:
-        """Read `input_ids` (B, T) from the states in `cache`, with attention to `memory` (B, S, D), `mask` (B, S).
-
-        Returns logits (B, T, V), weights of attention (B, T, S), and the new states.
-        """
+        self, input_ids: torch.Tensor, source: Seq2SeqEncoderOutput, cache: RecurrentCache | None = None, **kwargs
+    ) -> DecoderOutput:
+        """Read `input_ids` (B, T) from the states in `cache`, by default from the start, with attention to `source`."""
+        memory = source.last_hidden_state
+        cache = cache or self.start(source.pooler_output)
         states, weights, context, reached = self.dropout(self.embeddings(input_ids)), None, None, []
         for index, (layer, initial) in enumerate(zip(self.layers, cache.states, strict=True)):
             if index > 0:
@@ -172,24 +206,53 @@ class Seq2SeqDecoder(nn.Module):
             states, final = layer(states, parts if len(parts) == 2 else parts[0])
             reached.append(torch.cat(final) if len(parts) == 2 else final)
             if index == 0 and self.attention is not None:
-                scores = self.attention(states, memory).masked_fill(~mask.bool().unsqueeze(1), float("-inf"))
+                scores = self.attention(states, memory).masked_fill(~source.mask.bool().unsqueeze(1), float("-inf"))
                 weights = scores.softmax(dim=-1)
                 context = weights @ memory  # (B, T, D)
         if context is not None:
             states = self.combine(torch.cat([states, context], dim=-1)).tanh()
-        return self.output(self.dropout(states)), weights, RecurrentCache(reached)
+        attentions = None if weights is None else (weights.unsqueeze(1),)
+        return DecoderOutput(self.output(self.dropout(states)), attentions, RecurrentCache(reached))
+
+
+class TransformerDecoder(nn.Module):
+    """A causal language model of transformers with attention to the encoder, whose states are projected if needed."""
+
+    def __init__(self, config: Seq2SeqConfig):
+        super().__init__()
+        # transformers 5.24 ties weights of direct children only (modeling_utils.py, line 1316).
+        inside = transformers.AutoConfig.for_model(**{**(config.transformer or {}), "tie_word_embeddings": False})
+        self.model = transformers.AutoModelForCausalLM.from_config(inside, trust_remote_code=False)
+        hidden = inside.hidden_size
+        is_as_wide = config.encoder_width == hidden
+        self.projection = nn.Identity() if is_as_wide else nn.Linear(config.encoder_width, hidden)
+
+    def load_pretrained(self, model: PreTrainedModel) -> None:
+        """Copy a causal language model of the same configuration."""
+        self.model.load_state_dict(model.state_dict())
+
+    def forward(self, input_ids: torch.Tensor, source: Seq2SeqEncoderOutput, cache: Any = None, **kwargs):
+        """Read `input_ids` (B, T) after the tokens in `cache`, with attention to `source`."""
+        output = self.model(
+            input_ids=input_ids,
+            encoder_hidden_states=self.projection(source.last_hidden_state),
+            encoder_attention_mask=source.mask,
+            cache=cache,
+            **kwargs,
+        )
+        return DecoderOutput(output.logits, output.cross_attentions, output.cache)
 
 
 class Seq2SeqForConditionalGeneration(PreTrainedModel, GenerationMixin):
-    """An encoder and a recurrent decoder, with transformers' `generate`."""
+    """An encoder and a decoder, with transformers' `generate`."""
 
     config_class = Seq2SeqConfig
-    base_model_prefix = "seq2seq"
+    base_model_prefix = "encoder"  # the decoder is the head on it
 
     def __init__(self, config: Seq2SeqConfig):
         super().__init__(config)
         self.encoder = Seq2SeqEncoder(config)
-        self.decoder = Seq2SeqDecoder(config)
+        self.decoder = RecurrentDecoder(config) if config.transformer is None else TransformerDecoder(config)
         self.post_init()
 
     @torch.no_grad()
@@ -231,21 +294,41 @@ class Seq2SeqForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """
         if encoder_outputs is None:
             encoder_outputs = self.encoder(input_ids, attention_mask)
-        memory = encoder_outputs.last_hidden_state
         if decoder_input_ids is None:
             decoder_input_ids = F.pad(labels[:, :-1], (1, 0), value=self.config.decoder_start_token_id)
             decoder_input_ids = decoder_input_ids.masked_fill(decoder_input_ids == -100, self.config.pad_token_id)
-        cache = cache or self.decoder.start(encoder_outputs.pooler_output)
-        logits, weights, cache = self.decoder(decoder_input_ids, memory, encoder_outputs.mask, cache)
+        flags = {"use_cache": bool(use_cache), "output_attentions": bool(output_attentions)}
+        decoded = self.decoder(decoder_input_ids, encoder_outputs, cache, **flags)
         loss = None
         if labels is not None:
             smoothing = self.config.label_smoothing if self.training else 0.0
-            loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), label_smoothing=smoothing)
+            loss = F.cross_entropy(decoded.logits.flatten(0, 1), labels.flatten(), label_smoothing=smoothing)
         output = Seq2SeqLMOutput(
             loss=loss,
-            logits=logits,
-            cache=cache if use_cache else None,
-            cross_attentions=(weights.unsqueeze(1),) if output_attentions and weights is not None else None,
-            encoder_last_hidden_state=memory,
+            logits=decoded.logits,
+            cache=decoded.cache if use_cache else None,
+            cross_attentions=decoded.attentions if output_attentions else None,
+            encoder_last_hidden_state=encoder_outputs.last_hidden_state,
         )
         return output if return_dict is not False else output.to_tuple()
+
+    @property
+    def longest_target(self) -> int | None:
+        """How many tokens of a target the decoder takes at most, with that which ends it; None without a limit."""
+        return (self.config.transformer or {}).get("max_position_embeddings")
+
+    @torch.no_grad()
+    def log_probabilities(self, inputs: dict[str, torch.Tensor], sequences: torch.Tensor) -> torch.Tensor:
+        """The log-probabilities of `sequences` (B * n, T) as `generate` returns them, n for each source: (B * n,).
+
+        `inputs` are `input_ids` and `attention_mask`, each (B, S).
+        """
+        source = self.encoder(**inputs)
+        repeats = len(sequences) // len(source.last_hidden_state)
+        expanded = {name: values.repeat_interleave(repeats, dim=0) for name, values in source.items()}
+        decoded = self.decoder(sequences[:, :-1], Seq2SeqEncoderOutput(**expanded))
+        targets = sequences[:, 1:]
+        found = decoded.logits.log_softmax(dim=-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+        ends = (targets == self.config.eos_token_id).long()
+        is_after_end = ends.cumsum(dim=1) - ends > 0
+        return found.masked_fill(is_after_end, 0.0).sum(dim=1)

@@ -105,13 +105,23 @@ def load_encoder(
         config, processor, is_wrapped = modality.apply_options(source, config, processor, options)
     for field, value in config_fields.items():
         setattr(config, field, value)
-    model = _load_model(name, auto_class, config, is_wrapped, has_new_head=bool(config_fields))
+    model = load_model(name, auto_class, config, is_wrapped, has_new_head=bool(config_fields))
     modality.finish(model, processor, train_rows, is_scratch)
     return model, processor
 
 
-def _load_model(name: str, auto_class: str, config, is_wrapped: bool, has_new_head: bool):
-    """The model of a configuration: with random weights for a scratch encoder, else with those of the checkpoint."""
+def load_model(name: str, auto_class: str, config, is_wrapped: bool = False, has_new_head: bool = False):
+    """The model of a configuration: with random weights for a scratch encoder, else with those of the checkpoint.
+
+    Args:
+        name: A folder, a Hub id, or one of the `scratch:` names.
+        auto_class: The name of transformers' Auto class.
+        is_wrapped: The configuration is that of a model around the encoder, which has the method `load_encoder`.
+        has_new_head: A head of the checkpoint that does not fit the configuration is replaced by a new one.
+
+    Raises:
+        InputError: The weights are missing or do not fit.
+    """
     import transformers
 
     is_scratch = name.startswith(SCRATCH)

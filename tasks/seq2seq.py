@@ -1,0 +1,279 @@
+"""Sequence to sequence: a text in, a text out, such as a word and its pronunciation, or a lemma and its inflected form.
+
+An example: source "colonel", targets ["K ER1 N AH0 L"], of words; or source "<N><GEN><SG>talo" with tags, targets
+["talon"], of characters. A source may have several right answers. Figures: exact match, word error rate, edit distance
+per symbol, chrF (`toolkit/metrics/sequences.py`).
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from tasks.task import NO_LABEL, FinetuneArguments, Prediction, Task
+from toolkit.corpora.symbols import Units, encode_source, split_tags, symbols_of, unknown_symbols
+from toolkit.data.files import read_text
+from toolkit.data.pairs import PairColumns, clean, open_pairs, read_sources
+from toolkit.data.sources import Source
+from toolkit.data.splits import suffix_of
+from toolkit.data.table_files import TABLE_BUILDERS
+from toolkit.errors import InputError, check_positive
+from toolkit.hub.download import local_copy
+from toolkit.metrics.intervals import Bootstrap
+from toolkit.metrics.sequences import sequence_scores
+from toolkit.modalities.arguments import TextEncoderArguments
+from toolkit.modalities.text import max_length
+from toolkit.models.families import SCRATCH
+from toolkit.runs.arguments import Arguments, defaults, with_flags
+from toolkit.training.arguments import TrainingArguments
+from toolkit.transfer.encoder_decoder import RECURRENT, TRANSFORMER, DecoderArguments, PairTokenizers
+
+ROOM = 2  # times the longest target of the training data: what is generated at most
+
+
+@dataclass(kw_only=True)
+class UnitArguments(Arguments):
+    """units"""
+
+    source_units: Units = "characters"
+    """What a new tokenizer makes of sources: characters, words between spaces, or pieces of words. The tokenizer of a
+    pretrained encoder gets each character as a word, or the text as it is."""
+    target_units: Units = "characters"
+    """What a target is made of; mistakes are counted in characters, or in words between spaces."""
+    vocab_size: int = 8192
+    """Largest number of words or pieces of a new tokenizer."""
+
+    def check(self) -> None:
+        check_positive(self, "vocab_size")
+
+
+@dataclass(kw_only=True)
+class GenerationArguments(Arguments):
+    """generation"""
+
+    num_beams: int = 5
+    """Beams of the search for the best target (1: greedy search). While training, search is greedy."""
+    length_penalty: float = 1.0
+    """The log-probability of a target is divided by its length to this power when beams are compared."""
+    max_new_tokens: int | None = None
+    """Longest target that is generated (default: twice the longest one in the training data)."""
+
+    def check(self) -> None:
+        check_positive(self, "num_beams max_new_tokens")
+
+
+@dataclass(kw_only=True)
+class SequenceFigure(Arguments):
+    """decision"""
+
+    figure: Literal["exact_match", "chrf"] = "exact_match"
+    """Figure by which checkpoints and learning rates are chosen on validation data, and encoders compared."""
+
+
+@dataclass(kw_only=True)
+class Seq2SeqArguments(FinetuneArguments):
+    columns: PairColumns = defaults(PairColumns)
+    options: TextEncoderArguments = defaults(TextEncoderArguments, hidden=("layers",))
+    decoder: DecoderArguments = defaults(DecoderArguments)
+    units: UnitArguments = defaults(UnitArguments)
+    generation: GenerationArguments = defaults(GenerationArguments)
+    decision: SequenceFigure = defaults(SequenceFigure)
+    training: TrainingArguments = defaults(TrainingArguments, batch_size=64, learning_rate=2e-3)
+
+    @property
+    def metric(self) -> str:
+        return self.decision.figure
+
+    def from_scratch(self) -> "Seq2SeqArguments":
+        decoder = self.decoder.decoder
+        is_new = decoder in (*RECURRENT, TRANSFORMER) or decoder.startswith(SCRATCH)
+        return with_flags(super().from_scratch(), decoder=decoder if is_new else SCRATCH + decoder)
+
+
+@dataclass(frozen=True)
+class TargetPrediction(Prediction):
+    """The targets that the model takes for most likely, the best one first, with their probabilities."""
+
+    targets: list[str]
+    probabilities: list[float]
+    units: Units
+
+    def as_json(self) -> dict[str, Any]:
+        found = zip(self.targets, self.probabilities, strict=True)
+        candidates = [{"target": target, "probability": round(probability, 6)} for target, probability in found]
+        return {"predicted": self.targets[0], "candidates": candidates, "units": self.units}
+
+    def as_text(self, title: str) -> str:
+        found = zip(self.targets, self.probabilities, strict=True)
+        return "\n".join(f"{target}\t{probability:.4f}\t{title}" for target, probability in found)
+
+    def cells(self) -> list[str]:
+        return self.targets[:1]
+
+    def best(self, number: int | None) -> "TargetPrediction":
+        return TargetPrediction(self.targets[:number], self.probabilities[:number], self.units)
+
+
+class Seq2Seq(Task):
+    name = "seq2seq"
+    modality_name = "text"
+    arguments = Seq2SeqArguments
+    auto_class = "AutoModelForSeq2SeqLM"
+    reference_column = "targets"
+    item = "pair"
+    generates = True
+
+    def open(self, source: str, columns: PairColumns) -> Source:
+        return open_pairs(source, columns)
+
+    def counted(self, rows) -> None:
+        return None  # targets are too many to be listed as labels are
+
+    def read_inputs(self, inputs: Sequence[str | Path], skip_broken: bool = False):
+        """Each text is a source, and so is each line of a text file and each row of a table."""
+        texts: list[str] = []
+        for given in inputs:
+            if isinstance(given, str):
+                texts.append(given)
+            elif suffix_of(given) in TABLE_BUILDERS:
+                texts += read_sources(str(given), PairColumns())
+            else:
+                texts += read_text(given).split("\n")
+        texts = [text for text in map(clean, texts) if text]
+        if not texts:
+            raise InputError("there is no source")
+        return [{"source": text} for text in texts]
+
+    def load_model(self, arguments: Seq2SeqArguments, train_rows, **config_fields: Any) -> tuple[Any, PairTokenizers]:
+        from transformers import GenerationConfig
+
+        from toolkit.transfer.encoder_decoder import build_encoder_decoder
+
+        tags, sources = zip(*map(split_tags, train_rows["source"]), strict=True)
+        targets = list(chain.from_iterable(train_rows["targets"]))
+        units = (arguments.units.source_units, arguments.units.target_units)
+        if len(symbols := {symbol for target in targets for symbol in symbols_of(target, units[1])}) < 2:
+            raise InputError(f"{arguments.data.data}: all targets consist of one symbol, '{symbols.pop()}'")
+        model, tokenizers = build_encoder_decoder(
+            arguments.encoder.encoder,
+            arguments.decoder,
+            arguments.options,
+            units,
+            arguments.units.vocab_size,
+            (sources, targets),
+            sorted(set(chain.from_iterable(tags))),
+            toolkit_units=units[1],
+            **config_fields,
+        )
+        longest = max(len(tokenizers.target(target)["input_ids"]) for target in targets)
+        model.generation_config = GenerationConfig(
+            num_beams=arguments.generation.num_beams,
+            length_penalty=arguments.generation.length_penalty,
+            max_new_tokens=arguments.generation.max_new_tokens or ROOM * longest,
+            pad_token_id=model.config.pad_token_id,
+            decoder_start_token_id=model.config.decoder_start_token_id,
+            eos_token_id=model.config.eos_token_id,
+        )
+        return model, tokenizers
+
+    def load_finetuned(self, folder: str) -> tuple[Any, PairTokenizers]:
+        from toolkit.transfer.encoder_decoder import load_encoder_decoder
+
+        return load_encoder_decoder(local_copy(folder))
+
+    def encode(self, rows, processor: PairTokenizers, model) -> list[dict[str, Any]]:
+        by_character = model.config.source_by_character
+        limits = max_length(processor.source, model.encoder.model), model.longest_target
+        encoded = []
+        for index, row in enumerate(rows):
+            ids = encode_source(processor.source, row["source"], by_character)
+            targets = [processor.target(target, verbose=False)["input_ids"][1:] for target in row.get("targets", ())]
+            for what, limit, found in zip(("source", "target"), limits, ([ids], targets), strict=True):
+                if limit is not None and (length := max(map(len, found), default=0)) > limit:
+                    raise InputError(
+                        f"the {what} of {row['source']!r} has {length} tokens, the model takes {limit} at most"
+                    )
+            encoded.append({"input_ids": ids, "targets": targets, "index": index, "part": 0})
+        return encoded
+
+    def select_known(self, rows, processor: PairTokenizers, skip_broken: bool):
+        kept = []
+        for row in rows:
+            if not (unknown := unknown_symbols(processor.source, row["source"])):
+                kept.append(row)
+                continue
+            message = f"{row['source']!r}: the model has never seen {', '.join(map(repr, unknown))}"
+            if not skip_broken:
+                raise InputError(f"{message}; --skip_broken leaves such sources out")
+            print(f"left out {message}", file=sys.stderr)
+        return kept
+
+    def lengths(self, encoded) -> list[int]:
+        return [len(row["input_ids"]) + max(map(len, row["targets"]), default=0) for row in encoded]
+
+    def collate(self, encoded, keys, processor: PairTokenizers, arguments: Seq2SeqArguments | None) -> dict[str, Any]:
+        """With `arguments`, to train on, a source that has several right answers gets one of them, anew each epoch."""
+        import torch
+        from torch.nn.utils.rnn import pad_sequence
+
+        def padded(rows: list[list[int]], value: int):
+            return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)
+
+        input_ids = padded([row["input_ids"] for row in encoded], processor.source.pad_token_id)
+        lengths = torch.tensor([len(row["input_ids"]) for row in encoded])
+        batch = {
+            "input_ids": input_ids,
+            "attention_mask": (torch.arange(input_ids.shape[1]) < lengths.unsqueeze(1)).long(),
+            "num_items": len(encoded),
+        }
+        if arguments is None:
+            return batch
+        seed = arguments.training.seed
+        chosen = [
+            row["targets"][int(np.random.default_rng(key.seed(seed)).integers(len(row["targets"])))]
+            for row, key in zip(encoded, keys, strict=True)
+        ]
+        return {**batch, "labels": padded(chosen, NO_LABEL), "num_targets": sum(map(len, chosen))}
+
+    def forward(self, model, inputs: dict[str, Any], while_training: bool = False):
+        """Sequences (B * n, T), and their log-probabilities (B * n,), for the n best of each row."""
+        if while_training:
+            return model.generate(**inputs, num_beams=1), None
+        sequences = model.generate(**inputs, num_return_sequences=model.generation_config.num_beams)
+        return sequences, model.log_probabilities(inputs, sequences)
+
+    def decode(self, encoded: list[dict], outputs: Any, model, processor: PairTokenizers) -> list[TargetPrediction]:
+        sequences, scores = outputs
+        texts = processor.target.batch_decode(sequences, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        n_best = len(texts) // len(encoded)
+        probabilities = [1.0] * len(texts) if scores is None else scores.exp().tolist()
+        units = model.config.toolkit_units
+        return [
+            TargetPrediction(texts[first : first + n_best], probabilities[first : first + n_best], units)
+            for first in range(0, len(texts), n_best)
+        ]
+
+    def read_prediction(self, line: dict[str, Any]) -> TargetPrediction:
+        targets, probabilities = zip(*(found.values() for found in line["candidates"]), strict=True)
+        return TargetPrediction(list(targets), list(probabilities), line["units"])
+
+    def figures(self, rows, predictions: list[Any], seen: set[str] | None = None) -> dict[str, Bootstrap]:
+        units = predictions[0].units
+        predicted = [prediction.targets[0] for prediction in predictions]
+        return sequence_scores(predicted, rows["targets"][:], lambda text: symbols_of(text, units))
+
+    def describe(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {"source": row["source"]}
+
+    def right_cells(self, reference: list[str]) -> list[list[str]]:
+        return [reference]
+
+    def title(self, row: dict[str, Any]) -> str:
+        return row["source"]
+
+    def caption(self, line: dict[str, Any]) -> str:
+        return line["source"]

@@ -1,0 +1,235 @@
+"""Put an encoder, by name, and a new or pretrained decoder together to a sequence to sequence model.
+
+Starting both from pretrained models is of Rothe, Narayan & Severyn (2020), "Leveraging pre-trained checkpoints for
+sequence generation tasks", https://arxiv.org/abs/1907.12461, and of Ramachandran, Liu & Le (2017), "Unsupervised
+pretraining for sequence to sequence learning", https://aclanthology.org/D17-1039.
+"""
+
+import dataclasses
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from toolkit.corpora.symbols import Units, encode_source, train_symbol_tokenizer
+from toolkit.corpora.tokenization import byte_decoder, load_tokenizer, spells_words, wrap
+from toolkit.errors import InputError, check_positive, check_share
+from toolkit.modalities import MODALITIES
+from toolkit.models.families import MAX_POSITIONS, PREFIX, SCRATCH, family_of_preset, presets
+from toolkit.runs.arguments import Arguments
+from toolkit.transfer.encoders import load_config, load_encoder
+
+TARGET_TOKENIZER = "target_tokenizer.json"  # in the folder of a model, beside the tokenizer of the source
+TRANSFORMER, RECURRENT = "transformer", ("rnn", "gru", "lstm")
+NO_LIMIT = 2**31 - 1  # of the number of characters
+
+
+@dataclass(kw_only=True)
+class DecoderArguments(Arguments):
+    """decoder"""
+
+    decoder: str = "lstm"
+    """rnn, gru, lstm or transformer, with random weights; or the folder or Hub id of a language model to start from:
+    a recurrent network (pretrain rnn), whose forward direction is used, or a BERT."""
+    attention: Literal["none", "additive", "multiplicative"] = "additive"
+    """How a recurrent decoder reads the states of the encoder: additive (Bahdanau et al. 2015), multiplicative (Luong
+    et al. 2015), or not at all, with one vector for the whole source (Sutskever et al. 2014)."""
+    num_decoder_layers: int | None = None
+    """Number of layers of a new decoder (default: that of the encoder, at least 2)."""
+    decoder_hidden_size: int | None = None
+    """Width of a new decoder (default: that of the encoder)."""
+    dropout: float | None = None
+    """Dropout of the encoder and of a new decoder (default: 0.3 for a recurrent decoder, 0.1 for a Transformer, and
+    that of its configuration for the encoder)."""
+    label_smoothing: float = 0.0
+    """Label smoothing (Szegedy et al. 2016)."""
+
+    def check(self) -> None:
+        check_positive(self, "num_decoder_layers decoder_hidden_size")
+        check_share(self, "dropout label_smoothing")
+
+
+class PairTokenizers:
+    """The tokenizer of sources and that of targets, saved beside each other."""
+
+    def __init__(self, source, target):
+        self.source, self.target = source, target
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        self.source.save_pretrained(folder)
+        self.target.backend_tokenizer.save(str(Path(folder) / TARGET_TOKENIZER))
+
+    @classmethod
+    def load(cls, folder: Path) -> "PairTokenizers":
+        """Raises `InputError` if one of them is missing."""
+        from tokenizers import Tokenizer
+
+        if not (folder / TARGET_TOKENIZER).is_file():
+            raise InputError(f"{folder}: has no {TARGET_TOKENIZER}, expected a checkpoint of toolkit finetune seq2seq")
+        return cls(load_tokenizer(folder), wrap(Tokenizer.from_file(str(folder / TARGET_TOKENIZER))))
+
+
+def build_encoder_decoder(
+    name: str,
+    flags: DecoderArguments,
+    options: Any,
+    units: tuple[Units, Units],
+    vocab_size: int,
+    texts: tuple[Sequence[str], Sequence[str]],
+    tags: Sequence[str],
+    **config_fields: Any,
+) -> tuple[Any, PairTokenizers]:
+    """A sequence to sequence model, and its tokenizers. Random weights come from torch's generator: seed it first.
+
+    Args:
+        name: The encoder: a folder, a Hub id or a `scratch:` name.
+        flags: What the decoder is.
+        options: Flags of a text encoder, such as the tokenizer of a scratch preset.
+        units: What sources and targets are made of, for new tokenizers.
+        vocab_size: Largest number of words or pieces of a new tokenizer.
+        texts: Sources without tags, and targets, to which new tokenizers are fitted.
+        tags: All tags of sources.
+        config_fields: Further fields of the configuration.
+
+    Raises:
+        InputError: Encoder or decoder cannot be loaded or do not go together with their tokenizers.
+    """
+    import torch
+
+    from toolkit.models.seq2seq import Seq2SeqConfig, Seq2SeqForConditionalGeneration
+
+    limits = [NO_LIMIT if unit == "characters" else vocab_size for unit in units]
+    with tempfile.TemporaryDirectory() as folder:
+        is_new = name.removeprefix(SCRATCH) in presets("text") and name.startswith(SCRATCH) and not options.tokenizer
+        if is_new:
+            new_source_tokenizer(name, texts[0], units[0], limits[0], tags).save_pretrained(folder)
+            options = dataclasses.replace(options, tokenizer=folder)
+        fields = {} if flags.dropout is None else {"hidden_dropout_prob": flags.dropout}
+        encoder, source = load_encoder(name, "AutoModel", MODALITIES["text"], options, **fields)
+    if not spells_words(source):
+        add_tags(encoder, source, tags)
+    by_character = units[0] == "characters" and not is_new
+    if spells_words(source) and encoder.config.model_type == PREFIX + "rnn":
+        by_character = False  # it reads each byte already
+    ids = torch.tensor([encode_source(source, "a", by_character)])
+    with torch.no_grad():
+        width = encoder.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state.shape[-1]
+
+    decoder_name = flags.decoder.removeprefix(SCRATCH)
+    pretrained = None
+    if flags.decoder in (*RECURRENT, TRANSFORMER):
+        target = train_symbol_tokenizer(texts[1], units[1], limits[1])
+        fields = _new_decoder(flags, encoder.config)
+    else:
+        target = _target_tokenizer(decoder_name, texts[1])
+        fields, pretrained = _pretrained_decoder(decoder_name, flags)
+    if target.cls_token_id is None or target.sep_token_id is None:
+        raise InputError(f"--decoder {flags.decoder}: its tokenizer has no tokens for the start and the end of a text")
+    config = Seq2SeqConfig(
+        encoder=encoder.config.to_dict(),
+        encoder_width=width,
+        vocab_size=len(target),
+        label_smoothing=flags.label_smoothing,
+        attention=flags.attention,
+        pad_token_id=target.pad_token_id,
+        decoder_start_token_id=target.cls_token_id,
+        eos_token_id=target.sep_token_id,
+        source_by_character=by_character,
+        **fields,
+    )
+    if config.transformer is not None:
+        config.transformer = {**config.transformer, "vocab_size": len(target)}
+    for field, value in config_fields.items():
+        setattr(config, field, value)
+    model = Seq2SeqForConditionalGeneration(config)
+    model.encoder.model = encoder
+    if pretrained is not None and not flags.decoder.startswith(SCRATCH):
+        model.decoder.load_pretrained(pretrained)
+    return model, PairTokenizers(source, target)
+
+
+def load_encoder_decoder(folder: Path) -> tuple[Any, PairTokenizers]:
+    """A fine-tuned sequence to sequence model, and its tokenizers. Raises `InputError`."""
+    from toolkit.transfer.encoders import load_model
+
+    config = load_config(str(folder))
+    return load_model(str(folder), "AutoModelForSeq2SeqLM", config), PairTokenizers.load(folder)
+
+
+def new_source_tokenizer(name: str, texts: Sequence[str], units: Units, vocab_size: int, tags: Sequence[str]):
+    """A tokenizer for a preset with random weights: one of `units`, or of bytes if the encoder reads nothing else."""
+    from toolkit.corpora.tokenizer_training import train_tokenizer
+
+    if family_of_preset(name.removeprefix(SCRATCH)).tokenizer == "bytes":
+        return train_tokenizer([], "bytes")
+    return train_symbol_tokenizer(texts, units, vocab_size, tags)
+
+
+def add_tags(encoder, tokenizer, tags: Sequence[str]) -> None:
+    """Make each tag one symbol of the tokenizer, and give it an embedding, if it is none yet."""
+    from transformers import AddedToken
+
+    if tokenizer.add_tokens([AddedToken(tag, normalized=False) for tag in tags]):
+        encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+
+
+def _new_decoder(flags: DecoderArguments, encoder_config) -> dict[str, Any]:
+    """The fields of the configuration for a decoder with random weights."""
+    hidden = flags.decoder_hidden_size or encoder_config.hidden_size
+    depth = flags.num_decoder_layers or max(2, getattr(encoder_config, "num_hidden_layers", 2))
+    if flags.decoder != TRANSFORMER:
+        dropout = 0.3 if flags.dropout is None else flags.dropout
+        sizes = {"hidden_size": hidden, "num_hidden_layers": depth, "hidden_dropout_prob": dropout}
+        return {"cell": flags.decoder, **sizes}
+    from transformers import BertConfig
+
+    dropout = 0.1 if flags.dropout is None else flags.dropout
+    config = BertConfig(
+        hidden_size=hidden,
+        num_hidden_layers=depth,
+        num_attention_heads=hidden // 64 if hidden % 64 == 0 else 1,
+        intermediate_size=4 * hidden,
+        max_position_embeddings=MAX_POSITIONS,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+        is_decoder=True,
+        add_cross_attention=True,
+    )
+    return {"transformer": config.to_dict()}
+
+
+def _pretrained_decoder(name: str, flags: DecoderArguments) -> tuple[dict[str, Any], Any]:
+    """The fields of the configuration for a decoder like a language model, and that model. Raises `InputError`."""
+    from toolkit.transfer.encoders import load_model
+
+    config = load_config(name)
+    for flag in ("num_decoder_layers", "decoder_hidden_size"):
+        if getattr(flags, flag) is not None:
+            raise InputError(f"--{flag} {getattr(flags, flag)}: does not go with --decoder {name}, which has its own")
+    if config.model_type == PREFIX + "rnn":
+        names = ("cell", "hidden_size", "num_hidden_layers")
+        dropout = 0.3 if flags.dropout is None else flags.dropout
+        fields = {field: getattr(config, field) for field in names} | {"hidden_dropout_prob": dropout}
+        return fields, load_model(name, "AutoModelForPreTraining", config)
+    if config.model_type != "bert":
+        raise InputError(f"--decoder {name}: {config.model_type}, expected a recurrent network (pretrain rnn) or a BERT")
+    config.is_decoder = config.add_cross_attention = True
+    model = load_model(name, "AutoModelForCausalLM", config)
+    return {"transformer": config.to_dict()}, model
+
+
+def _target_tokenizer(name: str, targets: Sequence[str]):
+    """The tokenizer of a pretrained decoder. Raises `InputError` if it does not give the targets back."""
+    tokenizer = load_tokenizer(name)
+    if spells_words(tokenizer):
+        tokenizer.backend_tokenizer.decoder = byte_decoder()
+    for target in targets:
+        ids = tokenizer(target, verbose=False)["input_ids"]
+        found = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        if found != target:
+            raise InputError(
+                f"--decoder {name}: its tokenizer reads the target '{target}' and gives '{found}' back, so that the "
+                "answer could never be right; use a decoder with a tokenizer of characters"
+            )
+    return tokenizer
