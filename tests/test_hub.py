@@ -23,7 +23,7 @@ from toolkit.modalities import MODALITIES
 
 TEXT = "The old man the boats, and unheard-of wugs frobnicate."
 STAYS = (".toolkit-run", "predictions.jsonl", "confusion_matrix.png")
-OURS = ("word2vec", "fasttext", "elmo", "gru", "resnet", "lenet", "googlenet", "tagger", "few-shot")
+OURS = ("word2vec", "fasttext", "elmo", "gru", "resnet", "lenet", "googlenet", "tagger", "few-shot", "seq2seq")
 
 LOAD = """
 import json, sys, torch, transformers
@@ -33,7 +33,9 @@ found = {{}}
 for key, name, trust in json.loads(sys.argv[1]):
     config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=trust)
     ends = config.architectures[0].partition("For")[2]
-    cls = getattr(transformers, "AutoModelFor" + ends if ends.endswith("Classification") else "AutoModel")
+    name_of_class = "AutoModelFor" + ends if ends.endswith("Classification") else "AutoModel"
+    name_of_class = "AutoModelForSeq2SeqLM" if ends == "ConditionalGeneration" else name_of_class
+    cls = getattr(transformers, name_of_class)
     model = cls.from_pretrained(name, trust_remote_code=trust).eval()
     if model.main_input_name == "pixel_values":
         size = getattr(config, "image_size", 8)
@@ -57,6 +59,8 @@ def made(encoders, taggers, tmp_path_factory, hub) -> dict[str, Path]:
     commands = {
         "tokenizer": ["tokenizer", "--corpus", "sample", "--vocab_size", "500"],
         "few-shot": ["fewshot", "fit", "--encoder", encoders["word2vec"], "--data", "sample", "--shots", "4"],
+        "seq2seq": ["finetune", "seq2seq", "--encoder", encoders["elmo"], "--data", "sample", "--train_size", "50"]
+        + ["--max_steps", "2", "--target_units", "words"],
     }
     for name, command in commands.items():
         done = run_in_process(*command, "--output_dir", root / name)

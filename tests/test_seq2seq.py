@@ -8,17 +8,31 @@ from torch.nn import functional as F
 from transformers import BertConfig
 
 from toolkit.models.recurrent import CELLS
-from toolkit.models.rnn import RnnConfig
+from toolkit.models.rnn import RnnConfig, RnnForPreTraining
 from toolkit.models.seq2seq import ATTENTIONS, AdditiveAttention, Seq2SeqConfig, Seq2SeqForConditionalGeneration
 
 START, END = 2, 3
 NUM_LETTERS = 6
 SOURCES = torch.tensor([[4, 5, 6, 7, 8], [9, 4, 0, 0, 0]])
 LABELS = torch.tensor([[5, 6, 7, END], [8, END, -100, -100]])
+TRANSFORMER = BertConfig(
+    vocab_size=10,
+    hidden_size=16,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    intermediate_size=32,
+    hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0,
+    is_decoder=True,
+    add_cross_attention=True,
+)
 
 
 def small(attention: str = "additive", cell: str = "lstm", encoder=None, **sizes) -> Seq2SeqForConditionalGeneration:
+    """A small model; its attention may also be `transformer`, for such a decoder."""
     torch.manual_seed(0)
+    if attention == "transformer":
+        attention, sizes["transformer"] = "none", TRANSFORMER.to_dict()
     sizes_of_encoder = {"hidden_size": 16, "num_hidden_layers": 1, "hidden_dropout_prob": 0.0}
     encoder = encoder or RnnConfig(vocab_size=4 + NUM_LETTERS, cell=cell, **sizes_of_encoder)
     width = encoder.hidden_size * getattr(encoder, "num_directions", 1)
@@ -27,20 +41,20 @@ def small(attention: str = "additive", cell: str = "lstm", encoder=None, **sizes
         encoder_width=width,
         vocab_size=4 + NUM_LETTERS,
         cell=cell,
-        hidden_size=32,
         attention=attention,
         hidden_dropout_prob=0.0,
-        **sizes,
+        **{"hidden_size": 32, **sizes},
     )
     return Seq2SeqForConditionalGeneration(config).eval()
 
 
-@pytest.fixture(scope="module")
-def reverser() -> Seq2SeqForConditionalGeneration:
+@pytest.fixture(scope="module", params=["additive", "transformer"])
+def reverser(request) -> Seq2SeqForConditionalGeneration:
     """A model that has nearly learned to write a word backwards, so that not all of its answers are sure."""
-    model = small()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    for _ in range(250):
+    model = small(request.param)
+    is_transformer = request.param == "transformer"
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3 if is_transformer else 1e-2)
+    for _ in range(400 if is_transformer else 250):
         sources, labels = words(64)
         loss = model.train()(sources, labels=labels).loss
         optimizer.zero_grad()
@@ -85,7 +99,7 @@ def test_additive_attention_equals_a_hand_calculation():
 
 
 @pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("attention", ["none", *ATTENTIONS])
+@pytest.mark.parametrize("attention", ["none", *ATTENTIONS, "transformer"])
 def test_padding_of_source_and_target_changes_nothing(attention, cell):
     model = small(attention, cell)
     with torch.no_grad():
@@ -169,14 +183,35 @@ def test_the_scores_of_beams_are_log_probabilities_and_not_below_greedy_search(r
         return_dict_in_generate=True,
         output_scores=True,
     )
+    of_model = reverser.log_probabilities({"input_ids": sources, "attention_mask": sources > 0}, beams.sequences)
     best, of_greedy = [], []
     for row, source in enumerate(sources):
         for place in (2 * row, 2 * row + 1):
             by_hand = log_probability(reverser, source, beams.sequences[place])
             assert beams.sequences_scores[place].item() == pytest.approx(by_hand, abs=1e-4)
+            assert of_model[place].item() == pytest.approx(by_hand, abs=1e-4)
         best.append(beams.sequences_scores[2 * row].item())
         of_greedy.append(log_probability(reverser, source, greedy[row]))
     assert sum(best) >= sum(of_greedy) - 1e-4
+
+
+def test_a_decoder_starts_as_the_language_model_that_it_was_loaded_from():
+    torch.manual_seed(0)
+    language_model = RnnForPreTraining(RnnConfig(vocab_size=10, hidden_size=16, num_hidden_layers=2)).eval()
+    with torch.no_grad():
+        language_model.output_bias.weight.normal_()
+        expected = language_model(SOURCES[:1]).forward_logits[0]
+        for attention in ("none", "additive"):
+            model = small(attention, hidden_size=16, num_hidden_layers=2)
+            model.decoder.load_pretrained(language_model)
+            model.decoder.bridge.weight.zero_()  # as the language model starts
+            found = model(SOURCES, decoder_input_ids=SOURCES[:1, :-1].expand(2, -1)).logits
+            if attention == "none":
+                torch.testing.assert_close(found[0], expected)
+            else:
+                states = model.decoder.combine.weight @ torch.cat([torch.eye(16), torch.zeros(32, 16)])
+                torch.testing.assert_close(states, torch.eye(16))
+                torch.testing.assert_close(found[0], found[1], msg="at first the source does not count")
 
 
 def test_label_smoothing_is_used_in_training_only():

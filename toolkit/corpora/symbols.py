@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-from toolkit.corpora.tokenization import SPECIAL_TOKENS, UNKNOWN, add_start_and_end, wrap
+from toolkit.corpora.tokenization import SPECIAL_TOKENS, UNKNOWN, add_start_and_end, spells_words, wrap
 
 Units = Literal["characters", "words", "pieces"]
 SPACE = "_"  # for a tokenizer that drops spaces
@@ -76,7 +76,7 @@ def unknown_symbols(tokenizer, text: str) -> list[str]:
     """The characters of a source, with its tags, that a tokenizer does not know."""
     tags, rest = split_tags(text)
     vocabulary = tokenizer.get_vocab()
-    unknown = [tag for tag in tags if tag not in vocabulary]
+    unknown = [tag for tag in tags if tag not in vocabulary and not spells_words(tokenizer)]
     encoding = tokenizer([*rest], add_special_tokens=False, verbose=False)["input_ids"]
     unknown += [character for character, ids in zip(rest, encoding, strict=True) if tokenizer.unk_token_id in ids]
     return list(dict.fromkeys(unknown))

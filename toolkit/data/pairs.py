@@ -76,11 +76,12 @@ def read_sources(source: str, columns: PairColumns) -> list[str]:
 
 def _pairs(source: str, rows, columns: PairColumns) -> Iterator[tuple[str, list[str]]]:
     rows = _selected(source, rows, columns.where or ())
+    texts = _sources(source, rows, columns)
     name = table_files.choose_column(
         source, rows.column_names, "target_column", columns.target_column, USUAL_TARGET_COLUMNS
     )
     values = table_files.full_column(source, rows, name)
-    for number, (text, value) in enumerate(zip(_sources(source, rows, columns), values, strict=True), start=1):
+    for number, (text, value) in enumerate(zip(texts, values, strict=True), start=1):
         given = value if isinstance(value, list) else [value]
         if not all(isinstance(target, str) for target in given):
             raise InputError(f"{source}: row {number} has {value!r} in '{name}', expected a text or a list of texts")

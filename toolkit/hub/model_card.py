@@ -19,7 +19,9 @@ PIPELINES = {  # transformers' name of the task, by the end of the name of a cla
     "ForSequenceClassification": "text-classification",
     "ForImageClassification": "image-classification",
     "ForMaskedLM": "fill-mask",
+    "ForConditionalGeneration": "text-generation",
 }
+WITHOUT_LABELS = (None, "fill-mask", "text-generation")
 FEATURES = {"text": "feature-extraction", "image": "image-feature-extraction"}  # of a model without head, by modality
 _NEEDS_TOOLKIT = "It needs `pip install pretrain-transfer-toolkit`."
 _NOTE_ON_CODE = (
@@ -128,6 +130,8 @@ def _snippet(repo_id: str, config: dict, head: str, files: set[str], revision: s
         load = f'ask = pipeline("{PIPELINES[head]}", "{repo_id}"{pin}{trust})'
         lines = [*first, "from transformers import pipeline", load, 'ask("Some text.")']
         return "\n".join(lines[:3]), note
+    if head == "ForConditionalGeneration":
+        return _snippet_of_generation(repo_id, pin, trust, first), note
     loads = [f'model = AutoModel{head}.from_pretrained("{repo_id}"{pin}{trust})'] if config else []
     if "preprocessor_config.json" in files and not first:
         loads.append(f'processor = AutoImageProcessor.from_pretrained("{repo_id}"{pin})')
@@ -139,10 +143,22 @@ def _snippet(repo_id: str, config: dict, head: str, files: set[str], revision: s
     return "\n".join([*first, f"from transformers import {imports}", *loads]), note
 
 
+def _snippet_of_generation(repo_id: str, pin: str, trust: str, first: list[str]) -> str:
+    """Python that generates a target, which has a tokenizer of its own."""
+    return f"""{"".join(line + chr(10) for line in first)}from huggingface_hub import hf_hub_download
+from tokenizers import Tokenizer
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+model = AutoModelForSeq2SeqLM.from_pretrained("{repo_id}"{pin}{trust})
+tokenizer = AutoTokenizer.from_pretrained("{repo_id}"{pin})
+target_tokenizer = Tokenizer.from_file(hf_hub_download("{repo_id}", "target_tokenizer.json"{pin}))
+found = model.generate(**tokenizer("a source", return_tensors="pt"))
+target_tokenizer.decode(found[0].tolist())"""
+
+
 def _labels(folder: Path, config: dict, pipeline: str | None) -> str | None:
     if (folder / FEW_SHOT_FILE).is_file():
         names = [str(name) for name in read_mapping(folder / FEW_SHOT_FILE).get("classes", [])]
-    elif pipeline in (None, "fill-mask"):
+    elif pipeline in WITHOUT_LABELS:
         return None
     else:
         names = list((config.get("id2label") or {}).values())

@@ -287,7 +287,7 @@ class Seq2SeqForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
         Args:
             input_ids: (B, S), the source, padded on the right; `attention_mask` (B, S) is zero for padding.
-            decoder_input_ids: (B, T), by default the `labels` after the start token, without the last one.
+            decoder_input_ids: (B, T), by default the start token, and the `labels` without the last one.
             labels: (B, T), the target and the token that ends it, -100 for padding.
             encoder_outputs: Of the encoder, in place of `input_ids`.
             cache: States of the decoder after earlier tokens of the target.
@@ -295,7 +295,8 @@ class Seq2SeqForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if encoder_outputs is None:
             encoder_outputs = self.encoder(input_ids, attention_mask)
         if decoder_input_ids is None:
-            decoder_input_ids = F.pad(labels[:, :-1], (1, 0), value=self.config.decoder_start_token_id)
+            before = encoder_outputs.mask.new_empty(len(encoder_outputs.mask), 0) if labels is None else labels[:, :-1]
+            decoder_input_ids = F.pad(before, (1, 0), value=self.config.decoder_start_token_id)
             decoder_input_ids = decoder_input_ids.masked_fill(decoder_input_ids == -100, self.config.pad_token_id)
         flags = {"use_cache": bool(use_cache), "output_attentions": bool(output_attentions)}
         decoded = self.decoder(decoder_input_ids, encoder_outputs, cache, **flags)

@@ -18,7 +18,7 @@ from toolkit.errors import InputError, check_positive, check_share
 from toolkit.modalities import MODALITIES
 from toolkit.models.families import MAX_POSITIONS, PREFIX, SCRATCH, family_of_preset, presets
 from toolkit.runs.arguments import Arguments
-from toolkit.transfer.encoders import load_config, load_encoder
+from toolkit.transfer.encoders import load_config, load_encoder, load_model
 
 TARGET_TOKENIZER = "target_tokenizer.json"  # in the folder of a model, beside the tokenizer of the source
 TRANSFORMER, RECURRENT = "transformer", ("rnn", "gru", "lstm")
@@ -121,6 +121,9 @@ def build_encoder_decoder(
     if flags.decoder in (*RECURRENT, TRANSFORMER):
         target = train_symbol_tokenizer(texts[1], units[1], limits[1])
         fields = _new_decoder(flags, encoder.config)
+    elif "/" not in decoder_name and not Path(decoder_name).is_dir():
+        kinds = ", ".join((*RECURRENT, TRANSFORMER))
+        raise InputError(f"--decoder {flags.decoder}: expected {kinds}, a folder or a Hub id")
     else:
         target = _target_tokenizer(decoder_name, texts[1])
         fields, pretrained = _pretrained_decoder(decoder_name, flags)
@@ -151,8 +154,6 @@ def build_encoder_decoder(
 
 def load_encoder_decoder(folder: Path) -> tuple[Any, PairTokenizers]:
     """A fine-tuned sequence to sequence model, and its tokenizers. Raises `InputError`."""
-    from toolkit.transfer.encoders import load_model
-
     config = load_config(str(folder))
     return load_model(str(folder), "AutoModelForSeq2SeqLM", config), PairTokenizers.load(folder)
 
@@ -201,8 +202,6 @@ def _new_decoder(flags: DecoderArguments, encoder_config) -> dict[str, Any]:
 
 def _pretrained_decoder(name: str, flags: DecoderArguments) -> tuple[dict[str, Any], Any]:
     """The fields of the configuration for a decoder like a language model, and that model. Raises `InputError`."""
-    from toolkit.transfer.encoders import load_model
-
     config = load_config(name)
     for flag in ("num_decoder_layers", "decoder_hidden_size"):
         if getattr(flags, flag) is not None:
@@ -215,7 +214,7 @@ def _pretrained_decoder(name: str, flags: DecoderArguments) -> tuple[dict[str, A
     if config.model_type != "bert":
         raise InputError(f"--decoder {name}: {config.model_type}, expected a recurrent network (pretrain rnn) or a BERT")
     config.is_decoder = config.add_cross_attention = True
-    model = load_model(name, "AutoModelForCausalLM", config)
+    model = load_model(name, "AutoModelForCausalLM", config, new_layers="crossattention")
     return {"transformer": config.to_dict()}, model
 
 

@@ -110,7 +110,9 @@ def load_encoder(
     return model, processor
 
 
-def load_model(name: str, auto_class: str, config, is_wrapped: bool = False, has_new_head: bool = False):
+def load_model(
+    name: str, auto_class: str, config, is_wrapped: bool = False, has_new_head: bool = False, new_layers: str = ""
+):
     """The model of a configuration: with random weights for a scratch encoder, else with those of the checkpoint.
 
     Args:
@@ -118,6 +120,7 @@ def load_model(name: str, auto_class: str, config, is_wrapped: bool = False, has
         auto_class: The name of transformers' Auto class.
         is_wrapped: The configuration is that of a model around the encoder, which has the method `load_encoder`.
         has_new_head: A head of the checkpoint that does not fit the configuration is replaced by a new one.
+        new_layers: In the names of parameters that the checkpoint may lack.
 
     Raises:
         InputError: The weights are missing or do not fit.
@@ -147,6 +150,7 @@ def load_model(name: str, auto_class: str, config, is_wrapped: bool = False, has
                 ignore_mismatched_sizes=has_new_head,  # with other labels the head of the checkpoint is replaced
             )
     keys = [*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])]
+    keys = [key for key in keys if not new_layers or new_layers not in key]
     if missing := _encoder_parameters(model, keys):
         raise InputError(f"{name}: the weights of {missing[0]} and {len(missing) - 1} others are not in it")
     return model
