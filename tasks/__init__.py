@@ -48,7 +48,7 @@ def predict(folder: str, inputs: Sequence[str]) -> list[dict[str, Any]]:
 
     task = task_of(folder)
     predictor = Predictor(task, folder)
-    rows = predictor.select(task.read_inputs(find_inputs(inputs)), skip_broken=False)
+    rows = predictor.read(find_inputs(inputs))
     return [prediction_line(task, row, prediction) for row, prediction in zip(rows, predictor(rows), strict=True)]
 
 

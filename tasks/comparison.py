@@ -20,7 +20,6 @@ from toolkit.data.sources import Source
 from toolkit.errors import InputError
 from toolkit.hub.download import local_copy
 from toolkit.metrics.intervals import Bootstrap, bootstrap_mean
-from toolkit.models.families import SCRATCH
 from toolkit.runs.arguments import with_flags
 from toolkit.runs.output import write_json
 from toolkit.runs.results import (

@@ -4,14 +4,16 @@ An example: a chest X-ray, label "pneumonia".
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from tasks.classification import Classification, LabelPrediction
-from tasks.task import FinetuneArguments
+from tasks.task import FinetuneArguments, check_label
 from toolkit.data.columns import ChosenLabels, ImageColumn, LabelColumn
 from toolkit.data.image_files import select_labels
 from toolkit.data.sources import Source
@@ -65,7 +67,7 @@ class ImageClassification(Classification):
     auto_class = "AutoModelForImageClassification"
     item = "image"
     baseline_name = "logistic regression on pixels"
-    tunes_threshold = can_be_explained = True
+    tunes_threshold = True
 
     def open(self, source: str, columns: LabelledImageColumns) -> Source:
         opened = super().open(source, columns)
@@ -154,6 +156,30 @@ class ImageClassification(Classification):
             best = values.index(max(values)) if threshold is None else int(values[1] >= threshold)
             predictions.append(LabelPrediction(names[best], values[best], dict(zip(names, values, strict=True))))
         return predictions
+
+    def explain(
+        self, folder: str, item: str, label: str | None, layers: Sequence[str] | None, output_dir: Path
+    ) -> tuple[str, list[Path]]:
+        import torch
+
+        from toolkit.data.image_decoding import open_image
+        from toolkit.explain.pictures import write_explanation
+        from toolkit.modalities.pixels import PixelProcessor, decoding_of
+
+        model, processor = self.load_finetuned(folder)
+        image = open_image({"bytes": None, "path": item}, item, decoding_of(processor))
+        model.eval()
+        reader = PixelProcessor(processor)
+        shown = torch.from_numpy(np.array(reader.resize(image)))
+        pixels = reader.normalize(shown[None])
+        with torch.no_grad():
+            (prediction,) = self.decode([{}], self.forward(model, {"pixel_values": pixels}), model, processor)
+        probabilities = prediction.probabilities or {}
+        explained = check_label(label or prediction.label, folder, list(probabilities))
+        picture = shown.permute(1, 2, 0).numpy()
+        found = (explained, list(probabilities).index(explained))
+        files = write_explanation(model, picture, pixels, found, layers, output_dir)
+        return f"{explained}\t{probabilities[explained]:.4f}\t{item}", files
 
     def baseline(self, train_rows, rows) -> list[LabelPrediction]:
         from tasks.baselines import pixel_labels

@@ -1,6 +1,7 @@
 """Predict with a fine-tuned checkpoint, and score it on labelled data."""
 
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -67,9 +68,10 @@ class Predictor:
         task.set_search(self.model, search or SearchArguments())
         self.model.to(self.accelerator.device).eval()
 
-    def select(self, rows, skip_broken: bool):
-        """The rows that the model can read. Raises `InputError` for another one, unless it is skipped."""
-        return self.task.select_known(rows, self.processor, skip_broken)
+    def read(self, inputs: Sequence[str | Path], skip_broken: bool = False):
+        """The rows of texts and files. Raises `InputError` for one that cannot be read, unless it may be skipped."""
+        rows = self.task.read_inputs(inputs, skip_broken, self.model.config)
+        return self.task.select_known(rows, self.processor, self.model.config, skip_broken)
 
     def __call__(self, rows) -> list[Any]:
         encoded = self.task.encode(rows, self.processor, self.model)
@@ -94,7 +96,7 @@ def score(
     accelerator, stopwatch = make_accelerator(), Stopwatch()
     model, processor = task.load_finetuned(folder)
     task.set_search(model, search or SearchArguments())
-    source = task.open(data, columns)
+    source = task.open(data, task.columns_of(columns, model.config))
     if split is None:
         split = "test" if "test" in source.splits or not source.splits else source.splits[-1]
     rows = source.load(split)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tasks.task import NO_LABEL, Prediction
+from tasks.task import NO_LABEL, Prediction, check_label
 from tasks.text_task import NO_WORD, TextTask, TextTaskArguments, first_tokens, words_of_tokens
 from toolkit.corpora.tokenization import space_before_words
 from toolkit.data.columns import TreebankColumns
@@ -72,7 +72,7 @@ class PosTagging(TextTask):
     def open(self, source: str, columns: TreebankColumns) -> Source:
         return open_treebank(source, columns.tag_column, columns.token_column)
 
-    def read_inputs(self, inputs: Sequence[str | Path], skip_broken: bool = False):
+    def read_inputs(self, inputs: Sequence[str | Path], skip_broken: bool = False, config=None):
         """Text is split into words as English treebanks split it: *don't* is *do* and *n't*."""
         sentences = []
         for given in inputs:
@@ -140,6 +140,19 @@ class PosTagging(TextTask):
             TagsPrediction([id2label[label] for label in row], of_row.tolist()[: len(row)])
             for row, of_row in zip(ids, probabilities, strict=True)
         ]
+
+    def words_of(self, row: dict[str, Any], processor) -> list[str]:
+        return row["tokens"]
+
+    def predicted(
+        self, encoded: dict, prediction: TagsPrediction, words: list[str], label: str | None, folder: str, model
+    ) -> list[Any]:
+        from toolkit.explain.texts import Predicted
+
+        label2id = model.config.label2id
+        tags = prediction.tags if label is None else [check_label(label, folder, list(label2id))] * len(words)
+        of_words = zip(tags, first_tokens(encoded["words"]), words, strict=True)
+        return [Predicted(tag, label2id[tag], token, word) for tag, token, word in of_words]
 
     def join(self, parts: list[TagsPrediction]) -> TagsPrediction:
         probabilities = [probability for part in parts for probability in part.probabilities]

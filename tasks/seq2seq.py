@@ -1,4 +1,4 @@
-"""Sequence to sequence: a text in, a text out, such as a word and its pronunciation, or a lemma and its inflected form.
+"""Sequence to sequence: a text from a text, such as a pronunciation from a word, or an inflected form from a lemma.
 
 An example: source "colonel", targets ["K ER1 N AH0 L"], of words; or source "<N><GEN><SG>talo" with tags, targets
 ["talon"], of characters. A source may have several right answers. Figures: exact match, word error rate, edit distance
@@ -8,6 +8,7 @@ per symbol, chrF (`toolkit/metrics/sequences.py`).
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -28,10 +29,11 @@ from toolkit.metrics.sequences import sequence_scores
 from toolkit.modalities.arguments import TextEncoderArguments
 from toolkit.modalities.text import max_length
 from toolkit.models.families import SCRATCH
-from toolkit.runs.arguments import Arguments, defaults, with_flags
+from toolkit.runs.arguments import Arguments, defaults, flags_of, with_flags
 from toolkit.training.arguments import TrainingArguments
 from toolkit.transfer.encoder_decoder import RECURRENT, TRANSFORMER, DecoderArguments, PairTokenizers
 
+KEPT_COLUMNS = ("source_column", "target_column", "feature_columns", "remove")  # for other data
 ROOM = 2  # times the longest target of the training data: what is generated at most
 
 
@@ -133,14 +135,20 @@ class Seq2Seq(Task):
     def counted(self, rows) -> None:
         return None  # targets are too many to be listed as labels are
 
-    def read_inputs(self, inputs: Sequence[str | Path], skip_broken: bool = False):
+    def columns_of(self, columns: Any, config) -> PairColumns:
+        """Those of the training data, unless others are named."""
+        given = {name: getattr(columns, name) for name in flags_of(PairColumns)}
+        learned = getattr(config, "toolkit_columns", {})
+        return PairColumns(**{name: learned.get(name) if value is None else value for name, value in given.items()})
+
+    def read_inputs(self, inputs: Sequence[str | Path], skip_broken: bool = False, config=None):
         """Each text is a source, and so is each line of a text file and each row of a table."""
         texts: list[str] = []
         for given in inputs:
             if isinstance(given, str):
                 texts.append(given)
             elif suffix_of(given) in TABLE_BUILDERS:
-                texts += read_sources(str(given), PairColumns())
+                texts += read_sources(str(given), self.columns_of(PairColumns(), config))
             else:
                 texts += read_text(given).split("\n")
         texts = [text for text in map(clean, texts) if text]
@@ -166,7 +174,9 @@ class Seq2Seq(Task):
             arguments.units.vocab_size,
             (sources, targets),
             sorted(set(chain.from_iterable(tags))),
+            toolkit_source_units=units[0],
             toolkit_units=units[1],
+            toolkit_columns={name: getattr(arguments.columns, name) for name in KEPT_COLUMNS},
             **config_fields,
         )
         longest = max(len(tokenizers.target(target)["input_ids"]) for target in targets)
@@ -200,16 +210,21 @@ class Seq2Seq(Task):
             encoded.append({"input_ids": ids, "targets": targets, "index": index, "part": 0})
         return encoded
 
-    def select_known(self, rows, processor: PairTokenizers, skip_broken: bool):
-        kept = []
+    def select_known(self, rows, processor: PairTokenizers, config, skip_broken: bool):
+        """Rows without characters or tags that training did not have. Unknown words are only named: they are many."""
+        kept: list[dict[str, Any]] = []
+        units: Units = getattr(config, "toolkit_source_units", "characters")
         for row in rows:
-            if not (unknown := unknown_symbols(processor.source, row["source"])):
-                kept.append(row)
-                continue
+            unknown = unknown_symbols(processor.source, row["source"], units)
             message = f"{row['source']!r}: the model has never seen {', '.join(map(repr, unknown))}"
-            if not skip_broken:
-                raise InputError(f"{message}; --skip_broken leaves such sources out")
-            print(f"left out {message}", file=sys.stderr)
+            if unknown and units != "words":
+                if not skip_broken:
+                    raise InputError(f"{message}; --skip_broken leaves such sources out")
+                print(f"left out {message}", file=sys.stderr)
+                continue
+            if unknown:
+                print(f"warning: {message}", file=sys.stderr)
+            kept.append(row)
         return kept
 
     def lengths(self, encoded) -> list[int]:
@@ -264,7 +279,33 @@ class Seq2Seq(Task):
     def figures(self, rows, predictions: list[Any], seen: set[str] | None = None) -> dict[str, Bootstrap]:
         units = predictions[0].units
         predicted = [prediction.targets[0] for prediction in predictions]
-        return sequence_scores(predicted, rows["targets"][:], lambda text: symbols_of(text, units))
+        return sequence_scores(predicted, rows["targets"][:], partial(symbols_of, units=units))
+
+    def explain(
+        self, folder: str, item: str, label: str | None, layers: Sequence[str] | None, output_dir: Path
+    ) -> tuple[str, list[Path]]:
+        import torch
+
+        from toolkit.explain.texts import explain_generation
+
+        model, processor = self.load_finetuned(folder)
+        (row,) = self.select_known([self.read_one(item)], processor, model.config, skip_broken=False)
+        (encoded,) = self.encode([row], processor, model.eval())
+        ids = torch.tensor(encoded["input_ids"])
+        with torch.no_grad():
+            outputs = self.forward(model, {"input_ids": ids[None], "attention_mask": torch.ones_like(ids[None])})
+        (prediction,) = self.decode([encoded], outputs, model, processor)
+        sequence = outputs[0][0, 1:]
+        ends = (sequence == model.config.eos_token_id).nonzero()
+        target = sequence[: int(ends[0]) + 1] if len(ends) else sequence
+        tokens, symbols = (
+            tokenizer.convert_ids_to_tokens(found.tolist())
+            for tokenizer, found in ((processor.source, ids), (processor.target, target))
+        )
+        title = f"{row['source']} → {prediction.targets[0]}"
+        return prediction.best(1).as_text(row["source"]), explain_generation(
+            model, ids, tokens, target, symbols, title, output_dir
+        )
 
     def describe(self, row: dict[str, Any]) -> dict[str, Any]:
         return {"source": row["source"]}

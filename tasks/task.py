@@ -8,9 +8,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
-from toolkit.data.sources import Source
+from toolkit.data.sources import Source, find_inputs
 from toolkit.errors import InputError, check_flags, check_not_negative, check_positive, check_share
 from toolkit.hub.arguments import HubArguments
 from toolkit.metrics.intervals import Bootstrap
@@ -20,6 +20,7 @@ from toolkit.runs.arguments import Arguments, defaults, to_flags, with_flags
 from toolkit.runs.output import OutputArguments
 from toolkit.training.arguments import TrainingArguments
 
+A = TypeVar("A", bound="FinetuneArguments")
 NO_LABEL = -100  # id of a label that is not trained on, as in torch
 
 
@@ -90,7 +91,7 @@ class FinetuneArguments(Arguments):
         """The figure by which checkpoints and learning rates are chosen on validation data, and encoders compared."""
         return "accuracy"
 
-    def from_scratch(self) -> "FinetuneArguments":
+    def from_scratch(self: A) -> A:
         """The same network with random weights. All of it is trained: frozen random weights give random features."""
         return with_flags(self, encoder=SCRATCH + self.encoder.encoder, freeze=False)
 
@@ -137,6 +138,13 @@ class Prediction(ABC):
         return self
 
 
+def check_label(label: str, folder: str, labels: Sequence[str]) -> str:
+    """The label. Raises `InputError` if the checkpoint does not have it."""
+    if label not in labels:
+        raise InputError(f"--label {label}: not a label of {folder}, which has {', '.join(labels)}")
+    return label
+
+
 class Task(ABC):
     """A task on one modality.
 
@@ -149,7 +157,6 @@ class Task(ABC):
         item: What throughput counts.
         baseline_name: The usual method without a network.
         tunes_threshold: Whether `tune_threshold` is called after training.
-        can_be_explained: Whether `toolkit explain` draws what the model looks at.
         generates: Whether the answer is generated, by a search that has flags.
     """
 
@@ -161,7 +168,6 @@ class Task(ABC):
     item: ClassVar[str]
     baseline_name: ClassVar[str] = "no baseline"
     tunes_threshold: ClassVar[bool] = False
-    can_be_explained: ClassVar[bool] = False
     generates: ClassVar[bool] = False
 
     @property
@@ -174,12 +180,24 @@ class Task(ABC):
     def open(self, source: str, columns: Any) -> Source:
         """Open labelled data. Raises `InputError` if it is missing or malformed."""
 
-    def read_inputs(self, inputs: Sequence[str | Path], skip_broken: bool = False):
+    def columns_of(self, columns: Any, config) -> Any:
+        """The columns to read for a fine-tuned checkpoint, from those that were named and from its configuration."""
+        return columns
+
+    def read_inputs(self, inputs: Sequence[str | Path], skip_broken: bool = False, config=None):
         """Rows to predict, from texts and paths: a list or a `datasets.Dataset`. Raises `InputError`.
 
-        With `skip_broken`, what cannot be read is left out, and named on stderr.
+        With `skip_broken`, what cannot be read is left out, and named on stderr. `config` is the configuration of the
+        checkpoint.
         """
         return self.modality.read_inputs(inputs, skip_broken)
+
+    def read_one(self, item: str) -> dict[str, Any]:
+        """The row of one text, or of a file with one. Raises `InputError` if there are several."""
+        rows = self.read_inputs(find_inputs([item]))
+        if len(rows) != 1:
+            raise InputError(f"{item[:40]}…: {len(rows)} of them, expected one at a time")
+        return rows[0]
 
     def labels(self, rows) -> set[str] | None:
         """All labels; None for a task without labels."""
@@ -216,7 +234,7 @@ class Task(ABC):
     def encode(self, rows, processor, model):
         """A `datasets.Dataset` of encoded rows."""
 
-    def select_known(self, rows, processor, skip_broken: bool):
+    def select_known(self, rows, processor, config, skip_broken: bool):
         """The rows that the model can read, to predict. Raises `InputError` for another one, unless it is skipped."""
         return rows
 
@@ -248,7 +266,7 @@ class Task(ABC):
         return False
 
     def forward(self, model, inputs: dict[str, Any], while_training: bool = False) -> Any:
-        """The outputs of the model for a batch: logits, or generated sequences, `while_training` by a faster search."""
+        """The outputs for a batch: logits, or generated sequences, `while_training` by a faster search."""
         return model(**inputs).logits
 
     # Predictions
@@ -269,6 +287,26 @@ class Task(ABC):
     @abstractmethod
     def figures(self, rows, predictions: list[Any], seen: set[str] | None = None) -> dict[str, Bootstrap]:
         """All figures of the task; those about unseen items only if `seen` is given."""
+
+    def explain(
+        self, folder: str, item: str, label: str | None, layers: Sequence[str] | None, output_dir: Path
+    ) -> tuple[str, list[Path]]:
+        """Write pictures of what a fine-tuned checkpoint does with one item.
+
+        Args:
+            folder: The checkpoint.
+            item: A text, or the path of an image.
+            label: The label to explain (default: the predicted one).
+            layers: Names of the layers that are shown (default: the main ones).
+            output_dir: Folder for the pictures.
+
+        Returns:
+            The prediction as a line of text, and the paths of the files.
+
+        Raises:
+            InputError: The checkpoint or the item cannot be used, or the task explains nothing.
+        """
+        raise InputError(f"{folder}: its task is {self.name}, which has no pictures")
 
     def confusion(self, rows, predictions: list[Any]) -> tuple[list[str], list[str]] | None:
         """Correct labels and predicted labels for a confusion matrix; None if the task has none."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tasks.classification import Classification, LabelPrediction
-from tasks.task import NO_LABEL
+from tasks.task import NO_LABEL, check_label
 from tasks.text_task import TextTask, TextTaskArguments, words_of_tokens
 from toolkit.data.columns import LabelColumn, TextColumn
 from toolkit.runs.arguments import defaults
@@ -47,6 +47,20 @@ class TextClassification(Classification, TextTask):
             }
             for index, (ids, row) in enumerate(zip(encoding["input_ids"], rows, strict=True))
         ]
+
+    def words_of(self, row: dict[str, Any], processor) -> list[str]:
+        encoding = processor(row["text"], verbose=False)
+        last = max((word for word in encoding.word_ids() if word is not None), default=-1)
+        spans = [encoding.word_to_chars(word) for word in range(last + 1)]
+        return [row["text"][span.start : span.end] for span in spans]
+
+    def predicted(
+        self, encoded: dict, prediction: LabelPrediction, words: list[str], label: str | None, folder: str, model
+    ) -> list[Any]:
+        from toolkit.explain.texts import Predicted
+
+        explained = check_label(label or prediction.label, folder, list(model.config.label2id))
+        return [Predicted(explained, model.config.label2id[explained])]
 
     def collate_labels(self, encoded: list[dict], num_tokens: int) -> tuple[np.ndarray, int]:
         return np.array([row["label"] for row in encoded]), len(encoded)

@@ -4,7 +4,9 @@ Word dropout is of Iyyer, Manjunatha, Boyd-Graber & Daumé (2015), https://aclan
 """
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from tasks.task import NO_LABEL, FinetuneArguments, Task
 from toolkit.errors import InputError, check_share
 from toolkit.modalities.arguments import TextEncoderArguments
 from toolkit.modalities.text import max_length
+from toolkit.models.families import PREFIX
 from toolkit.runs.arguments import Arguments, defaults, with_flags
 
 NO_WORD = -1
@@ -59,6 +62,44 @@ class TextTask(Task):
 
     def encode(self, rows, processor, model):
         return self.encode_words(rows, processor, model.config.label2id, max_length(processor, model))
+
+    @abstractmethod
+    def words_of(self, row: dict[str, Any], processor) -> list[str]:
+        """The words that an encoded row counts, as they are written."""
+
+    @abstractmethod
+    def predicted(self, encoded: dict, prediction: Any, words: list[str], label: str | None, folder: str, model):
+        """What `toolkit explain` explains: a list of `toolkit.explain.texts.Predicted`, for `label` if it is given."""
+
+    def explain(
+        self, folder: str, item: str, label: str | None, layers: Sequence[str] | None, output_dir: Path
+    ) -> tuple[str, list[Path]]:
+        import torch
+
+        from toolkit.explain.texts import ReadText, explain_labels
+
+        row = self.read_one(item)
+        model, processor = self.load_finetuned(folder)
+        (encoded, *rest) = self.encode([row], processor, model.eval())
+        if rest:
+            raise InputError(f"{item[:40]}…: longer than the model takes at once")
+        inputs = self.collate([encoded], [], processor, None)
+        with torch.no_grad():
+            outputs = self.forward(model, {name: inputs[name] for name in ("input_ids", "attention_mask")})
+        (prediction,) = self.decode([encoded], outputs, model, processor)
+        is_masked = processor.mask_token_id is not None and not model.config.model_type.startswith(PREFIX)
+        replacement = processor.mask_token_id if is_masked else processor.unk_token_id
+        if replacement is None:
+            raise InputError(f"{folder}: its tokenizer has no token that could stand in for a word")
+        words = self.words_of(row, processor)[: max(encoded["words"]) + 1]
+        tokens = processor.convert_ids_to_tokens(encoded["input_ids"])
+        ids = inputs["input_ids"][0]
+        text = ReadText(
+            ids, tokens, encoded["words"], words, replacement, processor.convert_ids_to_tokens(replacement)
+        )
+        predicted = self.predicted(encoded, prediction, words, label, folder, model)
+        files = explain_labels(model, text, predicted, f"{self.name}: {' '.join(words)}", output_dir)
+        return prediction.as_text(self.title(row)), files
 
     def notes(self, rows, processor) -> list[str]:
         from toolkit.corpora.encoding import describe_lost_text

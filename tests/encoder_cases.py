@@ -43,7 +43,9 @@ CONFIGS = small_configs()
 CONFIGS_OF_WRAPPERS: dict[str, dict[str, Any]] = {  # by `model_type`, and by the name of the Auto class
     "toolkit-pooled": {"": {"encoder": CONFIGS["toolkit-resnet"].to_dict(), "hidden_size": 64, "pooling": "gem"}},
     "toolkit-layer-mix": {"": {"encoder": CONFIGS["bert"].to_dict()}},
-    "toolkit-seq2seq": {"": {"encoder": CONFIGS["toolkit-rnn"].to_dict(), "encoder_width": 256, "vocab_size": NUM_LABELS}},
+    "toolkit-seq2seq": {
+        "": {"encoder": CONFIGS["toolkit-rnn"].to_dict(), "encoder_width": 256, "vocab_size": NUM_LABELS}
+    },
     "toolkit-few-shot": {
         "AutoModelForSequenceClassification": {
             "encoder": CONFIGS["toolkit-word2vec"].to_dict(),

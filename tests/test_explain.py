@@ -198,14 +198,14 @@ def test_missing_layers_and_labels_are_named(flags, message, shown, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_text_a_missing_image_and_a_tagger_are_refused(shown, tmp_path):
+def test_a_text_a_missing_image_and_an_image_for_a_tagger_are_refused(shown, tmp_path):
     BertConfig(architectures=["BertForTokenClassification"]).save_pretrained(tmp_path / "tagger")
     text = tmp_path / "text.png"
     text.write_text("no image")
     for folder, image, message in (
         (shown / "resnet", text, "this is no image"),
         (shown / "resnet", tmp_path / "nowhere.png", "no such file"),
-        (tmp_path / "tagger", shown / "digit.png", "its task is pos"),
+        (tmp_path / "tagger", shown / "digit.png", "this is a binary file, expected text"),
     ):
         done = run_in_process("explain", folder, image, "--output_dir", tmp_path / "out")
         assert done.returncode == 2

@@ -1,6 +1,7 @@
 """The task seq2seq from the command line: what is read, learned, predicted, scored, compared and refused."""
 
 import json
+from functools import partial
 from itertools import groupby
 
 import pytest
@@ -42,6 +43,16 @@ def numbers(tmp_path_factory):
     """A model that has learned to spell numbers, not perfectly."""
     folder = tmp_path_factory.mktemp("numbers") / "model"
     run("finetune", "seq2seq", *PLAIN, "--data", "sample", "--max_steps", 300, "--output_dir", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory):
+    """A folder with few numbers."""
+    folder, columns = tmp_path_factory.mktemp("few"), PairColumns()
+    for split, size in (("train", 40), ("validation", 6), ("test", 6)):
+        rows = open_pairs("sample", columns).load(split).select(range(size))
+        rows.to_json(folder / f"{split}.jsonl", force_ascii=False)
     return folder
 
 
@@ -111,10 +122,8 @@ def test_figures_equal_their_definitions_and_sacrebleu():
     predicted = ["the cat sat", "on a mat", "hello", "xy", ""]
     right = [["the cat sits", "a cat sat"], ["on the mat"], ["hello"], ["ab c"], ["word"]]
     for units in ("characters", "words"):
-        found = {
-            name: figure.value
-            for name, figure in sequence_scores(predicted, right, lambda text: symbols_of(text, units)).items()
-        }
+        figures = sequence_scores(predicted, right, partial(symbols_of, units=units))
+        found = {name: figure.value for name, figure in figures.items()}
         edits = lengths = 0
         for text, answers in zip(predicted, right, strict=True):
             distances = [edit_distance(symbols_of(text, units), symbols_of(answer, units)) for answer in answers]
@@ -175,6 +184,19 @@ def test_the_best_answers_are_shown_with_their_probabilities(numbers, tmp_path):
     assert len(json.loads(line)["candidates"]) == 2
 
 
+def test_columns_of_the_training_data_are_read_again(pairs, tmp_path):
+    (tmp_path / "data").mkdir()
+    for split in ("train", "validation"):
+        (tmp_path / "data" / f"{split}.tsv").write_text(PAIRS)
+    flags = ["--feature_columns", "kind", "--remove", "L ", "--max_steps", 2, "--num_beams", 2]
+    run("finetune", "seq2seq", *PLAIN, "--data", tmp_path / "data", "--output_dir", tmp_path / "model", *flags)
+    shown = run("predict", tmp_path / "model", pairs)
+    sources = [line.split("\t")[2] for line in shown.splitlines()]
+    assert sources == ["<verb>lead", "<noun>lead", "<adj>red", "<verb>read"]
+    run("score", tmp_path / "model", "--data", pairs, "--output_file", tmp_path / "score.json")
+    assert json.loads((tmp_path / "score.json").read_text())["n"] == 4
+
+
 def test_symbols_that_training_did_not_have_are_named(numbers):
     done = run_toolkit("predict", numbers, "12", "<tens>1a2")
     assert done.returncode == 2
@@ -184,6 +206,14 @@ def test_symbols_that_training_did_not_have_are_named(numbers):
     assert done.returncode == 0
     assert [line.split("\t")[2] for line in done.stdout.splitlines()] == ["12"]
     assert "left out '<tens>1a2'" in done.stderr
+
+
+def test_words_that_training_did_not_have_are_read_as_unknown_and_named(few, tmp_path):
+    flags = ["--encoder", "scratch:gru-tiny", "--source_units", "words", "--max_steps", 2, "--max_new_tokens", 4]
+    run("finetune", "seq2seq", *flags, "--data", few, "--output_dir", tmp_path / "model")
+    done = run_in_process("predict", str(tmp_path / "model"), "<cardinal>forty two")
+    assert done.returncode == 0
+    assert "warning: '<cardinal>forty two': the model has never seen 'forty', 'two'" in done.stderr
 
 
 def test_the_same_command_gives_the_same_weights_and_a_stopped_run_goes_on(tmp_path):
@@ -208,21 +238,22 @@ def test_the_same_command_gives_the_same_weights_and_a_stopped_run_goes_on(tmp_p
 
 @pytest.mark.parametrize("decoder", ["lstm", "transformer"])
 @pytest.mark.parametrize("family", ["bert", "elmo", "word2vec"])
-def test_any_encoder_gets_any_decoder(family, decoder, encoders, tmp_path):
-    flags = ["--encoder", encoders[family], "--decoder", decoder, "--data", "sample", "--train_size", 60]
+def test_any_encoder_gets_any_decoder(family, decoder, encoders, few, tmp_path):
+    flags = ["--encoder", encoders[family], "--decoder", decoder, "--data", few, "--max_new_tokens", 12]
     run("finetune", "seq2seq", *flags, "--max_steps", 3, "--output_dir", tmp_path / "model")
     (line,) = predict(str(tmp_path / "model"), ["<ordinal>21"])
     assert len(line["candidates"]) == 5
-    run("score", tmp_path / "model", "--data", "sample", "--output_file", tmp_path / "score.json")
+    run("score", tmp_path / "model", "--data", few, "--output_file", tmp_path / "score.json")
     assert json.loads((tmp_path / "score.json").read_text())["metrics"] == read(tmp_path / "model")["metrics"]
 
 
-def test_a_comparison_starts_both_encoder_and_decoder_from_scratch(tmp_path, corpus):
+def test_a_comparison_starts_both_encoder_and_decoder_from_scratch(few, tmp_path, corpus):
     language_model = tmp_path / "letters"
     flags = ["--preset", "lstm-tiny", "--units", "characters", "--num_directions", 1, "--max_steps", 5]
     run("pretrain", "rnn", *flags, "--corpus", corpus, "--output_dir", language_model)
-    flags = ["--encoders", language_model, "--decoder", language_model, "--data", "sample", "--train_sizes", 40]
-    flags += ["--seeds", 1, "--max_steps", 2, "--learning_rates", "1e-3", "--output_dir", tmp_path / "compared"]
+    flags = ["--encoders", language_model, "--decoder", language_model, "--data", few, "--train_sizes", 40]
+    flags += ["--seeds", 1, "--max_steps", 2, "--learning_rates", "1e-3", "--max_new_tokens", 12]
+    flags += ["--output_dir", tmp_path / "compared"]
     shown = run("compare", "--task", "seq2seq", *flags)
     assert "exact_match, 40 labels" in shown
     used = {}

@@ -31,7 +31,8 @@ class ComparisonArguments(Arguments):
     encoders: list[str]
     """Folders of pretrained encoders."""
     task: str = DEFAULT_TASK
-    """Task of toolkit finetune: pos (tags of words), text (labels of texts), image (labels of images)."""
+    """Task of toolkit finetune: pos (tags of words), text (labels of texts), image (labels of images), seq2seq (a text
+    from a text)."""
     train_sizes: list[str] = field(default_factory=lambda: ["50", "all"])
     """Label budgets: numbers of training examples, or 'all'."""
     seeds: int = 3

@@ -65,9 +65,9 @@ def run(arguments: PredictArguments) -> None:
 
     files, search = arguments.files, arguments.search
     task = task_of(files.folder)
-    rows = task.read_inputs(read_inputs(files.inputs), skip_broken=files.skip_broken)
+    inputs = read_inputs(files.inputs)
     predictor = Predictor(task, files.folder, search)
-    rows = predictor.select(rows, files.skip_broken)
+    rows = predictor.read(inputs, files.skip_broken)
     is_json = files.output_format == "jsonl"
     for row, prediction in zip(rows, predictor(rows), strict=True):
         shown = prediction.best(search.num_return_sequences or (None if is_json else 1))

@@ -27,7 +27,7 @@ def split_tags(text: str) -> tuple[list[str], str]:
 
 
 def symbols_of(text: str, units: Units) -> list[str]:
-    """The symbols of a target by which mistakes are counted: characters, or words."""
+    """The characters of a text or, with other units, its words: what mistakes are counted in."""
     return list(text) if units == "characters" else text.split()
 
 
@@ -72,11 +72,12 @@ def encode_source(tokenizer, text: str, by_character: bool = False) -> list[int]
     return tokenizer(words, is_split_into_words=True, verbose=False)["input_ids"]
 
 
-def unknown_symbols(tokenizer, text: str) -> list[str]:
-    """The characters of a source, with its tags, that a tokenizer does not know."""
+def unknown_symbols(tokenizer, text: str, units: Units) -> list[str]:
+    """The tags, and the characters or words of a source that a tokenizer does not know."""
     tags, rest = split_tags(text)
     vocabulary = tokenizer.get_vocab()
     unknown = [tag for tag in tags if tag not in vocabulary and not spells_words(tokenizer)]
-    encoding = tokenizer([*rest], add_special_tokens=False, verbose=False)["input_ids"]
-    unknown += [character for character, ids in zip(rest, encoding, strict=True) if tokenizer.unk_token_id in ids]
+    parts = symbols_of(rest, units)
+    encoding = tokenizer(parts, add_special_tokens=False, verbose=False)["input_ids"] if parts else []
+    unknown += [part for part, ids in zip(parts, encoding, strict=True) if tokenizer.unk_token_id in ids]
     return list(dict.fromkeys(unknown))

@@ -1,1 +1,1 @@
-"""Explanations of image classifiers: kernels, feature maps and importance maps, computed and drawn."""
+"""What counts in an image or a text for a model, and what its layers do with it, computed and drawn."""

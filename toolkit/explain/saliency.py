@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
 from toolkit.errors import extra
+from toolkit.explain.attention import attention_weights
 
 WINDOW, STRIDE = 4, 16  # the occluding square is a quarter of the image wide and moves by a sixteenth
 RECTIFIERS = {  # functions that pass positive values on, more or less unchanged
@@ -146,18 +147,11 @@ def grad_cam(model: nn.Module, pixels: torch.Tensor, label: int, layer: str) -> 
     return larger[0, 0].detach().cpu().numpy()
 
 
-@torch.no_grad()
 def attentions(model: PreTrainedModel, pixels: torch.Tensor) -> list[torch.Tensor] | None:
     """The attention weights of each layer, (heads, tokens, tokens); None for a network that does not return any."""
     if not getattr(model.config, "num_attention_heads", None):
         return None
-    before = model.config._attn_implementation  # no public getter: transformers 5.23, configuration_utils.py, line 595
-    model.set_attn_implementation("eager")
-    try:
-        found = model(pixel_values=pixels, output_attentions=True).attentions
-    finally:
-        model.set_attn_implementation(before)
-    return [layer[0].float().cpu() for layer in found] if found else None
+    return attention_weights(model, pixel_values=pixels) or None
 
 
 def attention_rollout(layers: Sequence[torch.Tensor], shape: Sequence[int]) -> np.ndarray:

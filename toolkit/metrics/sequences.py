@@ -47,7 +47,7 @@ def _best_counts(predicted: str, answers: Sequence[str]) -> np.ndarray:
 
 
 def _counts(predicted: str, answer: str) -> np.ndarray:
-    """The numbers of n-grams of a prediction, of an answer, and of those in both, for each length: (3 * CHRF_ORDER,)"""
+    """The numbers of n-grams of a prediction, of an answer, and in both, for each length: (3 * CHRF_ORDER,)"""
     found, right = ("".join(text.split()) for text in (predicted, answer))
     rows = []
     for order in range(1, CHRF_ORDER + 1):

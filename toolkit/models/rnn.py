@@ -93,6 +93,8 @@ class RnnModel(RnnPreTrainedModel):
     The buffer `continues` (V,) says which entries of the vocabulary continue the word of the token before them.
     """
 
+    continues: torch.Tensor
+
     def __init__(self, config: RnnConfig):
         super().__init__(config)
         self.embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)

@@ -195,7 +195,7 @@ class RecurrentDecoder(nn.Module):
     def forward(
         self, input_ids: torch.Tensor, source: Seq2SeqEncoderOutput, cache: RecurrentCache | None = None, **kwargs
     ) -> DecoderOutput:
-        """Read `input_ids` (B, T) from the states in `cache`, by default from the start, with attention to `source`."""
+        """Read `input_ids` (B, T) from the states in `cache`, or else from the start, with attention to `source`."""
         memory = source.last_hidden_state
         cache = cache or self.start(source.pooler_output)
         states, weights, context, reached = self.dropout(self.embeddings(input_ids)), None, None, []

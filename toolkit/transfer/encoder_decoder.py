@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from toolkit.corpora.symbols import Units, encode_source, train_symbol_tokenizer
+from toolkit.corpora.symbols import Units, train_symbol_tokenizer
 from toolkit.corpora.tokenization import byte_decoder, load_tokenizer, spells_words, wrap
 from toolkit.errors import InputError, check_positive, check_share
 from toolkit.modalities import MODALITIES
@@ -95,43 +95,14 @@ def build_encoder_decoder(
     Raises:
         InputError: Encoder or decoder cannot be loaded or do not go together with their tokenizers.
     """
-    import torch
-
     from toolkit.models.seq2seq import Seq2SeqConfig, Seq2SeqForConditionalGeneration
 
     limits = [NO_LIMIT if unit == "characters" else vocab_size for unit in units]
-    with tempfile.TemporaryDirectory() as folder:
-        is_new = name.removeprefix(SCRATCH) in presets("text") and name.startswith(SCRATCH) and not options.tokenizer
-        if is_new:
-            new_source_tokenizer(name, texts[0], units[0], limits[0], tags).save_pretrained(folder)
-            options = dataclasses.replace(options, tokenizer=folder)
-        fields = {} if flags.dropout is None else {"hidden_dropout_prob": flags.dropout}
-        encoder, source = load_encoder(name, "AutoModel", MODALITIES["text"], options, **fields)
-    if not spells_words(source):
-        add_tags(encoder, source, tags)
-    by_character = units[0] == "characters" and not is_new
-    if spells_words(source) and encoder.config.model_type == PREFIX + "rnn":
-        by_character = False  # it reads each byte already
-    ids = torch.tensor([encode_source(source, "a", by_character)])
-    with torch.no_grad():
-        width = encoder.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state.shape[-1]
-
-    decoder_name = flags.decoder.removeprefix(SCRATCH)
-    pretrained = None
-    if flags.decoder in (*RECURRENT, TRANSFORMER):
-        target = train_symbol_tokenizer(texts[1], units[1], limits[1])
-        fields = _new_decoder(flags, encoder.config)
-    elif "/" not in decoder_name and not Path(decoder_name).is_dir():
-        kinds = ", ".join((*RECURRENT, TRANSFORMER))
-        raise InputError(f"--decoder {flags.decoder}: expected {kinds}, a folder or a Hub id")
-    else:
-        target = _target_tokenizer(decoder_name, texts[1])
-        fields, pretrained = _pretrained_decoder(decoder_name, flags)
-    if target.cls_token_id is None or target.sep_token_id is None:
-        raise InputError(f"--decoder {flags.decoder}: its tokenizer has no tokens for the start and the end of a text")
+    encoder, source, by_character = _load_source(name, flags, options, units[0], limits[0], texts[0], tags)
+    target, fields, pretrained = _load_target(flags, units[1], limits[1], texts[1], encoder.config)
     config = Seq2SeqConfig(
         encoder=encoder.config.to_dict(),
-        encoder_width=width,
+        encoder_width=_width(encoder),
         vocab_size=len(target),
         label_smoothing=flags.label_smoothing,
         attention=flags.attention,
@@ -141,13 +112,11 @@ def build_encoder_decoder(
         source_by_character=by_character,
         **fields,
     )
-    if config.transformer is not None:
-        config.transformer = {**config.transformer, "vocab_size": len(target)}
     for field, value in config_fields.items():
         setattr(config, field, value)
     model = Seq2SeqForConditionalGeneration(config)
     model.encoder.model = encoder
-    if pretrained is not None and not flags.decoder.startswith(SCRATCH):
+    if pretrained is not None:
         model.decoder.load_pretrained(pretrained)
     return model, PairTokenizers(source, target)
 
@@ -158,16 +127,71 @@ def load_encoder_decoder(folder: Path) -> tuple[Any, PairTokenizers]:
     return load_model(str(folder), "AutoModelForSeq2SeqLM", config), PairTokenizers.load(folder)
 
 
-def new_source_tokenizer(name: str, texts: Sequence[str], units: Units, vocab_size: int, tags: Sequence[str]):
+def _load_source(
+    name: str,
+    flags: DecoderArguments,
+    options: Any,
+    units: Units,
+    vocab_size: int,
+    texts: Sequence[str],
+    tags: Sequence[str],
+) -> tuple[Any, Any, bool]:
+    """The encoder, its tokenizer, and whether that gets each character of a source as a word."""
+    preset = name.removeprefix(SCRATCH)
+    is_new = name.startswith(SCRATCH) and preset in presets("text") and not options.tokenizer
+    with tempfile.TemporaryDirectory() as folder:
+        if is_new:
+            _new_tokenizer(preset, texts, units, vocab_size, tags).save_pretrained(folder)
+            options = dataclasses.replace(options, tokenizer=folder)
+        fields = {} if flags.dropout is None else {"hidden_dropout_prob": flags.dropout}
+        encoder, tokenizer = load_encoder(name, "AutoModel", MODALITIES["text"], options, **fields)
+    reads_bytes = spells_words(tokenizer)
+    if not reads_bytes:
+        _add_tags(encoder, tokenizer, tags)
+    reads_characters = is_new and not reads_bytes
+    reads_characters |= reads_bytes and encoder.config.model_type == PREFIX + "rnn"  # a state for each byte
+    return encoder, tokenizer, units == "characters" and not reads_characters
+
+
+def _load_target(
+    flags: DecoderArguments, units: Units, vocab_size: int, texts: Sequence[str], encoder_config
+) -> tuple[Any, dict[str, Any], Any]:
+    """The tokenizer of targets, the fields of the configuration for the decoder, and the language model that it starts
+    from, if it does."""
+    name = flags.decoder.removeprefix(SCRATCH)
+    if flags.decoder in (*RECURRENT, TRANSFORMER):
+        tokenizer, pretrained = train_symbol_tokenizer(texts, units, vocab_size), None
+        fields = _new_decoder(flags, encoder_config, len(tokenizer))
+    elif "/" not in name and not Path(name).is_dir():
+        kinds = ", ".join((*RECURRENT, TRANSFORMER))
+        raise InputError(f"--decoder {flags.decoder}: expected {kinds}, a folder or a Hub id")
+    else:
+        tokenizer = _target_tokenizer(name, texts)
+        fields, pretrained = _pretrained_decoder(name, flags)
+    if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None:
+        raise InputError(f"--decoder {flags.decoder}: its tokenizer has no tokens for the start and the end of a text")
+    return tokenizer, fields, None if flags.decoder.startswith(SCRATCH) else pretrained
+
+
+def _width(encoder) -> int:
+    """The width of the states of an encoder."""
+    import torch
+
+    ids = torch.tensor([[encoder.config.pad_token_id or 0]])
+    with torch.no_grad():
+        return encoder.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state.shape[-1]
+
+
+def _new_tokenizer(preset: str, texts: Sequence[str], units: Units, vocab_size: int, tags: Sequence[str]):
     """A tokenizer for a preset with random weights: one of `units`, or of bytes if the encoder reads nothing else."""
     from toolkit.corpora.tokenizer_training import train_tokenizer
 
-    if family_of_preset(name.removeprefix(SCRATCH)).tokenizer == "bytes":
+    if family_of_preset(preset).tokenizer == "bytes":
         return train_tokenizer([], "bytes")
     return train_symbol_tokenizer(texts, units, vocab_size, tags)
 
 
-def add_tags(encoder, tokenizer, tags: Sequence[str]) -> None:
+def _add_tags(encoder, tokenizer, tags: Sequence[str]) -> None:
     """Make each tag one symbol of the tokenizer, and give it an embedding, if it is none yet."""
     from transformers import AddedToken
 
@@ -175,7 +199,7 @@ def add_tags(encoder, tokenizer, tags: Sequence[str]) -> None:
         encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
 
 
-def _new_decoder(flags: DecoderArguments, encoder_config) -> dict[str, Any]:
+def _new_decoder(flags: DecoderArguments, encoder_config, vocab_size: int) -> dict[str, Any]:
     """The fields of the configuration for a decoder with random weights."""
     hidden = flags.decoder_hidden_size or encoder_config.hidden_size
     depth = flags.num_decoder_layers or max(2, getattr(encoder_config, "num_hidden_layers", 2))
@@ -187,6 +211,7 @@ def _new_decoder(flags: DecoderArguments, encoder_config) -> dict[str, Any]:
 
     dropout = 0.1 if flags.dropout is None else flags.dropout
     config = BertConfig(
+        vocab_size=vocab_size,
         hidden_size=hidden,
         num_hidden_layers=depth,
         num_attention_heads=hidden // 64 if hidden % 64 == 0 else 1,
@@ -212,8 +237,10 @@ def _pretrained_decoder(name: str, flags: DecoderArguments) -> tuple[dict[str, A
         fields = {field: getattr(config, field) for field in names} | {"hidden_dropout_prob": dropout}
         return fields, load_model(name, "AutoModelForPreTraining", config)
     if config.model_type != "bert":
-        raise InputError(f"--decoder {name}: {config.model_type}, expected a recurrent network (pretrain rnn) or a BERT")
-    config.is_decoder = config.add_cross_attention = True
+        raise InputError(
+            f"--decoder {name}: {config.model_type}, expected a recurrent network (pretrain rnn) or a BERT"
+        )
+    config.update({"is_decoder": True, "add_cross_attention": True})
     model = load_model(name, "AutoModelForCausalLM", config, new_layers="crossattention")
     return {"transformer": config.to_dict()}, model
 

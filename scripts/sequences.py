@@ -1,0 +1,155 @@
+#!/usr/bin/env python
+"""Make the data, the pictures and the records of docs/sequences.md.
+
+    python scripts/sequences.py made FOLDER
+    python scripts/sequences.py agreement TREEBANK FOLDER
+    python scripts/sequences.py by_distance DATA OUT.png NAME=RUN,RUN… NAME=RUN,RUN…
+    python scripts/sequences.py by_length OUT.png NAME=RUN NAME=RUN…
+
+`made` writes sentences for `toolkit finetune pos`: a word that decides, words without meaning, and a question mark
+whose tag is that of the first word; no other word has a tag. `agreement` writes beginnings of the sentences of a
+treebank in CoNLL-U up to a finite verb, with a question mark in its place, whose tag is the number of the verb; what
+decides is its subject (Linzen, Dupoux & Goldberg 2016, https://aclanthology.org/Q16-1037). `by_distance` draws the
+accuracy of runs on such data by the number of words between the word that decides and the question mark, the mean
+over runs with other seeds. `by_length` draws the exact match of sequence to sequence models by the length of the
+source. Both print a record.
+"""
+
+import json
+import random
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("agg")
+
+import datasets
+from matplotlib import pyplot
+
+from toolkit.corpora.symbols import split_tags
+from toolkit.metrics.intervals import ratio_interval
+from toolkit.runs.results import PREDICTIONS_FILE
+
+MARKERS = ("o", "s", "^", "D", "v")
+SIGNALS, FILLERS, QUESTION = ("red", "blue"), ("a", "of", "in", "the", "to", "it", "as", "on"), "?"
+LONGEST, SIZES = 96, {"train": 6000, "validation": 400, "test": 2000}
+BUCKETS = ((0, 1), (1, 2), (2, 4), (4, 8), (8, 16), (16, 32), (32, 48), (48, 64), (64, 80), (80, 97))
+LENGTHS = ((1, 5), (5, 7), (7, 9), (9, 11), (11, 13), (13, 16), (16, 41))
+
+
+def write_split(folder: Path, split: str, rows: list[dict], names: tuple[str, str]) -> None:
+    """Write rows of `tokens`, and of `tags` of which only the last one counts."""
+    tags = datasets.List(datasets.ClassLabel(names=list(names)))
+    columns = {"tokens": datasets.List(datasets.Value("string")), "tags": tags, "distance": datasets.Value("int32")}
+    folder.mkdir(parents=True, exist_ok=True)
+    datasets.Dataset.from_list(rows, features=datasets.Features(columns)).to_parquet(folder / f"{split}.parquet")
+
+
+def write_made(folder: str) -> None:
+    rng = random.Random(0)
+    for split, size in SIZES.items():
+        rows = []
+        for _ in range(size):
+            label, distance = rng.randrange(2), rng.randrange(LONGEST + 1)
+            tokens = [SIGNALS[label], *rng.choices(FILLERS, k=distance), QUESTION]
+            rows.append({"tokens": tokens, "tags": [-1] * (distance + 1) + [label], "distance": distance})
+        write_split(Path(folder), split, rows, SIGNALS)
+
+
+def write_agreement(treebank: str, folder: str) -> None:
+    for split, name in (("train", "train"), ("validation", "dev"), ("test", "test")):
+        rows = []
+        for sentence in (Path(treebank) / f"{name}.conllu").read_text(encoding="utf-8").split("\n\n"):
+            lines = [line.split("\t") for line in sentence.splitlines() if line and not line.startswith("#")]
+            words = {int(fields[0]): fields for fields in lines if fields[0].isdigit()}
+            heads = {number: int(fields[6]) for number, fields in words.items()}
+            for number, fields in words.items():
+                features = dict(pair.split("=") for pair in fields[5].split("|") if "=" in pair)
+                if features.get("VerbForm") != "Fin" or features.get("Number") not in ("Sing", "Plur"):
+                    continue
+                governor = heads[number] if fields[7] in ("aux", "cop", "aux:pass") else number
+                subjects = [i for i in range(1, number) if heads[i] == governor and words[i][7].startswith("nsubj")]
+                if not subjects:
+                    continue
+                tokens = [words[i][1] for i in range(1, number)] + [QUESTION]
+                tags = [-1] * (number - 1) + [int(features["Number"] == "Plur")]
+                rows.append({"tokens": tokens, "tags": tags, "distance": number - subjects[-1] - 1})
+        write_split(Path(folder), split, rows, ("Sing", "Plur"))
+
+
+def lines_of(run: str) -> list[dict]:
+    return [json.loads(line) for line in (Path(run) / PREDICTIONS_FILE).read_text(encoding="utf-8").splitlines()]
+
+
+def draw(path: str, curves: dict[str, dict], x_label: str, y_label: str, chance: float | None) -> None:
+    figure, axes = pyplot.subplots(figsize=(6.4, 4), layout="constrained")
+    for (name, buckets), marker in zip(curves.items(), MARKERS, strict=False):
+        x = range(len(buckets))
+        values = [100 * bucket["value"] for bucket in buckets.values()]
+        low = [value - 100 * bucket["low"] for value, bucket in zip(values, buckets.values(), strict=True)]
+        high = [100 * bucket["high"] - value for value, bucket in zip(values, buckets.values(), strict=True)]
+        axes.errorbar(x, values, yerr=[low, high], marker=marker, capsize=3, label=name)
+        axes.set_xticks(x, list(buckets))
+    if chance is not None:
+        axes.axhline(100 * chance, color="black", linestyle=":", label="always the more frequent answer")
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=130)
+
+
+def name_of(bucket: tuple[int, int]) -> str:
+    low, high = bucket
+    return str(low) if high == low + 1 else f"{low}–{high - 1}"
+
+
+def draw_by_distance(data: str, path: str, *named: str) -> None:
+    """Read the distances from the test split of `data`, in the order of the predictions."""
+    rows = datasets.Dataset.from_parquet(str(Path(data) / "test.parquet"))
+    right = [tags[-1] for tags in rows["tags"]]
+    names = rows.features["tags"].feature.names
+    curves = {}
+    for name, runs in (each.split("=") for each in named):
+        predicted = [[line["predicted"][-1] for line in lines_of(run)] for run in runs.split(",")]
+        correct = defaultdict(list)  # for each distance, how many runs are right about each sentence
+        for row, (distance, answer) in enumerate(zip(rows["distance"], right, strict=True)):
+            correct[distance].append(sum(of_run[row] == names[answer] for of_run in predicted) / len(predicted))
+        curves[name] = {}
+        for bucket in BUCKETS:
+            found = [value for distance in range(*bucket) for value in correct.get(distance, [])]
+            if len(found) >= 20:
+                curves[name][name_of(bucket)] = ratio_interval(found, [1] * len(found))
+    chance = max(right.count(0), right.count(1)) / len(right)
+    draw(path, curves, "words between the word that decides and the question", "accuracy, %", chance)
+    print(json.dumps({"chance": chance, "n": len(right), "curves": curves}, indent=2))
+
+
+def draw_by_length(path: str, *named: str) -> None:
+    curves: dict[str, dict] = {}
+    for name, run in (each.split("=") for each in named):
+        lines = lines_of(run)
+        lengths = [len(split_tags(line["source"])[1]) for line in lines]
+        right = [line["predicted"] in line["targets"] for line in lines]
+        curves[name] = {}
+        for low, high in LENGTHS:
+            found = [is_right for length, is_right in zip(lengths, right, strict=True) if low <= length < high]
+            if len(found) >= 20:
+                curves[name][name_of((low, high))] = ratio_interval(found, [1] * len(found))
+    draw(path, curves, "characters of the source", "exact match, %", None)
+    print(json.dumps({"curves": curves}, indent=2))
+
+
+COMMANDS = {
+    "made": write_made,
+    "agreement": write_agreement,
+    "by_distance": draw_by_distance,
+    "by_length": draw_by_length,
+}
+
+if __name__ == "__main__":
+    if len(sys.argv) < 3 or sys.argv[1] not in COMMANDS:
+        sys.exit(__doc__)
+    COMMANDS[sys.argv[1]](*sys.argv[2:])
