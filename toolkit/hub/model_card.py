@@ -76,6 +76,7 @@ def describe_model(folder: Path, repo_id: str, files: set[str], revision: str | 
         record=record,
         has_one_unknown_vector=row is not None and row.tokenizer == "word",
         has_crf=config.get("tagging_head") == "crf",
+        reads_characters=bool(config.get("source_by_character")),
         papers=[*([row.paper] if row else []), f"pretrain-transfer-toolkit {__version__}"],
     )
     return metadata, text
