@@ -214,6 +214,18 @@ def test_a_decoder_starts_as_the_language_model_that_it_was_loaded_from():
                 torch.testing.assert_close(found[0], found[1], msg="at first the source does not count")
 
 
+def test_generate_returns_the_attention_at_each_step():
+    settings = {"max_new_tokens": 3, "min_new_tokens": 3, "output_attentions": True, "return_dict_in_generate": True}
+    found = small().generate(SOURCES, **settings)
+    assert len(found.cross_attentions) == 3
+    with torch.no_grad():
+        (weights,) = small()(
+            SOURCES, decoder_input_ids=found.sequences[:, :-1], output_attentions=True
+        ).cross_attentions
+    for step, (of_step,) in enumerate(found.cross_attentions):
+        torch.testing.assert_close(of_step[:, :, 0], weights[:, :, step])
+
+
 def test_label_smoothing_is_used_in_training_only():
     model = small(label_smoothing=0.1)
     logits = model(SOURCES, labels=LABELS).logits

@@ -11,6 +11,7 @@ from conftest import DATA_SHELF, run_toolkit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loopback import run_in_process
+from safetensors.torch import load_file
 
 from tasks import TASKS, predict
 from tasks.inference import Predictor
@@ -231,6 +232,32 @@ def test_the_same_command_gives_the_same_weights_and_a_stopped_run_goes_on(tmp_p
     run(*whole, "--output_dir", tmp_path / "second", "--resume")
     assert (tmp_path / "second" / "model.safetensors").read_bytes() == first
     assert read(tmp_path / "second")["metrics"] == read(tmp_path / "first")["metrics"]
+
+
+def test_pairs_are_read_from_a_hub(few, hub, tmp_path):
+    assert hub.run("push", few, "me/numbers", "--repo_type", "dataset").returncode == 0
+    flags = ["finetune", "seq2seq", *PLAIN, "--max_steps", "2", "--max_new_tokens", "4"]
+    for name, data in (("by_name", "me/numbers"), ("by_folder", few)):
+        done = hub.run(*flags, "--data", data, "--output_dir", tmp_path / name)
+        assert done.returncode == 0, done.stderr
+    assert read(tmp_path / "by_name")["metrics"] == read(tmp_path / "by_folder")["metrics"]
+    assert read(tmp_path / "by_name")["n"] == 6
+
+
+@pytest.mark.slow
+def test_one_process_with_a_batch_of_16_and_two_with_8_agree(few, tmp_path):
+    flags = [*PLAIN, "--data", few, "--dropout", "0", "--max_steps", "6", "--batch_size", "16", "--logging_steps", "1"]
+    for number in (1, 2):
+        output = ["--output_dir", tmp_path / str(number), "--max_new_tokens", "8"]
+        done = run_toolkit("finetune", "seq2seq", *flags, *output, num_processes=number)
+        assert done.returncode == 0, done.stderr
+    losses, weights = (
+        [[json.loads(line).get("loss") for line in (tmp_path / n / "train_log.jsonl").open()] for n in "12"],
+        [load_file(tmp_path / n / "model.safetensors") for n in "12"],
+    )
+    assert [x for x in losses[0] if x] == pytest.approx([x for x in losses[1] if x], abs=1e-5)
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(tensor, weights[1][name], rtol=0, atol=1e-5)
 
 
 # Pretrained encoders and decoders

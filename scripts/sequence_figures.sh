@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# The runs behind docs/sequences.md; scripts/sequences.py makes its pictures and records from them.
+#
+#   scripts/sequence_figures.sh distance RUNS_DIR
+#   scripts/sequence_figures.sh agreement TREEBANK RUNS_DIR
+#   scripts/sequence_figures.sh tagging TREEBANK CORPUS RUNS_DIR
+#   scripts/sequence_figures.sh g2p DATA RUNS_DIR
+#   scripts/sequence_figures.sh inflection DATA RUNS_DIR
+#
+# distance: nine small taggers, a minute or two each. agreement: the same on real sentences. tagging: recurrent networks of one and
+# of two directions, pretrained 20 minutes each, then compared with 500 and with all sentences. g2p: decoders without attention,
+# with additive and multiplicative attention, and a Transformer, 30 minutes each, without stress, and one with stress.
+# inflection: Finnish, Spanish and Turkish, ten minutes each, three seeds. TOOLKIT is the command, by default toolkit.
+# Started again, a script makes the runs that are missing.
+set -euo pipefail
+kind=${1:?distance, agreement, tagging, g2p or inflection}
+scripts=$(dirname "$0")
+read -ra toolkit <<< "${TOOLKIT:-toolkit}"
+
+case $kind in
+distance)
+    runs=${2:?RUNS_DIR}
+    [ -d "$runs/data" ] || python "$scripts/sequences.py" made "$runs/data"
+    for cell in rnn gru lstm; do
+        for seed in 0 1 2; do
+            "${toolkit[@]}" finetune pos --encoder "scratch:$cell-tiny" --data "$runs/data" --output_dir "$runs/$cell-$seed" \
+                --seed $seed --max_steps 3000 --learning_rates 1e-3 3e-3 --resume
+        done
+    done
+    ;;
+agreement)
+    treebank=${2:?TREEBANK} runs=${3:?RUNS_DIR}
+    [ -d "$runs/data" ] || python "$scripts/sequences.py" agreement "$treebank" "$runs/data"
+    for cell in rnn gru lstm; do
+        for seed in 0 1 2; do
+            "${toolkit[@]}" finetune pos --encoder "scratch:$cell-tiny" --data "$runs/data" --output_dir "$runs/$cell-$seed" \
+                --seed $seed --num_train_epochs 8 --learning_rates 1e-3 3e-3 --word_dropout 0.1 --resume
+        done
+    done
+    ;;
+tagging)
+    treebank=${2:?TREEBANK} corpus=${3:?CORPUS} runs=${4:?RUNS_DIR}
+    for cell in rnn gru lstm; do
+        for directions in 1 2; do
+            "${toolkit[@]}" pretrain rnn --preset "$cell-mini" --num_directions $directions --corpus "$corpus" \
+                --max_minutes 20 --output_dir "$runs/$cell-$directions" --resume
+        done
+    done
+    "${toolkit[@]}" compare --encoders "$runs"/{rnn,gru,lstm}-{1,2} --data "$treebank" --train_sizes 500 all --seeds 3 \
+        --learning_rates 1e-3 3e-3 --max_steps 1200 --output_dir "$runs/compared" --resume
+    ;;
+g2p)
+    data=${2:?DATA} runs=${3:?RUNS_DIR}
+    train() { # NAME FLAGS…
+        "${toolkit[@]}" finetune seq2seq --data "$data" --target_units words --max_minutes 30 --batch_size 128 \
+            --label_smoothing 0.1 --output_dir "$runs/$1" --resume "${@:2}"
+    }
+    for attention in additive none multiplicative; do
+        train $attention --encoder scratch:lstm-mini --attention $attention --dropout 0.3 --remove '[012]'
+    done
+    train transformer --encoder scratch:bert-mini --decoder transformer --learning_rate 1e-3 --remove '[012]'
+    train stress --encoder scratch:lstm-mini --dropout 0.3
+    python "$scripts/bench_g2p.py" "$data" "$runs/phonetisaurus" --remove '[012]'
+    ;;
+inflection)
+    data=${2:?DATA} runs=${3:?RUNS_DIR}
+    for language in finnish spanish turkish; do
+        for seed in 0 1 2; do
+            "${toolkit[@]}" finetune seq2seq --data "$data" --feature_columns tags --where "language=$language" \
+                --encoder scratch:lstm-mini --dropout 0.3 --label_smoothing 0.1 --max_minutes 10 --seed $seed \
+                --output_dir "$runs/$language-$seed" --resume
+        done
+    done
+    ;;
+*)
+    echo "$kind: expected distance, agreement, tagging, g2p or inflection" >&2
+    exit 2
+    ;;
+esac
