@@ -75,12 +75,13 @@ def test_a_negative_id_is_no_label(tmp_path):
     assert load_labelled_text(parquet(tmp_path / "c.parquet", [-1, 0, 1]))["label"][:] == ["-1", "0", "1"]
 
 
+@pytest.mark.parametrize("column", ["ner_tags", "tags"])
 @pytest.mark.parametrize("names", [["O", "PER", "LOC"], None])
-def test_tags_with_a_negative_id_are_ignored(tmp_path, encoders, names):
+def test_tags_with_a_negative_id_are_ignored(tmp_path, encoders, names, column):
     tag = datasets.Value("int64") if names is None else datasets.ClassLabel(names=names)
-    features = datasets.Features({"tokens": datasets.List(datasets.Value("string")), "ner_tags": datasets.List(tag)})
+    features = datasets.Features({"tokens": datasets.List(datasets.Value("string")), column: datasets.List(tag)})
     no_tag = -1 if names else -100
-    rows = {"tokens": [["Anna", "went", "to", "Rome", "."]] * 20, "ner_tags": [[1, 0, 0, 2, no_tag]] * 20}
+    rows = {"tokens": [["Anna", "went", "to", "Rome", "."]] * 20, column: [[1, 0, 0, 2, no_tag]] * 20}
     datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "data.parquet")
     source = str(tmp_path / "data.parquet")
     assert load_treebank(source)["tags"][0] == [*(["PER", "O", "O", "LOC"] if names else ["1", "0", "0", "2"]), None]

@@ -151,7 +151,11 @@ def _from_table(source: str, rows, tag_column: str | None, token_column: str | N
             raise InputError(f"{source}: row {index + 1} has the id {max(values)} in '{tags}', which has no name")
         return {"tokens": words, "tags": [table_files.name_of_label(value, names) or None for value in values]}
 
-    sentences = rows.map(as_strings, with_indices=True, remove_columns=rows.column_names)
+    import datasets
+
+    strings = datasets.List(datasets.Value("string"))
+    features = datasets.Features({"tokens": strings, "tags": strings})  # else ids of a column `tags` stay ids
+    sentences = rows.map(as_strings, with_indices=True, remove_columns=rows.column_names, features=features)
     sentences = sentences.filter(lambda row: len(row["tokens"]) > 0)
     if len(sentences) == 0:
         raise InputError(f"{source}: there is no sentence in it")
