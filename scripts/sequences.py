@@ -1,24 +1,28 @@
 #!/usr/bin/env python
 """Make the data, the pictures and the records of docs/sequences.md.
 
-    python scripts/sequences.py made FOLDER
+    python scripts/sequences.py made LONGEST FOLDER
     python scripts/sequences.py agreement TREEBANK FOLDER
+    python scripts/sequences.py by_longest OUT.png RUNS_DIR
     python scripts/sequences.py by_distance DATA OUT.png NAME=RUN,RUN… NAME=RUN,RUN…
     python scripts/sequences.py by_length OUT.png NAME=RUN NAME=RUN…
 
-`made` writes sentences for `toolkit finetune pos`: a word that decides, words without meaning, and a question mark
-whose tag is that of the first word; no other word has a tag. `agreement` writes beginnings of the sentences of a
-treebank in CoNLL-U up to a finite verb, with a question mark in its place, whose tag is the number of the verb; what
-decides is its subject (Linzen, Dupoux & Goldberg 2016, https://aclanthology.org/Q16-1037). `by_distance` draws the
-accuracy of runs on such data by the number of words between the word that decides and the question mark, the mean
-over runs with other seeds. `by_length` draws the exact match of sequence to sequence models by the length of the
-source. Both print a record.
+`made` writes sentences for `toolkit finetune pos`: a word that decides, up to LONGEST words without meaning, and a
+question mark whose tag is that of the first word; no other word has a tag. `agreement` writes beginnings of sentences
+of a treebank in CoNLL-U up to a finite verb, with a question mark in its place, whose tag is the number of the verb;
+what decides is its subject (Linzen, Dupoux & Goldberg 2016, https://aclanthology.org/Q16-1037).
+
+`by_longest` draws the accuracy of the runs RUNS_DIR/LONGEST/CELL-SEED on made sentences, the mean over seeds.
+`by_distance` draws the accuracy of runs by the number of words between the word that decides and the question mark,
+the mean over runs with other seeds. `by_length` draws the exact match of sequence to sequence models by the length of
+the source. Each of the three prints a record.
 """
 
 import json
 import random
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -30,16 +34,17 @@ from matplotlib import pyplot
 
 from toolkit.corpora.symbols import split_tags
 from toolkit.metrics.intervals import ratio_interval
-from toolkit.runs.results import PREDICTIONS_FILE
+from toolkit.runs.results import PREDICTIONS_FILE, read_results
 
 MARKERS = ("o", "s", "^", "D", "v")
-SIGNALS, FILLERS, QUESTION = ("red", "blue"), ("a", "of", "in", "the", "to", "it", "as", "on"), "?"
-LONGEST, SIZES = 96, {"train": 6000, "validation": 400, "test": 2000}
-BUCKETS = ((0, 1), (1, 2), (2, 4), (4, 8), (8, 16), (16, 32), (32, 48), (48, 64), (64, 80), (80, 97))
+SIGNALS = "red blue green black white pink grey brown gold teal lime navy plum rust sand ruby".split()
+FILLERS, QUESTION = [f"w{number}" for number in range(64)], "?"
+SIZES = {"train": 10_000, "validation": 500, "test": 2000}
+BUCKETS = ((0, 1), (1, 2), (2, 3), (3, 5), (5, 8), (8, 13), (13, 40))
 LENGTHS = ((1, 5), (5, 7), (7, 9), (9, 11), (11, 13), (13, 16), (16, 41))
 
 
-def write_split(folder: Path, split: str, rows: list[dict], names: tuple[str, str]) -> None:
+def write_split(folder: Path, split: str, rows: list[dict], names: Sequence[str]) -> None:
     """Write rows of `tokens`, and of `tags` of which only the last one counts."""
     tags = datasets.List(datasets.ClassLabel(names=list(names)))
     columns = {"tokens": datasets.List(datasets.Value("string")), "tags": tags, "distance": datasets.Value("int32")}
@@ -47,12 +52,12 @@ def write_split(folder: Path, split: str, rows: list[dict], names: tuple[str, st
     datasets.Dataset.from_list(rows, features=datasets.Features(columns)).to_parquet(folder / f"{split}.parquet")
 
 
-def write_made(folder: str) -> None:
+def write_made(longest: str, folder: str) -> None:
     rng = random.Random(0)
     for split, size in SIZES.items():
         rows = []
         for _ in range(size):
-            label, distance = rng.randrange(2), rng.randrange(LONGEST + 1)
+            label, distance = rng.randrange(len(SIGNALS)), rng.randint(0, int(longest))
             tokens = [SIGNALS[label], *rng.choices(FILLERS, k=distance), QUESTION]
             rows.append({"tokens": tokens, "tags": [-1] * (distance + 1) + [label], "distance": distance})
         write_split(Path(folder), split, rows, SIGNALS)
@@ -122,9 +127,22 @@ def draw_by_distance(data: str, path: str, *named: str) -> None:
             found = [value for distance in range(*bucket) for value in correct.get(distance, [])]
             if len(found) >= 20:
                 curves[name][name_of(bucket)] = ratio_interval(found, [1] * len(found))
-    chance = max(right.count(0), right.count(1)) / len(right)
+    chance = max(Counter(right).values()) / len(right)
     draw(path, curves, "words between the word that decides and the question", "accuracy, %", chance)
     print(json.dumps({"chance": chance, "n": len(right), "curves": curves}, indent=2))
+
+
+def draw_by_longest(path: str, runs_dir: str) -> None:
+    curves: dict[str, dict] = {}
+    for longest in sorted(int(folder.name) for folder in Path(runs_dir).iterdir() if folder.name.isdigit()):
+        for cell, name in (("rnn", "plain RNN"), ("gru", "GRU"), ("lstm", "LSTM")):
+            runs = sorted((Path(runs_dir) / str(longest)).glob(f"{cell}-*"))
+            figures = [read_results(run)["metrics"]["accuracy"] for run in runs]
+            of_seeds = [figure["value"] for figure in figures]
+            spread = {"value": sum(of_seeds) / len(of_seeds), "low": min(of_seeds), "high": max(of_seeds)}
+            curves.setdefault(name, {})[str(longest)] = spread
+    draw(path, curves, "longest distance of the word that decides, words", "accuracy, %", 1 / len(SIGNALS))
+    print(json.dumps({"chance": 1 / len(SIGNALS), "curves": curves}, indent=2))
 
 
 def draw_by_length(path: str, *named: str) -> None:
@@ -146,6 +164,7 @@ COMMANDS = {
     "made": write_made,
     "agreement": write_agreement,
     "by_distance": draw_by_distance,
+    "by_longest": draw_by_longest,
     "by_length": draw_by_length,
 }
 
