@@ -7,7 +7,7 @@
 #   scripts/sequence_figures.sh g2p DATA RUNS_DIR
 #   scripts/sequence_figures.sh inflection DATA RUNS_DIR
 #
-# distance: 63 small taggers, a minute each. agreement: the same on real sentences. tagging: recurrent networks of one and
+# distance: 63 small taggers, two minutes each. agreement: the same on real sentences. tagging: recurrent networks of one and
 # of two directions, pretrained 20 minutes each, then compared with 500 and with all sentences. g2p: decoders without attention,
 # with additive and multiplicative attention, and a Transformer, 30 minutes each, without stress, and one with stress.
 # inflection: Finnish, Spanish and Turkish, ten minutes each, three seeds. TOOLKIT is the command, by default toolkit.
@@ -20,12 +20,12 @@ read -ra toolkit <<< "${TOOLKIT:-toolkit}"
 case $kind in
 distance)
     runs=${2:?RUNS_DIR}
-    for longest in 2 4 8 16 32 64 128; do
+    for longest in 2 4 8 16 32 64 96; do
         [ -d "$runs/data-$longest" ] || python "$scripts/sequences.py" made $longest "$runs/data-$longest"
         for cell in rnn gru lstm; do
             for seed in 0 1 2; do
                 "${toolkit[@]}" finetune pos --encoder "scratch:$cell-tiny" --data "$runs/data-$longest" --seed $seed \
-                    --max_steps 1500 --output_dir "$runs/$longest/$cell-$seed" --resume
+                    --max_steps 1500 --learning_rates 1e-3 3e-3 --output_dir "$runs/$longest/$cell-$seed" --resume
             done
         done
     done
