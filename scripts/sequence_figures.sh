@@ -4,16 +4,17 @@
 #   scripts/sequence_figures.sh distance RUNS_DIR
 #   scripts/sequence_figures.sh agreement TREEBANK RUNS_DIR
 #   scripts/sequence_figures.sh tagging TREEBANK CORPUS RUNS_DIR
-#   scripts/sequence_figures.sh g2p DATA RUNS_DIR
-#   scripts/sequence_figures.sh inflection DATA RUNS_DIR
+#   scripts/sequence_figures.sh g2p DATA RUNS_DIR [FLAGS…]
+#   scripts/sequence_figures.sh inflection DATA RUNS_DIR [FLAGS…]
 #
 # distance: 63 small taggers, two minutes each. agreement: the same on real sentences. tagging: recurrent networks of one and
 # of two directions, pretrained 20 minutes each, then compared with 500 and with all sentences. g2p: decoders without attention,
 # with additive and multiplicative attention, and a Transformer, 30 minutes each, without stress, and one with stress.
-# inflection: Finnish, Spanish and Turkish, ten minutes each, three seeds. TOOLKIT is the command, by default toolkit.
+# inflection: Finnish, Spanish and Turkish, ten minutes each, three seeds. FLAGS, such as --bf16, are those of toolkit finetune.
+# TOOLKIT is the command, by default toolkit; on one core of two it is: env OMP_NUM_THREADS=1 toolkit.
 # Started again, a script makes the runs that are missing.
 set -euo pipefail
-kind=${1:?distance, agreement, tagging, g2p or inflection}
+kind=${1:?KIND: distance, agreement, tagging, g2p or inflection}
 scripts=$(dirname "$0")
 read -ra toolkit <<< "${TOOLKIT:-toolkit}"
 
@@ -52,10 +53,10 @@ tagging)
         --learning_rates 1e-3 3e-3 --max_steps 1200 --output_dir "$runs/compared" --resume
     ;;
 g2p)
-    data=${2:?DATA} runs=${3:?RUNS_DIR}
+    data=${2:?DATA} runs=${3:?RUNS_DIR} flags=("${@:4}")
     train() { # NAME FLAGS…
         "${toolkit[@]}" finetune seq2seq --data "$data" --target_units words --max_minutes 30 --batch_size 128 \
-            --label_smoothing 0.1 --output_dir "$runs/$1" --resume "${@:2}"
+            --label_smoothing 0.1 --output_dir "$runs/$1" --resume "${flags[@]}" "${@:2}"
     }
     for attention in additive none multiplicative; do
         train $attention --encoder scratch:lstm-mini --attention $attention --dropout 0.3 --remove '[012]'
@@ -70,7 +71,7 @@ inflection)
         for seed in 0 1 2; do
             "${toolkit[@]}" finetune seq2seq --data "$data" --feature_columns tags --where "language=$language" \
                 --encoder scratch:lstm-mini --dropout 0.3 --label_smoothing 0.1 --max_minutes 10 --seed $seed \
-                --output_dir "$runs/$language-$seed" --resume
+                --output_dir "$runs/$language-$seed" --resume "${@:4}"
         done
     done
     ;;
