@@ -100,16 +100,18 @@ def _describe_labelled(task: Any, name: str) -> list[str]:
     def show(row: dict[str, Any]) -> str:
         return f"{task.title(row)[:WIDTH]!r}: {row[task.reference_column]!r}"
 
-    return _describe(task.open(name, get_type_hints(task.arguments)["columns"]()), show, task.reference_column)
+    return _describe(task.open(name, get_type_hints(task.arguments)["columns"]()), show, task.counted)
 
 
-def _describe(source: Source, show: Callable[[dict[str, Any]], str], labels: str | None = None) -> list[str]:
+def _describe(
+    source: Source, show: Callable[[dict[str, Any]], str], counted: Callable[[Any], list[Any] | None] | None = None
+) -> list[str]:
     """Lines that say how a source is read: its splits, what is left out, and the first rows of each split."""
     shown = []
     for split in source.splits or (None,):
         rows, name = source.load(split), split or "train"
-        num_repeated = 0 if labels is None else source.num_repeated(name)
-        source.summary.add(name, rows, None if labels is None else rows[labels], num_repeated=num_repeated)
+        num_repeated, labels = (0, None) if counted is None else (source.num_repeated(name), counted(rows))
+        source.summary.add(name, rows, labels, num_repeated=num_repeated)
         first = rows.select(range(min(ROWS_SHOWN, len(rows))))
         shown += [f"{name}, row {number}: {show(row)}" for number, row in enumerate(first, start=1)]
     return [*source.summary.lines(), *shown]
