@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tasks.task import NO_LABEL, FinetuneArguments, Prediction, Task
-from toolkit.corpora.symbols import Units, encode_source, split_tags, symbols_of, unknown_symbols
+from toolkit.corpora.symbols import Units, encode_sources, split_tags, symbols_of, unknown_symbols
 from toolkit.data.files import read_text
 from toolkit.data.pairs import PairColumns, clean, open_pairs, read_sources
 from toolkit.data.sources import Source
@@ -179,7 +179,7 @@ class Seq2Seq(Task):
             toolkit_columns={name: getattr(arguments.columns, name) for name in KEPT_COLUMNS},
             **config_fields,
         )
-        longest = max(len(tokenizers.target(target)["input_ids"]) for target in targets)
+        longest = max(map(len, tokenizers.target(targets)["input_ids"]))
         model.generation_config = GenerationConfig(
             num_beams=arguments.generation.num_beams,
             length_penalty=arguments.generation.length_penalty,
@@ -198,15 +198,17 @@ class Seq2Seq(Task):
     def encode(self, rows, processor: PairTokenizers, model) -> list[dict[str, Any]]:
         by_character = model.config.source_by_character
         limits = max_length(processor.source, model.encoder.model), model.longest_target
+        texts = [row["source"] for row in rows]
+        answers = [row.get("targets", []) for row in rows]
+        flat = [target for targets in answers for target in targets]
+        of_targets = iter(processor.target(flat, verbose=False)["input_ids"] if flat else [])
         encoded = []
-        for index, row in enumerate(rows):
-            ids = encode_source(processor.source, row["source"], by_character)
-            targets = [processor.target(target, verbose=False)["input_ids"][1:] for target in row.get("targets", ())]
+        sources = encode_sources(processor.source, texts, by_character)
+        for index, (text, ids, of_row) in enumerate(zip(texts, sources, answers, strict=True)):
+            targets = [next(of_targets)[1:] for _ in of_row]
             for what, limit, found in zip(("source", "target"), limits, ([ids], targets), strict=True):
                 if limit is not None and (length := max(map(len, found), default=0)) > limit:
-                    raise InputError(
-                        f"the {what} of {row['source']!r} has {length} tokens, the model takes {limit} at most"
-                    )
+                    raise InputError(f"the {what} of {text!r} has {length} tokens, the model takes {limit} at most")
             encoded.append({"input_ids": ids, "targets": targets, "index": index, "part": 0})
         return encoded
 
@@ -235,16 +237,7 @@ class Seq2Seq(Task):
         import torch
         from torch.nn.utils.rnn import pad_sequence
 
-        def padded(rows: list[list[int]], value: int):
-            return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)
-
-        input_ids = padded([row["input_ids"] for row in encoded], processor.source.pad_token_id)
-        lengths = torch.tensor([len(row["input_ids"]) for row in encoded])
-        batch = {
-            "input_ids": input_ids,
-            "attention_mask": (torch.arange(input_ids.shape[1]) < lengths.unsqueeze(1)).long(),
-            "num_items": len(encoded),
-        }
+        batch = {**self.modality.collate(encoded, processor.source), "num_items": len(encoded)}
         if arguments is None:
             return batch
         seed = arguments.training.seed
@@ -252,7 +245,8 @@ class Seq2Seq(Task):
             row["targets"][int(np.random.default_rng(key.seed(seed)).integers(len(row["targets"])))]
             for row, key in zip(encoded, keys, strict=True)
         ]
-        return {**batch, "labels": padded(chosen, NO_LABEL), "num_targets": sum(map(len, chosen))}
+        labels = pad_sequence(list(map(torch.tensor, chosen)), batch_first=True, padding_value=NO_LABEL)
+        return {**batch, "labels": labels, "num_targets": sum(map(len, chosen))}
 
     def forward(self, model, inputs: dict[str, Any], while_training: bool = False):
         """Sequences (B * n, T), and their log-probabilities (B * n,), for the n best of each row."""

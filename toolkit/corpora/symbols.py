@@ -34,7 +34,8 @@ def symbols_of(text: str, units: Units) -> list[str]:
 def train_symbol_tokenizer(texts: Sequence[str], units: Units, vocab_size: int, tags: Iterable[str] = ()):
     """Train a tokenizer on texts without tags; `tags` are further symbols.
 
-    The same texts give the same tokenizer. `vocab_size` is a maximum without the tags; rarer symbols are unknown.
+    The same texts give the same tokenizer. `vocab_size` is the largest number of words or pieces; rarer ones are
+    unknown. All characters are kept.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     from transformers import AddedToken
@@ -48,7 +49,9 @@ def train_symbol_tokenizer(texts: Sequence[str], units: Units, vocab_size: int, 
         )
     else:
         counts = Counter(symbol for text in texts for symbol in symbols_of(text, units))
-        frequent = sorted(counts, key=lambda symbol: (-counts[symbol], symbol))[: vocab_size - len(SPECIAL_TOKENS)]
+        frequent = sorted(counts, key=lambda symbol: (-counts[symbol], symbol))
+        if units == "words":
+            frequent = frequent[: vocab_size - len(SPECIAL_TOKENS)]
         vocabulary = {symbol: i for i, symbol in enumerate([*SPECIAL_TOKENS.values(), *frequent])}
         tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
         if units == "characters":
@@ -63,12 +66,11 @@ def train_symbol_tokenizer(texts: Sequence[str], units: Units, vocab_size: int, 
     return wrapped
 
 
-def encode_source(tokenizer, text: str, by_character: bool = False) -> list[int]:
-    """The ids of a source. With `by_character` the tokenizer gets each character as a word of its own."""
+def encode_sources(tokenizer, texts: Sequence[str], by_character: bool = False) -> list[list[int]]:
+    """The ids of sources. With `by_character` the tokenizer gets each character as a word of its own."""
     if not by_character:
-        return tokenizer(text, verbose=False)["input_ids"]
-    tags, rest = split_tags(text)
-    words = [*tags, *rest.replace(" ", SPACE)]
+        return tokenizer(list(texts), verbose=False)["input_ids"]
+    words = [[*tags, *rest.replace(" ", SPACE)] for tags, rest in map(split_tags, texts)]
     return tokenizer(words, is_split_into_words=True, verbose=False)["input_ids"]
 
 

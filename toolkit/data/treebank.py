@@ -134,6 +134,8 @@ def _token_column(source: str, rows, named: str | None) -> str:
 
 
 def _from_table(source: str, rows, tag_column: str | None, token_column: str | None):
+    import datasets
+
     tokens = _token_column(source, rows, token_column)
     tags = table_files.choose_column(source, rows.column_names, "tag_column", tag_column, USUAL_TAG_COLUMNS)
     kind = getattr(rows.features[tags], "feature", None)
@@ -150,8 +152,6 @@ def _from_table(source: str, rows, tag_column: str | None, token_column: str | N
         if names is not None and max(values, default=0) >= len(names):
             raise InputError(f"{source}: row {index + 1} has the id {max(values)} in '{tags}', which has no name")
         return {"tokens": words, "tags": [table_files.name_of_label(value, names) or None for value in values]}
-
-    import datasets
 
     strings = datasets.List(datasets.Value("string"))
     features = datasets.Features({"tokens": strings, "tags": strings})  # else ids of a column `tags` stay ids

@@ -16,7 +16,7 @@ from matplotlib import pyplot
 
 DPI = 130
 MOST_UNITS = 60  # of a hidden state that are drawn
-FIRST_SIZE = 8  # of labels, in points
+LABEL_SIZE = 8  # of labels, in points
 
 
 @dataclass
@@ -69,16 +69,16 @@ def draw_bars(words: Sequence[str], values: dict[str, np.ndarray], unit: str):
     for axes, (method, of_words) in zip(all_axes[0], values.items(), strict=True):
         colors = ["#b2182b" if value > 0 else "#2166ac" for value in of_words]
         axes.barh(places, of_words, color=colors, hatch=["" if value > 0 else "///" for value in of_words])
-        axes.set_yticks(places, words, fontsize=FIRST_SIZE)
+        axes.set_yticks(places, words, fontsize=LABEL_SIZE)
         axes.invert_yaxis()
         axes.axvline(0, color="black", linewidth=0.8)
         axes.set_title(method, fontsize=9)
-        axes.set_xlabel(unit, fontsize=FIRST_SIZE)
+        axes.set_xlabel(unit, fontsize=LABEL_SIZE)
     return figure
 
 
 def draw_matrix(
-    rows: Sequence[str], columns: Sequence[str], values: np.ndarray, title: str, unit: str, labels=("", "")
+    rows: Sequence[str], columns: Sequence[str], values: np.ndarray, title: str, unit: str, labels: tuple[str, str]
 ):
     """Draw a heat map (rows, columns): from white for 0 or, of values below 0 too, from blue over white to red.
 
@@ -91,11 +91,11 @@ def draw_matrix(
     colours: Any = {"cmap": "RdBu_r", "vmin": -largest} if is_signed else {"cmap": "Greys", "vmin": 0}
     drawn = axes.imshow(values, **colours, vmax=largest, aspect="auto")
     axes.set_xticks(
-        range(len(columns)), columns, rotation=90 if max(map(len, columns)) > 2 else 0, fontsize=FIRST_SIZE
+        range(len(columns)), columns, rotation=90 if max(map(len, columns)) > 2 else 0, fontsize=LABEL_SIZE
     )
-    axes.set_yticks(range(len(rows)), rows, fontsize=FIRST_SIZE)
-    axes.set_ylabel(labels[0], fontsize=FIRST_SIZE)
-    axes.set_xlabel(labels[1], fontsize=FIRST_SIZE)
+    axes.set_yticks(range(len(rows)), rows, fontsize=LABEL_SIZE)
+    axes.set_ylabel(labels[0], fontsize=LABEL_SIZE)
+    axes.set_xlabel(labels[1], fontsize=LABEL_SIZE)
     axes.set_title(title, fontsize=9)
     figure.colorbar(drawn, ax=axes, shrink=0.8).set_label(unit, fontsize=7)
     return figure
@@ -136,12 +136,12 @@ def draw_states(words: Sequence[str], directions: np.ndarray):
         )
         above.set_title(f"reading {name}: the {len(units)} units that change most", fontsize=9)
         above.set_xticks(range(len(words)), [])
-        above.set_ylabel("unit", fontsize=FIRST_SIZE)
+        above.set_ylabel("unit", fontsize=LABEL_SIZE)
         steps = np.linalg.norm(np.diff(states, axis=0), axis=1)
         read = np.arange(1, len(words)) if name == "forwards" else np.arange(len(words) - 1)
         below.bar(read, steps, color="#555555")
         below.set_xlim(-0.5, len(words) - 0.5)
-        below.set_xticks(range(len(words)), words, rotation=90, fontsize=FIRST_SIZE)
+        below.set_xticks(range(len(words)), words, rotation=90, fontsize=LABEL_SIZE)
         below.set_ylabel("change of the state\n(Euclidean)", fontsize=7)
     figure.colorbar(drawn, ax=all_axes[0].tolist(), shrink=0.8).set_label("state", fontsize=7)
     return figure

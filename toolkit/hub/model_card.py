@@ -146,14 +146,18 @@ def _snippet(repo_id: str, config: dict, head: str, files: set[str], revision: s
 
 def _snippet_of_generation(repo_id: str, pin: str, trust: str, first: list[str]) -> str:
     """Python that generates a target, which has a tokenizer of its own."""
-    return f"""{"".join(line + chr(10) for line in first)}from huggingface_hub import hf_hub_download
-from tokenizers import Tokenizer
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
-model = AutoModelForSeq2SeqLM.from_pretrained("{repo_id}"{pin}{trust})
-tokenizer = AutoTokenizer.from_pretrained("{repo_id}"{pin})
-target_tokenizer = Tokenizer.from_file(hf_hub_download("{repo_id}", "target_tokenizer.json"{pin}))
-found = model.generate(**tokenizer("a source", return_tensors="pt"))
-target_tokenizer.decode(found[0].tolist())"""
+    lines = [
+        *first,
+        "from huggingface_hub import hf_hub_download",
+        "from tokenizers import Tokenizer",
+        "from transformers import AutoModelForSeq2SeqLM, AutoTokenizer",
+        f'model = AutoModelForSeq2SeqLM.from_pretrained("{repo_id}"{pin}{trust})',
+        f'tokenizer = AutoTokenizer.from_pretrained("{repo_id}"{pin})',
+        f'target_tokenizer = Tokenizer.from_file(hf_hub_download("{repo_id}", "target_tokenizer.json"{pin}))',
+        'found = model.generate(**tokenizer("a source", return_tensors="pt"))',
+        "target_tokenizer.decode(found[0].tolist())",
+    ]
+    return "\n".join(lines)
 
 
 def _labels(folder: Path, config: dict, pipeline: str | None) -> str | None:

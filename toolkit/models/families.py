@@ -90,12 +90,13 @@ def _transformer_sizes(num_hidden_layers: int, hidden_size: int) -> dict[str, in
     return {
         "num_hidden_layers": num_hidden_layers,
         "hidden_size": hidden_size,
-        "num_attention_heads": hidden_size // 64,
+        "num_attention_heads": hidden_size // 64 if hidden_size % 64 == 0 else 1,
         "intermediate_size": 4 * hidden_size,
     }
 
 
-def _bert(vocab_size: int, *sizes: int):
+def bert_config(vocab_size: int, *sizes: int):
+    """The configuration of a BERT with that number of layers and that width."""
     from transformers import BertConfig
 
     return BertConfig(vocab_size=vocab_size, max_position_embeddings=MAX_POSITIONS, **_transformer_sizes(*sizes))
@@ -236,10 +237,10 @@ FAMILIES: dict[str, Family] = {
         windows="pieces",
         model_types=("bert",),
         presets={
-            "bert-tiny": Preset(_bert, (2, 128), 4_096),
-            "bert-mini": Preset(_bert, (4, 256), 8_192),
-            "bert-small": Preset(_bert, (4, 512), 16_384),
-            "bert-base": Preset(_bert, (12, 768), 30_522),
+            "bert-tiny": Preset(bert_config, (2, 128), 4_096),
+            "bert-mini": Preset(bert_config, (4, 256), 8_192),
+            "bert-small": Preset(bert_config, (4, 512), 16_384),
+            "bert-base": Preset(bert_config, (12, 768), 30_522),
         },
     ),
     "electra": Family(

@@ -16,13 +16,13 @@ from toolkit.corpora.symbols import Units, train_symbol_tokenizer
 from toolkit.corpora.tokenization import byte_decoder, load_tokenizer, spells_words, wrap
 from toolkit.errors import InputError, check_positive, check_share
 from toolkit.modalities import MODALITIES
-from toolkit.models.families import MAX_POSITIONS, PREFIX, SCRATCH, family_of_preset, presets
+from toolkit.models.families import PREFIX, SCRATCH, bert_config, family_of_preset, presets
 from toolkit.runs.arguments import Arguments
 from toolkit.transfer.encoders import load_config, load_encoder, load_model
 
 TARGET_TOKENIZER = "target_tokenizer.json"  # in the folder of a model, beside the tokenizer of the source
 TRANSFORMER, RECURRENT = "transformer", ("rnn", "gru", "lstm")
-NO_LIMIT = 2**31 - 1  # of the number of characters
+ATTENDS_TO_ENCODER = {"is_decoder": True, "add_cross_attention": True}
 
 
 @dataclass(kw_only=True)
@@ -97,9 +97,8 @@ def build_encoder_decoder(
     """
     from toolkit.models.seq2seq import Seq2SeqConfig, Seq2SeqForConditionalGeneration
 
-    limits = [NO_LIMIT if unit == "characters" else vocab_size for unit in units]
-    encoder, source, by_character = _load_source(name, flags, options, units[0], limits[0], texts[0], tags)
-    target, fields, pretrained = _load_target(flags, units[1], limits[1], texts[1], encoder.config)
+    encoder, source, by_character = _load_source(name, flags, options, units[0], vocab_size, texts[0], tags)
+    target, fields, pretrained = _load_target(flags, units[1], vocab_size, texts[1], encoder.config)
     config = Seq2SeqConfig(
         encoder=encoder.config.to_dict(),
         encoder_width=_width(encoder),
@@ -170,7 +169,7 @@ def _load_target(
         fields, pretrained = _pretrained_decoder(name, flags)
     if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None:
         raise InputError(f"--decoder {flags.decoder}: its tokenizer has no tokens for the start and the end of a text")
-    return tokenizer, fields, None if flags.decoder.startswith(SCRATCH) else pretrained
+    return tokenizer, fields, pretrained
 
 
 def _width(encoder) -> int:
@@ -204,44 +203,38 @@ def _new_decoder(flags: DecoderArguments, encoder_config, vocab_size: int) -> di
     hidden = flags.decoder_hidden_size or encoder_config.hidden_size
     depth = flags.num_decoder_layers or max(2, getattr(encoder_config, "num_hidden_layers", 2))
     if flags.decoder != TRANSFORMER:
-        dropout = 0.3 if flags.dropout is None else flags.dropout
-        sizes = {"hidden_size": hidden, "num_hidden_layers": depth, "hidden_dropout_prob": dropout}
-        return {"cell": flags.decoder, **sizes}
-    from transformers import BertConfig
-
+        sizes = {"hidden_size": hidden, "num_hidden_layers": depth}
+        return {"cell": flags.decoder, **sizes, "hidden_dropout_prob": _recurrent_dropout(flags)}
     dropout = 0.1 if flags.dropout is None else flags.dropout
-    config = BertConfig(
-        vocab_size=vocab_size,
-        hidden_size=hidden,
-        num_hidden_layers=depth,
-        num_attention_heads=hidden // 64 if hidden % 64 == 0 else 1,
-        intermediate_size=4 * hidden,
-        max_position_embeddings=MAX_POSITIONS,
-        hidden_dropout_prob=dropout,
-        attention_probs_dropout_prob=dropout,
-        is_decoder=True,
-        add_cross_attention=True,
-    )
+    config = bert_config(vocab_size, depth, hidden)
+    config.update({"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout, **ATTENDS_TO_ENCODER})
     return {"transformer": config.to_dict()}
 
 
+def _recurrent_dropout(flags: DecoderArguments) -> float:
+    return 0.3 if flags.dropout is None else flags.dropout
+
+
 def _pretrained_decoder(name: str, flags: DecoderArguments) -> tuple[dict[str, Any], Any]:
-    """The fields of the configuration for a decoder like a language model, and that model. Raises `InputError`."""
-    config = load_config(name)
+    """The fields of the configuration for a decoder like a language model, and that model, None to start from scratch.
+
+    Raises `InputError`.
+    """
+    config, is_scratch = load_config(name), flags.decoder.startswith(SCRATCH)
     for flag in ("num_decoder_layers", "decoder_hidden_size"):
         if getattr(flags, flag) is not None:
             raise InputError(f"--{flag} {getattr(flags, flag)}: does not go with --decoder {name}, which has its own")
     if config.model_type == PREFIX + "rnn":
         names = ("cell", "hidden_size", "num_hidden_layers")
-        dropout = 0.3 if flags.dropout is None else flags.dropout
-        fields = {field: getattr(config, field) for field in names} | {"hidden_dropout_prob": dropout}
-        return fields, load_model(name, "AutoModelForPreTraining", config)
+        fields = {field: getattr(config, field) for field in names}
+        model = None if is_scratch else load_model(name, "AutoModelForPreTraining", config)
+        return {**fields, "hidden_dropout_prob": _recurrent_dropout(flags)}, model
     if config.model_type != "bert":
         raise InputError(
             f"--decoder {name}: {config.model_type}, expected a recurrent network (pretrain rnn) or a BERT"
         )
-    config.update({"is_decoder": True, "add_cross_attention": True})
-    model = load_model(name, "AutoModelForCausalLM", config, new_layers="crossattention")
+    config.update(ATTENDS_TO_ENCODER)
+    model = None if is_scratch else load_model(name, "AutoModelForCausalLM", config, new_layers="crossattention")
     return {"transformer": config.to_dict()}, model
 
 
