@@ -1,11 +1,14 @@
 #!/usr/bin/env python
 """Make the data, the pictures and the records of docs/sequences.md.
 
+    python scripts/sequences.py unrolled OUT.png
     python scripts/sequences.py made LONGEST FOLDER
     python scripts/sequences.py agreement TREEBANK FOLDER
     python scripts/sequences.py by_longest OUT.png RUNS_DIR
     python scripts/sequences.py by_distance DATA OUT.png NAME=RUN,RUN… NAME=RUN,RUN…
     python scripts/sequences.py by_length OUT.png NAME=RUN NAME=RUN…
+
+`unrolled` draws a recurrent network as a network with a cycle and as the same network unrolled over three words.
 
 `made` writes sentences for `toolkit finetune pos`: a word that decides, up to LONGEST words without meaning, and a
 question mark whose tag is that of the first word; no other word has a tag. `agreement` writes beginnings of sentences
@@ -31,6 +34,8 @@ matplotlib.use("agg")
 
 import datasets
 from matplotlib import pyplot
+from matplotlib.patches import FancyArrowPatch
+from matplotlib.path import Path as Bezier
 
 from toolkit.corpora.symbols import split_tags
 from toolkit.metrics.intervals import ratio_interval
@@ -42,6 +47,38 @@ FILLERS, QUESTION = [f"w{number}" for number in range(64)], "?"
 SIZES = {"train": 10_000, "validation": 500, "test": 2000}
 BUCKETS = ((0, 1), (1, 2), (2, 3), (3, 5), (5, 8), (8, 13), (13, 40))
 LENGTHS = ((1, 5), (5, 7), (7, 9), (9, 11), (11, 13), (13, 16), (16, 41))
+
+
+def draw_unrolled(path: str) -> None:
+    figure, axes = pyplot.subplots(figsize=(7.2, 2.9), layout="constrained")
+
+    def node(x: float, y: float, text: str, color: str) -> None:
+        shape = {"boxstyle": "circle,pad=0.35", "facecolor": color, "edgecolor": "black"}
+        axes.text(x, y, text, ha="center", va="center", bbox=shape)
+
+    def arrow(start: tuple[float, float], end: tuple[float, float], label: str) -> None:
+        style = {"arrowstyle": "->", "shrinkA": 14, "shrinkB": 14}
+        axes.annotate("", end, start, arrowprops=style)
+        x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
+        axes.text(x + (0.06 if start[0] == end[0] else 0), y + (0 if start[0] == end[0] else 0.07), label, color="tab:red")
+
+    for x, step in ((0.0, "t"), (1.5, "1"), (2.5, "2"), (3.5, "3")):
+        node(x, 0, f"$x_{step}$", "white")
+        node(x, 1, f"$h_{step}$", "lightblue")
+        node(x, 2, f"$y_{step}$", "white")
+        arrow((x, 0), (x, 1), "$W_i$")
+        arrow((x, 1), (x, 2), "$W_o$")
+    curve = [Bezier.MOVETO] + 3 * [Bezier.CURVE4]
+    loop = Bezier([(-0.1, 1.14), (-0.6, 1.7), (-0.6, 0.3), (-0.1, 0.86)], curve)
+    axes.add_patch(FancyArrowPatch(path=loop, arrowstyle="->", mutation_scale=12))
+    axes.text(-0.52, 1.0, "$W_h$", color="tab:red", ha="right", va="center")
+    arrow((1.5, 1), (2.5, 1), "$W_h$")
+    arrow((2.5, 1), (3.5, 1), "$W_h$")
+    axes.text(0.78, 1, "=", fontsize=20, ha="center", va="center")
+    axes.set_xlim(-0.9, 3.9)
+    axes.set_ylim(-0.4, 2.4)
+    axes.axis("off")
+    figure.savefig(path, dpi=130)
 
 
 def write_split(folder: Path, split: str, rows: list[dict], names: Sequence[str]) -> None:
@@ -161,6 +198,7 @@ def draw_by_length(path: str, *named: str) -> None:
 
 
 COMMANDS = {
+    "unrolled": draw_unrolled,
     "made": write_made,
     "agreement": write_agreement,
     "by_distance": draw_by_distance,

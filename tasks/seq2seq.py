@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tasks.task import NO_LABEL, FinetuneArguments, Prediction, Task
+from tasks.task import NO_LABEL, FinetuneArguments, Prediction, SearchArguments, Task
 from toolkit.corpora.symbols import Units, encode_sources, split_tags, symbols_of, unknown_symbols
 from toolkit.data.files import read_text
 from toolkit.data.pairs import PairColumns, clean, open_pairs, read_sources
@@ -54,21 +54,6 @@ class UnitArguments(Arguments):
 
 
 @dataclass(kw_only=True)
-class GenerationArguments(Arguments):
-    """generation"""
-
-    num_beams: int = 5
-    """Beams of the search for the best target (1: greedy search). While training, search is greedy."""
-    length_penalty: float = 1.0
-    """The log-probability of a target is divided by its length to this power when beams are compared."""
-    max_new_tokens: int | None = None
-    """Longest target that is generated (default: twice the longest one in the training data)."""
-
-    def check(self) -> None:
-        check_positive(self, "num_beams max_new_tokens")
-
-
-@dataclass(kw_only=True)
 class SequenceFigure(Arguments):
     """decision"""
 
@@ -82,7 +67,7 @@ class Seq2SeqArguments(FinetuneArguments):
     options: TextEncoderArguments = defaults(TextEncoderArguments, hidden=("layers",))
     decoder: DecoderArguments = defaults(DecoderArguments)
     units: UnitArguments = defaults(UnitArguments)
-    generation: GenerationArguments = defaults(GenerationArguments)
+    search: SearchArguments = defaults(SearchArguments, num_beams=5, length_penalty=1.0)
     decision: SequenceFigure = defaults(SequenceFigure)
     training: TrainingArguments = defaults(TrainingArguments, batch_size=64, learning_rate=2e-3)
 
@@ -181,13 +166,12 @@ class Seq2Seq(Task):
         )
         longest = max(map(len, tokenizers.target(targets)["input_ids"]))
         model.generation_config = GenerationConfig(
-            num_beams=arguments.generation.num_beams,
-            length_penalty=arguments.generation.length_penalty,
-            max_new_tokens=arguments.generation.max_new_tokens or ROOM * longest,
+            max_new_tokens=ROOM * longest,
             pad_token_id=model.config.pad_token_id,
             decoder_start_token_id=model.config.decoder_start_token_id,
             eos_token_id=model.config.eos_token_id,
         )
+        self.set_search(model, arguments.search)
         return model, tokenizers
 
     def load_finetuned(self, folder: str) -> tuple[Any, PairTokenizers]:

@@ -105,13 +105,15 @@ class SearchArguments(Arguments):
     """search, of a model that generates"""
 
     num_beams: int | None = None
-    """Beams of the search for the best target; 1 is greedy search (default: as fine-tuned)."""
+    """Beams of the search for the best target; 1 is greedy search. Without this flag, prediction searches as it did
+    after fine-tuning."""
     length_penalty: float | None = None
-    """The log-probability of a target is divided by its length to this power when beams are compared (default: as
-    fine-tuned)."""
+    """The log-probability of a target is divided by its length to this power when beams are compared."""
+    max_new_tokens: int | None = None
+    """Longest target that is generated; without this flag, twice the longest one in the training data."""
 
     def check(self) -> None:
-        check_positive(self, "num_beams")
+        check_positive(self, "num_beams max_new_tokens")
 
     def given(self) -> dict[str, Any]:
         """The flags that were given."""

@@ -47,19 +47,16 @@ class Bootstrap:
 
 def bootstrap_ratio(numerators: ArrayLike, denominators: ArrayLike, seed: int = 0) -> Bootstrap:
     """The sum of `numerators` over the sum of `denominators`, both (items,), such as correct words over words."""
-    sums = np.stack([np.asarray(numerators), np.asarray(denominators)]).astype(np.float64)  # (2, items)
 
-    def resample() -> np.ndarray:
-        drawn = np.concatenate([weights @ sums.T for weights in _weights(sums.shape[1], seed)])  # (NUM_RESAMPLES, 2)
+    def ratio(sums: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where(drawn[:, 1] > 0, drawn[:, 0] / drawn[:, 1], np.nan)
+            return np.where(sums[:, 1] > 0, sums[:, 0] / sums[:, 1], np.nan)
 
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return Bootstrap(float(sums[0].sum() / sums[1].sum()), resample)
+    return bootstrap_terms(np.column_stack([numerators, denominators]), ratio, seed)
 
 
 def bootstrap_terms(
-    terms: Sequence[np.ndarray], figure: Callable[[np.ndarray], np.ndarray], seed: int = 0
+    terms: ArrayLike, figure: Callable[[np.ndarray], np.ndarray], seed: int = 0
 ) -> Bootstrap:
     """A figure of sums over items, such as an F-score: `terms` (items, K), and `figure` from sums (N, K) to (N,)."""
     stacked = np.asarray(terms, dtype=np.float64)
