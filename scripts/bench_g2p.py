@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Train and score Phonetisaurus on pronunciations, as a peer of `toolkit finetune seq2seq`.
 
-    pip install phonetisaurus
+    pip install 'pretrain-transfer-toolkit[bench]'
     python scripts/bench_g2p.py DATA RUN [--remove '[012]']
     python scripts/bench_g2p.py g2p_cmudict/ runs/phonetisaurus --remove '[012]'
 

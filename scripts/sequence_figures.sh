@@ -7,39 +7,39 @@
 #   scripts/sequence_figures.sh g2p DATA RUNS_DIR [FLAGS…]
 #   scripts/sequence_figures.sh inflection DATA RUNS_DIR [FLAGS…]
 #
-# distance: 63 small taggers, two minutes each. agreement: the same on real sentences. tagging: recurrent networks of one and
-# of two directions, pretrained 20 minutes each, then compared with 500 and with all sentences. g2p: decoders without attention,
-# with additive and multiplicative attention, and a Transformer, 30 minutes each, without stress, and one with stress.
-# inflection: Finnish, Spanish and Turkish, ten minutes each, three seeds. FLAGS, such as --bf16, are those of toolkit finetune.
-# TOOLKIT is the command, by default toolkit; on one core of two it is: env OMP_NUM_THREADS=1 toolkit.
-# Started again, a script makes the runs that are missing.
+# distance: nine small taggers on synthetic sentences. agreement: the same on real ones. tagging: recurrent networks of one
+# and of two directions, pretrained 20 minutes each, then compared with 500 and with all sentences. g2p: decoders without
+# attention, with additive and multiplicative attention, and a Transformer, 30 minutes each, without stress, one with
+# stress, and Phonetisaurus. inflection: Finnish, Spanish and Turkish, ten minutes each, three seeds. FLAGS, such as --bf16,
+# are those of toolkit finetune. TOOLKIT is the command, by default toolkit; on one core of two it is: env OMP_NUM_THREADS=1
+# toolkit. When started again, the script makes only the missing runs; Phonetisaurus is trained again.
 set -euo pipefail
 kind=${1:?KIND: distance, agreement, tagging, g2p or inflection}
 scripts=$(dirname "$0")
 read -ra toolkit <<< "${TOOLKIT:-toolkit}"
 
+by_distance() { # RUNS FLAGS…: taggers of RUNS/data, and the accuracy by distance in RUNS/distance.png and .json
+    local runs=$1 curves=()
+    for cell in rnn gru lstm; do
+        for seed in 0 1 2; do
+            "${toolkit[@]}" finetune pos --encoder "scratch:$cell-tiny" --data "$runs/data" --seed $seed \
+                --learning_rates 1e-3 3e-3 --output_dir "$runs/$cell-$seed" --resume "${@:2}"
+        done
+        curves+=("${cell^^}=$runs/$cell-0,$runs/$cell-1,$runs/$cell-2")
+    done
+    python "$scripts/sequences.py" by_distance "$runs/data" "$runs/distance.png" "${curves[@]}" > "$runs/distance.json"
+}
+
 case $kind in
 distance)
     runs=${2:?RUNS_DIR}
-    for longest in 2 4 8 16 32 64 96; do
-        [ -d "$runs/data-$longest" ] || python "$scripts/sequences.py" made $longest "$runs/data-$longest"
-        for cell in rnn gru lstm; do
-            for seed in 0 1 2; do
-                "${toolkit[@]}" finetune pos --encoder "scratch:$cell-tiny" --data "$runs/data-$longest" --seed $seed \
-                    --max_steps 1500 --learning_rates 1e-3 3e-3 --output_dir "$runs/$longest/$cell-$seed" --resume
-            done
-        done
-    done
+    [ -d "$runs/data" ] || python "$scripts/sequences.py" synthetic 32 "$runs/data"
+    by_distance "$runs" --max_steps 1500
     ;;
 agreement)
     treebank=${2:?TREEBANK} runs=${3:?RUNS_DIR}
     [ -d "$runs/data" ] || python "$scripts/sequences.py" agreement "$treebank" "$runs/data"
-    for cell in rnn gru lstm; do
-        for seed in 0 1 2; do
-            "${toolkit[@]}" finetune pos --encoder "scratch:$cell-tiny" --data "$runs/data" --output_dir "$runs/$cell-$seed" \
-                --seed $seed --num_train_epochs 8 --learning_rates 1e-3 3e-3 --word_dropout 0.1 --resume
-        done
-    done
+    by_distance "$runs" --num_train_epochs 8 --word_dropout 0.1
     ;;
 tagging)
     treebank=${2:?TREEBANK} corpus=${3:?CORPUS} runs=${4:?RUNS_DIR}
@@ -64,6 +64,9 @@ g2p)
     train transformer --encoder scratch:bert-mini --decoder transformer --learning_rate 1e-3 --remove '[012]'
     train stress --encoder scratch:lstm-mini --dropout 0.3
     python "$scripts/bench_g2p.py" "$data" "$runs/phonetisaurus" --remove '[012]'
+    python "$scripts/sequences.py" by_length "$runs/length.png" \
+        "no attention=$runs/none" "additive=$runs/additive" "multiplicative=$runs/multiplicative" \
+        "Transformer=$runs/transformer" "Phonetisaurus=$runs/phonetisaurus" > "$runs/length.json"
     ;;
 inflection)
     data=${2:?DATA} runs=${3:?RUNS_DIR}

@@ -2,30 +2,32 @@
 """Make the data, the pictures and the records of docs/sequences.md.
 
     python scripts/sequences.py unrolled OUT.png
-    python scripts/sequences.py made LONGEST FOLDER
+    python scripts/sequences.py synthetic LONGEST FOLDER
     python scripts/sequences.py agreement TREEBANK FOLDER
-    python scripts/sequences.py by_longest OUT.png RUNS_DIR
     python scripts/sequences.py by_distance DATA OUT.png NAME=RUN,RUN… NAME=RUN,RUN…
     python scripts/sequences.py by_length OUT.png NAME=RUN NAME=RUN…
+    python scripts/sequences.py beams DATA RUN
 
 `unrolled` draws a recurrent network as a network with a cycle and as the same network unrolled over three words.
 
-`made` writes sentences for `toolkit finetune pos`: a word that decides, up to LONGEST words without meaning, and a
-question mark whose tag is that of the first word; no other word has a tag. `agreement` writes beginnings of sentences
-of a treebank in CoNLL-U up to a finite verb, with a question mark in its place, whose tag is the number of the verb;
-what decides is its subject (Linzen, Dupoux & Goldberg 2016, https://aclanthology.org/Q16-1037).
+`synthetic` writes sentences for `toolkit finetune pos`: a cue word, up to LONGEST filler words, and a question mark
+whose tag is the cue word itself; no other word has a tag. `agreement` writes beginnings of sentences of a treebank in
+CoNLL-U up to a finite verb, with a question mark in its place, whose tag is the number of the verb; the cue is its
+subject (Linzen, Dupoux & Goldberg 2016, https://aclanthology.org/Q16-1037).
 
-`by_longest` draws the accuracy of the runs RUNS_DIR/LONGEST/CELL-SEED on made sentences, the mean over seeds.
-`by_distance` draws the accuracy of runs by the number of words between the word that decides and the question mark,
-the mean over runs with other seeds. `by_length` draws the exact match of sequence to sequence models by the length of
-the source. Each of the three prints a record.
+`by_distance` draws the accuracy of runs on such sentences by the number of words between the cue and the question
+mark, as the mean over runs with different seeds. `by_length` draws the exact match of sequence to sequence
+models by the length of the source. `beams` compares beam search with greedy search on the test split of DATA: the mean
+log-probability of the targets found, and the figures. Each of the three prints a record.
 """
 
 import json
+import math
 import random
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib
@@ -37,15 +39,19 @@ from matplotlib import pyplot
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.path import Path as Bezier
 
+from tasks import TASKS
+from tasks.inference import Predictor
+from tasks.task import SearchArguments
 from toolkit.corpora.symbols import split_tags
+from toolkit.data.pairs import PairColumns
 from toolkit.metrics.intervals import ratio_interval
-from toolkit.runs.results import PREDICTIONS_FILE, read_results
+from toolkit.runs.results import PREDICTIONS_FILE
 
 MARKERS = ("o", "s", "^", "D", "v")
 SIGNALS = "red blue green black white pink grey brown gold teal lime navy plum rust sand ruby".split()
 FILLERS, QUESTION = [f"w{number}" for number in range(64)], "?"
 SIZES = {"train": 10_000, "validation": 500, "test": 2000}
-BUCKETS = ((0, 1), (1, 2), (2, 3), (3, 5), (5, 8), (8, 13), (13, 40))
+BUCKETS = ((0, 1), (1, 2), (2, 3), (3, 5), (5, 8), (8, 13), (13, 20), (20, 27), (27, 40))
 LENGTHS = ((1, 5), (5, 7), (7, 9), (9, 11), (11, 13), (13, 16), (16, 41))
 
 
@@ -60,7 +66,9 @@ def draw_unrolled(path: str) -> None:
         style = {"arrowstyle": "->", "shrinkA": 14, "shrinkB": 14}
         axes.annotate("", end, start, arrowprops=style)
         x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
-        axes.text(x + (0.06 if start[0] == end[0] else 0), y + (0 if start[0] == end[0] else 0.07), label, color="tab:red")
+        axes.text(
+            x + (0.06 if start[0] == end[0] else 0), y + (0 if start[0] == end[0] else 0.07), label, color="tab:red"
+        )
 
     for x, step in ((0.0, "t"), (1.5, "1"), (2.5, "2"), (3.5, "3")):
         node(x, 0, f"$x_{step}$", "white")
@@ -89,7 +97,7 @@ def write_split(folder: Path, split: str, rows: list[dict], names: Sequence[str]
     datasets.Dataset.from_list(rows, features=datasets.Features(columns)).to_parquet(folder / f"{split}.parquet")
 
 
-def write_made(longest: str, folder: str) -> None:
+def write_synthetic(longest: str, folder: str) -> None:
     rng = random.Random(0)
     for split, size in SIZES.items():
         rows = []
@@ -127,15 +135,16 @@ def lines_of(run: str) -> list[dict]:
 
 def draw(path: str, curves: dict[str, dict], x_label: str, y_label: str, chance: float | None) -> None:
     figure, axes = pyplot.subplots(figsize=(6.4, 4), layout="constrained")
-    for (name, buckets), marker in zip(curves.items(), MARKERS, strict=False):
-        x = range(len(buckets))
+    names = list(dict.fromkeys(name for buckets in curves.values() for name in buckets))
+    for (name, buckets), marker in zip(curves.items(), cycle(MARKERS), strict=False):
+        x = [names.index(bucket) for bucket in buckets]
         values = [100 * bucket["value"] for bucket in buckets.values()]
         low = [value - 100 * bucket["low"] for value, bucket in zip(values, buckets.values(), strict=True)]
         high = [100 * bucket["high"] - value for value, bucket in zip(values, buckets.values(), strict=True)]
         axes.errorbar(x, values, yerr=[low, high], marker=marker, capsize=3, label=name)
-        axes.set_xticks(x, list(buckets))
+    axes.set_xticks(range(len(names)), names)
     if chance is not None:
-        axes.axhline(100 * chance, color="black", linestyle=":", label="always the more frequent answer")
+        axes.axhline(100 * chance, color="black", linestyle=":", label="majority class")
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.grid(alpha=0.3)
@@ -165,21 +174,8 @@ def draw_by_distance(data: str, path: str, *named: str) -> None:
             if len(found) >= 20:
                 curves[name][name_of(bucket)] = ratio_interval(found, [1] * len(found))
     chance = max(Counter(right).values()) / len(right)
-    draw(path, curves, "words between the word that decides and the question", "accuracy, %", chance)
+    draw(path, curves, "words between the cue and the question mark", "accuracy, %", chance)
     print(json.dumps({"chance": chance, "n": len(right), "curves": curves}, indent=2))
-
-
-def draw_by_longest(path: str, runs_dir: str) -> None:
-    curves: dict[str, dict] = {}
-    for longest in sorted(int(folder.name) for folder in Path(runs_dir).iterdir() if folder.name.isdigit()):
-        for cell, name in (("rnn", "plain RNN"), ("gru", "GRU"), ("lstm", "LSTM")):
-            runs = sorted((Path(runs_dir) / str(longest)).glob(f"{cell}-*"))
-            figures = [read_results(run)["metrics"]["accuracy"] for run in runs]
-            of_seeds = [figure["value"] for figure in figures]
-            spread = {"value": sum(of_seeds) / len(of_seeds), "low": min(of_seeds), "high": max(of_seeds)}
-            curves.setdefault(name, {})[str(longest)] = spread
-    draw(path, curves, "longest distance of the word that decides, words", "accuracy, %", 1 / len(SIGNALS))
-    print(json.dumps({"chance": 1 / len(SIGNALS), "curves": curves}, indent=2))
 
 
 def draw_by_length(path: str, *named: str) -> None:
@@ -197,12 +193,27 @@ def draw_by_length(path: str, *named: str) -> None:
     print(json.dumps({"curves": curves}, indent=2))
 
 
+def compare_beams(data: str, run: str) -> None:
+    """The length penalty is 0, so that the search looks for the highest log-probability."""
+    task, record = TASKS["seq2seq"], {}
+    for num_beams, length_penalty in ((1, None), (5, 0.0)):
+        search = SearchArguments(num_beams=num_beams, length_penalty=length_penalty)
+        predictor = Predictor(task, run, search)
+        rows = task.open(data, task.columns_of(PairColumns(), predictor.model.config)).load("test")
+        found = predictor(rows)
+        scores = [math.log(prediction.probabilities[0]) for prediction in found]
+        figures = {name: figure.interval() for name, figure in task.figures(rows, found).items()}
+        of_scores = ratio_interval(scores, [1] * len(scores))
+        record[f"{num_beams} beams"] = {"mean log-probability": of_scores, **figures}
+    print(json.dumps(record, indent=2))
+
+
 COMMANDS = {
+    "beams": compare_beams,
     "unrolled": draw_unrolled,
-    "made": write_made,
+    "synthetic": write_synthetic,
     "agreement": write_agreement,
     "by_distance": draw_by_distance,
-    "by_longest": draw_by_longest,
     "by_length": draw_by_length,
 }
 

@@ -145,14 +145,13 @@ class PosTagging(TextTask):
         return row["tokens"]
 
     def predicted(
-        self, encoded: dict, prediction: TagsPrediction, words: list[str], label: str | None, folder: str, model
+        self, prediction: TagsPrediction, words: list[str], label: str | None, folder: str, model
     ) -> list[Any]:
         from toolkit.explain.texts import Predicted
 
         label2id = model.config.label2id
         tags = prediction.tags if label is None else [check_label(label, folder, list(label2id))] * len(words)
-        of_words = zip(tags, first_tokens(encoded["words"]), words, strict=True)
-        return [Predicted(tag, label2id[tag], token, word) for tag, token, word in of_words]
+        return [Predicted(tag, label2id[tag], word) for tag, word in zip(tags, words, strict=True)]
 
     def join(self, parts: list[TagsPrediction]) -> TagsPrediction:
         probabilities = [probability for part in parts for probability in part.probabilities]

@@ -17,12 +17,13 @@ import numpy as np
 
 from tasks.task import NO_LABEL, FinetuneArguments, Prediction, SearchArguments, Task
 from toolkit.corpora.symbols import Units, encode_sources, split_tags, symbols_of, unknown_symbols
+from toolkit.corpora.tokenization import SPECIAL_TOKENS
 from toolkit.data.files import read_text
 from toolkit.data.pairs import PairColumns, clean, open_pairs, read_sources
 from toolkit.data.sources import Source
 from toolkit.data.splits import suffix_of
 from toolkit.data.table_files import TABLE_BUILDERS
-from toolkit.errors import InputError, check_positive
+from toolkit.errors import InputError, check_flags
 from toolkit.hub.download import local_copy
 from toolkit.metrics.intervals import Bootstrap
 from toolkit.metrics.sequences import sequence_scores
@@ -30,11 +31,12 @@ from toolkit.modalities.arguments import TextEncoderArguments
 from toolkit.modalities.text import max_length
 from toolkit.models.families import SCRATCH
 from toolkit.runs.arguments import Arguments, defaults, flags_of, with_flags
+from toolkit.runs.results import is_main_process
 from toolkit.training.arguments import TrainingArguments
 from toolkit.transfer.encoder_decoder import RECURRENT, TRANSFORMER, DecoderArguments, PairTokenizers
 
-KEPT_COLUMNS = ("source_column", "target_column", "feature_columns", "remove")  # for other data
-ROOM = 2  # times the longest target of the training data: what is generated at most
+KEPT_COLUMNS = ("source_column", "target_column", "feature_columns", "remove")  # which other data is read with
+ROOM = 2  # longest generated target, as a multiple of the longest in the training data
 
 
 @dataclass(kw_only=True)
@@ -42,15 +44,16 @@ class UnitArguments(Arguments):
     """units"""
 
     source_units: Units = "characters"
-    """What a new tokenizer makes of sources: characters, words between spaces, or pieces of words. The tokenizer of a
-    pretrained encoder gets each character as a word, or the text as it is."""
+    """What a new tokenizer makes of sources: characters, words between spaces, or pieces of words. With characters,
+    the tokenizer of a pretrained encoder gets each character as a word; otherwise the text as it is."""
     target_units: Units = "characters"
-    """What a target is made of; mistakes are counted in characters, or in words between spaces."""
+    """What a new tokenizer makes of targets; a pretrained decoder keeps its own. symbol_error_rate counts characters,
+    or words with the other two."""
     vocab_size: int = 8192
-    """Largest number of words or pieces of a new tokenizer."""
+    """Largest vocabulary of a new tokenizer of words or pieces, with special tokens."""
 
     def check(self) -> None:
-        check_positive(self, "vocab_size")
+        check_flags(self, "vocab_size", lambda value: value > len(SPECIAL_TOKENS), f"more than {len(SPECIAL_TOKENS)}")
 
 
 @dataclass(kw_only=True)
@@ -83,7 +86,8 @@ class Seq2SeqArguments(FinetuneArguments):
 
 @dataclass(frozen=True)
 class TargetPrediction(Prediction):
-    """The targets that the model takes for most likely, the best one first, with their probabilities."""
+    """The targets found by the search, best first, and their probabilities. With a length penalty other than 0, the
+    order need not be that of the probabilities."""
 
     targets: list[str]
     probabilities: list[float]
@@ -122,9 +126,10 @@ class Seq2Seq(Task):
 
     def columns_of(self, columns: Any, config) -> PairColumns:
         """Those of the training data, unless others are named."""
-        given = {name: getattr(columns, name) for name in flags_of(PairColumns)}
-        learned = getattr(config, "toolkit_columns", {})
-        return PairColumns(**{name: learned.get(name) if value is None else value for name, value in given.items()})
+        where = getattr(config, "toolkit_columns", {}).get("where")
+        if where and columns.where is None and is_main_process():
+            print(f"the model was trained on rows with {', '.join(where)}; --where selects rows here", file=sys.stderr)
+        return _with_learned(columns, config)
 
     def read_inputs(self, inputs: Sequence[str | Path], skip_broken: bool = False, config=None):
         """Each text is a source, and so is each line of a text file and each row of a table."""
@@ -133,7 +138,7 @@ class Seq2Seq(Task):
             if isinstance(given, str):
                 texts.append(given)
             elif suffix_of(given) in TABLE_BUILDERS:
-                texts += read_sources(str(given), self.columns_of(PairColumns(), config))
+                texts += read_sources(str(given), _with_learned(PairColumns(), config))
             else:
                 texts += read_text(given).split("\n")
         texts = [text for text in map(clean, texts) if text]
@@ -161,18 +166,25 @@ class Seq2Seq(Task):
             sorted(set(chain.from_iterable(tags))),
             toolkit_source_units=units[0],
             toolkit_units=units[1],
-            toolkit_columns={name: getattr(arguments.columns, name) for name in KEPT_COLUMNS},
+            toolkit_columns={name: getattr(arguments.columns, name) for name in (*KEPT_COLUMNS, "where")},
             **config_fields,
         )
         longest = max(map(len, tokenizers.target(targets)["input_ids"]))
         model.generation_config = GenerationConfig(
-            max_new_tokens=ROOM * longest,
+            max_new_tokens=min(ROOM * longest, model.longest_target or ROOM * longest),
             pad_token_id=model.config.pad_token_id,
             decoder_start_token_id=model.config.decoder_start_token_id,
             eos_token_id=model.config.eos_token_id,
         )
         self.set_search(model, arguments.search)
         return model, tokenizers
+
+    def set_search(self, model, search: SearchArguments) -> None:
+        """Raises `InputError` also if the decoder has no place for so many tokens."""
+        wanted, limit = search.max_new_tokens, model.longest_target
+        if wanted is not None and limit is not None and wanted > limit:
+            raise InputError(f"--max_new_tokens {wanted}: the decoder takes {limit} at most")
+        super().set_search(model, search)
 
     def load_finetuned(self, folder: str) -> tuple[Any, PairTokenizers]:
         from toolkit.transfer.encoder_decoder import load_encoder_decoder
@@ -233,7 +245,8 @@ class Seq2Seq(Task):
         return {**batch, "labels": labels, "num_targets": sum(map(len, chosen))}
 
     def forward(self, model, inputs: dict[str, Any], while_training: bool = False):
-        """Sequences (B * n, T), and their log-probabilities (B * n,), for the n best of each row."""
+        """Sequences (B * n, T), start token included, for the n best targets of each row, and their log-probabilities
+        (B * n,); while training, sequences of greedy search (B, T), and None."""
         if while_training:
             return model.generate(**inputs, num_beams=1), None
         sequences = model.generate(**inputs, num_return_sequences=model.generation_config.num_beams)
@@ -266,8 +279,12 @@ class Seq2Seq(Task):
 
         from toolkit.explain.texts import explain_generation
 
+        for flag, value in (("label", label), ("layers", layers and layers[0])):
+            if value:
+                raise InputError(f"--{flag} {value}: does not go with a sequence-to-sequence model")
         model, processor = self.load_finetuned(folder)
-        (row,) = self.select_known([self.read_one(item)], processor, model.config, skip_broken=False)
+        row = self.read_one(item, model.config)
+        self.select_known([row], processor, model.config, skip_broken=False)
         (encoded,) = self.encode([row], processor, model.eval())
         ids = torch.tensor(encoded["input_ids"])
         with torch.no_grad():
@@ -296,3 +313,11 @@ class Seq2Seq(Task):
 
     def caption(self, line: dict[str, Any]) -> str:
         return line["source"]
+
+
+def _with_learned(columns: PairColumns, config) -> PairColumns:
+    """The columns that were named, and for the others those of the training data of a checkpoint."""
+    learned = getattr(config, "toolkit_columns", {})
+    given = {name: getattr(columns, name) for name in flags_of(PairColumns)}
+    missing = {name: learned.get(name) for name in KEPT_COLUMNS if given[name] is None}
+    return PairColumns(**{**given, **missing})

@@ -114,6 +114,8 @@ class SearchArguments(Arguments):
 
     def check(self) -> None:
         check_positive(self, "num_beams max_new_tokens")
+        if self.num_beams == 1 and self.length_penalty not in (None, 1.0):
+            raise InputError(f"--length_penalty {self.length_penalty}: --num_beams 1 compares no beams")
 
     def given(self) -> dict[str, Any]:
         """The flags that were given."""
@@ -194,9 +196,12 @@ class Task(ABC):
         """
         return self.modality.read_inputs(inputs, skip_broken)
 
-    def read_one(self, item: str) -> dict[str, Any]:
-        """The row of one text, or of a file with one. Raises `InputError` if there are several."""
-        rows = self.read_inputs(find_inputs([item]))
+    def read_one(self, item: str, config=None) -> dict[str, Any]:
+        """The row of one text, or of a file with one, for a checkpoint of this configuration.
+
+        Raises `InputError` if there are several.
+        """
+        rows = self.read_inputs(find_inputs([item]), config=config)
         if len(rows) != 1:
             raise InputError(f"{item[:40]}…: {len(rows)} of them, expected one at a time")
         return rows[0]

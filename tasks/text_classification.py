@@ -55,7 +55,7 @@ class TextClassification(Classification, TextTask):
         return [row["text"][span.start : span.end] for span in spans]
 
     def predicted(
-        self, encoded: dict, prediction: LabelPrediction, words: list[str], label: str | None, folder: str, model
+        self, prediction: LabelPrediction, words: list[str], label: str | None, folder: str, model
     ) -> list[Any]:
         from toolkit.explain.texts import Predicted
 

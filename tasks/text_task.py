@@ -68,7 +68,7 @@ class TextTask(Task):
         """The words that an encoded row counts, as they are written."""
 
     @abstractmethod
-    def predicted(self, encoded: dict, prediction: Any, words: list[str], label: str | None, folder: str, model):
+    def predicted(self, prediction: Any, words: list[str], label: str | None, folder: str, model) -> list[Any]:
         """What `toolkit explain` explains: a list of `toolkit.explain.texts.Predicted`, for `label` if it is given."""
 
     def explain(
@@ -78,8 +78,10 @@ class TextTask(Task):
 
         from toolkit.explain.texts import ReadText, explain_labels
 
-        row = self.read_one(item)
+        if layers:
+            raise InputError(f"--layers {layers[0]}: goes with images, not with texts")
         model, processor = self.load_finetuned(folder)
+        row = self.read_one(item, model.config)
         (encoded, *rest) = self.encode([row], processor, model.eval())
         if rest:
             raise InputError(f"{item[:40]}…: longer than the model takes at once")
@@ -87,7 +89,9 @@ class TextTask(Task):
         with torch.no_grad():
             outputs = self.forward(model, {name: inputs[name] for name in ("input_ids", "attention_mask")})
         (prediction,) = self.decode([encoded], outputs, model, processor)
-        is_masked = processor.mask_token_id is not None and not model.config.model_type.startswith(PREFIX)
+        if max(encoded["words"], default=NO_WORD) == NO_WORD:
+            raise InputError(f"{item[:40]!r}: there is no word in it")
+        is_masked = processor.mask_token_id is not None and not model.base_model.config.model_type.startswith(PREFIX)
         replacement = processor.mask_token_id if is_masked else processor.unk_token_id
         if replacement is None:
             raise InputError(f"{folder}: its tokenizer has no token that could stand in for a word")
@@ -97,7 +101,7 @@ class TextTask(Task):
         text = ReadText(
             ids, tokens, encoded["words"], words, replacement, processor.convert_ids_to_tokens(replacement)
         )
-        predicted = self.predicted(encoded, prediction, words, label, folder, model)
+        predicted = self.predicted(prediction, words, label, folder, model)
         files = explain_labels(model, text, predicted, f"{self.name}: {' '.join(words)}", output_dir)
         return prediction.as_text(self.title(row)), files
 

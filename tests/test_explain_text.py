@@ -1,6 +1,7 @@
 """Explanations of texts: each compared with a calculation by hand, and tested by what it claims."""
 
 import random
+import re
 
 import numpy as np
 import pytest
@@ -62,8 +63,9 @@ def test_words_that_count_are_found_and_occluding_them_lowers_the_logit_more_tha
         ids, of_token = torch.tensor(encoding["input_ids"]), [-1 if w is None else w for w in encoding.word_ids()]
         label_id = model.config.label2id[label]
 
-        def forward(ids: torch.Tensor, label_id=label_id) -> torch.Tensor:
-            return model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[:, [label_id]]
+        def forward(ids: torch.Tensor, mask=None, first=None, label_id=label_id) -> torch.Tensor:
+            mask = torch.ones_like(ids) if mask is None else mask
+            return model(input_ids=ids, attention_mask=mask).logits[:, [label_id]]
 
         def fall(word: int, ids=ids, of_token=of_token, forward=forward) -> float:
             hidden = torch.where(torch.tensor(of_token) == word, tokenizer.unk_token_id, ids)
@@ -116,6 +118,52 @@ def test_a_tagger_is_explained_word_by_word(family, taggers, tmp_path):
     assert {file.stem for file in tmp_path.glob("*.png")} == names
 
 
+def test_a_word_of_many_bytes_is_replaced_by_one_unknown_word(taggers):
+    """The tokens of an ELMo are bytes; word dropout replaces a word by one unknown token too."""
+    model, tokenizer = load(taggers["elmo"], AutoModelForTokenClassification)
+    sentence = ["The", "old", "dog", "barks"]
+    encoding = tokenizer(sentence, is_split_into_words=True)
+    ids, of_token = torch.tensor(encoding["input_ids"]), [-1 if w is None else w for w in encoding.word_ids()]
+    unknown = tokenizer.unk_token_id
+
+    def forward(ids: torch.Tensor, mask: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
+        logits = model(input_ids=ids, attention_mask=mask).logits
+        return logits[torch.arange(len(ids)).unsqueeze(1), first, 0]
+
+    falls = occlusion(forward, ids, of_token, unknown)
+    assert falls.shape == (4, 4)
+    starts = [of_token.index(word) for word in range(4)]
+    without_old = [*ids[: starts[1]].tolist(), unknown, *ids[starts[2] :].tolist()]
+    shift = len(ids) - len(without_old)
+    assert shift == 2
+    with torch.no_grad():
+        before = model(ids[None]).logits[0, :, 0]
+        after = model(torch.tensor([without_old])).logits[0, :, 0]
+    expected = before[starts[3]] - after[starts[3] - shift]
+    assert falls[3, 1] == pytest.approx(float(expected), abs=1e-5)
+    assert abs(falls[3, 1]) > 1e-4
+
+
+def test_words_such_as_a_dollar_and_texts_of_many_words_are_drawn(reviews, taggers, tmp_path):
+    run("explain", taggers["word2vec"], "$ $ $$ costs_ ^ \\frac", "--output_dir", tmp_path / "signs")
+    assert (tmp_path / "signs" / "words_occlusion.png").is_file()
+    run("explain", reviews / "bert-tiny", "superb dogs " * 100, "--output_dir", tmp_path / "long")
+    page = (tmp_path / "long" / "explanation.html").read_text()
+    assert "The first 80 of 200 words are shown." in page
+    assert re.search(r"The first 40 of \d+ tokens are shown\.", page)
+    for file in (tmp_path / "long").glob("*.png"):
+        with Image.open(file) as image:
+            assert max(image.size) <= 6000
+
+
+def test_a_frozen_encoder_is_explained_like_one_that_was_trained(encoders, tmp_path):
+    flags = ["--encoder", encoders["bert"], "--data", "sample", "--train_size", 20, "--max_steps", 2, "--freeze"]
+    run("finetune", "pos", *flags, "--output_dir", tmp_path / "tagger")
+    run("explain", tmp_path / "tagger", "The old dog barks.", "--output_dir", tmp_path / "out")
+    assert (tmp_path / "out" / "attention.png").is_file()
+    assert "[MASK]" in (tmp_path / "out" / "explanation.html").read_text()
+
+
 def test_hidden_states_are_those_of_the_network(taggers, reviews):
     model, tokenizer = load(reviews / "gru-tiny")
     ids = torch.tensor(tokenizer("the dog ran")["input_ids"])
@@ -151,6 +199,8 @@ def test_the_attention_of_a_decoder_is_drawn_and_its_lack_is_said(tmp_path):
         ("the dog", ["--label", "superb"], "--label superb: not a label"),
         ("  ", [], "there is no text"),
         ("missing/file.txt", [], "no such file"),
+        ("\u200b", [], "there is no word in it"),
+        ("the dog", ["--layers", "rnn"], "--layers rnn: goes with images"),
     ],
 )
 def test_bad_input_gets_one_line(text, flags, message, reviews, tmp_path):

@@ -9,6 +9,7 @@ from in_process import error_of, run_here
 from torch.nn import functional as F
 from transformers import AutoModel, AutoModelForPreTraining, AutoTokenizer
 
+from toolkit.models.elmo import ElmoConfig, ElmoForPreTraining
 from toolkit.models.rnn import RnnConfig, RnnForPreTraining, RnnModel
 
 CELLS = ("rnn", "gru", "lstm")
@@ -136,6 +137,23 @@ def test_with_all_tokens_as_negatives_the_sampled_loss_is_the_exact_one():
     labels = INPUT_IDS.masked_fill((INPUT_IDS == 0) | (INPUT_IDS == 2), -100)
     sampled = model(INPUT_IDS, labels=labels, negatives=torch.arange(20), negative_log_counts=torch.zeros(20)).loss
     assert sampled.item() == pytest.approx(model(INPUT_IDS, labels=labels).loss.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("model_class", [RnnForPreTraining, ElmoForPreTraining])
+def test_backwards_the_last_word_of_a_short_text_is_not_predicted_from_padding_that_has_read_it(model_class):
+    torch.manual_seed(0)
+    if model_class is RnnForPreTraining:
+        model = small(RnnForPreTraining)
+        longer, shorter = [2, 11, 12, 14, 3], [2, 15, 3]
+    else:
+        sizes = {"hidden_size": 8, "num_hidden_layers": 1, "output_vocab_size": 20}
+        model = ElmoForPreTraining(ElmoConfig(vocab_size=600, **sizes)).eval()
+        longer, shorter = [5, 6, 7, 8, 9], [6, 9, 7]
+    torch.nn.init.normal_(model.output_bias.weight)
+    with torch.no_grad():
+        logits = model(torch.tensor([longer, shorter + [0, 0]])).backward_logits
+    torch.testing.assert_close(logits[1, 2], model.output_bias.weight.squeeze(-1))
+    assert not torch.allclose(logits[1, 1], logits[1, 2])
 
 
 @pytest.fixture(scope="module")

@@ -154,8 +154,8 @@ def test_it_learns_to_spell_numbers_and_the_record_says_how_well(numbers):
 def test_beams_find_targets_that_are_at_least_as_likely_as_those_of_greedy_search(numbers):
     sources = [{"source": line["source"]} for line in lines_of(numbers)]
     by_search = {}
-    for num_beams in (1, 5):
-        search = SearchArguments(num_beams=num_beams, length_penalty=0.0)
+    for num_beams, length_penalty in ((1, None), (5, 0.0)):
+        search = SearchArguments(num_beams=num_beams, length_penalty=length_penalty)
         found = Predictor(TASKS["seq2seq"], str(numbers), search)(sources)
         by_search[num_beams] = sum(torch.tensor([each.probabilities[0] for each in found]).log()).item()
     assert by_search[5] >= by_search[1]
@@ -196,6 +196,19 @@ def test_columns_of_the_training_data_are_read_again(pairs, tmp_path):
     assert sources == ["<verb>lead", "<noun>lead", "<adj>red", "<verb>read"]
     run("score", tmp_path / "model", "--data", pairs, "--output_file", tmp_path / "score.json")
     assert json.loads((tmp_path / "score.json").read_text())["n"] == 4
+
+
+def test_scoring_says_which_rows_the_model_was_trained_on(pairs, tmp_path):
+    flags = [*PLAIN, "--max_steps", 1, "--max_new_tokens", 4, "--data", tmp_path / "data", "--where", "kind=verb"]
+    (tmp_path / "data").mkdir()
+    for split in ("train", "validation"):
+        (tmp_path / "data" / f"{split}.tsv").write_text(PAIRS)
+    run("finetune", "seq2seq", *flags, "--output_dir", tmp_path / "model")
+    done = run_toolkit("score", tmp_path / "model", "--data", pairs)
+    assert done.returncode == 0
+    assert "the model was trained on rows with kind=verb; --where selects rows here" in done.stderr
+    done = run_toolkit("score", tmp_path / "model", "--data", pairs, "--where", "kind=noun")
+    assert (done.returncode, "was trained on" in done.stderr) == (0, False)
 
 
 def test_symbols_that_training_did_not_have_are_named(numbers):
@@ -245,8 +258,24 @@ def test_pairs_are_read_from_a_hub(few, hub, tmp_path):
 
 
 @pytest.mark.slow
-def test_one_process_with_a_batch_of_16_and_two_with_8_agree(few, tmp_path):
-    flags = [*PLAIN, "--data", few, "--dropout", "0", "--max_steps", "6", "--batch_size", "16", "--logging_steps", "1"]
+@pytest.mark.parametrize("encoder", ["lstm-tiny", "bert-tiny"])
+def test_one_process_with_a_batch_of_16_and_two_with_8_agree(encoder, few, tmp_path):
+    flags = [
+        "--encoder",
+        f"scratch:{encoder}",
+        "--target_units",
+        "words",
+        "--data",
+        few,
+        "--dropout",
+        "0",
+        "--max_steps",
+        "6",
+        "--batch_size",
+        "16",
+        "--logging_steps",
+        "1",
+    ]
     for number in (1, 2):
         output = ["--output_dir", tmp_path / str(number), "--max_new_tokens", "8"]
         done = run_toolkit("finetune", "seq2seq", *flags, *output, num_processes=number)
@@ -304,6 +333,8 @@ def test_a_comparison_starts_both_encoder_and_decoder_from_scratch(few, tmp_path
         (PAIRS, ["--remove", "["], "--remove [: not a regular expression"),
         (PAIRS, ["--remove", ".*"], "row 1 has an empty target"),
         (PAIRS, ["--num_beams", "0"], "--num_beams 0: expected a number greater than zero"),
+        (PAIRS, ["--num_beams", "1", "--length_penalty", "0.7"], "--length_penalty 0.7: --num_beams 1 compares no"),
+        (PAIRS, ["--vocab_size", "5"], "--vocab_size 5: expected more than 5"),
         (PAIRS, ["--decoder", "lstn"], "--decoder lstn: expected rnn, gru, lstm, transformer"),
         (PAIRS, ["--decoder", "scratch:bert-tiny"], "--decoder scratch:bert-tiny: expected"),
         (PAIRS.replace("R EH D\tadj", " \tadj"), [], "row 3 has no phonemes"),
@@ -320,6 +351,44 @@ def test_bad_input_gets_one_line(table, flags, message, tmp_path):
     assert message in done.stderr
     assert done.stderr.count("toolkit: error:") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_texts_are_expected_where_a_column_holds_numbers(tmp_path):
+    file = tmp_path / "pairs.jsonl"
+    file.write_text('{"source": 0, "target": "zero"}\n{"source": 1, "target": "one"}\n')
+    done = run_toolkit("finetune", "seq2seq", *PLAIN, "--data", file, "--output_dir", tmp_path / "out")
+    assert done.returncode == 2
+    assert "the column 'source' holds 0, expected texts" in done.stderr
+
+
+def test_a_decoder_must_be_a_language_model(taggers, few, tmp_path):
+    flags = [*PLAIN, "--data", few, "--decoder", taggers["bert"]]
+    done = run_toolkit("finetune", "seq2seq", *flags, "--output_dir", tmp_path / "out")
+    assert done.returncode == 2
+    assert f"--decoder {taggers['bert']}: holds BertForTokenClassification, no language model" in done.stderr
+
+
+def test_no_more_is_generated_than_a_transformer_has_places_for(tmp_path):
+    file = tmp_path / "pairs.csv"
+    file.write_text("source,target\n" + "".join(f"{i},{'xy'[i % 2] * 300}\n" for i in range(9)))
+    flags = ["--encoder", "scratch:lstm-tiny", "--decoder", "transformer", "--decoder_hidden_size", 64, "--data", file]
+    flags += ["--max_steps", 1, "--num_beams", 1]
+    run("finetune", "seq2seq", *flags, "--output_dir", tmp_path / "model")
+    assert json.loads((tmp_path / "model" / "generation_config.json").read_text())["max_new_tokens"] == 512
+    done = run_toolkit("predict", tmp_path / "model", "12", "--max_new_tokens", "600")
+    assert done.returncode == 2
+    assert "--max_new_tokens 600: the decoder takes 512 at most" in done.stderr
+
+
+def test_rows_of_a_table_without_a_source_and_sources_that_cannot_be_read_are_left_out(numbers, tmp_path):
+    file = tmp_path / "sources.csv"
+    file.write_text('source,note\n12,a\n"  ",b\n,c\n')
+    done = run_toolkit("predict", numbers, file)
+    assert done.returncode == 0
+    assert [line.split("\t")[2] for line in done.stdout.splitlines()] == ["12"]
+    assert "no source: 2 of 3 rows" in done.stderr
+    done = run_toolkit("predict", numbers, "1a2", "--skip_broken")
+    assert (done.returncode, done.stdout) == (0, "")
 
 
 def test_a_source_or_target_longer_than_a_transformer_takes_is_named(tmp_path):

@@ -27,7 +27,7 @@ COMMANDS = {
     "finetune": "Put a task's head on an encoder and train it on labelled data.",
     "score": "Score a fine-tuned checkpoint on labelled data, or an encoder on text.",
     "predict": "Predict with a fine-tuned checkpoint.",
-    "explain": "Show what an image classifier looks at.",
+    "explain": "Explain a prediction: the importance of pixels or words, attention, hidden states.",
     "compare": "Say in one table what pretraining bought.",
     "fewshot": "Classify with a handful of labelled examples of each class.",
     "zeroshot": "Classify by the names or descriptions of classes.",

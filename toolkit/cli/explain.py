@@ -1,5 +1,5 @@
-"""Show what a fine-tuned model does with an image or a text: which parts of it count, what the layers of a network
-see, its attention, and its hidden states.
+"""Explain the prediction of a fine-tuned model for an image or a text: the importance of pixels or words, feature
+maps, attention and hidden states.
 
 toolkit explain runs/animals frog.png --output_dir runs/frog
 toolkit explain runs/animals frog.png --output_dir runs/frog --label cat --layers fast_resnet.blocks.0
@@ -25,11 +25,11 @@ class ExplainArguments(Arguments):
     folder: str
     """Folder or Hub id of a fine-tuned checkpoint."""
     item: str
-    """The image or the text."""
+    """The image, the text, or a file with one text."""
     output_dir: str
     """Folder for the pictures and, of a text, the page explanation.html."""
     label: str | None = None
-    """The label to explain (default: the one that the network predicts)."""
+    """The label to explain, for a tagger at every word (default: the predicted one); not for sequence to sequence."""
     layers: list[str] | None = None
     """Layers of an image classifier whose maps are shown (default: up to four, the last at each resolution)."""
 

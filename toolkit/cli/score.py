@@ -79,6 +79,9 @@ def run(arguments: ScoreArguments) -> None:
     for flag, fits in (("max_examples", data.startswith(TEXT)), ("layer", data in WORD_SETS)):
         if getattr(flags, flag) is not None and not fits:
             raise InputError(f"--{flag} {getattr(flags, flag)}: does not go with --data {data}")
+    if data.startswith(TEXT) or data in WORD_SETS:
+        for flag, value in arguments.search.given().items():
+            raise InputError(f"--{flag} {value}: does not go with --data {data}")
     if data.startswith(TEXT):
         from toolkit.pretraining.perplexity import score_text
 

@@ -1,4 +1,4 @@
-"""Tokenizers of short strings such as words, pronunciations or numbers, which give every text back exactly.
+"""Tokenizers of short strings such as words, pronunciations or numbers; decoding restores a text of known symbols.
 
 A text is a sequence of symbols: its characters, its words between spaces, or pieces of words. Symbols in angle
 brackets at the start of a text, such as `<N><GEN>` in `<N><GEN>talo`, are one symbol each: tags, or the name of a
@@ -34,8 +34,8 @@ def symbols_of(text: str, units: Units) -> list[str]:
 def train_symbol_tokenizer(texts: Sequence[str], units: Units, vocab_size: int, tags: Iterable[str] = ()):
     """Train a tokenizer on texts without tags; `tags` are further symbols.
 
-    The same texts give the same tokenizer. `vocab_size` is the largest number of words or pieces; rarer ones are
-    unknown. All characters are kept.
+    The same texts give the same tokenizer. `vocab_size` limits words and pieces, special tokens included and tags not.
+    Rarer words are unknown; BPE splits them. All characters are kept.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     from transformers import AddedToken
@@ -68,6 +68,8 @@ def train_symbol_tokenizer(texts: Sequence[str], units: Units, vocab_size: int, 
 
 def encode_sources(tokenizer, texts: Sequence[str], by_character: bool = False) -> list[list[int]]:
     """The ids of sources. With `by_character` the tokenizer gets each character as a word of its own."""
+    if not texts:
+        return []
     if not by_character:
         return tokenizer(list(texts), verbose=False)["input_ids"]
     words = [[*tags, *rest.replace(" ", SPACE)] for tags, rest in map(split_tags, texts)]

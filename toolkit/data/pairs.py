@@ -12,6 +12,7 @@ from typing import Any
 
 from toolkit.data import sources, table_files
 from toolkit.data.splits import SPLIT_NAMES, DataFiles
+from toolkit.data.summary import say_empty
 from toolkit.errors import InputError
 from toolkit.runs.arguments import Arguments
 
@@ -69,9 +70,15 @@ def open_pairs(source: str, columns: PairColumns) -> sources.Source:
 
 
 def read_sources(source: str, columns: PairColumns) -> list[str]:
-    """The sources of a table without splits, with their tags; targets are not needed. Raises `InputError`."""
+    """The sources of a table without splits, with their tags; targets are not needed.
+
+    Prints on stderr how many rows have no source. Raises `InputError`.
+    """
     rows = table_files.load_table(source, sources.find_files(source, set(table_files.TABLE_BUILDERS), None), None)
-    return _sources(source, rows, columns)
+    name = _source_column(source, rows, columns)
+    filled = [i for i, text in enumerate(rows[name]) if text is not None and str(text).strip()]
+    say_empty(source, len(rows), len(rows) - len(filled), name)
+    return _sources(source, rows.select(filled), columns)
 
 
 def _pairs(source: str, rows, columns: PairColumns) -> Iterator[tuple[str, list[str]]]:
@@ -92,12 +99,10 @@ def _pairs(source: str, rows, columns: PairColumns) -> Iterator[tuple[str, list[
 
 
 def _sources(source: str, rows, columns: PairColumns) -> list[str]:
-    name = table_files.choose_column(
-        source, rows.column_names, "source_column", columns.source_column, USUAL_SOURCE_COLUMNS
-    )
+    name = _source_column(source, rows, columns)
     texts = table_files.full_column(source, rows, name)
-    if wrong := next((text for text in texts if not isinstance(text, str)), None):
-        raise InputError(f"{source}: the column '{name}' holds {wrong!r}, expected texts")
+    if wrong := [text for text in texts if not isinstance(text, str)]:
+        raise InputError(f"{source}: the column '{name}' holds {wrong[0]!r}, expected texts")
     tags = [""] * len(texts)
     for feature in columns.feature_columns or ():
         if feature not in rows.column_names:
@@ -109,6 +114,11 @@ def _sources(source: str, rows, columns: PairColumns) -> list[str]:
             for before, of_row in zip(tags, values, strict=True)
         ]
     return [before + clean(text) for before, text in zip(tags, texts, strict=True)]
+
+
+def _source_column(source: str, rows, columns: PairColumns) -> str:
+    given, names = columns.source_column, rows.column_names
+    return table_files.choose_column(source, names, "source_column", given, USUAL_SOURCE_COLUMNS)
 
 
 def _selected(source: str, rows, conditions) -> Any:

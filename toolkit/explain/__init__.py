@@ -1,1 +1,1 @@
-"""What counts in an image or a text for a model, and what its layers do with it, computed and drawn."""
+"""The importance of parts of an image or a text for a prediction, and what the layers do with it, as pictures."""

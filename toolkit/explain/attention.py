@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 def attention_weights(model: PreTrainedModel, **inputs: Any) -> list[torch.Tensor]:
     """The attention weights of each layer for one example, (heads, tokens, tokens); empty for a network without any.
 
-    Of a sequence to sequence model those of its decoder to the source, (heads, target tokens, source tokens).
+    For a sequence-to-sequence model its cross-attention, (heads, target tokens, source tokens).
     """
     before = model.config._attn_implementation  # no public getter: transformers 5.24, configuration_utils.py, line 595
     model.set_attn_implementation("eager")

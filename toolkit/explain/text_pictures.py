@@ -14,8 +14,11 @@ matplotlib.use("agg")
 import numpy as np
 from matplotlib import pyplot
 
+matplotlib.rcParams["text.parse_math"] = False  # a word may be "$"
+
 DPI = 130
-MOST_UNITS = 60  # of a hidden state that are drawn
+MOST_PIXELS = 6000  # of a side of a picture
+MOST_WORDS, MOST_TOKENS, MOST_UNITS = 80, 40, 60  # words, tokens of a head and units of a hidden state that are drawn
 LABEL_SIZE = 8  # of labels, in points
 
 
@@ -28,12 +31,10 @@ class Page:
     sections: list[dict[str, Any]] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-
     def add_picture(self, name: str, heading: str, note: str, figure) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{name}.png"
-        figure.savefig(path, dpi=DPI)
+        figure.savefig(path, dpi=min(DPI, MOST_PIXELS / max(figure.get_size_inches())))
         pyplot.close(figure)
         self.files.append(path)
         data = base64.b64encode(path.read_bytes()).decode()
@@ -60,8 +61,17 @@ class Page:
         return self.files
 
 
+def how_many(number: int, most: int, what: str) -> str:
+    """A sentence that says that a picture shows only the first `most` of them, if it does."""
+    return f" The first {most} of {number} {what} are shown." if number > most else ""
+
+
 def draw_bars(words: Sequence[str], values: dict[str, np.ndarray], unit: str):
-    """Draw for each method, in `values`, the value of each word (W,) as a bar, one method beside the other."""
+    """Draw for each method, in `values`, the value of each word (W,) as a bar, one method beside the other.
+
+    Like the functions below, this one draws the first words only if there are many; see `how_many`.
+    """
+    words, values = words[:MOST_WORDS], {method: of_words[:MOST_WORDS] for method, of_words in values.items()}
     figure, all_axes = pyplot.subplots(
         1, len(values), figsize=(1 + 3.2 * len(values), 1 + 0.24 * len(words)), layout="constrained", squeeze=False
     )
@@ -84,6 +94,7 @@ def draw_matrix(
 
     `labels` say what the rows and what the columns are.
     """
+    rows, columns, values = rows[:MOST_WORDS], columns[:MOST_WORDS], values[:MOST_WORDS, :MOST_WORDS]
     size = (1.8 + 0.3 * len(columns), 1.6 + 0.28 * len(rows))
     figure, axes = pyplot.subplots(figsize=(max(4, size[0]), max(3, size[1])), layout="constrained")
     largest = float(np.abs(values).max()) or 1.0
@@ -102,15 +113,15 @@ def draw_matrix(
 
 
 def draw_heads(tokens: Sequence[str], layers: Sequence[np.ndarray]):
-    """Draw the attention of each layer (rows) and head (columns), each (T, T): who looks, down; at whom, across."""
-    num_heads = len(layers[0])
+    """Draw the attention of each layer (rows) and head (columns), each (T, T): rows are queries, columns are keys."""
+    tokens, num_heads = tokens[:MOST_TOKENS], len(layers[0])
     side = 0.6 + 0.11 * len(tokens)
     figure, all_axes = pyplot.subplots(
         len(layers), num_heads, figsize=(num_heads * side, len(layers) * side), layout="constrained", squeeze=False
     )
     for layer, (row, weights) in enumerate(zip(all_axes, layers, strict=True)):
         for head, axes in enumerate(row):
-            axes.imshow(weights[head], cmap="Greys", vmin=0, vmax=1)
+            axes.imshow(weights[head, :MOST_TOKENS, :MOST_TOKENS], cmap="Greys", vmin=0, vmax=1)
             axes.set_title(f"layer {layer + 1}, head {head + 1}", fontsize=6)
             axes.set_xticks(range(len(tokens)), tokens if layer == len(layers) - 1 else [], rotation=90, fontsize=5)
             axes.set_yticks(range(len(tokens)), tokens if head == 0 else [], fontsize=5)
@@ -120,6 +131,7 @@ def draw_heads(tokens: Sequence[str], layers: Sequence[np.ndarray]):
 
 def draw_states(words: Sequence[str], directions: np.ndarray):
     """Draw the units of hidden states (directions, W, H) that change most over time; below, how far each step goes."""
+    words, directions = words[:MOST_WORDS], directions[:, :MOST_WORDS]
     names = ["forwards", "backwards"][: len(directions)]
     figure, all_axes = pyplot.subplots(
         2,

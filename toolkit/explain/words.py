@@ -1,6 +1,6 @@
-"""Which words of a text count for what a model predicts, and the hidden states of recurrent networks.
+"""The importance of the words of a text for a prediction, and the hidden states of recurrent networks.
 
-Shape legend: T tokens of one text, W its words, K predicted values (logits), H width of a state.
+Shape legend: N texts of a batch, T tokens of a text, W its words, K predicted values (logits), H width of a state.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,18 +9,21 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from toolkit.errors import extra
 
-NUM_STEPS = (64, 256, 1024)  # of the integral: more, while the sum over words misses what it must be
-MOST_MISSED = 0.05  # of the difference of the logits
+NUM_STEPS = (64, 256, 1024)  # of the integral, increased until the sum over words is close to the difference of logits
+MOST_MISSED = 0.05  # largest error, relative to that difference or to 1
 ROWS_AT_A_TIME = 32
-Forward = Callable[[torch.Tensor], torch.Tensor]  # from token ids (N, T) to logits (N, K)
+# From token ids (N, T), their mask (N, T) and the place of the first token of each word (N, W) to logits (N, K).
+Forward = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def occlusion(forward: Forward, ids: torch.Tensor, words: Sequence[int], replacement: int) -> np.ndarray:
-    """How much each logit falls when the tokens of a word are replaced: (K, W).
+    """How much each logit falls when a word is replaced by one token: (K, W).
 
     Zeiler & Fergus (2013), https://arxiv.org/abs/1311.2901, for texts Li, Monroe & Jurafsky (2016), "Understanding
     neural networks through representation erasure", https://arxiv.org/abs/1612.08220.
@@ -28,27 +31,22 @@ def occlusion(forward: Forward, ids: torch.Tensor, words: Sequence[int], replace
     Args:
         forward: Computes the logits.
         ids: (T,), the tokens.
-        words: (T,), the word of each token, negative for special tokens.
+        words: (T,), the word of each token, from 0, negative for special tokens.
         replacement: The token that stands for no word, such as [MASK] or [UNK].
     """
     with extra("explain"):
         from captum.attr import FeatureAblation
 
-    groups, baseline = _groups(words), _without_words(ids, words, replacement)
-    method = FeatureAblation(forward)
-    of_logits = [
-        method.attribute(
-            ids[None],
-            baselines=baseline[None],
-            target=k,
-            feature_mask=groups[None],
-            perturbations_per_eval=ROWS_AT_A_TIME,
-        )
-        for k in range(forward(ids[None]).shape[1])
-    ]
-    # All tokens of a word have the value of the word.
-    first = [list(words).index(word) for word in range(max(words) + 1)]
-    return torch.cat(of_logits)[:, first].detach().cpu().numpy()
+    def logits(present: torch.Tensor) -> torch.Tensor:
+        """From which words are present, (N, W), to logits (N, K)."""
+        texts = [_replace_words(ids, words, row > 0, replacement) for row in present]
+        rows = [row for row, _ in texts]
+        mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+        return forward(pad_sequence(rows, batch_first=True), mask, torch.stack([first for _, first in texts]))
+
+    all_present = torch.ones(1, max(words) + 1, device=ids.device)
+    falls = FeatureAblation(logits).attribute(all_present, perturbations_per_eval=ROWS_AT_A_TIME)
+    return falls.cpu().numpy()
 
 
 def integrated_gradients(
@@ -64,12 +62,20 @@ def integrated_gradients(
     with extra("explain"):
         from captum.attr import LayerIntegratedGradients
 
-    method = LayerIntegratedGradients(forward, embeddings)
-    baseline, groups = _without_words(ids, words, replacement), _groups(words)
-    rows = []
+    def logits(ids: torch.Tensor) -> torch.Tensor:
+        return forward(ids, torch.ones_like(ids), first.expand(len(ids), -1))
+
+    _, first = _replace_words(ids, words, torch.ones(max(words) + 1), replacement)
+    baseline = torch.where(torch.tensor([word < 0 for word in words], device=ids.device), ids, replacement)
+    groups = torch.tensor([max(words) + 1 if word < 0 else word for word in words])
+    method, rows = LayerIntegratedGradients(logits, embeddings), []
     with torch.no_grad():
-        differences = (forward(ids[None]) - forward(baseline[None]))[0].tolist()
-    for k, difference in enumerate(differences):
+        at_end = logits(ids[None])
+        # Where the path starts, tokens have the embedding of the replacement, but belong to the same words.
+        hook = embeddings.register_forward_hook(lambda layer, *_: F.embedding(baseline[None], layer.weight))
+        at_start = logits(ids[None])
+        hook.remove()
+    for k, difference in enumerate((at_end - at_start)[0].tolist()):
         given: Any = {"baselines": baseline[None], "target": k, "internal_batch_size": ROWS_AT_A_TIME}
         for num_steps in NUM_STEPS:
             found = method.attribute(ids[None], n_steps=num_steps, **given)
@@ -106,11 +112,21 @@ def hidden_states(model: PreTrainedModel, ids: torch.Tensor) -> np.ndarray | Non
     return np.stack([each.cpu().numpy() for each in states.chunk(sum(stack is not None for stack in stacks), dim=-1)])
 
 
-def _groups(words: Sequence[int]) -> torch.Tensor:
-    """The word of each token, with one more for special tokens."""
-    return torch.tensor([max(words) + 1 if word < 0 else word for word in words])
+def _replace_words(
+    ids: torch.Tensor, words: Sequence[int], present: torch.Tensor, replacement: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A text in which each word that is not `present` (W,) is one `replacement`, as word dropout makes it.
 
-
-def _without_words(ids: torch.Tensor, words: Sequence[int], replacement: int) -> torch.Tensor:
-    """The text with `replacement` for all tokens but the special ones."""
-    return torch.where(torch.tensor([word < 0 for word in words], device=ids.device), ids, replacement)
+    Returns its tokens, and the place of the first token of each word, (W,).
+    """
+    kept: list[int] = []
+    first: list[int] = []
+    for token, word in zip(ids.tolist(), words, strict=True):
+        is_new = word == len(first)
+        if is_new:
+            first.append(len(kept))
+        if word < 0 or present[word]:
+            kept.append(token)
+        elif is_new:
+            kept.append(replacement)
+    return ids.new_tensor(kept), ids.new_tensor(first)

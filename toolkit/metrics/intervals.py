@@ -55,9 +55,7 @@ def bootstrap_ratio(numerators: ArrayLike, denominators: ArrayLike, seed: int = 
     return bootstrap_terms(np.column_stack([numerators, denominators]), ratio, seed)
 
 
-def bootstrap_terms(
-    terms: ArrayLike, figure: Callable[[np.ndarray], np.ndarray], seed: int = 0
-) -> Bootstrap:
+def bootstrap_terms(terms: ArrayLike, figure: Callable[[np.ndarray], np.ndarray], seed: int = 0) -> Bootstrap:
     """A figure of sums over items, such as an F-score: `terms` (items, K), and `figure` from sums (N, K) to (N,)."""
     stacked = np.asarray(terms, dtype=np.float64)
 

@@ -15,11 +15,12 @@ def sequence_scores(
 ) -> dict[str, Bootstrap]:
     """Figures of predicted texts, each against all right answers of its source, resampled over sources.
 
-    `exact_match` is the fraction that equals a right answer, and `word_error_rate` the fraction that does not, as the
-    conversion of graphemes to phonemes is scored. `symbol_error_rate` is the edit distance (insertions, deletions and
-    substitutions) to the nearest right answer, over the number of its symbols: of phonemes the phoneme error rate, of
-    characters the character error rate. `chrf` is the F-score of character n-grams of Popović (2015), "chrF: character
-    n-gram F-score for automatic MT evaluation", https://aclanthology.org/W15-3049.
+    `exact_match` is the fraction that equals a right answer, and `word_error_rate` one minus it, as defined for
+    grapheme-to-phoneme conversion (in speech recognition it is an edit distance in words). `symbol_error_rate` is the
+    edit distance (insertions, deletions and substitutions) to the nearest right answer, over the number of its
+    symbols: of phonemes the phoneme error rate, of characters the character error rate. `chrf` is the F-score of
+    character n-grams of Popović (2015), "chrF: character n-gram F-score for automatic MT evaluation",
+    https://aclanthology.org/W15-3049.
     """
     from rapidfuzz.distance import Levenshtein
 

@@ -227,7 +227,8 @@ class ElmoForPreTraining(LanguageModelHeadMixin, ElmoPreTrainedModel):
             input_ids, attention_mask, output_pieces=False, recurrent_direction=recurrent_direction, state=state
         )
         forwards, backwards = outputs.word_states[-1].chunk(2, dim=-1)  # (B, W, H)
-        forwards, backwards = forwards[:, :-1], backwards[:, 1:]  # (B, W - 1, H)
+        # Backwards, the state of padding has read the whole text: it must not predict its last word.
+        forwards, backwards = forwards[:, :-1], backwards[:, 1:] * outputs.word_mask[:, 1:, None]  # (B, W - 1, H)
         if labels is None:
             return ElmoForPreTrainingOutput(
                 forward_logits=self.output_logits(forwards), backward_logits=self.output_logits(backwards)

@@ -9,11 +9,12 @@ CELLS: dict[str, type[nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.L
 
 @torch.no_grad()
 def initialize_recurrent(layer: nn.RNNBase) -> None:
-    """Set random weights: orthogonal from state to state, so that a gradient neither grows nor shrinks at first, and
-    the forget gate of an LSTM open.
+    """Set random weights: orthogonal hidden-to-hidden matrices against exploding and vanishing gradients, uniform
+    input-to-hidden matrices, zero biases, and 1 as the bias of the forget gate of an LSTM.
 
-    Saxe, McClelland & Ganguli (2014), https://arxiv.org/abs/1312.6120; Gers, Schmidhuber & Cummins (2000), "Learning
-    to forget", https://doi.org/10.1162/089976600300015015.
+    Saxe, McClelland & Ganguli (2014), https://arxiv.org/abs/1312.6120; Glorot & Bengio (2010),
+    https://proceedings.mlr.press/v9/glorot10a.html; Gers, Schmidhuber & Cummins (2000), "Learning to forget",
+    https://doi.org/10.1162/089976600300015015.
     """
     for name, parameter in layer.named_parameters():
         if "weight_hh" in name:

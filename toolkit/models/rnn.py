@@ -7,8 +7,9 @@ a state over many steps. With two directions, a second stack of layers reads the
 states of the other, so that both can be trained as language models (Peters et al. 2018,
 https://arxiv.org/abs/1802.05365).
 
-The input is a sequence of tokens: words, pieces of words, or bytes. All tokens of a word get the states that the
-network has when it has read the whole word: forwards that after its last token, backwards that after its first one.
+The input is a sequence of tokens: words, pieces of words, or bytes. By default, all tokens of a word get the states
+that the network has after the whole word: forwards that after its last token, backwards that after its first one. With
+`of_words=False`, in pretraining and in sequence to sequence, each token has its own.
 
 Shape legend: B batch, T tokens, H `hidden_size` of one direction, D directions, K negatives, V vocabulary.
 """
@@ -198,11 +199,11 @@ class RnnForPreTraining(LanguageModelHeadMixin, RnnPreTrainedModel):
             negatives: (K,), tokens of a sampled softmax; without them the softmax is over the whole vocabulary.
             negative_log_counts: (V,), the log of the expected number of times that each token is among the negatives.
         """
-        states = self.rnn(input_ids, attention_mask, of_words=False).last_hidden_state
-        states = list(states.split(self.config.hidden_size, dim=-1))  # (B, T, H) of each direction
+        outputs = self.rnn(input_ids, attention_mask, of_words=False)
+        states = list(outputs.last_hidden_state.split(self.config.hidden_size, dim=-1))  # (B, T, H) of each direction
         states[0] = states[0][:, :-1]
-        if len(states) == 2:
-            states[1] = states[1][:, 1:]
+        if len(states) == 2:  # backwards, the state of padding has read the whole text: it must not predict its end
+            states[1] = states[1][:, 1:] * outputs.mask[:, 1:, None]
         if labels is None:
             return RnnForPreTrainingOutput(None, *map(self.output_logits, states))
         targets = [labels[:, 1:], labels[:, :-1]][: len(states)]

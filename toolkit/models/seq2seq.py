@@ -4,8 +4,9 @@ Without attention, a recurrent decoder knows of the source only its initial stat
 2014, https://arxiv.org/abs/1409.3215). With attention it reads a weighted mean of all states of the encoder at each
 step, with weights that are computed by a small network (additive: Bahdanau, Cho & Bengio 2015,
 https://arxiv.org/abs/1409.0473) or by products (multiplicative: Luong, Pham & Manning 2015,
-https://arxiv.org/abs/1508.04025). The state of the first layer of the decoder asks, and the layers above it read the
-answer (Wu et al. 2016, https://arxiv.org/abs/1609.08144). So a whole target is computed at once in training.
+https://arxiv.org/abs/1508.04025). The output of the first layer of the decoder is the query; the context vector is an
+input of the layers above it (after Wu et al. 2016, https://arxiv.org/abs/1609.08144) and of the output layer. In
+training, each layer therefore computes all steps of the target in one call.
 
 The Transformer decoder (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762) is a BERT of transformers with a causal
 mask and attention to the encoder in each layer, as in Rothe, Narayan & Severyn (2020),
@@ -41,7 +42,7 @@ class Seq2SeqConfig(PreTrainedConfig):
     """Sizes of a recurrent decoder; `encoder` is the configuration of the encoder, as a dictionary.
 
     With `transformer`, the configuration of a causal language model of transformers that attends to an encoder, the
-    decoder is that model, and the fields about a recurrent one do not count.
+    decoder is that model, and the fields about a recurrent one are ignored.
     """
 
     model_type = "toolkit-seq2seq"
@@ -103,6 +104,8 @@ ATTENTIONS: dict[str, type[nn.Module]] = {"additive": AdditiveAttention, "multip
 class RecurrentCache:
     """The states of the layers of the decoder after the tokens that it has read, for `generate`."""
 
+    is_croppable = False  # `generate` asks on Apple's processors
+
     def __init__(self, states: list[torch.Tensor]):
         self.states = states  # one (n, B, H) per layer; n is 2 for an LSTM, with its cell state, else 1
 
@@ -126,15 +129,20 @@ class DecoderOutput(NamedTuple):
 
 
 class Seq2SeqEncoder(nn.Module):
-    """The encoder: `last_hidden_state` (B, S, D), and as `pooler_output` (B, D) the vector that starts the decoder.
+    """The encoder: `last_hidden_state` (B, S, D), and as `pooler_output` (B, D) what the decoder is initialized from.
 
     That vector is the final state of each direction of a recurrent network, else the mean over the source.
     """
 
     def __init__(self, config: Seq2SeqConfig):
         super().__init__()
-        self.model = encoder_from_config(config.encoder, KNOWN_ENCODERS)
-        self.main_input_name = self.model.main_input_name
+        self.set_model(encoder_from_config(config.encoder, KNOWN_ENCODERS))
+
+    def set_model(self, model: PreTrainedModel) -> None:
+        """Use this encoder, without the pooler of a BERT: distributed training waits for gradients of all parameters,
+        and the pooler gets none."""
+        model.pooler = None
+        self.model, self.main_input_name = model, model.main_input_name
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs
@@ -173,8 +181,9 @@ class RecurrentDecoder(nn.Module):
 
     @torch.no_grad()
     def load_pretrained(self, model: RnnForPreTraining) -> None:
-        """Copy the forward direction of a language model of the same sizes, so that at first only the encoder adds
-        what the decoder does not know: weights for what it reads of the encoder are zero, or as small as before."""
+        """Copy the forward direction of a language model of the same sizes. With attention, the weights of
+        the context vector start at zero, so that the source has no effect through it yet; logits are those of the
+        language model, but computed from `tanh` of its states, so that probabilities are flatter."""
         self.embeddings.weight.copy_(model.rnn.embeddings.weight)
         for layer, pretrained in zip(self.layers, model.rnn.forward_layers, strict=True):
             for name, parameter in layer.named_parameters():
@@ -291,6 +300,11 @@ class Seq2SeqForConditionalGeneration(PreTrainedModel, GenerationMixin):
             labels: (B, T), the target and the token that ends it, -100 for padding.
             encoder_outputs: Of the encoder, in place of `input_ids`.
             cache: States of the decoder after earlier tokens of the target.
+
+        Returns:
+            `logits` (B, T, V); with `labels` also `loss`, the mean cross-entropy in nats per token of the target,
+            smoothed while training; with `output_attentions` also `cross_attentions`, (B, heads, T, S) for each layer
+            that attends to the source.
         """
         if encoder_outputs is None:
             encoder_outputs = self.encoder(input_ids, attention_mask)
@@ -315,7 +329,7 @@ class Seq2SeqForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     @property
     def longest_target(self) -> int | None:
-        """How many tokens of a target the decoder takes at most, with that which ends it; None without a limit."""
+        """The largest number of tokens of a target, end token included; None without a limit."""
         return (self.config.transformer or {}).get("max_position_embeddings")
 
     @torch.no_grad()
@@ -324,12 +338,12 @@ class Seq2SeqForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
         `inputs` are `input_ids` and `attention_mask`, each (B, S).
         """
-        source = self.encoder(**inputs)
-        repeats = len(sequences) // len(source.last_hidden_state)
-        expanded = {name: values.repeat_interleave(repeats, dim=0) for name, values in source.items()}
-        decoded = self.decoder(sequences[:, :-1], Seq2SeqEncoderOutput(**expanded))
-        targets = sequences[:, 1:]
-        found = decoded.logits.log_softmax(dim=-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
-        ends = (targets == self.config.eos_token_id).long()
-        is_after_end = ends.cumsum(dim=1) - ends > 0
-        return found.masked_fill(is_after_end, 0.0).sum(dim=1)
+        source, found = self.encoder(**inputs), []
+        of_sources = sequences.unflatten(0, (len(source.last_hidden_state), -1))  # (B, n, T)
+        for candidates in of_sources.unbind(dim=1):  # one for each source at a time, to save memory
+            logits, targets = self.decoder(candidates[:, :-1], source).logits, candidates[:, 1:]
+            of_tokens = -F.cross_entropy(logits.transpose(1, 2), targets, reduction="none")  # (B, T - 1)
+            ends = (targets == self.config.eos_token_id).long()
+            is_after_end = ends.cumsum(dim=1) - ends > 0
+            found.append(of_tokens.masked_fill(is_after_end, 0.0).sum(dim=1))
+        return torch.stack(found, dim=1).flatten()

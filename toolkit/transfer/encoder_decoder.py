@@ -1,6 +1,6 @@
-"""Put an encoder, by name, and a new or pretrained decoder together to a sequence to sequence model.
+"""Build a sequence-to-sequence model from a named encoder and a new or pretrained decoder.
 
-Starting both from pretrained models is of Rothe, Narayan & Severyn (2020), "Leveraging pre-trained checkpoints for
+Starting both from pretrained models follows Rothe, Narayan & Severyn (2020), "Leveraging pre-trained checkpoints for
 sequence generation tasks", https://arxiv.org/abs/1907.12461, and of Ramachandran, Liu & Le (2017), "Unsupervised
 pretraining for sequence to sequence learning", https://aclanthology.org/D17-1039.
 """
@@ -22,6 +22,8 @@ from toolkit.transfer.encoders import load_config, load_encoder, load_model
 
 TARGET_TOKENIZER = "target_tokenizer.json"  # in the folder of a model, beside the tokenizer of the source
 TRANSFORMER, RECURRENT = "transformer", ("rnn", "gru", "lstm")
+LANGUAGE_MODELS = ("ForPreTraining", "ForMaskedLM", "ForCausalLM", "LMHeadModel")  # how their names end
+DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 ATTENDS_TO_ENCODER = {"is_decoder": True, "add_cross_attention": True}
 
 
@@ -36,12 +38,12 @@ class DecoderArguments(Arguments):
     """How a recurrent decoder reads the states of the encoder: additive (Bahdanau et al. 2015), multiplicative (Luong
     et al. 2015), or not at all, with one vector for the whole source (Sutskever et al. 2014)."""
     num_decoder_layers: int | None = None
-    """Number of layers of a new decoder (default: that of the encoder, at least 2)."""
+    """Number of layers of a new decoder (default: 2, and for a Transformer that of the encoder, at least 2)."""
     decoder_hidden_size: int | None = None
-    """Width of a new decoder (default: that of the encoder)."""
+    """Width of a new decoder (default: hidden_size of the encoder)."""
     dropout: float | None = None
-    """Dropout of the encoder and of a new decoder (default: 0.3 for a recurrent decoder, 0.1 for a Transformer, and
-    that of its configuration for the encoder)."""
+    """Dropout of the encoder and of the decoder, except a BERT decoder, which keeps its own (default: 0.3 for a
+    recurrent decoder, 0.1 for a new Transformer, and that of its configuration for the encoder)."""
     label_smoothing: float = 0.0
     """Label smoothing (Szegedy et al. 2016)."""
 
@@ -80,7 +82,7 @@ def build_encoder_decoder(
     tags: Sequence[str],
     **config_fields: Any,
 ) -> tuple[Any, PairTokenizers]:
-    """A sequence to sequence model, and its tokenizers. Random weights come from torch's generator: seed it first.
+    """A sequence-to-sequence model, and its tokenizers. Random weights come from torch's generator: seed it first.
 
     Args:
         name: The encoder: a folder, a Hub id or a `scratch:` name.
@@ -114,14 +116,14 @@ def build_encoder_decoder(
     for field, value in config_fields.items():
         setattr(config, field, value)
     model = Seq2SeqForConditionalGeneration(config)
-    model.encoder.model = encoder
+    model.encoder.set_model(encoder)
     if pretrained is not None:
         model.decoder.load_pretrained(pretrained)
     return model, PairTokenizers(source, target)
 
 
 def load_encoder_decoder(folder: Path) -> tuple[Any, PairTokenizers]:
-    """A fine-tuned sequence to sequence model, and its tokenizers. Raises `InputError`."""
+    """A fine-tuned sequence-to-sequence model, and its tokenizers. Raises `InputError`."""
     config = load_config(str(folder))
     return load_model(str(folder), "AutoModelForSeq2SeqLM", config), PairTokenizers.load(folder)
 
@@ -142,8 +144,9 @@ def _load_source(
         if is_new:
             _new_tokenizer(preset, texts, units, vocab_size, tags).save_pretrained(folder)
             options = dataclasses.replace(options, tokenizer=folder)
-        fields = {} if flags.dropout is None else {"hidden_dropout_prob": flags.dropout}
-        encoder, tokenizer = load_encoder(name, "AutoModel", MODALITIES["text"], options, **fields)
+        encoder, tokenizer = load_encoder(name, "AutoModel", MODALITIES["text"], options)
+    if flags.dropout is not None:
+        _set_dropout(encoder, flags.dropout)
     reads_bytes = spells_words(tokenizer)
     if not reads_bytes:
         _add_tags(encoder, tokenizer, tags)
@@ -170,6 +173,18 @@ def _load_target(
     if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None:
         raise InputError(f"--decoder {flags.decoder}: its tokenizer has no tokens for the start and the end of a text")
     return tokenizer, fields, pretrained
+
+
+def _set_dropout(encoder, dropout: float) -> None:
+    """Change all dropout of an encoder, also of its attention."""
+    from torch import nn
+
+    for field in DROPOUTS:
+        if hasattr(encoder.config, field):
+            setattr(encoder.config, field, dropout)
+    for module in encoder.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = dropout
 
 
 def _width(encoder) -> int:
@@ -201,13 +216,13 @@ def _add_tags(encoder, tokenizer, tags: Sequence[str]) -> None:
 def _new_decoder(flags: DecoderArguments, encoder_config, vocab_size: int) -> dict[str, Any]:
     """The fields of the configuration for a decoder with random weights."""
     hidden = flags.decoder_hidden_size or encoder_config.hidden_size
-    depth = flags.num_decoder_layers or max(2, getattr(encoder_config, "num_hidden_layers", 2))
     if flags.decoder != TRANSFORMER:
-        sizes = {"hidden_size": hidden, "num_hidden_layers": depth}
+        sizes = {"hidden_size": hidden, "num_hidden_layers": flags.num_decoder_layers or 2}
         return {"cell": flags.decoder, **sizes, "hidden_dropout_prob": _recurrent_dropout(flags)}
+    depth = flags.num_decoder_layers or max(2, getattr(encoder_config, "num_hidden_layers", 2))
     dropout = 0.1 if flags.dropout is None else flags.dropout
     config = bert_config(vocab_size, depth, hidden)
-    config.update({"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout, **ATTENDS_TO_ENCODER})
+    config.update({**dict.fromkeys(DROPOUTS, dropout), **ATTENDS_TO_ENCODER})
     return {"transformer": config.to_dict()}
 
 
@@ -224,6 +239,9 @@ def _pretrained_decoder(name: str, flags: DecoderArguments) -> tuple[dict[str, A
     for flag in ("num_decoder_layers", "decoder_hidden_size"):
         if getattr(flags, flag) is not None:
             raise InputError(f"--{flag} {getattr(flags, flag)}: does not go with --decoder {name}, which has its own")
+    architectures = config.architectures or []
+    if not is_scratch and not any(architecture.endswith(LANGUAGE_MODELS) for architecture in architectures):
+        raise InputError(f"--decoder {name}: holds {' and '.join(architectures) or 'no model'}, no language model")
     if config.model_type == PREFIX + "rnn":
         names = ("cell", "hidden_size", "num_hidden_layers")
         fields = {field: getattr(config, field) for field in names}
