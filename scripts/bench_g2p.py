@@ -23,17 +23,20 @@ from tasks.seq2seq import TargetPrediction
 from toolkit.data.pairs import PairColumns
 from toolkit.runs.results import RESULTS_FILE, Stopwatch, write_results
 
+RESERVED = set("_|}")  # characters that no word may have
+
 data, folder, *rest = sys.argv[1:]
 columns = PairColumns(remove=rest[1] if rest[:1] == ["--remove"] else None)
 task, stopwatch, run = TASKS["seq2seq"], Stopwatch(), Path(folder)
 source = task.open(data, columns)
 train, test = source.load("train"), source.load("test")
 run.mkdir(parents=True, exist_ok=True)
-phonetisaurus = partial(subprocess.run, check=True, text=True, capture_output=True)
+phonetisaurus = partial(subprocess.run, check=True, text=True, stdout=subprocess.PIPE)
 command = [sys.executable, "-m", "phonetisaurus"]
 with tempfile.TemporaryDirectory() as temporary:
     lexicon, model = Path(temporary) / "lexicon.txt", Path(temporary) / "model.fst"
-    pairs = [(row["source"], target) for row in train for target in row["targets"]]
+    kept = (row for row in train if not RESERVED & set(row["source"]))
+    pairs = [(row["source"], target) for row in kept for target in row["targets"]]
     lexicon.write_text("".join(f"{word} {target}\n" for word, target in pairs), encoding="utf-8")
     phonetisaurus([*command, "train", "--model", model, lexicon])
     seconds = stopwatch.seconds

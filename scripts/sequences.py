@@ -51,7 +51,7 @@ MARKERS = ("o", "s", "^", "D", "v")
 SIGNALS = "red blue green black white pink grey brown gold teal lime navy plum rust sand ruby".split()
 FILLERS, QUESTION = [f"w{number}" for number in range(64)], "?"
 SIZES = {"train": 10_000, "validation": 500, "test": 2000}
-BUCKETS = ((0, 1), (1, 2), (2, 3), (3, 5), (5, 8), (8, 13), (13, 20), (20, 27), (27, 40))
+BUCKETS = ((0, 1), (1, 2), (2, 3), (3, 5), (5, 9), (9, 17), (17, 33), (33, 49), (49, 65), (65, 81), (81, 97))
 LENGTHS = ((1, 5), (5, 7), (7, 9), (9, 11), (11, 13), (13, 16), (16, 41))
 
 

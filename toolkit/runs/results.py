@@ -97,13 +97,15 @@ class Stopwatch:
 
 def write_results(path: Path, stopwatch: Stopwatch, **fields: Any) -> dict[str, Any]:
     """Write a record: its fields, which names are of a Hub, seconds, peak memory, machine, command. Returns it."""
+    program = Path(sys.argv[0])
+    command = f"python scripts/{program.name}" if program.parent.name == "scripts" else "toolkit"
     record = {
         **fields,
         "from_hub": [name for name in (fields.get("encoder"), fields.get("dataset")) if is_hub_id(str(name))],
         "seconds": stopwatch.seconds,
         "peak_memory_mb": stopwatch.peak_memory_mb,
         **made_with(),
-        "command": " ".join(["toolkit", *sys.argv[1:]]),
+        "command": " ".join([command, *sys.argv[1:]]),
     }
     write_json(path, record)
     return record
