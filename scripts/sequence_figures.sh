@@ -63,7 +63,7 @@ g2p)
     done
     train transformer --encoder scratch:bert-mini --decoder transformer --learning_rate 1e-3 --remove '[012]'
     train stress --encoder scratch:lstm-mini --dropout 0.3
-    python "$scripts/bench_g2p.py" "$data" "$runs/phonetisaurus" --remove '[012]'
+    python "$scripts/bench_g2p.py" "$data" "$runs/phonetisaurus"
     python "$scripts/sequences.py" by_length "$runs/length.png" \
         "no attention=$runs/none" "additive=$runs/additive" "multiplicative=$runs/multiplicative" \
         "Transformer=$runs/transformer" "Phonetisaurus=$runs/phonetisaurus" > "$runs/length.json"

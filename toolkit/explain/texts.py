@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from transformers import PreTrainedModel
@@ -83,7 +83,8 @@ def explain_labels(
             figure = draw_matrix(names, text.words, found, heading, UNIT, ("word and its tag", "word"))
             page.add_picture(f"words_{method.replace(' ', '_')}", heading, notes[method] + limit, figure)
     inputs = {"input_ids": text.ids[None], "attention_mask": torch.ones_like(text.ids[None])}
-    if weights := attention_weights(model.base_model, **inputs):  # a head may not pass them on
+    encoder: Any = model.base_model  # since not every head passes the weights on
+    if weights := attention_weights(encoder, **inputs):
         note = "Each square is one head: rows are queries, columns are keys, and each row sums to 1."
         note += how_many(len(text.tokens), MOST_TOKENS, "tokens")
         layers = [layer.numpy() for layer in weights]
