@@ -7,7 +7,7 @@
 #   scripts/sequence_figures.sh g2p DATA RUNS_DIR [FLAGS…]
 #   scripts/sequence_figures.sh inflection DATA RUNS_DIR [FLAGS…]
 #
-# distance: nine small taggers on synthetic sentences. agreement: the same on real ones. tagging: recurrent networks of one
+# distance: small taggers on synthetic sentences. agreement: the same on real ones. tagging: recurrent networks of one
 # and of two directions, pretrained 20 minutes each, then compared with 500 and with all sentences. g2p: decoders without
 # attention, with additive and multiplicative attention, and a Transformer, 30 minutes each, without stress, one with
 # stress, and Phonetisaurus. inflection: Finnish, Spanish and Turkish, ten minutes each, three seeds. FLAGS, such as --bf16,
@@ -33,8 +33,10 @@ by_distance() { # RUNS FLAGS…: taggers of RUNS/data, and the accuracy by dista
 case $kind in
 distance)
     runs=${2:?RUNS_DIR}
-    [ -d "$runs/data" ] || python "$scripts/sequences.py" synthetic 32 "$runs/data"
-    by_distance "$runs" --max_steps 1500
+    for longest in 32 96; do
+        [ -d "$runs/$longest/data" ] || python "$scripts/sequences.py" synthetic $longest "$runs/$longest/data"
+        by_distance "$runs/$longest" --max_steps 1500
+    done
     ;;
 agreement)
     treebank=${2:?TREEBANK} runs=${3:?RUNS_DIR}
@@ -62,7 +64,7 @@ g2p)
         train $attention --encoder scratch:lstm-mini --attention $attention --dropout 0.3 --remove '[012]'
     done
     train transformer --encoder scratch:bert-mini --decoder transformer --learning_rate 1e-3 --remove '[012]'
-    train stress --encoder scratch:lstm-mini --dropout 0.3
+    train stress --encoder scratch:lstm-mini --attention multiplicative --dropout 0.3
     python "$scripts/bench_g2p.py" "$data" "$runs/phonetisaurus"
     python "$scripts/sequences.py" by_length "$runs/length.png" \
         "no attention=$runs/none" "additive=$runs/additive" "multiplicative=$runs/multiplicative" \

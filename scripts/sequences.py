@@ -162,7 +162,7 @@ def draw_by_distance(data: str, path: str, *named: str) -> None:
     rows = datasets.Dataset.from_parquet(str(Path(data) / "test.parquet"))
     right = [tags[-1] for tags in rows["tags"]]
     names = rows.features["tags"].feature.names
-    curves = {}
+    curves, of_seeds = {}, {}
     for name, runs in (each.split("=") for each in named):
         predicted = [[line["predicted"][-1] for line in lines_of(run)] for run in runs.split(",")]
         correct = defaultdict(list)  # for each distance, how many runs are right about each sentence
@@ -173,9 +173,12 @@ def draw_by_distance(data: str, path: str, *named: str) -> None:
             found = [value for distance in range(*bucket) for value in correct.get(distance, [])]
             if len(found) >= 20:
                 curves[name][name_of(bucket)] = ratio_interval(found, [1] * len(found))
+        means = [sum(line[row] == names[right[row]] for row in range(len(right))) / len(right) for line in predicted]
+        of_seeds[name] = {"value": sum(means) / len(means), "low": min(means), "high": max(means)}
     chance = max(Counter(right).values()) / len(right)
     draw(path, curves, "words between the cue and the question mark", "accuracy, %", chance)
-    print(json.dumps({"chance": chance, "n": len(right), "curves": curves}, indent=2))
+    record = {"chance": chance, "n": len(right), "mean, lowest and highest of seeds": of_seeds, "curves": curves}
+    print(json.dumps(record, indent=2))
 
 
 def draw_by_length(path: str, *named: str) -> None:

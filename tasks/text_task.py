@@ -80,8 +80,8 @@ class TextTask(Task):
 
         if layers:
             raise InputError(f"--layers {layers[0]}: goes with images, not with texts")
+        row = self.read_one(item)
         model, processor = self.load_finetuned(folder)
-        row = self.read_one(item, model.config)
         (encoded, *rest) = self.encode([row], processor, model.eval())
         if rest:
             raise InputError(f"{item[:40]}…: longer than the model takes at once")
