@@ -25,7 +25,7 @@ import json
 import math
 import random
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
@@ -35,16 +35,18 @@ import matplotlib
 matplotlib.use("agg")
 
 import datasets
+import numpy as np
 from matplotlib import pyplot
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.path import Path as Bezier
+from numpy.typing import ArrayLike
 
 from tasks import TASKS
 from tasks.inference import Predictor
 from tasks.task import SearchArguments
 from toolkit.corpora.symbols import split_tags
 from toolkit.data.pairs import PairColumns
-from toolkit.metrics.intervals import ratio_interval
+from toolkit.metrics.intervals import Interval, ratio_interval
 from toolkit.runs.results import PREDICTIONS_FILE
 
 MARKERS = ("o", "s", "^", "D", "v")
@@ -157,6 +159,12 @@ def name_of(bucket: tuple[int, int]) -> str:
     return str(low) if high == low + 1 else f"{low}–{high - 1}"
 
 
+def by_bucket(values: ArrayLike, places: ArrayLike, buckets: Sequence[tuple[int, int]]) -> dict[str, Interval]:
+    """The mean of `values` (N,) whose `places` (N,) are in each bucket, of at least 20."""
+    found = {bucket: np.asarray(values)[np.isin(places, range(*bucket))] for bucket in buckets}
+    return {name_of(bucket): ratio_interval(x, np.ones(len(x))) for bucket, x in found.items() if len(x) >= 20}
+
+
 def draw_by_distance(data: str, path: str, *named: str) -> None:
     """Read the distances from the test split of `data`, in the order of the predictions."""
     rows = datasets.Dataset.from_parquet(str(Path(data) / "test.parquet"))
@@ -165,15 +173,9 @@ def draw_by_distance(data: str, path: str, *named: str) -> None:
     curves, of_seeds = {}, {}
     for name, runs in (each.split("=") for each in named):
         predicted = [[line["predicted"][-1] for line in lines_of(run)] for run in runs.split(",")]
-        correct = defaultdict(list)  # for each distance, how many runs are right about each sentence
-        for row, (distance, answer) in enumerate(zip(rows["distance"], right, strict=True)):
-            correct[distance].append(sum(of_run[row] == names[answer] for of_run in predicted) / len(predicted))
-        curves[name] = {}
-        for bucket in BUCKETS:
-            found = [value for distance in range(*bucket) for value in correct.get(distance, [])]
-            if len(found) >= 20:
-                curves[name][name_of(bucket)] = ratio_interval(found, [1] * len(found))
-        means = [sum(line[row] == names[right[row]] for row in range(len(right))) / len(right) for line in predicted]
+        is_right = np.array(predicted) == [names[answer] for answer in right]  # (runs, sentences)
+        curves[name] = by_bucket(is_right.mean(axis=0), rows["distance"], BUCKETS)
+        means = is_right.mean(axis=1).tolist()
         of_seeds[name] = {"value": sum(means) / len(means), "low": min(means), "high": max(means)}
     chance = max(Counter(right).values()) / len(right)
     draw(path, curves, "words between the cue and the question mark", "accuracy, %", chance)
@@ -187,11 +189,7 @@ def draw_by_length(path: str, *named: str) -> None:
         lines = lines_of(run)
         lengths = [len(split_tags(line["source"])[1]) for line in lines]
         right = [line["predicted"] in line["targets"] for line in lines]
-        curves[name] = {}
-        for low, high in LENGTHS:
-            found = [is_right for length, is_right in zip(lengths, right, strict=True) if low <= length < high]
-            if len(found) >= 20:
-                curves[name][name_of((low, high))] = ratio_interval(found, [1] * len(found))
+        curves[name] = by_bucket(right, lengths, LENGTHS)
     draw(path, curves, "characters of the source", "exact match, %", None)
     print(json.dumps({"curves": curves}, indent=2))
 

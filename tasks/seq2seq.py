@@ -169,9 +169,9 @@ class Seq2Seq(Task):
             toolkit_columns={name: getattr(arguments.columns, name) for name in (*KEPT_COLUMNS, "where")},
             **config_fields,
         )
-        longest = max(map(len, tokenizers.target(targets)["input_ids"]))
+        most = ROOM * max(map(len, tokenizers.target(targets)["input_ids"]))
         model.generation_config = GenerationConfig(
-            max_new_tokens=min(ROOM * longest, model.longest_target or ROOM * longest),
+            max_new_tokens=min(most, model.longest_target or most),
             pad_token_id=model.config.pad_token_id,
             decoder_start_token_id=model.config.decoder_start_token_id,
             eos_token_id=model.config.eos_token_id,

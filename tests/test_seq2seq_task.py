@@ -260,22 +260,8 @@ def test_pairs_are_read_from_a_hub(few, hub, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("encoder", ["lstm-tiny", "bert-tiny"])
 def test_one_process_with_a_batch_of_16_and_two_with_8_agree(encoder, few, tmp_path):
-    flags = [
-        "--encoder",
-        f"scratch:{encoder}",
-        "--target_units",
-        "words",
-        "--data",
-        few,
-        "--dropout",
-        "0",
-        "--max_steps",
-        "6",
-        "--batch_size",
-        "16",
-        "--logging_steps",
-        "1",
-    ]
+    flags = ["--encoder", f"scratch:{encoder}", "--target_units", "words", "--data", few, "--dropout", "0"]
+    flags += ["--max_steps", "6", "--batch_size", "16", "--logging_steps", "1"]
     for number in (1, 2):
         output = ["--output_dir", tmp_path / str(number), "--max_new_tokens", "8"]
         done = run_toolkit("finetune", "seq2seq", *flags, *output, num_processes=number)
