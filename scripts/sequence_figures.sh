@@ -3,7 +3,7 @@
 #
 #   scripts/sequence_figures.sh distance RUNS_DIR
 #   scripts/sequence_figures.sh agreement TREEBANK RUNS_DIR
-#   scripts/sequence_figures.sh tagging TREEBANK CORPUS RUNS_DIR
+#   scripts/sequence_figures.sh tagging TREEBANK CORPUS_DIR RUNS_DIR [FLAGS…]
 #   scripts/sequence_figures.sh g2p DATA RUNS_DIR [FLAGS…]
 #   scripts/sequence_figures.sh inflection DATA RUNS_DIR [FLAGS…]
 #
@@ -44,15 +44,20 @@ agreement)
     by_distance "$runs" --num_train_epochs 8 --word_dropout 0.1
     ;;
 tagging)
-    treebank=${2:?TREEBANK} corpus=${3:?CORPUS} runs=${4:?RUNS_DIR}
+    treebank=${2:?TREEBANK} corpus=${3:?CORPUS_DIR} runs=${4:?RUNS_DIR}
     for cell in rnn gru lstm; do
         for directions in 1 2; do
-            "${toolkit[@]}" pretrain rnn --preset "$cell-mini" --num_directions $directions --corpus "$corpus" \
-                --max_minutes 20 --output_dir "$runs/$cell-$directions" --resume
+            "${toolkit[@]}" pretrain rnn --preset "$cell-mini" --num_directions $directions --corpus "$corpus/train.txt" \
+                --validation_corpus "$corpus/validation.txt" --max_minutes 20 --output_dir "$runs/$cell-$directions" \
+                --resume "${@:5}"
         done
     done
-    "${toolkit[@]}" compare --encoders "$runs"/{rnn,gru,lstm}-{1,2} --data "$treebank" --train_sizes 500 all --seeds 3 \
-        --learning_rates 1e-3 3e-3 --max_steps 1200 --output_dir "$runs/compared" --resume
+    compare() { # NAME FLAGS…
+        "${toolkit[@]}" compare --encoders "$runs"/{rnn,gru,lstm}-{1,2} --data "$treebank" --seeds 3 --num_proc 2 \
+            --output_dir "$runs/$1" --resume "${@:2}"
+    }
+    compare 500 --train_sizes 500 --learning_rates 1e-3 3e-3 1e-2 "${@:5}"
+    compare all --train_sizes all --learning_rates 1e-3 3e-3 --num_train_epochs 3 "${@:5}"
     ;;
 g2p)
     data=${2:?DATA} runs=${3:?RUNS_DIR} flags=("${@:4}")
