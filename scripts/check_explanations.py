@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from toolkit.data.image_files import load_labelled_images
+from toolkit.data.image_files import IMAGES
 from toolkit.explain.saliency import importance_maps
 from toolkit.metrics.intervals import ratio_interval
 from toolkit.modalities import MODALITIES
@@ -53,7 +53,7 @@ def moved(places: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def main(folder: str, data: str, record: str, num_images: str = "100") -> None:
     model, processor = load_encoder(folder, "AutoModelForImageClassification", MODALITIES["image"])
     model.eval()
-    rows = load_labelled_images(data, "test").select(range(int(num_images)))
+    rows = IMAGES.load_labelled(data, "test").select(range(int(num_images)))
     rng = np.random.default_rng(0)
     drops: dict[str, list[tuple[float, float]]] = {}
     for number, pixels in enumerate(some_pixel_values(rows, processor).split(1), start=1):

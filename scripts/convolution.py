@@ -146,10 +146,10 @@ def parameters(out: str) -> None:
 def subset(data: str, folder: str) -> None:
     import datasets
 
-    from toolkit.data.image_files import load_labelled_images
+    from toolkit.data.image_files import IMAGES
 
     Path(folder).mkdir(parents=True)
-    train, test = (load_labelled_images(data, split).shuffle(seed=0) for split in ("train", "test"))
+    train, test = (IMAGES.load_labelled(data, split).shuffle(seed=0) for split in ("train", "test"))
     held_out = min(1_000, len(train) // 10)
     parts = {
         "train": train.select(range(held_out, min(held_out + 10_000, len(train)))),

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from tasks.audio_classification import AudioClassification
 from tasks.image_classification import ImageClassification
 from tasks.pos_tagging import PosTagging
 from tasks.seq2seq import Seq2Seq
@@ -16,6 +17,7 @@ TASKS: dict[str, Task] = {
     "pos": PosTagging(),
     "text": TextClassification(),
     "image": ImageClassification(),
+    "audio": AudioClassification(),
     "seq2seq": Seq2Seq(),
 }
 

@@ -2,13 +2,15 @@
 
 The tagger, which needs the extra `baselines`, is a conditional random field on spelling and neighbouring words
 (Lafferty, McCallum & Pereira 2001), trained by crfsuite (Okazaki 2007, http://www.chokkan.org/software/crfsuite/).
-Texts are classified by logistic regression on TF-IDF weights of words and word pairs, images on pixels.
+Texts are classified by logistic regression on TF-IDF weights of words and word pairs, images on pixels, recordings on
+statistics of MFCCs.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
+from toolkit.data.audio_decoding import open_audio
 from toolkit.data.image_decoding import Decoding, open_image
 from toolkit.errors import extra
 
@@ -67,18 +69,53 @@ def pixel_labels(train_rows, rows, size: int = 28) -> list[tuple[str, float, dic
 
     Returns for each of `rows` the predicted label, its probability, and the probability of every label.
     """
+    decoding = Decoding.of_images(train_rows["image"])
+
+    def pixels(rows) -> np.ndarray:
+        images = (open_image(row["image"], row["name"], decoding).resize((size, size)) for row in rows)
+        return np.stack([np.asarray(image, dtype=np.float32).ravel() for image in images])
+
+    return _labels_of_features(pixels(train_rows), train_rows["label"][:], pixels(rows), strength=0.01)
+
+
+def mfcc_labels(
+    train_rows, rows, sampling_rate: int = 8000, num_coefficients: int = 20
+) -> list[tuple[str, float, dict[str, float]]]:
+    """Train on means and standard deviations of MFCCs, and of their differences, in labelled recordings.
+
+    Mel-frequency cepstral coefficients are the cosine transform of log-mel values: Davis & Mermelstein (1980),
+    https://doi.org/10.1109/TASSP.1980.1163420. Returns the same as `pixel_labels`.
+    """
+    import torch
+    from scipy.fft import dct
+
+    from toolkit.models.log_mel import LogMelFeatureExtractor
+
+    extractor = LogMelFeatureExtractor(sampling_rate, num_mel_bins=40)
+
+    def statistics(rows) -> np.ndarray:
+        found = []
+        for row in rows:
+            samples = extractor.level(torch.from_numpy(open_audio(row["audio"], row["name"], sampling_rate)))
+            coefficients = dct(extractor.log_mel(samples[None])[0].numpy(), norm="ortho")[:, :num_coefficients]
+            changes = np.diff(coefficients, axis=0, append=coefficients[-1:])
+            of_frames = np.concatenate([coefficients, changes], axis=1)
+            found.append(np.concatenate([of_frames.mean(axis=0), of_frames.std(axis=0)]))
+        return np.stack(found)
+
+    return _labels_of_features(statistics(train_rows), train_rows["label"][:], statistics(rows), strength=1.0)
+
+
+def _labels_of_features(
+    features: np.ndarray, labels: Sequence[str], to_label: np.ndarray, strength: float
+) -> list[tuple[str, float, dict[str, float]]]:
+    """Logistic regression on standardized features (N, D): label, its probability, the probability of every label."""
     from sklearn.preprocessing import StandardScaler
 
     from toolkit.transfer.linear_probe import fit_linear_probe
 
-    decoding = Decoding.of_images(train_rows["image"])
-
-    def pixels(rows):
-        images = (open_image(row["image"], row["name"], decoding).resize((size, size)) for row in rows)
-        return np.stack([np.asarray(image, dtype=np.float32).ravel() for image in images])
-
     scaler = StandardScaler()
-    probe = fit_linear_probe(scaler.fit_transform(pixels(train_rows)), train_rows["label"][:], C=0.01)
-    names, probabilities = probe.classes_.tolist(), probe.predict_proba(scaler.transform(pixels(rows)))
+    probe = fit_linear_probe(scaler.fit_transform(features), labels, C=strength)
+    names, probabilities = probe.classes_.tolist(), probe.predict_proba(scaler.transform(to_label))
     found = (dict(zip(names, values, strict=True)) for values in probabilities.tolist())
     return [(label := max(each, key=each.__getitem__), each[label], each) for each in found]

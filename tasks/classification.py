@@ -1,10 +1,10 @@
-"""What classification of texts and of images share: one label per example.
+"""What classification of texts, images and recordings shares: one label per example.
 
 Figures: accuracy, F1 of each label and their mean; with the probability of every label also the area under the ROC
 curve, for more than two labels the mean of each against all others.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tasks.task import Prediction, Task
@@ -20,6 +20,7 @@ class LabelPrediction(Prediction):
     label: str
     probability: float
     probabilities: dict[str, float] | None = None
+    threshold: float | None = field(default=None, compare=False)  # of the second label, by which it was decided
 
     def as_json(self) -> dict[str, Any]:
         if self.probabilities is None:

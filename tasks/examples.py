@@ -39,6 +39,9 @@ class ExamplesArguments(Arguments):
     """Split of a folder or Hub data set (default: test to evaluate, train to learn from)."""
     unlabelled: str | None = None
     """Unlabelled data, on whose mean features are centered (default: the labelled examples)."""
+    modality: str | None = None
+    """Modality of the examples: text, image or audio (default: that of the encoder). With audio, an image encoder
+    reads the spectrograms of recordings."""
     seed: int = 0
     """Seed of the choice of examples, and of fine-tuning."""
 
@@ -70,7 +73,8 @@ class InputArguments(Arguments):
     """input and output"""
 
     inputs: list[str] = field(default_factory=list)
-    """Texts, or files of texts or images, or folders of images; without any, texts from standard input, one a line."""
+    """Texts, or files of texts, images or recordings, or folders of them; without any, texts from standard input, one
+    a line."""
     output_format: Literal["tsv", "jsonl"] = "tsv"
     """tsv: label, probability and item; jsonl: one item per line, with the probability of every label."""
 
@@ -106,6 +110,17 @@ class Examples:
         kept = set(labels)
         rows = self.rows.select([i for i, label in enumerate(self.labels) if label in kept])
         return dataclasses.replace(self, rows=rows)
+
+    def with_groups(self, groups: Sequence[str], source: str) -> "Examples":
+        """The examples of these groups, or all without any. Raises `InputError` if one is not there."""
+        found = self.groups or []
+        if unknown := set(groups) - set(found):
+            raise InputError(
+                f"--groups {min(unknown)}: not in {source}, where there are {', '.join(sorted(set(found)))}"
+            )
+        if not groups:
+            return self
+        return dataclasses.replace(self, rows=self.rows.select([i for i, g in enumerate(found) if g in set(groups)]))
 
     def choose(self, shots: int | None, seed: int) -> "Examples":
         """`shots` examples per label, or all examples. Raises `InputError` if a label has fewer."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from tasks.examples import (
     ExampleClassifierArguments,
+    ExampleColumns,
     Examples,
     InputArguments,
     OptionalExamples,
@@ -31,9 +32,9 @@ from toolkit.errors import InputError, check_not_negative, check_positive
 from toolkit.hub.arguments import HubArguments
 from toolkit.metrics.intervals import ratio_interval
 from toolkit.modalities import Modality
-from toolkit.runs.arguments import Arguments, defaults, without
+from toolkit.runs.arguments import Arguments, defaults, to_flags, without
 from toolkit.runs.output import OutputArguments, check_output_dir, create_output_dir
-from toolkit.runs.results import Stopwatch
+from toolkit.runs.results import RESULTS_FILE, Stopwatch, write_results
 from toolkit.transfer.encoders import modality_of_encoder
 
 
@@ -84,7 +85,9 @@ class ProtocolArguments(Arguments):
     episodes: int = 1000
     """Number of episodes."""
     within: str | None = None
-    """Column of a table: the classes of an episode have the same value in it, such as characters of one alphabet."""
+    """Column of a table: the examples of an episode have the same value in it, such as the alphabet or the speaker."""
+    groups: list[str] = field(default_factory=list)
+    """Values of --within to use, such as speakers that pretraining never heard (default: all)."""
     labels: list[str] = field(default_factory=list)
     """Use these labels only, such as those that pretraining never saw (default: all)."""
     seeds: int | None = None
@@ -93,6 +96,8 @@ class ProtocolArguments(Arguments):
 
     def check(self) -> None:
         check_positive(self, "ways queries episodes seeds")
+        if self.groups and self.within is None:
+            raise InputError(f"--groups {' '.join(self.groups)}: goes with --within")
         if len(self.labels) == 1:
             raise InputError(f"--labels {self.labels[0]}: expected two labels or more")
         if self.ways < 2:
@@ -119,6 +124,26 @@ class CalibrationArguments(Arguments):
 class FitFewShotArguments(FewShotArguments):
     output: OutputArguments
     calibration: CalibrationArguments = defaults(CalibrationArguments)
+    hub: HubArguments = defaults(HubArguments)
+
+
+@dataclass(kw_only=True)
+class AddedExamples(Arguments):
+    """data"""
+
+    classifier: str
+    """Folder or Hub id of a few-shot classifier, which stays as it is."""
+    data: str
+    """Labelled examples of new classes: a file, a folder with one folder per class, or a Hub id."""
+    split: str | None = None
+    """Split of a folder or Hub data set (default: train)."""
+
+
+@dataclass(kw_only=True)
+class AddFewShotArguments(Arguments):
+    examples: AddedExamples
+    output: OutputArguments
+    columns: ExampleColumns = defaults(ExampleColumns)  # type: ignore[valid-type]
     hub: HubArguments = defaults(HubArguments)
 
 
@@ -167,17 +192,60 @@ def fit(arguments: FitFewShotArguments) -> dict[str, Any]:
     return record
 
 
+def add(arguments: AddFewShotArguments) -> dict[str, Any]:
+    """Add classes to a `FewShotClassifier` and save it to another folder; returns the record. Raises `InputError`."""
+    from toolkit.hub.upload import push_run
+    from toolkit.transfer.few_shot_classifier import FewShotClassifier
+
+    check_output_dir(arguments.output)
+    stopwatch, given = Stopwatch(), arguments.examples
+    classifier = FewShotClassifier.from_pretrained(given.classifier)
+    modality = classifier.modality
+    if modality is None:
+        raise InputError(f"{given.classifier}: a classifier of features, without an encoder that reads examples")
+    source = open_examples(modality, given.data, arguments.columns)
+    examples = load_examples(modality, source, given.split)
+    source.summary.say()
+    for label in sorted(set(examples.labels)):
+        classifier.add_class(label, examples.with_labels([label]).items)
+    folder = create_output_dir(arguments.output)
+    classifier.save(folder)
+    record = write_results(
+        folder / RESULTS_FILE,
+        stopwatch,
+        task="few-shot",
+        dataset=given.data,
+        encoder=given.classifier,
+        seed=classifier.random_state,
+        arguments=to_flags(arguments),
+        modality=modality.name,
+        split=given.split or "train",
+        n=len(examples.labels),
+        classes=len(classifier.classes_),
+        threshold=classifier.threshold_,
+        metrics={},
+        num_steps=0,
+        throughput=len(examples.labels) / stopwatch.seconds,
+        throughput_unit="items/s",
+        deterministic=True,
+        parameters=classifier.num_parameters,
+        data=source.summary.as_json(),
+    )
+    push_run(arguments.output.output_dir, arguments.hub.push_to_hub)
+    return record
+
+
 def fit_classifier(arguments: FitFewShotArguments | PredictFewShotArguments):
     """A `FewShotClassifier` fitted to the labelled data, the number of its examples, and what the data holds.
 
     Raises `InputError`.
     """
     flags = arguments.examples
-    modality = modality_of_encoder(flags.encoder)
+    modality = modality_of_encoder(flags.encoder, flags.modality)
     examples, data = _load_to_learn(modality, flags.data, arguments)
     items, labels = _with_descriptions(examples.choose(arguments.classifier.shots, flags.seed), arguments.classifier)
     unlabelled = load_unlabelled(modality, flags.unlabelled, arguments.columns)
-    classifier = _new_classifier(arguments.classifier, flags.encoder, flags.seed)
+    classifier = _new_classifier(arguments.classifier, flags.encoder, flags.seed, flags.modality)
     return classifier.fit(items, labels, unlabelled), len(items), data
 
 
@@ -189,12 +257,12 @@ def _load_to_learn(modality: Modality, name: str, arguments: Any) -> tuple[Examp
     return examples, source.summary.as_json()
 
 
-def _new_classifier(flags: ClassifierArguments, encoder: str | None, seed: int = 0):
+def _new_classifier(flags: ClassifierArguments, encoder: str | None, seed: int = 0, modality_name: str | None = None):
     """The classifier that the flags describe; of features if `encoder` is None."""
     from toolkit.transfer.few_shot_classifier import FewShotClassifier
 
     settings = {name: getattr(flags, name) for name in ("method", "metric", "rounds", "max_steps", "learning_rate")}
-    return FewShotClassifier(encoder, random_state=seed, **settings)
+    return FewShotClassifier(encoder, random_state=seed, modality_name=modality_name, **settings)
 
 
 def _with_labels(examples: Examples, source: Source, labels: list[str]) -> Examples:
@@ -210,7 +278,7 @@ def _evaluate_episodes(arguments: EvaluateFewShotArguments) -> tuple[dict[str, A
     from toolkit.transfer.features import load_featurizer
 
     flags, protocol, given = arguments.classifier, arguments.protocol, arguments.examples
-    featurizer = load_featurizer(given.encoder)
+    featurizer = load_featurizer(given.encoder, modality_name=given.modality)
     if flags.num_steps:
         raise InputError(f"--method {flags.method}: goes with --seeds, episodes leave the encoder as it is")
     for name in ("descriptions", "rounds"):
@@ -218,7 +286,7 @@ def _evaluate_episodes(arguments: EvaluateFewShotArguments) -> tuple[dict[str, A
             raise InputError(f"--{name}: goes with --seeds, an episode has its labelled examples alone")
     source = open_examples(featurizer.modality, given.data, arguments.columns, protocol.within)
     examples = load_examples(featurizer.modality, source, given.split, "test")
-    examples = _with_labels(examples, source, protocol.labels)
+    examples = _with_labels(examples, source, protocol.labels).with_groups(protocol.groups, source.name)
     source.summary.say()
     unlabelled = load_unlabelled(featurizer.modality, given.unlabelled, arguments.columns)
     featurizer.adapt(examples.items)
@@ -250,7 +318,7 @@ def _evaluate_seeds(arguments: EvaluateFewShotArguments) -> tuple[dict[str, Any]
     from toolkit.transfer.features import load_featurizer
 
     flags, protocol, given = arguments.classifier, arguments.protocol, arguments.examples
-    featurizer = load_featurizer(given.encoder)
+    featurizer = load_featurizer(given.encoder, modality_name=given.modality)
     if protocol.within is not None:
         raise InputError(f"--within {protocol.within}: goes with episodes, not with --seeds")
     source = open_examples(featurizer.modality, given.data, arguments.columns)
@@ -267,7 +335,7 @@ def _evaluate_seeds(arguments: EvaluateFewShotArguments) -> tuple[dict[str, Any]
     for seed in range(given.seed, given.seed + protocol.seeds):
         items, labels = _with_descriptions(train.choose(flags.shots, seed), flags)
         stopwatch = Stopwatch()
-        classifier = _new_classifier(flags, encoder, seed).fit(encode(items), labels, unlabelled)
+        classifier = _new_classifier(flags, encoder, seed, given.modality).fit(encode(items), labels, unlabelled)
         predicted.append(classifier.predict(tested).tolist())
         seconds.append(stopwatch.seconds)
     hits = np.array(predicted) == np.array(test.labels)  # (seeds, items)

@@ -19,7 +19,7 @@ from toolkit.data.rows import content_of_rows, take_subset
 from toolkit.data.sources import SAMPLE, Source
 from toolkit.data.table_files import order_of_label
 from toolkit.errors import InputError
-from toolkit.modalities.arguments import AugmentationArguments
+from toolkit.modalities.arguments import LossArguments
 from toolkit.models.families import SCRATCH
 from toolkit.runs.arguments import flags_of, to_flags, with_flags
 from toolkit.runs.output import check_output_dir, check_unchanged, claimed, create_output_dir, write_json
@@ -160,6 +160,7 @@ def load_splits(
     if "validation" in source.splits:
         validation_rows = source.load("validation")
     else:
+        task.check_to_split(flags.data, train_rows)
         num_held_out = max(1, round(VALIDATION_SHARE * len(train_rows)))
         if num_held_out >= len(train_rows):
             raise InputError(f"{flags.data}: {len(train_rows)} examples, too few to train and validate on")
@@ -224,8 +225,8 @@ def _train(task: Task, model, processor, encoded: dict[str, Any], arguments: Fin
 
 def _flags_of_training(arguments: FinetuneArguments) -> list[str]:
     """The flags with other values than the default ones that only training in steps uses."""
-    of_training = (AugmentationArguments, TransferArguments, DurationArguments, OptimizerArguments)
-    flags = {name: flag for name, flag in flags_of(type(arguments)).items() if flag.owner in of_training}
+    of_training = (LossArguments, TransferArguments, DurationArguments, OptimizerArguments)
+    flags = {name: flag for name, flag in flags_of(type(arguments)).items() if issubclass(flag.owner, of_training)}
     given = to_flags(arguments)
     return [f"--{name}" for name, flag in flags.items() if name != "seed" and given[name] != flag.default]
 

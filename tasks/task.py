@@ -206,6 +206,10 @@ class Task(ABC):
             raise InputError(f"{item[:40]}…: {len(rows)} of them, expected one at a time")
         return rows[0]
 
+    def check_to_split(self, source: str, rows) -> None:
+        """Called with rows of which some will be held out for validation. Raises `InputError` if they are too few."""
+        return
+
     def labels(self, rows) -> set[str] | None:
         """All labels; None for a task without labels."""
         return None

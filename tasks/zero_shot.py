@@ -40,7 +40,7 @@ class DescriptionArguments(Arguments):
     descriptions: str | None = None
     """Table with the columns label and description (default: the labels, underscores read as spaces)."""
     label_encoder: str | None = None
-    """Encoder of texts that reads the descriptions, if --encoder reads images."""
+    """Encoder of texts that reads the descriptions, if --encoder reads images or recordings."""
     rounds: int = 0
     """Rounds of bootstrapping, in which the classes move to the --unlabelled items that are most similar to them."""
     hypothesis: str = "This example is about {}."
@@ -123,7 +123,7 @@ def evaluate(arguments: EvaluateZeroShotArguments) -> dict[str, Any]:
 def _measure(arguments: EvaluateZeroShotArguments) -> tuple[dict[str, Any], list[dict]]:
     """Fields of the record, and a line per test item."""
     given = arguments.examples
-    modality = modality_of_encoder(given.encoder)
+    modality = modality_of_encoder(given.encoder, given.modality)
     source = open_examples(modality, given.data, arguments.columns)
     if arguments.seen.is_generalized:
         test, train = load_test_and_train(modality, source, given.split)
@@ -153,7 +153,9 @@ def fit_classifier(modality: Modality, arguments: PredictZeroShotArguments):
     described = describe_labels(sorted({*arguments.unseen.labels, *labels}), flags.descriptions)
     if flags.method == "entailment":
         return EntailmentClassifier(given.encoder, flags.hypothesis).fit(described)
-    classifier = ZeroShotClassifier(given.encoder, flags.label_encoder, flags.rounds, random_state=given.seed)
+    classifier = ZeroShotClassifier(
+        given.encoder, flags.label_encoder, flags.rounds, random_state=given.seed, modality_name=given.modality
+    )
     return classifier.fit(described, items, labels, load_unlabelled(modality, given.unlabelled, arguments.columns))
 
 
@@ -180,14 +182,14 @@ def _by_nearness(
     from toolkit.transfer.zero_shot_classifier import ZeroShotClassifier, encoder_of_descriptions
 
     given, flags, seen = arguments.examples, arguments.classifier, arguments.seen
-    featurizer = load_featurizer(given.encoder)
+    featurizer = load_featurizer(given.encoder, modality_name=given.modality)
     featurizer.adapt(() if train is None else train.items)
     describer = encoder_of_descriptions(featurizer, flags.label_encoder)
     unlabelled: Any = load_unlabelled(test.modality, given.unlabelled, arguments.columns)
     described = describer(list(describe_labels(names, flags.descriptions).values()))
     unlabelled = None if unlabelled is None else featurizer(unlabelled)
     features, labels = featurizer(test.items), np.array(test.labels)
-    classifier = ZeroShotClassifier(given.encoder, flags.label_encoder, flags.rounds)
+    classifier = ZeroShotClassifier(given.encoder, flags.label_encoder, flags.rounds, modality_name=given.modality)
     predicted, of_seen = [], []
     for seed in range(given.seed, given.seed + (seen.seeds if train is not None else 1)):
         examples: tuple[Any, Any] = (None, ())

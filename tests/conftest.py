@@ -33,6 +33,7 @@ LONG = (
     "image_stream",
     "hub",
     "image_classification",
+    "audio_classification",
     "processes",
     "plugins",
     "few_shot",

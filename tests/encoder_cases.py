@@ -13,14 +13,20 @@ from toolkit.models.electra import ElectraForPreTraining
 from toolkit.models.families import FAMILIES, WRAPPERS, Architecture, architectures, family_of
 
 NUM_LABELS = 4
-SMALL_SIZES = {"text": 600, "image": 32}  # entries of a vocabulary, pixels
-SMALL_FIELDS = {"num_labels": NUM_LABELS, "num_buckets": 50, "output_vocab_size": 50}
-HEADS = {"text": ("ForTokenClassification", "ForSequenceClassification"), "image": ("ForImageClassification",)}
+SMALL_SIZES = {"text": 600, "image": 32, "audio": 40}  # entries of a vocabulary, pixels, frames
+SMALL_FIELDS = {"num_labels": NUM_LABELS, "num_buckets": 50, "output_vocab_size": 50, "num_mel_bins": 32}
+MODALITY_OF_INPUT = {"input_ids": "text", "pixel_values": "image", "input_values": "audio"}
+HEADS = {
+    "text": ("ForTokenClassification", "ForSequenceClassification"),
+    "image": ("ForImageClassification",),
+    "audio": ("ForAudioClassification",),
+}
 # [CLS], two words of several bytes, a word of one, [SEP]; then a shorter sentence with padding.
 INPUT_IDS = torch.tensor([[2, 70, 330, 331, 71, 332, 40, 3], [2, 71, 332, 3, 0, 0, 0, 0]])
 ATTENTION_MASK = (INPUT_IDS != 0).long()
 WORD_LABELS = torch.tensor([[-100, 9, 8, 7, 3], [-100, 8, 3, -100, -100]])
 IMAGES = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+SPECTROGRAMS = torch.randn(4, 40, 32, generator=torch.Generator().manual_seed(0))
 
 register()
 
@@ -42,6 +48,7 @@ def small_configs() -> dict[str, PreTrainedConfig]:
 CONFIGS = small_configs()
 CONFIGS_OF_WRAPPERS: dict[str, dict[str, Any]] = {  # by `model_type`, and by the name of the Auto class
     "toolkit-pooled": {"": {"encoder": CONFIGS["toolkit-resnet"].to_dict(), "hidden_size": 64, "pooling": "gem"}},
+    "toolkit-spectrogram": {"": {"encoder": CONFIGS["toolkit-resnet"].to_dict(), "hidden_size": 64}},
     "toolkit-layer-mix": {"": {"encoder": CONFIGS["bert"].to_dict()}},
     "toolkit-seq2seq": {
         "": {"encoder": CONFIGS["toolkit-rnn"].to_dict(), "encoder_width": 256, "vocab_size": NUM_LABELS}
@@ -52,6 +59,16 @@ CONFIGS_OF_WRAPPERS: dict[str, dict[str, Any]] = {  # by `model_type`, and by th
             "hidden_size": 64,
             "num_points": NUM_LABELS,
             "num_tokens": SMALL_SIZES["text"],
+            "metric": "linear",
+        },
+        "AutoModelForAudioClassification": {
+            "encoder": {
+                "model_type": "toolkit-spectrogram",
+                "encoder": CONFIGS["toolkit-resnet"].to_dict(),
+                "hidden_size": 64,
+            },
+            "hidden_size": 64,
+            "num_points": NUM_LABELS,
             "metric": "linear",
         },
         "AutoModelForImageClassification": {
@@ -89,11 +106,11 @@ class Case(NamedTuple):
     def inputs(self) -> dict[str, torch.Tensor]:
         if self.modality == "text":
             return {"input_ids": INPUT_IDS, "attention_mask": ATTENTION_MASK}
-        return {"pixel_values": IMAGES}
+        return {"input_values": SPECTROGRAMS} if self.modality == "audio" else {"pixel_values": IMAGES}
 
     @property
     def labels(self) -> torch.Tensor:
-        if self.modality == "image":
+        if self.modality != "text":
             return torch.tensor([0, 1, 2, 1])
         if self.model_class.__name__ == "ElmoForPreTraining":
             return WORD_LABELS
@@ -121,7 +138,7 @@ def _cases_of_wrappers() -> list[Case]:
         fields = CONFIGS_OF_WRAPPERS[architecture.model_type]
         for auto, model_class in _classes(architecture).items():
             config = model_class.config_class(**fields.get(auto, fields.get("")), num_labels=NUM_LABELS)
-            modality = "image" if model_class.main_input_name == "pixel_values" else "text"
+            modality = MODALITY_OF_INPUT[model_class.main_input_name]
             cases.append(Case(model_class, auto, config, modality))
     return cases
 
@@ -129,7 +146,7 @@ def _cases_of_wrappers() -> list[Case]:
 def _classes(architecture: Architecture) -> dict[str, type[PreTrainedModel]]:
     """The classes of models by the name of the Auto class."""
     module = importlib.import_module(architecture.module)
-    return {auto: getattr(module, name) for auto, name in architecture.classes().items() if auto != "AutoConfig"}
+    return {auto: getattr(module, name) for auto, name in architecture.classes().items() if "AutoModel" in auto}
 
 
 PRETRAINING = [

@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from pyarrow import parquet
 
-from toolkit.data.image_files import load_labelled_images, open_image
+from toolkit.data.image_decoding import open_image
+from toolkit.data.image_files import IMAGES
 from toolkit.data.labelled_text import load_labelled_text
 from toolkit.data.splits import find_data
 from toolkit.errors import InputError
@@ -194,7 +195,7 @@ def test_labels_of_class_folders_are_the_names_of_the_folders(rows, are_images):
             else:
                 (Path(folder) / f"{path}.txt").write_text(path)
         for split in {split for split, _ in rows.values()}:
-            found = (load_labelled_images if are_images else load_labelled_text)(folder, split)
+            found = (IMAGES.load_labelled if are_images else load_labelled_text)(folder, split)
             read = zip(found["name" if are_images else "text"], found["label"], strict=True)
             names = {name.removeprefix(f"{folder}/").removesuffix(".png"): label for name, label in read}
             assert names == {path: label for path, (of, label) in rows.items() if of == split}

@@ -13,7 +13,7 @@ from transformers import BertConfig, ViTConfig, ViTForImageClassification
 
 from tasks import predict
 from toolkit.data.image_decoding import open_image
-from toolkit.data.image_files import load_labelled_images
+from toolkit.data.image_files import IMAGES
 from toolkit.explain import saliency
 
 
@@ -141,7 +141,7 @@ def test_attention_equals_the_attention_of_the_model():
 def shown(tmp_path_factory):
     """A picture of a digit, and small classifiers of digits: convolutional, transformer, perceptron."""
     root = tmp_path_factory.mktemp("explained")
-    row = load_labelled_images("sample", "test")[0]
+    row = IMAGES.load_labelled("sample", "test")[0]
     open_image(row["image"], row["name"]).resize((20, 20)).save(root / "digit.png")
     for kind, encoder in (("resnet", "scratch:resnet-tiny"), ("vit", "scratch:vit-tiny"), ("mlp", "scratch:mlp-tiny")):
         flags = ["--encoder", encoder, "--data", "sample", "--output_dir", root / kind, "--image_size", "16"]

@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from toolkit.data.image_decoding import open_image
-from toolkit.data.image_files import load_labelled_images
+from toolkit.data.image_files import IMAGES
 from toolkit.data.labelled_text import load_labelled_text
 from toolkit.data.rows import take_subset
 from toolkit.errors import InputError
@@ -321,7 +321,7 @@ def test_transformers_loads_a_text_classifier_with_the_same_logits(encoders, gen
 
 
 def test_transformers_loads_an_image_classifier(digits_encoder, tmp_path):
-    rows = load_labelled_images("sample", "test")
+    rows = IMAGES.load_labelled("sample", "test")
     images = [open_image(row["image"], row["name"]) for row in rows.select(range(40))]
     classifier = FewShotClassifier(str(digits_encoder)).fit(images, rows["label"][:40])
     classifier.save(tmp_path)
@@ -434,7 +434,7 @@ def test_predictions_for_images_are_written_with_their_names(digits_encoder, tmp
     done = run_here("fewshot", "evaluate", *flags, "--output_dir", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
-    rows = load_labelled_images("sample", "test").filter(lambda row: row["label"] in ("1", "7"))
+    rows = IMAGES.load_labelled("sample", "test").filter(lambda row: row["label"] in ("1", "7"))
     assert [(line["image"], line["label"]) for line in lines] == list(zip(rows["name"], rows["label"], strict=True))
     accuracy = np.mean([line["predicted"][seed] == line["label"] for line in lines for seed in (0, 1)])
     assert json.loads((tmp_path / "out" / "results.json").read_text())["metrics"]["accuracy"]["value"] == accuracy

@@ -23,7 +23,20 @@ from toolkit.modalities import MODALITIES
 
 TEXT = "The old man the boats, and unheard-of wugs frobnicate."
 STAYS = (".toolkit-run", "predictions.jsonl", "confusion_matrix.png")
-OURS = ("word2vec", "fasttext", "elmo", "gru", "resnet", "lenet", "googlenet", "tagger", "few-shot", "seq2seq")
+WITH_EXTRACTOR = ("sounds", "ast")  # a feature extractor of ours, under a model of ours and one of transformers
+OURS = (
+    "sounds",
+    "word2vec",
+    "fasttext",
+    "elmo",
+    "gru",
+    "resnet",
+    "lenet",
+    "googlenet",
+    "tagger",
+    "few-shot",
+    "seq2seq",
+)
 
 LOAD = """
 import json, sys, torch, transformers
@@ -40,6 +53,9 @@ for key, name, trust in json.loads(sys.argv[1]):
     if model.main_input_name == "pixel_values":
         size = getattr(config, "image_size", 8)
         inputs = {{"pixel_values": torch.linspace(-1, 1, 3 * size * size).reshape(1, 3, size, size)}}
+    elif model.main_input_name == "input_values":
+        extractor = transformers.AutoFeatureExtractor.from_pretrained(name, trust_remote_code=trust)
+        inputs = dict(extractor(torch.linspace(-1, 1, 4000).sin(), return_tensors="pt"))
     else:
         tokenizer = transformers.AutoTokenizer.from_pretrained(name)
         inputs = dict(tokenizer({text!r}, return_tensors="pt"))
@@ -61,6 +77,8 @@ def made(encoders, taggers, tmp_path_factory, hub) -> dict[str, Path]:
         "few-shot": ["fewshot", "fit", "--encoder", encoders["word2vec"], "--data", "sample", "--shots", "4"],
         "seq2seq": ["finetune", "seq2seq", "--encoder", encoders["elmo"], "--data", "sample", "--train_size", "50"]
         + ["--max_steps", "2", "--target_units", "words"],
+        "sounds": ["finetune", "audio", "--encoder", "scratch:resnet-tiny", "--data", "sample", "--max_steps", "2"],
+        "ast": ["finetune", "audio", "--encoder", "scratch:ast-tiny", "--data", "sample", "--max_steps", "2"],
     }
     for name, command in commands.items():
         done = run_in_process(*command, "--output_dir", root / name)
@@ -122,7 +140,8 @@ def test_everything_comes_back_as_it_went(made, pushed, hub, tmp_path):
         sent = [path for path in sent if path.name not in STAYS]
         assert len(sent) >= 2
         for path in sent:
-            if str(path) == "config.json" and name in OURS:
+            has_code = {"config.json": OURS, "preprocessor_config.json": WITH_EXTRACTOR}
+            if name in has_code.get(str(path), ()):
                 configs = [json.loads((root / path).read_text()) for root in (folder, tmp_path / name)]
                 assert configs[1].pop("auto_map")
                 assert configs[0] == configs[1]
@@ -140,7 +159,7 @@ def test_it_says_the_same_elsewhere_with_and_without_toolkit(made, pushed, hub, 
     load = LOAD.format(first="import toolkit", text=TEXT)
     in_fresh_interpreter(hub, sys.executable, load, json.dumps(both), "with", cwd=tmp_path)
     expected = {name: load_file(tmp_path / "with")[f"here {name}"] for name in models}
-    trusted = json.dumps([(name, f"me/{name}", name in OURS) for name in models])
+    trusted = json.dumps([(name, f"me/{name}", name in OURS + WITH_EXTRACTOR) for name in models])
     load = LOAD.format(first="assert 'toolkit' not in sys.modules", text=TEXT)
     in_fresh_interpreter(hub, without_toolkit, load, trusted, "without", cwd=tmp_path, PYTHONPATH="")
     for file in ("with", "without"):

@@ -19,11 +19,11 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassi
 from tasks import finetune, predict
 from toolkit import pretrain
 from toolkit.data.image_decoding import open_image
-from toolkit.data.image_files import load_labelled_images
+from toolkit.data.image_files import IMAGES
 from toolkit.metrics.intervals import bootstrap_auc, bootstrap_mean
 from toolkit.modalities import MODALITIES
 from toolkit.modalities.arguments import ImageEncoderArguments
-from toolkit.modalities.image_batches import set_loss, weights_of_classes
+from toolkit.modalities.losses import set_loss, weights_of_classes
 from toolkit.transfer.encoders import layer_depths, load_encoder
 from toolkit.transfer.linear_probe import estimate_batch_norm, fit_head, head_of
 
@@ -41,7 +41,7 @@ ENCODERS = {
 def save_digits(folder, split: str, names=("1", "7"), most: int = 60) -> None:
     """Digits of the sample as class folders."""
     counts = dict.fromkeys(names, 0)
-    for row in load_labelled_images("sample", split):
+    for row in IMAGES.load_labelled("sample", split):
         if row["label"] in names and counts[row["label"]] < most:
             counts[row["label"]] += 1
             place = folder / split / row["label"]
@@ -111,7 +111,7 @@ def test_a_pretrained_resnet_is_a_classifier_and_an_encoder(digits, tmp_path):
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "encoder" / "results.json").read_text())["metrics"]
     assert metrics["loss"]["value"] < 2.0
-    rows = load_labelled_images("sample", "validation")
+    rows = IMAGES.load_labelled("sample", "validation")
     images = [open_image(row["image"], row["name"]) for row in rows]
     answers = pipeline("image-classification", model=str(tmp_path / "encoder"))(images, top_k=1)
     right = np.mean([answer[0]["label"] == label for answer, label in zip(answers, rows["label"], strict=True)])
@@ -134,7 +134,7 @@ def test_fine_tuning_on_labels_unseen_in_pretraining(tmp_path):
     flags = ["--data", "sample", "--freeze", "--labels", "8", "9"]
     done = run_here("finetune", "image", "--encoder", tmp_path / "encoder", *flags, "--output_dir", tmp_path / "probe")
     assert done.returncode == 0, done.stderr
-    test_labels = load_labelled_images("sample", "test")["label"][:]
+    test_labels = IMAGES.load_labelled("sample", "test")["label"][:]
     record = json.loads((tmp_path / "probe" / "results.json").read_text())
     assert record["n"] == test_labels.count("8") + test_labels.count("9")
     assert record["metrics"]["accuracy"]["value"] > 0.8
@@ -361,7 +361,7 @@ def test_the_difference_of_two_areas_is_paired():
     ],
 )
 def test_layers_are_counted_from_the_head_down(name, order):
-    rows = load_labelled_images("sample", "test").select(range(4))
+    rows = IMAGES.load_labelled("sample", "test").select(range(4))
     labels = {"id2label": {0: "a", 1: "b"}, "label2id": {"a": 0, "b": 1}}
     options = ImageEncoderArguments(image_size=32)
     model, _ = load_encoder(name, "AutoModelForImageClassification", MODALITIES["image"], options, rows, **labels)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from transformers import ResNetConfig, ResNetForImageClassification
 
 from toolkit.data.image_decoding import open_image
-from toolkit.data.image_files import load_labelled_images
+from toolkit.data.image_files import IMAGES
 from toolkit.modalities import MODALITIES
 from toolkit.modalities.arguments import ImageEncoderArguments
 from toolkit.modalities.pixels import PixelProcessor
@@ -176,7 +176,7 @@ save_file(found, "found.safetensors")
 
 def test_the_stem_of_the_fast_resnet_whitens_the_training_images():
     torch.manual_seed(0)
-    rows = load_labelled_images("sample", "train")
+    rows = IMAGES.load_labelled("sample", "train")
     options, auto_class = ImageEncoderArguments(image_size=16), "AutoModelForImageClassification"
     model, processor = load_encoder("scratch:resnet-fast", auto_class, MODALITIES["image"], options, rows)
     pixels = [PixelProcessor(processor).resize(open_image(row["image"], row["name"])) for row in rows]

@@ -21,18 +21,13 @@ from transformers import AutoImageProcessor
 from tasks.baselines import pixel_labels
 from toolkit.data import image_decoding
 from toolkit.data.image_decoding import Decoding, open_image
-from toolkit.data.image_files import (
-    SUFFIXES,
-    load_images,
-    load_labelled_images,
-    open_labelled_images,
-    open_unlabelled_images,
-)
+from toolkit.data.image_files import IMAGES, SUFFIXES
 from toolkit.errors import InputError
 from toolkit.modalities import MODALITIES
 from toolkit.modalities.arguments import ImageEncoderArguments
 from toolkit.modalities.augmentation import Augmentation
-from toolkit.modalities.image_batches import CollateImages, weights_of_classes
+from toolkit.modalities.image_batches import CollateImages
+from toolkit.modalities.losses import weights_of_classes
 from toolkit.modalities.pixels import PixelProcessor, decoding_of
 from toolkit.training.sampler import SampleKey
 from toolkit.transfer.encoders import load_encoder
@@ -137,31 +132,31 @@ def write(kind: str, folder) -> str:
 @pytest.mark.parametrize("kind", ["class folders", "csv", "parquet"])
 def test_sources_give_the_same_images(kind, tmp_path):
     source = write(kind, tmp_path)
-    rows = load_labelled_images(source)
+    rows = IMAGES.load_labelled(source)
     expected = {(label, picture(seed=i).tobytes()) for i, label in enumerate(["cat", "dog", "cat", "dog"])}
     assert {(row["label"], open_image(row["image"], row["name"]).tobytes()) for row in rows} == expected
-    assert open_labelled_images(source).splits == (("train",) if kind == "class folders" else ())
-    assert len(load_images([source])) == 4
+    assert IMAGES.open_labelled(source).splits == (("train",) if kind == "class folders" else ())
+    assert len(IMAGES.load_inputs([source])) == 4
 
 
 def test_the_sample_is_three_splits_of_all_digits():
-    splits = {name: load_labelled_images("sample", name) for name in ("train", "validation", "test")}
+    splits = {name: IMAGES.load_labelled("sample", name) for name in ("train", "validation", "test")}
     assert sum(map(len, splits.values())) == 1797
     images = [open_image(row["image"], row["name"]).tobytes() for rows in splits.values() for row in rows]
     assert len(set(images)) == 1797, "no image is in two splits"
     assert {open_image(row["image"], row["name"]).size for row in splits["test"]} == {(8, 8)}
     assert all(len(set(rows["label"])) == 10 for rows in splits.values())
     with pytest.raises(InputError, match="no split 'dev'"):
-        load_labelled_images("sample", "dev")
+        IMAGES.load_labelled("sample", "dev")
 
 
 def test_a_class_without_images_and_a_missing_path_are_named(tmp_path):
     write("class folders", tmp_path)
     (tmp_path / "bird").mkdir()
     with pytest.raises(InputError, match="bird: no image in this folder"):
-        load_labelled_images(str(tmp_path))
+        IMAGES.load_labelled(str(tmp_path))
     (tmp_path / "list.csv").write_text("image,label\nnowhere.png,a\n")
-    (row,) = load_labelled_images(str(tmp_path / "list.csv"))
+    (row,) = IMAGES.load_labelled(str(tmp_path / "list.csv"))
     with pytest.raises(InputError, match=r"nowhere\.png: no such file"):
         open_image(row["image"], row["name"])
 
@@ -173,18 +168,18 @@ def test_a_json_beside_class_folders_is_left_out_and_a_table_refused(tmp_path, p
         picture(seed=i).save(tmp_path / place / label / f"{i}.png")
     for name in ("class_names.json", "dataset_info.json"):
         (tmp_path / name).write_text('{"names": ["cat", "dog"]}')
-    opened = open_labelled_images(str(tmp_path))
+    opened = IMAGES.open_labelled(str(tmp_path))
     rows = opened.load(None)
     assert rows["label"][:] == ["cat", "cat", "dog"]
     (said,) = [line for line in opened.summary.lines() if line.startswith("left out of")]
     assert said.endswith("of another format: class_names.json, dataset_info.json")
-    assert len(open_unlabelled_images(str(tmp_path)).load(None)) == 3
+    assert len(IMAGES.open_unlabelled(str(tmp_path)).load(None)) == 3
     files = "\n".join(f"{name},{label}" for name, label in zip(rows["name"], ["a", "b", "a"], strict=True))
     (tmp_path / "labels.csv").write_text(f"file_name,label\n{files}\n")
-    for open_images in (open_labelled_images, open_unlabelled_images):
+    for open_images in (IMAGES.open_labelled, IMAGES.open_unlabelled):
         with pytest.raises(InputError, match=r"labels\.csv: a table beside folders of images; name the table itself"):
             open_images(str(tmp_path))
-    assert load_labelled_images(str(tmp_path / "labels.csv"))["label"][:] == ["a", "b", "a"]
+    assert IMAGES.load_labelled(str(tmp_path / "labels.csv"))["label"][:] == ["a", "b", "a"]
 
 
 @pytest.mark.parametrize("images", ["images", "images/0 images/1", "train test", "train test other"])
@@ -197,7 +192,7 @@ def test_a_table_beside_a_folder_of_images_names_their_labels(tmp_path, images, 
         picture(seed=number).save(tmp_path / name)
     rows = datasets.Dataset.from_dict({"file_name": names, "label": ["a", "b"] * (len(names) // 2)})
     (rows.to_csv if suffix == "csv" else rows.to_json)(tmp_path / f"labels.{suffix}")
-    assert load_labelled_images(str(tmp_path))["label"][:] == rows["label"][:]
+    assert IMAGES.load_labelled(str(tmp_path))["label"][:] == rows["label"][:]
 
 
 def test_predict_says_what_it_leaves_out_of_a_folder(tmp_path):
@@ -336,7 +331,7 @@ def test_images_of_twelve_bits_fill_the_range_of_grey(tmp_path):
     assert f"images of more than 8 bits: 0 becomes black, {largest:,} becomes white" in done.stderr
     names = run_here("predict", tmp_path / "out", tmp_path / "data").stdout.splitlines()
     assert all(f"/{line.split(chr(9))[0]}/" in line for line in names), "each image is recognized"
-    rows = load_labelled_images(str(tmp_path / "data"))
+    rows = IMAGES.load_labelled(str(tmp_path / "data"))
     values = np.asarray(open_image(rows[0]["image"], "x", Decoding(white=largest)))[..., 0]
     expected = np.asarray(Image.open(rows[0]["name"])).astype(float) / largest * 255
     assert np.abs(values - expected).max() <= 0.5
@@ -506,7 +501,7 @@ def test_few_shot_takes_the_range_from_the_labelled_examples(tmp_path):
 
 def test_the_baseline_and_thumbnails_show_images_of_12_bits(tmp_path):
     deep_images(tmp_path, 900, 1050)
-    rows = load_labelled_images(str(tmp_path))
+    rows = IMAGES.load_labelled(str(tmp_path))
     assert [label for label, *_ in pixel_labels(rows, rows)] == rows["label"][:]
     for row in (rows[0], rows[23]):
         url = MODALITIES["image"].thumbnail(row)

@@ -12,7 +12,7 @@ from transformers import AutoModel, ResNetConfig, TimmWrapperConfig, pipeline
 
 from tasks import predict
 from toolkit.data.image_decoding import open_image
-from toolkit.data.image_files import load_labelled_images
+from toolkit.data.image_files import IMAGES
 from toolkit.modalities import MODALITIES
 from toolkit.modalities.arguments import ImageEncoderArguments
 from toolkit.modalities.augmentation import shift_image
@@ -157,7 +157,7 @@ def test_an_encoder_keeps_its_weights_under_another_pooling(tmp_path):
     torch.manual_seed(0)
     encoder = AutoModel.from_config(ENCODERS["resnet"][0]).eval()
     encoder.save_pretrained(tmp_path)
-    rows = load_labelled_images("sample", "validation")
+    rows = IMAGES.load_labelled("sample", "validation")
     load_image_encoder("scratch:resnet-tiny", "AutoModel", 16, rows)[1].save_pretrained(tmp_path)
     images = torch.randn(2, 3, 20, 20)
     maps = encoder(images).last_hidden_state
@@ -179,7 +179,7 @@ def mixed(tmp_path_factory):
     """Two of the sample's digits, as images of three sizes."""
     root = tmp_path_factory.mktemp("mixed")
     for split in ("train", "validation", "test"):
-        chosen = [row for row in load_labelled_images("sample", split) if row["label"] in ("1", "7")][:60]
+        chosen = [row for row in IMAGES.load_labelled("sample", split) if row["label"] in ("1", "7")][:60]
         for number, row in enumerate(chosen):
             size = [(16, 16), (20, 16), (18, 24)][number % 3]
             place = root / split / row["label"]

@@ -11,7 +11,7 @@ from test_faults import kill
 from test_training import losses
 from torch.nn import functional as F
 
-from toolkit.data.image_files import load_labelled_images
+from toolkit.data.image_files import IMAGES
 from toolkit.modalities.pixels import new_image_processor
 from toolkit.models.families import presets
 from toolkit.models.prototypical import PrototypicalConfig, PrototypicalForPreTraining
@@ -28,7 +28,7 @@ from toolkit.training.sampler import SampleKey
 
 @pytest.fixture(scope="module")
 def digits():
-    rows = load_labelled_images("sample").select(range(300))
+    rows = IMAGES.load_labelled("sample").select(range(300))
     processor = new_image_processor(16, rows)
     return processor, images_of_classes(rows, processor, 10)
 

@@ -10,7 +10,7 @@ from in_process import error_of, run_here
 from PIL import Image
 
 from toolkit.corpora.text import load_text
-from toolkit.data.image_files import load_labelled_images, open_labelled_images
+from toolkit.data.image_files import IMAGES
 from toolkit.data.labelled_text import load_labelled_text, open_labelled_text
 from toolkit.data.sources import find_files, find_splits
 from toolkit.data.splits import SPLIT_NAMES, find_data, splits_by_name
@@ -167,7 +167,7 @@ def test_copies_in_hidden_folders_are_no_rows(tmp_path):
                 (tmp_path / "tables" / name).parent.mkdir(parents=True, exist_ok=True)
                 (tmp_path / "tables" / name).write_text(f"text,label\n{split} one,bar\n{split} two,disc\n")
     assert load_labelled_text(str(tmp_path / "texts"))["label"][:] == ["bar", "disc"]
-    assert load_labelled_images(str(tmp_path / "images"))["label"][:] == ["bar", "disc"]
+    assert IMAGES.load_labelled(str(tmp_path / "images"))["label"][:] == ["bar", "disc"]
     assert load_labelled_text(str(tmp_path / "tables"))["text"][:] == ["train one", "train two"]
 
 
@@ -206,7 +206,7 @@ def test_class_folders_of_splits(tmp_path, layout, names):
     for split in names:
         draw(tmp_path, *(layout.format(split=split, label=label, n=n) for label in ("bar", "disc") for n in range(3)))
     for split, name in zip(("train", "validation"), names, strict=True):
-        rows = load_labelled_images(str(tmp_path), split)
+        rows = IMAGES.load_labelled(str(tmp_path), split)
         assert Counter(rows["label"]) == {"bar": 3, "disc": 3}
         assert all(name in Path(file).relative_to(tmp_path).as_posix() for file in rows["name"])
 
@@ -214,7 +214,7 @@ def test_class_folders_of_splits(tmp_path, layout, names):
 def test_images_straight_in_the_folder_of_a_split_have_no_label(tmp_path):
     draw(tmp_path, "train/0.png", "train/1.png", "test/2.png")
     with pytest.raises(InputError, match=r"0\.png: this image has no label"):
-        load_labelled_images(str(tmp_path))
+        IMAGES.load_labelled(str(tmp_path))
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
@@ -231,7 +231,7 @@ def test_metadata_names_the_labels(tmp_path, suffix, place):
         write = {"csv": rows.to_csv, "jsonl": rows.to_json, "parquet": rows.to_parquet}[suffix]
         write(tmp_path / folder / f"metadata.{suffix}")
     for split in ("train", "test"):
-        rows = load_labelled_images(str(tmp_path), split)
+        rows = IMAGES.load_labelled(str(tmp_path), split)
         read = {
             Path(name).relative_to(tmp_path).as_posix(): label
             for name, label in zip(rows["name"], rows["label"], strict=True)
@@ -243,13 +243,13 @@ def test_metadata_that_names_no_file_is_refused(tmp_path):
     draw(tmp_path, "train/0.png")
     (tmp_path / "train" / "metadata.csv").write_text("file_name,label\n0.png,a\n1.png,b\n")
     with pytest.raises(InputError, match=r"metadata\.csv: row 2 names 1\.png, and there is no such file"):
-        load_labelled_images(str(tmp_path))
+        IMAGES.load_labelled(str(tmp_path))
 
 
 def test_labels_on_two_levels_are_refused(tmp_path):
     draw(tmp_path, "cells/sick/0.png", "cells/well/1.png", "cells/cells/sick/0.png", "cells/cells/well/1.png")
     with pytest.raises(InputError, match="are folders of labels on different levels"):
-        load_labelled_images(str(tmp_path))
+        IMAGES.load_labelled(str(tmp_path))
 
 
 def test_a_table_is_no_class_folder(tmp_path):
@@ -325,7 +325,7 @@ def test_test_examples_that_are_trained_on_are_counted(tmp_path, kind):
             for label, color in of_label.items():
                 (tmp_path / split / label).mkdir(parents=True)
                 Image.new("RGB", (8, 8), color).save(tmp_path / split / label / "0.bmp")
-        opened = open_labelled_images(str(tmp_path))
+        opened = IMAGES.open_labelled(str(tmp_path))
     assert opened.num_repeated("test") == 1
     assert opened.num_repeated("train") == 0
     done = run_here("doctor", "--data", tmp_path, "--task", "text" if kind == "texts" else "image")

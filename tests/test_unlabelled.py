@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import functional as v2
 from transformers import AutoModel, AutoModelForImageClassification, ViTConfig, ViTModel
 
 from toolkit.data.image_decoding import open_image
-from toolkit.data.image_files import load_labelled_images, open_unlabelled_images
+from toolkit.data.image_files import IMAGES
 from toolkit.modalities import MODALITIES
 from toolkit.modalities.arguments import ImageEncoderArguments
 from toolkit.modalities.augmentation import Augmentation, ContrastiveViews, adjust_colors
@@ -28,7 +28,7 @@ def load_image_encoder(name: str, auto_class: str, image_size: int | None = None
 
 
 def digits(count: int, size: int = 16) -> torch.Tensor:
-    rows = load_labelled_images("sample", "train").select(range(count))
+    rows = IMAGES.load_labelled("sample", "train").select(range(count))
     images = [open_image(row["image"], row["name"]).resize((size, size)) for row in rows]
     return torch.tensor(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2)
 
@@ -111,7 +111,7 @@ def test_vit_mae_masks_three_quarters_of_the_patches_in_pretraining_only():
         image_size=16, patch_size=4, hidden_size=64, num_hidden_layers=2, num_attention_heads=1, intermediate_size=32
     )
     model = masked_autoencoder(config, 0.75, 1).eval()
-    rows = load_labelled_images("sample", "train").select(range(5))
+    rows = IMAGES.load_labelled("sample", "train").select(range(5))
     processor = load_image_encoder("scratch:vit-tiny", "AutoModel", 16, rows)[1]
     collate = CollateMasked(processor, Augmentation((), 3), 16)
     features = encode_images(rows, processor, {})
@@ -141,7 +141,7 @@ def test_vit_mae_masks_three_quarters_of_the_patches_in_pretraining_only():
 @pytest.fixture(scope="module")
 def folder_without_labels(tmp_path_factory):
     root = tmp_path_factory.mktemp("pictures")
-    for index, row in enumerate(load_labelled_images("sample", "train").select(range(120))):
+    for index, row in enumerate(IMAGES.load_labelled("sample", "train").select(range(120))):
         open_image(row["image"], row["name"]).resize((16, 16)).save(root / f"{index:03d}.png")
     return root
 
@@ -177,25 +177,27 @@ def test_encoders_pretrained_without_labels_can_be_fine_tuned(method, folder_wit
 
 def test_the_simclr_checkpoint_is_the_plain_encoder(tmp_path):
     torch.manual_seed(0)
-    rows = open_unlabelled_images("sample").load("validation")
+    rows = IMAGES.open_unlabelled("sample").load("validation")
     encoder, processor = load_image_encoder("scratch:resnet-fast", "AutoModel", 16, rows)
-    model = SimCLRForPreTraining.from_encoder(encoder, 16, projection_size=8, temperature=0.5).eval()
+    model = SimCLRForPreTraining.from_encoder(
+        encoder, {"pixel_values": torch.zeros(1, 3, 16, 16)}, projection_size=8, temperature=0.5
+    ).eval()
     images = PixelProcessor(processor).normalize(digits(4))
     with torch.no_grad():
         projections = model.projection(encoder.eval()(images).pooler_output)
-        assert float(model(images).loss) == pytest.approx(float(nt_xent_loss(projections, 0.5)), rel=1e-6)
+        assert float(model(pixel_values=images).loss) == pytest.approx(float(nt_xent_loss(projections, 0.5)), rel=1e-6)
         model.save_pretrained(tmp_path)
         loaded = SimCLRForPreTraining.from_pretrained(tmp_path).eval()
-        assert torch.equal(loaded(images).loss, model(images).loss)
+        assert torch.equal(loaded(pixel_values=images).loss, model(pixel_values=images).loss)
 
 
 def test_images_without_labels_are_found(folder_without_labels, tmp_path):
-    assert len(open_unlabelled_images(str(folder_without_labels)).load(None)) == 120
-    assert open_unlabelled_images("sample").load("test").column_names == ["image", "name"]
+    assert len(IMAGES.open_unlabelled(str(folder_without_labels)).load(None)) == 120
+    assert IMAGES.open_unlabelled("sample").load("test").column_names == ["image", "name"]
     (tmp_path / "list.csv").write_text(
         "image\n" + "\n".join(map(str, sorted(folder_without_labels.glob("*.png"))[:7]))
     )
-    assert len(open_unlabelled_images(str(tmp_path / "list.csv")).load(None)) == 7
+    assert len(IMAGES.open_unlabelled(str(tmp_path / "list.csv")).load(None)) == 7
 
 
 @pytest.mark.parametrize(

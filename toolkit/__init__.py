@@ -63,4 +63,5 @@ def _register_configs(module) -> None:
 
 wrapt.when_imported("transformers.models.auto.configuration_auto")(_register_configs)
 wrapt.when_imported("transformers.models.auto.modeling_auto")(_register_encoders)
+wrapt.when_imported("transformers.models.auto.feature_extraction_auto")(_register_encoders)
 limit_spinning()

@@ -31,8 +31,8 @@ class ComparisonArguments(Arguments):
     encoders: list[str]
     """Folders of pretrained encoders."""
     task: str = DEFAULT_TASK
-    """Task of toolkit finetune: pos (tags of words), text (labels of texts), image (labels of images), seq2seq (a text
-    from a text)."""
+    """Task of toolkit finetune: pos (tags of words), text (labels of texts), image (labels of images), audio (labels
+    of recordings), seq2seq (a text from a text)."""
     train_sizes: list[str] = field(default_factory=lambda: ["50", "all"])
     """Label budgets: numbers of training examples, or 'all'."""
     seeds: int = 3
@@ -43,8 +43,8 @@ class ComparisonArguments(Arguments):
     learning_rates: list[float] = field(default_factory=lambda: [1e-3, 3e-3])
     """Short list from which validation data chooses for each encoder, pretrained and from scratch, at each budget."""
     baseline: bool = False
-    """Also run the usual method without a network: a CRF for pos, logistic regression for text (on TF-IDF) and for
-    images."""
+    """Also run the usual method without a network: a CRF for pos, logistic regression for text (on TF-IDF), for
+    images (on pixels) and for recordings (on statistics of MFCCs)."""
     num_proc: int = 1
     """Runs that are trained at the same time, in processes with one thread each; 1 is one run at a time with all
     threads. Several are faster for small encoders on a CPU."""

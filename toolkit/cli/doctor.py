@@ -70,7 +70,8 @@ def _show_data(name: str, task_name: str | None) -> None:
     """Print how tasks and pretraining read a source. Raises `InputError` if none can."""
     from tasks import TASKS
     from toolkit.corpora.text import open_text
-    from toolkit.data.image_files import open_unlabelled_images
+    from toolkit.data.audio_files import AUDIO
+    from toolkit.data.image_files import IMAGES
 
     if task_name is not None and task_name not in TASKS:
         raise InputError(f"--task {task_name}: expected one of {', '.join(TASKS)}")
@@ -81,7 +82,9 @@ def _show_data(name: str, task_name: str | None) -> None:
     }
     if task_name is None:
         readers["pretraining on text"] = lambda: _describe(open_text(name), lambda row: repr(row["text"][:WIDTH]))
-        readers["pretraining on images"] = lambda: _describe(open_unlabelled_images(name), lambda row: row["name"])
+        for files in (IMAGES, AUDIO):
+            opened = partial(files.open_unlabelled, name)
+            readers[f"pretraining on {files.noun}s"] = partial(_describe_files, opened)
     refused = {}
     for reader, describe in readers.items():
         try:
@@ -94,6 +97,10 @@ def _show_data(name: str, task_name: str | None) -> None:
         raise InputError("; ".join(dict.fromkeys(refused.values())))
     for reader, reason in refused.items():
         print(f"{reader}: cannot read it ({reason})")
+
+
+def _describe_files(opened: Callable[[], Source]) -> list[str]:
+    return _describe(opened(), lambda row: row["name"])
 
 
 def _describe_labelled(task: Any, name: str) -> list[str]:

@@ -1,8 +1,9 @@
-"""Explain the prediction of a fine-tuned model for an image or a text: the importance of pixels or words, feature
-maps, attention and hidden states.
+"""Explain the prediction of a fine-tuned model for an image, a recording or a text: the importance of pixels, sounds
+or words, feature maps, attention and hidden states.
 
 toolkit explain runs/animals frog.png --output_dir runs/frog
 toolkit explain runs/animals frog.png --output_dir runs/frog --label cat --layers fast_resnet.blocks.0
+toolkit explain runs/digits seven.wav --output_dir runs/seven
 toolkit explain runs/reviews 'a gem of a film' --output_dir runs/gem
 toolkit explain runs/tagger 'The old man the boats.' --output_dir runs/boats
 toolkit explain runs/numbers '<ordinal>121' --output_dir runs/121
@@ -25,9 +26,9 @@ class ExplainArguments(Arguments):
     folder: str
     """Folder or Hub id of a fine-tuned checkpoint."""
     item: str
-    """The image, the text, or a file with one text."""
+    """The image, the recording, the text, or a file with one text."""
     output_dir: str
-    """Folder for the pictures and, of a text, the page explanation.html."""
+    """Folder for the pictures and, of a text or a recording, the page explanation.html."""
     label: str | None = None
     """The label to explain, for a tagger at every word (default: the predicted one); not for sequence to sequence."""
     layers: list[str] | None = None

@@ -1,9 +1,11 @@
-"""Classify texts or images with a handful of labelled examples of each class: evaluate an encoder, fit a classifier,
-predict.
+"""Classify texts, images or recordings with a handful of labelled examples of each class: evaluate an encoder, fit a
+classifier, add classes to it, predict.
 
 toolkit fewshot evaluate --encoder runs/omniglot --data omniglot/ --split evaluation --label_column character --shots 1
 toolkit fewshot evaluate --encoder runs/bert --data banking77/ --shots 8 --seeds 10 --method contrastive
 toolkit fewshot fit --encoder runs/bert --data intents.csv --output_dir runs/intents
+toolkit fewshot fit --encoder runs/imagenet --modality audio --data words/ --output_dir runs/words
+toolkit fewshot add --classifier runs/words --data new_words/ --output_dir runs/more_words
 toolkit fewshot predict --encoder runs/intents 'I lost my card' < more.txt
 """
 
@@ -11,13 +13,14 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from tasks.few_shot import EvaluateFewShotArguments, FitFewShotArguments, PredictFewShotArguments
+from tasks.few_shot import AddFewShotArguments, EvaluateFewShotArguments, FitFewShotArguments, PredictFewShotArguments
 from toolkit.cli.flags import parse_kind
 from toolkit.cli.predict import read_inputs
 
 ACTIONS: dict[str, type] = {
     "evaluate": EvaluateFewShotArguments,
     "fit": FitFewShotArguments,
+    "add": AddFewShotArguments,
     "predict": PredictFewShotArguments,
 }
 
@@ -36,8 +39,10 @@ def run(arguments: Any) -> None:
     elif isinstance(arguments, EvaluateFewShotArguments):
         _show(few_shot.evaluate(arguments))
     else:
-        record = few_shot.fit(arguments)
-        print(f"{arguments.output.output_dir}: {record['classes']} classes known by {record['n']} examples")
+        is_new = isinstance(arguments, FitFewShotArguments)
+        record = few_shot.fit(arguments) if is_new else few_shot.add(arguments)
+        what = "classes known by {} examples" if is_new else "classes, with {} new examples"
+        print(f"{arguments.output.output_dir}: {record['classes']} {what.format(record['n'])}")
 
 
 def _show(record: dict[str, Any]) -> None:

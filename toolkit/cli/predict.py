@@ -1,10 +1,11 @@
-"""Predict with a fine-tuned checkpoint: tags of words, labels of texts or images, targets of sources, each with its
-probability.
+"""Predict with a fine-tuned checkpoint: tags of words, labels of texts, images or recordings, targets of sources, each
+with its probability.
 
 toolkit predict runs/tagger 'The old man the boats.'
 toolkit predict runs/tagger < sentences.txt > tagged.tsv
 toolkit predict runs/tagger test.conllu --output_format jsonl
 toolkit predict runs/x_rays new_scans/ scan.png
+toolkit predict runs/commands meeting.wav --window_seconds 1 --hop_seconds 0.5
 toolkit predict runs/reviews 'a gem of a film' new_reviews.csv
 toolkit predict runs/numbers '<ordinal>121' --num_return_sequences 3
 """
@@ -31,13 +32,13 @@ class PredictedInputs(Arguments):
     folder: str
     """Folder or Hub id of a fine-tuned checkpoint."""
     inputs: list[str] = field(default_factory=list)
-    """Texts, or files of text or of the task's data, for images also folders; without any, text from standard input,
-    one sentence per line."""
+    """Texts, or files of text or of the task's data, for images and recordings also folders; without any, text from
+    standard input, one sentence per line."""
     output_format: Literal["tsv", "jsonl"] = "tsv"
     """tsv: word, tag and probability, with a blank line between sentences, or label or target, probability and text or
-    image; jsonl: one sentence, text or image per line."""
+    file; jsonl: one sentence, text or file per line."""
     skip_broken: bool = False
-    """Skip images, rows and symbols that cannot be read, and name them; by default the first one ends the command."""
+    """Skip files, rows and symbols that cannot be read, and name them; by default the first one ends the command."""
 
 
 @dataclass(kw_only=True)
@@ -50,8 +51,24 @@ class PredictSearch(SearchArguments):
 
 
 @dataclass(kw_only=True)
+class WindowArguments(Arguments):
+    """windows of recordings"""
+
+    window_seconds: float | None = None
+    """Predict for windows of this length instead of whole recordings, and print the start and the end of each."""
+    hop_seconds: float | None = None
+    """Time between the starts of windows (default: as long as a window)."""
+
+    def check(self) -> None:
+        check_positive(self, "window_seconds hop_seconds")
+        if self.hop_seconds is not None and self.window_seconds is None:
+            raise InputError(f"--hop_seconds {self.hop_seconds}: goes with --window_seconds")
+
+
+@dataclass(kw_only=True)
 class PredictArguments(Arguments):
     files: PredictedInputs
+    windows: WindowArguments = defaults(WindowArguments)
     search: PredictSearch = defaults(PredictSearch)
 
 
@@ -68,6 +85,8 @@ def run(arguments: PredictArguments) -> None:
     inputs = read_inputs(files.inputs)
     predictor = Predictor(task, files.folder, search)
     rows = predictor.read(inputs, files.skip_broken)
+    if (seconds := arguments.windows.window_seconds) is not None:
+        rows = task.modality.cut(rows, seconds, arguments.windows.hop_seconds or seconds)
     is_json = files.output_format == "jsonl"
     for row, prediction in zip(rows, predictor(rows), strict=True):
         shown = prediction.best(search.num_return_sequences or (None if is_json else 1))

@@ -1,4 +1,4 @@
-"""Classify texts or images by the names or descriptions of classes; some classes may have examples too.
+"""Classify texts, images or recordings by the names or descriptions of classes; some classes may have examples too.
 
 toolkit zeroshot evaluate --encoder runs/bert --data trec/ --descriptions trec.csv --unlabelled more.txt --rounds 2
 toolkit zeroshot evaluate --encoder runs/bert --data banking77/ --seen_fraction 0.5 --shots 10
@@ -46,7 +46,7 @@ def _predict(arguments: PredictZeroShotArguments) -> None:
     from toolkit.transfer.encoders import modality_of_encoder
 
     inputs = read_inputs(arguments.input.inputs)
-    modality = modality_of_encoder(arguments.examples.encoder)
+    modality = modality_of_encoder(arguments.examples.encoder, arguments.examples.modality)
     classifier = fit_classifier(modality, arguments)
     rows = modality.read_inputs(inputs, arguments.columns.skip_broken)
     probabilities = classifier.predict_proba([row[modality.name] for row in rows])

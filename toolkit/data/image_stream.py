@@ -11,7 +11,7 @@ from typing import Any
 from toolkit.data import sources, table_files
 from toolkit.data.cache import cached_json, digest
 from toolkit.data.files import READ_ERRORS, is_damage, stamp_of
-from toolkit.data.image_files import dataset_of_images
+from toolkit.data.image_files import IMAGES
 from toolkit.data.splits import DataFiles
 from toolkit.errors import InputError, RunFailed, first_line
 
@@ -72,7 +72,7 @@ class ImageStream:
         """At most `size` images of the first files, in their order, as a `datasets.Dataset`."""
         rows = list(islice(self._labelled_rows(_open(self.files)), size))
         columns = {"label": [row["label"] for row in rows]} if self.label_column else {}
-        return dataset_of_images([row["image"] for row in rows], [row["name"] for row in rows], **columns)
+        return IMAGES.dataset([row["image"] for row in rows], [row["name"] for row in rows], **columns)
 
     def _row_at(self, epoch: int, position: int) -> dict[str, Any]:
         """The row at a position; to go back, the epoch is read from its beginning."""

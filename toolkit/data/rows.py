@@ -11,6 +11,7 @@ from toolkit.data.cache import digest
 from toolkit.errors import InputError
 
 NOT_INPUT = ("label", "tags", "targets", "name", "group")  # columns of labelled rows
+OF_FILES = {"image", "audio"}  # columns that hold the bytes or the path of a file
 
 
 def num_held_out(num_rows: int, fraction: float) -> int:
@@ -56,34 +57,34 @@ def take_subset(rows, size: int | None, seed: int = 0, labels: Sequence[str] | N
 
 
 def content_of_rows(rows) -> str:
-    """A hash of the values of all rows; of an image, only its name and the size of its file."""
-    columns = {name: rows[name][:] for name in rows.column_names if name != "image"}
-    if "image" in rows.column_names:
-        columns["image"] = [_size_of(image) for image in rows["image"]]
+    """A hash of the values of all rows; of an image or recording, only its name and the size of its file."""
+    columns = {name: rows[name][:] for name in rows.column_names if name not in OF_FILES}
+    for name in OF_FILES.intersection(rows.column_names):
+        columns[name] = [_size_of(file) for file in rows[name]]
     return digest(columns)
 
 
-def _size_of(image: dict[str, Any]) -> int:
-    if image["bytes"] is not None:
-        return len(image["bytes"])
-    return os.stat(image["path"]).st_size if os.path.exists(image["path"]) else 0
+def _size_of(file: dict[str, Any]) -> int:
+    if file["bytes"] is not None:
+        return len(file["bytes"])
+    return os.stat(file["path"]).st_size if os.path.exists(file["path"]) else 0
 
 
 def num_repeated(rows, train_rows) -> int:
-    """How many rows have the same input as a training row, whatever their label; of images, the same file."""
-    if "image" not in rows.column_names:
-        (name,) = set(rows.column_names).difference(NOT_INPUT)
+    """How many rows have the same input as a training row, whatever their label; of files, the same bytes."""
+    (name,) = set(rows.column_names).difference(NOT_INPUT)
+    if name not in OF_FILES:
         of_training = set(map(str, train_rows[name]))
         return sum(str(value) in of_training for value in rows[name])
-    sizes = set(map(_size_of, train_rows["image"])).intersection(map(_size_of, rows["image"]))  # others are not read
-    of_training = {_bytes_of(image) for image in train_rows["image"] if _size_of(image) in sizes}
-    return sum(_size_of(image) in sizes and _bytes_of(image) in of_training for image in rows["image"])
+    sizes = set(map(_size_of, train_rows[name])).intersection(map(_size_of, rows[name]))  # others are not read
+    of_training = {_bytes_of(file) for file in train_rows[name] if _size_of(file) in sizes}
+    return sum(_size_of(file) in sizes and _bytes_of(file) in of_training for file in rows[name])
 
 
-def _bytes_of(image: dict[str, Any]) -> str:
+def _bytes_of(file: dict[str, Any]) -> str:
     import xxhash
 
-    content = image["bytes"]
-    if content is None and os.path.exists(image["path"]):
-        content = Path(image["path"]).read_bytes()
-    return xxhash.xxh3_128(content or image["path"]).hexdigest()
+    content = file["bytes"]
+    if content is None and os.path.exists(file["path"]):
+        content = Path(file["path"]).read_bytes()
+    return xxhash.xxh3_128(content or file["path"]).hexdigest()

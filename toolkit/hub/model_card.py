@@ -18,11 +18,17 @@ PIPELINES = {  # transformers' name of the task, by the end of the name of a cla
     "ForTokenClassification": "token-classification",
     "ForSequenceClassification": "text-classification",
     "ForImageClassification": "image-classification",
+    "ForAudioClassification": "audio-classification",
     "ForMaskedLM": "fill-mask",
     "ForConditionalGeneration": "text-generation",
 }
+PROCESSOR = "preprocessor_config.json"
 WITHOUT_LABELS = (None, "fill-mask", "text-generation")
-FEATURES = {"text": "feature-extraction", "image": "image-feature-extraction"}  # of a model without head, by modality
+FEATURES = {  # pipeline tag of a model without head, by modality
+    "text": "feature-extraction",
+    "image": "image-feature-extraction",
+    "audio": "feature-extraction",
+}
 _NEEDS_TOOLKIT = "It needs `pip install pretrain-transfer-toolkit`."
 _NOTE_ON_CODE = (
     "transformers does not have this class of model; its source is in this repository, and `trust_remote_code=True` "
@@ -33,13 +39,19 @@ _NOTE_ON_CODE = (
 def describe_model(folder: Path, repo_id: str, files: set[str], revision: str | None) -> tuple[dict[str, Any], str]:
     """The metadata and the text of a model's card; the arguments are those of `write_card`."""
     config, record = read_mapping(folder / "config.json"), _read_record(folder)
-    inside = config.get("encoder")
-    model_type = str((inside if isinstance(inside, dict) else config).get("model_type", ""))
+    inside = config
+    while isinstance(inside.get("encoder"), dict):  # a few-shot classifier has an image encoder on spectrograms
+        inside = inside["encoder"]
+    model_type = str(inside.get("model_type", ""))
     row, name = family_of(model_type), model_type.removeprefix(PREFIX)
     noun = row.title if row else f"A {name}" if name else "A tokenizer"
     modality = row.modality if row else record.get("modality")
+    extractor = read_mapping(folder / PROCESSOR).get("feature_extractor_type")
+    if extractor is not None:
+        modality = "audio"
+        noun += " on spectrograms" if row and row.modality == "image" else ""
     if modality not in FEATURES:
-        modality = "image" if "preprocessor_config.json" in files else "text"
+        modality = "image" if PROCESSOR in files else "text"
     architecture = str((config.get("architectures") or [""])[0])
     head = next((end for end in PIPELINES if architecture.endswith(end)), "")
     pipeline = PIPELINES.get(head)
@@ -59,7 +71,7 @@ def describe_model(folder: Path, repo_id: str, files: set[str], revision: str | 
         metadata["datasets"] = [dataset.partition(":")[0]]
     if metrics and task != "pretraining":
         metadata["model-index"] = _model_index(repo_id, record, pipeline or str(task), metrics)
-    snippet, note = _snippet(repo_id, config, head, files, revision)
+    snippet, note = _snippet(repo_id, config, head, files, revision, extractor)
     text = render(
         noun=noun,
         is_few_shot=is_few_shot,
@@ -114,14 +126,17 @@ def _model_index(repo_id: str, record: dict, task: str, metrics: dict[str, dict[
     return eval_results_to_model_index(repo_id.rpartition("/")[2], results)
 
 
-def _snippet(repo_id: str, config: dict, head: str, files: set[str], revision: str | None) -> tuple[str, str | None]:
+def _snippet(
+    repo_id: str, config: dict, head: str, files: set[str], revision: str | None, extractor: str | None
+) -> tuple[str, str | None]:
     """Three lines of Python that load the model, and a note on them."""
     if FEW_SHOT_FILE in files and not config:
         at = f"{repo_id}@{revision}" if revision else repo_id
         load = f'classifier = FewShotClassifier.from_pretrained("{at}")'
         return f"from toolkit import FewShotClassifier\n{load}\nclassifier.classes_", _NEEDS_TOOLKIT
     model_type = str(config.get("model_type", ""))
-    is_ours = model_type.startswith(PREFIX) or model_type in {each.model_type for each in architectures()}
+    ours = {each.model_type for each in architectures()} | {each.feature_extractor for each in architectures()}
+    is_ours = model_type.startswith(PREFIX) or model_type in ours or (extractor is not None and extractor in ours)
     has_code = is_ours and any(name.endswith(".py") for name in files)
     pin = f', revision="{revision}"' if revision else ""
     trust = ", trust_remote_code=True" if has_code else ""
@@ -134,8 +149,9 @@ def _snippet(repo_id: str, config: dict, head: str, files: set[str], revision: s
     if head == "ForConditionalGeneration":
         return _snippet_of_generation(repo_id, pin, trust, first), note
     loads = [f'model = AutoModel{head}.from_pretrained("{repo_id}"{pin}{trust})'] if config else []
-    if "preprocessor_config.json" in files and not first:
-        loads.append(f'processor = AutoImageProcessor.from_pretrained("{repo_id}"{pin})')
+    if PROCESSOR in files and not first:
+        kind = "ImageProcessor" if extractor is None else "FeatureExtractor"
+        loads.append(f'processor = Auto{kind}.from_pretrained("{repo_id}"{pin}{trust if extractor else ""})')
     if "tokenizer.json" in files and not first:
         loads.append(f'tokenizer = AutoTokenizer.from_pretrained("{repo_id}"{pin})')
     if not config:

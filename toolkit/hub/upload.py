@@ -22,7 +22,7 @@ from toolkit.hub.safety import Kind, check_no_tokens, check_repo_id, is_ignored,
 from toolkit.models.families import FEW_SHOT_FILE, PREFIX, architectures
 from toolkit.runs.results import is_main_process
 
-CONFIG = "config.json"
+CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
 FILES_OF_RUN = re.compile(  # what a run leaves besides its model
     r"(^|/)(checkpoint-\d+|lr-[\d.e+-]+|whole|tensorboard|wandb)/|^predictions\.jsonl$"
 )
@@ -180,22 +180,38 @@ def source_code(folder: Path) -> dict[str, Path | bytes]:
     """The source files of a model that is in the table of encoders, and its configuration with `auto_map`.
 
     With them, `trust_remote_code=True` loads the model where this package is not installed. Empty for transformers'
-    own models.
+    own models, unless their feature extractor is one of ours.
     """
-    from transformers.dynamic_module_utils import get_relative_import_files
-
-    config = read_mapping(folder / CONFIG)
+    config, processor = read_mapping(folder / CONFIG), read_mapping(folder / PROCESSOR)
     model_type = str(config.get("model_type"))
     found = next((each for each in architectures() if each.model_type == model_type), None)
-    if found is None:
-        if model_type.startswith(PREFIX):
-            raise InputError(f"{folder}: the toolkit has no encoder {model_type}")
-        return {}
-    module = sys.modules.get(found.module)  # also the script that runs, which `find_spec` does not know
-    source = Path(module.__file__ if module else find_spec(found.module).origin)  # type: ignore[arg-type, union-attr]
-    config["auto_map"] = {auto_class: f"{source.stem}.{name}" for auto_class, name in found.classes().items()}
-    sources = [source, *map(Path, get_relative_import_files(source))]
-    return {each.name: each for each in sources} | {CONFIG: (json.dumps(config, indent=2) + "\n").encode()}
+    if found is None and model_type.startswith(PREFIX):
+        raise InputError(f"{folder}: the toolkit has no encoder {model_type}")
+    files: dict[str, Path | bytes] = {}
+    if found is not None:
+        source, files = _source_of(found.module)
+        config["auto_map"] = {auto_class: f"{source}.{name}" for auto_class, name in found.classes().items()}
+        files[CONFIG] = _as_json(config)
+    extractor = str(processor.get("feature_extractor_type"))
+    if module := next((each.module for each in architectures() if each.feature_extractor == extractor), None):
+        source, of_extractor = _source_of(module)
+        processor["auto_map"] = {"AutoFeatureExtractor": f"{source}.{extractor}"}
+        files |= of_extractor | {PROCESSOR: _as_json(processor)}
+    return files
+
+
+def _source_of(name: str) -> tuple[str, dict[str, Path | bytes]]:
+    """The name of the file of a module, and this file with those that it imports from its own folder."""
+    from transformers.dynamic_module_utils import get_relative_import_files
+
+    module = sys.modules.get(name)  # also the script that runs, which `find_spec` does not know
+    source = Path(module.__file__ if module else find_spec(name).origin)  # type: ignore[arg-type, union-attr]
+    files = [source, *map(Path, get_relative_import_files(source))]
+    return source.stem, {each.name: each for each in files}
+
+
+def _as_json(values: dict[str, Any]) -> bytes:
+    return (json.dumps(values, indent=2) + "\n").encode()
 
 
 def push_run(folder: str, repo_id: str | None) -> None:

@@ -1,4 +1,4 @@
-"""What an encoder reads: text, images. One object per modality loads examples, makes them model inputs, shows them.
+"""What an encoder reads: text, images, recordings. One object per modality loads examples, encodes and shows them.
 
 Tasks, few-shot, zero-shot, comparison and the command line ask the modality of an encoder. A new modality is one file
 here (or anywhere else) and one entry of `MODALITIES`. Importing this package loads no torch.
@@ -7,6 +7,7 @@ here (or anywhere else) and one entry of `MODALITIES`. Importing this package lo
 from typing import Any
 
 from toolkit.errors import InputError
+from toolkit.modalities.audio import AudioModality
 from toolkit.modalities.base import Modality
 from toolkit.modalities.images import ImageModality
 from toolkit.modalities.text import TextModality
@@ -14,7 +15,11 @@ from toolkit.models.families import family_of
 
 __all__ = ["MODALITIES", "Modality", "modality_of"]
 
-MODALITIES: dict[str, Modality] = {"text": TextModality(), "image": ImageModality()}
+MODALITIES: dict[str, Modality] = {
+    "text": TextModality(),
+    "image": ImageModality(),
+    "audio": AudioModality(),
+}
 
 
 def modality_of(config: Any) -> Modality:

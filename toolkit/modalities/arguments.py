@@ -10,6 +10,7 @@ from toolkit.errors import InputError, check_between_0_and_1, check_positive, ch
 from toolkit.runs.arguments import Arguments
 
 ImageChange = Literal["flip", "shift", "zoom", "rotate", "color", "trivial", "erase"]
+AudioChange = Literal["shift", "speed", "noise", "mask", "mixup"]
 
 
 @dataclass(kw_only=True)
@@ -44,7 +45,52 @@ class ImageEncoderArguments(Arguments):
 
 
 @dataclass(kw_only=True)
-class AugmentationArguments(Arguments):
+class AudioEncoderArguments(Arguments):
+    """encoder"""
+
+    sampling_rate: int | None = None
+    """Resample recordings to this rate in Hz (default: the encoder's; of a new one the lowest in the training data, at
+    most 16000)."""
+    num_mel_bins: int | None = None
+    """Mel filters of the spectrograms of a new network (default: 64)."""
+    max_seconds: float | None = None
+    """Longer recordings are cut into windows of this length, whose predictions are averaged (default: the encoder's;
+    for a new one long enough for 99 of 100 training recordings, at most 10)."""
+    image_size: int | None = None
+    """Resize the spectrograms that an image encoder reads to this height and width (default: only if it needs one
+    size)."""
+    trim_silence: bool = False
+    """Remove silence before and after the sound: what is 40 dB below the loudest part."""
+
+    def check(self) -> None:
+        check_positive(self, "sampling_rate num_mel_bins max_seconds image_size")
+
+
+@dataclass(kw_only=True)
+class LossArguments(Arguments):
+    """augmentation and loss"""
+
+    label_smoothing: float = 0.0
+    """Label smoothing."""
+    class_weights: bool = False
+    """Weight classes inversely to their frequency."""
+
+    def check(self) -> None:
+        check_share(self, "label_smoothing")
+
+
+@dataclass(kw_only=True)
+class AudioAugmentationArguments(LossArguments):
+    """augmentation and loss"""
+
+    augment: list[AudioChange] = field(default_factory=lambda: ["shift", "speed", "noise", "mask"])
+    """Random changes to training recordings: shift (in time), speed (with the pitch), noise, mask (SpecAugment: bands
+    of time and frequency of the spectrogram), mixup (mix pairs of recordings of a batch, and their labels; then the
+    number of processes matters). Without a value: none."""
+
+
+@dataclass(kw_only=True)
+class AugmentationArguments(LossArguments):
     """augmentation and loss"""
 
     augment: list[ImageChange] = field(default_factory=lambda: ["shift"])
@@ -55,12 +101,7 @@ class AugmentationArguments(Arguments):
     image_size_start: int | None = None
     """Progressive resizing: start training with images of this size and reach full size at three quarters of the
     run."""
-    label_smoothing: float = 0.0
-    """Label smoothing."""
-    class_weights: bool = False
-    """Weight classes inversely to their frequency."""
 
     def check(self) -> None:
         check_positive(self, "image_size_start")
         check_between_0_and_1(self, "max_shift")
-        check_share(self, "label_smoothing")

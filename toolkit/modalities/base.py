@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from toolkit.data.sources import Source
+from toolkit.errors import InputError
+from toolkit.models.families import Preset, presets
 from toolkit.runs.arguments import Arguments
 
 
@@ -46,11 +48,20 @@ class Modality(ABC):
         With `skip_broken`, what cannot be read is left out, and named on stderr.
         """
 
+    def cut(self, rows, window_seconds: float, hop_seconds: float) -> list[dict[str, Any]]:
+        """Rows for windows of each row, in seconds. Raises `InputError` unless rows are recordings."""
+        raise InputError(f"--window_seconds {window_seconds}: goes with recordings")
+
     # Model inputs
+
+    def presets(self) -> dict[str, Preset]:
+        """The presets of encoders that can read the modality, by name."""
+        return presets(self.name)
 
     @abstractmethod
     def new_processor(self, preset: str, options: Any, train_rows):
-        """A tokenizer or image processor for a network with random weights, fitted to the training data."""
+        """A tokenizer, image processor or feature extractor for a network with random weights, fitted to the training
+        data."""
 
     @abstractmethod
     def new_config(self, preset: str, options: Any, processor):

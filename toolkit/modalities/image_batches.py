@@ -1,12 +1,10 @@
-"""Batches of encoded images: collation, progressive resizing, and the loss of classifiers.
+"""Batches of encoded images: collation and progressive resizing.
 
-Shape legend: N images, S height and width, C labels.
+Shape legend: N images, S height and width.
 """
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -78,22 +76,3 @@ def pixel_values_of(
     positions = [index for indices in by_size.values() for index in indices]
     images = dict(zip(positions, chain.from_iterable(parts), strict=True))
     return [images[index] for index in range(len(samples))]
-
-
-def set_loss(model, label_smoothing: float, class_weights: Sequence[float] | None) -> None:
-    """Set the loss of an image classifier: cross-entropy with label smoothing and weights (C,) of the classes."""
-    weight = None if class_weights is None else torch.tensor(class_weights)
-    model.loss_function = partial(_cross_entropy, label_smoothing=label_smoothing, weight=weight)
-
-
-def _cross_entropy(labels, logits, config, label_smoothing: float, weight: torch.Tensor | None) -> torch.Tensor:
-    if weight is None:
-        return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
-    losses = F.cross_entropy(logits, labels, weight.to(logits), label_smoothing=label_smoothing, reduction="sum")
-    return losses / (labels >= 0).sum()
-
-
-def weights_of_classes(counts: Counter[str], labels: Sequence[str]) -> list[float]:
-    """Weights inversely proportional to the frequency of each label; their mean over all examples is 1."""
-    occurring = sum(1 for label in labels if counts[label])
-    return [counts.total() / (occurring * counts[label]) if counts[label] else 0.0 for label in labels]

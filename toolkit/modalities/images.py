@@ -2,22 +2,21 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
-from toolkit.data import image_files
 from toolkit.data.columns import ImageColumn
 from toolkit.data.image_decoding import as_stored, open_image
-from toolkit.data.sources import Source
+from toolkit.data.image_files import IMAGES
 from toolkit.errors import InputError
 from toolkit.modalities.arguments import ImageEncoderArguments
-from toolkit.modalities.base import Modality
+from toolkit.modalities.media import MediaModality
 from toolkit.models.families import presets
 
 THUMBNAIL_SIZE = 96  # pixels
 
 
-class ImageModality(Modality):
+class ImageModality(MediaModality):
+    files = IMAGES
     name = "image"
     main_input_names = ("pixel_values",)
     columns = ImageColumn
@@ -25,29 +24,6 @@ class ImageModality(Modality):
     few_shot_head = "FewShotForImageClassification"
     has_thumbnails = True
     sample_license = labelled_sample_license = "scikit-learn's handwritten digits of the UCI repository, CC BY 4.0"
-
-    def open_labelled(
-        self, source: str, columns: Any, label_column: str | None, group_column: str | None = None
-    ) -> Source:
-        opened = image_files.open_labelled_images(
-            source, columns.image_column, label_column, group_column=group_column
-        )
-        return self._without_broken(opened, columns)
-
-    def open_unlabelled(self, source: str, columns: Any) -> Source:
-        return self._without_broken(image_files.open_unlabelled_images(source, columns.image_column), columns)
-
-    def _without_broken(self, source: Source, columns: Any) -> Source:
-        if not columns.skip_broken:
-            return source
-        return source.with_rows(lambda rows: image_files.without_broken(rows, source.found))
-
-    def read_inputs(self, inputs: Sequence[str | Path], skip_broken: bool = False):
-        for given in inputs:
-            if isinstance(given, str):
-                raise InputError(f"{given}: no such file, expected images")
-        rows = image_files.load_images(inputs)
-        return image_files.without_broken(rows) if skip_broken else rows
 
     def new_processor(self, preset: str, options: Any, train_rows):
         from toolkit.modalities.pixels import new_image_processor
@@ -126,12 +102,6 @@ class ImageModality(Modality):
         from toolkit.models.heads import pool_image_features
 
         return lambda inputs: pool_image_features(model(pixel_values=inputs["pixel_values"]))
-
-    def describe(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {"image": row["name"]}
-
-    def title(self, row: dict[str, Any]) -> str:
-        return row["name"]
 
     def thumbnail(self, row: dict[str, Any]) -> str | None:
         import base64

@@ -43,7 +43,7 @@ class TextModality(Modality):
         self, source: str, columns: Any, label_column: str | None, group_column: str | None = None
     ) -> Source:
         if group_column is not None:
-            raise InputError(f"--within {group_column}: goes with images")
+            raise InputError(f"--within {group_column}: goes with images and recordings")
         return open_labelled_text(source, columns.text_column, label_column)
 
     def open_unlabelled(self, source: str, columns: Any) -> Source:

@@ -30,10 +30,10 @@ class Preset(NamedTuple):
 
     make: Callable[..., Any]  # builds the configuration from the vocabulary size or image size and then `sizes`
     sizes: tuple
-    default_size: int  # usual vocabulary size (for ELMo and fastText: number of words) or image size in pixels
+    default_size: int  # usual vocabulary size (for ELMo and fastText: number of words), pixels, or frames
 
     def config(self, size: int) -> Any:
-        """The configuration for that vocabulary size or image size."""
+        """The configuration for that vocabulary size, image size in pixels or number of frames."""
         return self.make(size, *self.sizes)
 
 
@@ -47,11 +47,13 @@ class Architecture(NamedTuple):
     module: str
     prefix: str
     heads: tuple[str, ...]  # such as ForTokenClassification
+    feature_extractor: str | None = None  # of a model that reads recordings, a class of the module
 
     def classes(self) -> dict[str, str]:
         """The names of the classes, by the name of transformers' Auto class."""
         auto = {f"AutoModel{_AUTO.get(head, head.removeprefix('Model'))}": self.prefix + head for head in self.heads}
-        return {"AutoConfig": f"{self.prefix}Config", **auto}
+        extractor = {} if self.feature_extractor is None else {"AutoFeatureExtractor": self.feature_extractor}
+        return {"AutoConfig": f"{self.prefix}Config", **auto, **extractor}
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,14 @@ _rnn = partial(
     "toolkit.models.rnn:RnnConfig",
     ("vocab_size", "cell", "hidden_size", "num_hidden_layers"),
 )
+
+
+def _ast(max_length: int, *sizes: int):
+    from transformers import ASTConfig
+
+    return ASTConfig(max_length=max_length, **_transformer_sizes(*sizes))
+
+
 _lenet = partial(_config, "toolkit.models.lenet:LeNetConfig", ("image_size",))
 _mlp = partial(_config, "toolkit.models.mlp:MlpConfig", ("image_size", "hidden_sizes"))
 _TEXT_HEADS = ("ForTokenClassification", "ForSequenceClassification")
@@ -321,18 +331,37 @@ FAMILIES: dict[str, Family] = {
             "mlp-mini": Preset(_mlp, ([512, 512],), 32),
         },
     ),
+    "ast": Family(
+        modality="audio",
+        title="An audio spectrogram transformer",
+        paper="Gong, Chung & Glass (2021), AST, https://arxiv.org/abs/2104.01778",
+        model_types=("audio-spectrogram-transformer",),
+        presets={
+            "ast-tiny": Preset(_ast, (4, 128), 100),
+            "ast-mini": Preset(_ast, (6, 192), 100),
+            "ast-small": Preset(_ast, (12, 384), 1024),
+            "ast-base": Preset(_ast, (12, 768), 1024),
+        },
+    ),
 }
 
 # Models around an encoder of any family.
 WRAPPERS: tuple[Architecture, ...] = (
     Architecture("toolkit-pooled", "toolkit.models.pooling", "Pooled", ("Model", *_IMAGE_HEADS)),
+    Architecture(
+        "toolkit-spectrogram",
+        "toolkit.models.spectrogram",
+        "Spectrogram",
+        ("Model", "ForAudioClassification"),
+        "LogMelFeatureExtractor",
+    ),
     Architecture("toolkit-layer-mix", "toolkit.models.layer_mix", "LayerMix", _TEXT_HEADS),
     Architecture("toolkit-seq2seq", "toolkit.models.seq2seq", "Seq2Seq", ("ForConditionalGeneration",)),
     Architecture(
         "toolkit-few-shot",
         "toolkit.models.few_shot_head",
         "FewShot",
-        ("ForSequenceClassification", "ForImageClassification"),
+        ("ForSequenceClassification", "ForImageClassification", "ForAudioClassification"),
     ),
 )
 

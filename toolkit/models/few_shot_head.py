@@ -16,16 +16,26 @@ from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention, 
 from .class_logits import center_and_normalize, class_logits
 from .elmo import ElmoModel
 from .fasttext import FastTextModel
-from .heads import copy_encoder_fields, encoder_from_config, pool_image_features
+from .heads import copy_encoder_fields, encoder_from_config, pool_audio_features, pool_image_features
 from .mlp import MlpModel
 from .pooling import KNOWN_ENCODERS as POOLED_ENCODERS
 from .pooling import PooledModel
 from .rnn import RnnModel
+from .spectrogram import SpectrogramModel
 from .subwords import mean_of_tokens
 from .word2vec import Word2VecModel
 
 # Classes that a copy of this file on a Hub builds without the Auto classes.
-KNOWN_ENCODERS = (*POOLED_ENCODERS, ElmoModel, FastTextModel, MlpModel, PooledModel, RnnModel, Word2VecModel)
+KNOWN_ENCODERS = (
+    *POOLED_ENCODERS,
+    ElmoModel,
+    FastTextModel,
+    MlpModel,
+    PooledModel,
+    RnnModel,
+    SpectrogramModel,
+    Word2VecModel,
+)
 
 
 class FewShotConfig(PreTrainedConfig):
@@ -39,7 +49,7 @@ class FewShotConfig(PreTrainedConfig):
     normalize: bool = True  # whether centered features are scaled to unit length
     scale: float = 10.0  # factor of cosines
     num_points: int | None = None  # labelled points
-    num_tokens: int | None = None  # vocabulary size of the tokenizer; None for images
+    num_tokens: int | None = None  # vocabulary size of the tokenizer; None for images and recordings
 
     def __post_init__(self, **kwargs):
         copy_encoder_fields(self, "vocab_size", "max_position_embeddings", "pad_token_id", "image_size")
@@ -102,3 +112,22 @@ class FewShotForImageClassification(FewShotPreTrainedModel):
         logits = self.logits(pool_image_features(self.encoder(pixel_values=pixel_values)))
         loss = None if labels is None else self.loss_function(labels, logits, self.config)
         return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits)
+
+
+class FewShotForAudioClassification(FewShotPreTrainedModel):
+    main_input_name = "input_values"
+    input_modalities = ("audio",)
+
+    def forward(
+        self,
+        input_values: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs,
+    ) -> SequenceClassifierOutput:
+        """Spectrograms (B, T, M), or samples (B, N) and their mask, and `labels` (B,) -> `logits` (B, C), and `loss`
+        with labels."""
+        mask = {} if attention_mask is None else {"attention_mask": attention_mask}
+        logits = self.logits(pool_audio_features(self.encoder, self.encoder(input_values, **mask), attention_mask))
+        loss = None if labels is None else self.loss_function(labels, logits, self.config)
+        return SequenceClassifierOutput(loss=loss, logits=logits)

@@ -50,6 +50,18 @@ def pool_image_features(output: ModelOutput) -> torch.Tensor:
     return output.pooler_output.flatten(1)
 
 
+def pool_audio_features(
+    model: nn.Module, output: ModelOutput, attention_mask: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Pool the output of an encoder of recordings to (B, H). With a mask (B, N) of samples, the mean is over their
+    frames alone."""
+    if attention_mask is None:
+        return pool_image_features(output)
+    states = output.last_hidden_state
+    mask = model._get_feature_vector_attention_mask(states.shape[1], attention_mask).unsqueeze(-1)
+    return (states * mask).sum(dim=1) / mask.sum(dim=1)
+
+
 def freeze_unused(model: nn.Module, output: torch.Tensor) -> None:
     """Freeze the parameters that `output` does not depend on, such as those of a pooler.
 

@@ -1,9 +1,9 @@
-"""SimCLR: an image encoder with a projection head, trained to match two views of the same image.
+"""SimCLR: an encoder of images or recordings with a projection head, trained to match two views of the same one.
 
 Chen, Kornblith, Norouzi & Hinton (2020), "A simple framework for contrastive learning of visual representations",
 https://arxiv.org/abs/2002.05709.
 
-Shape legend: B images, C channels, S height and width, P size of a projection.
+Shape legend: B images or recordings, C channels, S height and width, T frames, M mel filters, P size of a projection.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutput
 
-from .heads import ImagePreTrainedModel, encoder_from_config
+from .heads import encoder_from_config
 
 
 class SimCLRConfig(PreTrainedConfig):
@@ -28,8 +28,8 @@ class SimCLRConfig(PreTrainedConfig):
     temperature: float = 0.5
 
 
-class SimCLRForPreTraining(ImagePreTrainedModel):
-    """Any image encoder with a two-layer projection head."""
+class SimCLRForPreTraining(PreTrainedModel):
+    """Any encoder of images or recordings with a two-layer projection head."""
 
     config_class = SimCLRConfig
     base_model_prefix = "encoder"
@@ -48,11 +48,11 @@ class SimCLRForPreTraining(ImagePreTrainedModel):
     @classmethod
     @torch.no_grad()
     def from_encoder(
-        cls, encoder: PreTrainedModel, image_size: int, projection_size: int, temperature: float
+        cls, encoder: PreTrainedModel, example: dict[str, torch.Tensor], projection_size: int, temperature: float
     ) -> "SimCLRForPreTraining":
-        """Put a new projection head on an encoder of images of size `image_size`."""
+        """Put a new projection head on an encoder of inputs such as `example`."""
         is_training = encoder.training
-        pooled = encoder.eval()(torch.zeros(1, 3, image_size, image_size)).pooler_output
+        pooled = encoder.eval()(**example).pooler_output
         config = SimCLRConfig(
             encoder=encoder.config.to_dict(),
             hidden_size=pooled.flatten(1).shape[1],
@@ -63,9 +63,10 @@ class SimCLRForPreTraining(ImagePreTrainedModel):
         model.encoder = encoder.train(is_training)
         return model
 
-    def forward(self, pixel_values: torch.Tensor, **kwargs) -> ImageClassifierOutput:
-        """Compute `loss` from `pixel_values` (2B, C, S, S): the first views of all images, then their second views."""
-        projections = self.projection(self.encoder(pixel_values).pooler_output.flatten(1))
+    def forward(self, **inputs: torch.Tensor) -> ImageClassifierOutput:
+        """Compute `loss` from `pixel_values` (2B, C, S, S) or `input_values` (2B, T, M): all first views, then all
+        second views."""
+        projections = self.projection(self.encoder(**inputs).pooler_output.flatten(1))
         return ImageClassifierOutput(loss=nt_xent_loss(projections, self.config.temperature))
 
 

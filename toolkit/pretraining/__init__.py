@@ -1,7 +1,7 @@
 """Pretrain an encoder on a corpus: one file per method, read from top to bottom.
 
-The methods are those named in the rows of `FAMILIES`, and those that pretrain any image encoder. Importing this
-package loads no torch.
+The methods are those named in the rows of `FAMILIES`, and those that pretrain any encoder of images or recordings.
+Importing this package loads no torch.
 """
 
 import pkgutil
@@ -14,23 +14,24 @@ from toolkit.runs.arguments import from_flags
 
 __all__ = ["Method", "get_method", "method_names", "pretrain", "run_method"]
 
-OF_ANY_IMAGE_ENCODER = {
-    "simclr": "toolkit.pretraining.simclr:METHOD",
-    "vit-mae": "toolkit.pretraining.vit_mae:METHOD",
-    "prototypical": "toolkit.pretraining.prototypical:METHOD",
+OF_ANY_ENCODER = {  # the modality, and where to find the method
+    "simclr": ("image", "toolkit.pretraining.simclr:METHOD"),
+    "vit-mae": ("image", "toolkit.pretraining.vit_mae:METHOD"),
+    "prototypical": ("image", "toolkit.pretraining.prototypical:METHOD"),
+    "audio-simclr": ("audio", "toolkit.pretraining.audio_simclr:METHOD"),
 }
 
 
 def method_names() -> list[str]:
     """The methods that `toolkit pretrain` offers."""
-    return [*(name for name, family in FAMILIES.items() if family.method is not None), *OF_ANY_IMAGE_ENCODER]
+    return [*(name for name, family in FAMILIES.items() if family.method is not None), *OF_ANY_ENCODER]
 
 
 def get_method(name: str) -> Method:
     """The method of that name. Raises `InputError` if there is none."""
     if name not in method_names():
         raise InputError(f"unknown method '{name}', expected one of {', '.join(method_names())}")
-    method = OF_ANY_IMAGE_ENCODER[name] if name in OF_ANY_IMAGE_ENCODER else FAMILIES[name].method
+    method = OF_ANY_ENCODER[name][1] if name in OF_ANY_ENCODER else FAMILIES[name].method
     return pkgutil.resolve_name(method) if isinstance(method, str) else method
 
 

@@ -5,17 +5,16 @@ from functools import partial
 from typing import Any
 
 from toolkit.data.columns import ImageColumn
-from toolkit.data.image_files import open_unlabelled_images, without_broken
+from toolkit.data.image_files import IMAGES
 from toolkit.data.image_stream import ImageStream, files_of_stream, splits_of_stream
-from toolkit.data.rows import content_of_rows, hold_out
 from toolkit.data.sources import Source
-from toolkit.data.splits import DataFiles
 from toolkit.data.summary import DataSummary
 from toolkit.errors import InputError, check_between_0_and_1, check_positive
 from toolkit.hub.arguments import HubArguments
 from toolkit.modalities import MODALITIES
 from toolkit.modalities.arguments import ImageEncoderArguments
 from toolkit.models.families import SCRATCH
+from toolkit.pretraining.media_corpus import drop_broken, load_corpus
 from toolkit.pretraining.method import PresetArguments
 from toolkit.pretraining.run import VALIDATION_ROWS, Run, train_and_record
 from toolkit.runs.arguments import Arguments, defaults
@@ -69,33 +68,14 @@ def load_images(run: Run, source: Source | None, **stream_options: Any) -> tuple
     flags = run.arguments.images
     if source is None:
         return _open_stream(run, **stream_options)
-    train_rows, held_out_of = load_split(run, source, flags.split), None
-    if "validation" in source.splits:
-        rows = train_rows, load_split(run, source, "validation")
-    else:
-        rows, held_out_of = hold_out(train_rows.shuffle(seed=0), flags.validation_fraction), "train"
-    for split, of_split, part_of in zip(("train", "validation"), rows, (None, held_out_of), strict=True):
-        labels = of_split["label"] if "label" in of_split.column_names else None
-        source.summary.add(split, of_split, labels, part_of, content_of_rows(of_split))
-    run.describe_data(source.summary)
-    return rows
+    return load_corpus(run, source, flags, IMAGES)
 
 
 def load_unlabelled(run: Run) -> tuple[Any, Any]:
     """Like `load_images`, ignoring labels."""
     flags, column = run.arguments.images, run.arguments.columns.image_column
-    source = None if flags.streaming else open_unlabelled_images(flags.corpus, column)
+    source = None if flags.streaming else IMAGES.open_unlabelled(flags.corpus, column)
     return load_images(run, source, has_labels=False)
-
-
-def load_split(run: Run, source: Source, split: str | None):
-    """Load a split, without broken images if the user wants so."""
-    return drop_broken(source.load(split), run, source.found)
-
-
-def drop_broken(rows, run: Run, found: DataFiles | None = None):
-    """The rows; with `--skip_broken` without images that cannot be opened, which are named and left out of `found`."""
-    return without_broken(rows, found, run.say) if run.arguments.columns.skip_broken else rows
 
 
 def _open_stream(run: Run, **stream_options: Any) -> tuple[ImageStream, Any]:
@@ -114,7 +94,7 @@ def _open_stream(run: Run, **stream_options: Any) -> tuple[ImageStream, Any]:
     open_stream: Any = partial(ImageStream, image_column=run.arguments.columns.image_column, **stream_options)
     run.say("counting images")
     stream = open_stream(files, seed=run.arguments.training.seed, buffer_size=source.shuffle_buffer)
-    held_out_rows = drop_broken(open_stream(held_out).first(8 * VALIDATION_ROWS), run, found)
+    held_out_rows = drop_broken(open_stream(held_out).first(8 * VALIDATION_ROWS), run, IMAGES, found)
     summary = DataSummary(source.corpus, found)
     summary.add("train", stream, None if stream.label_column is None else stream.labels.elements())
     summary.add("validation", held_out_rows, part_of=held_out_of)
@@ -126,7 +106,7 @@ def some_images(rows, run: Run):
     """Enough of the training images to compute their mean and standard deviation."""
     from toolkit.modalities.pixels import NUM_MEASURED
 
-    return drop_broken(rows.first(NUM_MEASURED), run) if isinstance(rows, ImageStream) else rows
+    return drop_broken(rows.first(NUM_MEASURED), run, IMAGES) if isinstance(rows, ImageStream) else rows
 
 
 def new_encoder(run: Run, train_rows, auto_class: str = "AutoModel", **config_fields: Any) -> tuple[Any, Any]:

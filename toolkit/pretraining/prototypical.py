@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from toolkit.data.columns import LabelColumn
-from toolkit.data.image_files import open_labelled_images
+from toolkit.data.image_files import IMAGES
 from toolkit.data.rows import content_of_rows
 from toolkit.errors import InputError, check_positive
 from toolkit.modalities.arguments import ImageChange
 from toolkit.models.families import presets
-from toolkit.pretraining.image_corpus import ImagePretrainingArguments, ImageSourceArguments, load_split, new_encoder
+from toolkit.pretraining.image_corpus import ImagePretrainingArguments, ImageSourceArguments, new_encoder
+from toolkit.pretraining.media_corpus import load_split
 from toolkit.pretraining.method import Method, PresetArguments
 from toolkit.pretraining.run import Run, train_and_record
 from toolkit.runs.arguments import Arguments, defaults, without
@@ -77,8 +78,8 @@ def pretrain_prototypical(arguments: PrototypicalArguments) -> dict[str, Any]:
 
     run = Run("prototypical", arguments, presets("image"))
     source, flags, seed = arguments.images, arguments.episodes, arguments.training.seed
-    opened = open_labelled_images(source.corpus, arguments.columns.image_column, arguments.label.label_column)
-    rows = load_split(run, opened, source.split)
+    opened = IMAGES.open_labelled(source.corpus, arguments.columns.image_column, arguments.label.label_column)
+    rows = load_split(run, opened, source.split, IMAGES)
     opened.summary.add(source.split or "train", rows, rows["label"], content=content_of_rows(rows))
     run.describe_data(opened.summary)
     encoder, processor = new_encoder(run, rows)

@@ -51,6 +51,7 @@ class Run:
         if name not in choices:
             raise InputError(f"unknown preset '{name}', expected one of {', '.join(choices)}")
         self.preset, self.family = choices[name], family_of_preset(name)
+        self.modality = self.family.modality  # of the data; an image encoder may also learn from recordings
         self.resume = self.flags.get("resume") if resume is None else resume
         self.output_dir = check_output_dir(arguments.output, self.resume)
         self.has_launcher = not LAUNCHER_VARIABLES.isdisjoint(os.environ)
@@ -112,7 +113,7 @@ def train_and_record(
         rows: Training and held-out data.
         collate: Makes training batches.
         eval_collate: Makes held-out batches, without augmentation or sampling.
-        item: What throughput counts: token, word or image.
+        item: What throughput counts: token, word, image or recording.
         row: What messages call a row of the data.
         better: Metric by which the best weights are kept; None keeps the last weights.
         consecutive: As for `toolkit.training.inputs.TrainingData`.
@@ -190,7 +191,7 @@ def write_record(
         "arguments": run.flags,
         "dataset": run.flags["corpus"],
         "data": run.data,
-        "modality": run.family.modality,
+        "modality": run.modality,
         "metrics": metrics,
         "n": n,
         "seed": run.flags["seed"],
@@ -201,5 +202,5 @@ def write_record(
         "deterministic": deterministic,
     }
     if run.flags["corpus"] == SAMPLE:
-        record["sample_license"] = MODALITIES[run.family.modality].sample_license
+        record["sample_license"] = MODALITIES[run.modality].sample_license
     return write_results(run.output_dir / RESULTS_FILE, run.stopwatch, **record) if run.is_main else record

@@ -46,6 +46,8 @@ class SimCLRArguments(ImagePretrainingArguments):
 
 def pretrain_simclr(arguments: SimCLRArguments) -> dict[str, Any]:
     """Train any image encoder on unlabelled images; returns the record."""
+    import torch
+
     from toolkit.modalities.augmentation import ContrastiveViews
     from toolkit.models.simclr import SimCLRForPreTraining
 
@@ -53,7 +55,8 @@ def pretrain_simclr(arguments: SimCLRArguments) -> dict[str, Any]:
     rows, flags = load_unlabelled(run), arguments.contrastive
     encoder, processor = new_encoder(run, rows[0])
     size = arguments.options.image_size or run.preset.default_size
-    model = SimCLRForPreTraining.from_encoder(encoder, size, flags.projection_size, flags.temperature)
+    example = {"pixel_values": torch.zeros(1, 3, size, size)}
+    model = SimCLRForPreTraining.from_encoder(encoder, example, flags.projection_size, flags.temperature)
     views = ContrastiveViews(arguments.training.seed, flags.smallest_part, flags.color_strength)
     collate = CollateViews(processor, views)
     return train_on_images(run, model, processor, rows, collate, collate, export=lambda model: model.encoder)

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from toolkit.data.columns import ChosenLabels, LabelColumn
-from toolkit.data.image_files import open_labelled_images
+from toolkit.data.image_files import IMAGES
 from toolkit.data.table_files import order_of_label
 from toolkit.errors import InputError
 from toolkit.modalities.arguments import AugmentationArguments, ImageEncoderArguments
@@ -30,7 +30,8 @@ class SupervisedArguments(ImagePretrainingArguments):
 
 def pretrain_on_labels(family: str, arguments: SupervisedArguments) -> dict[str, Any]:
     """Train an image classifier of a family on labelled images; returns the record."""
-    from toolkit.modalities.image_batches import CollateImages, set_loss, weights_of_classes
+    from toolkit.modalities.image_batches import CollateImages
+    from toolkit.modalities.losses import set_loss, weights_of_classes
 
     run, flags = Run(family, arguments), arguments.augmentation
     corpus, label_column, chosen = arguments.images.corpus, arguments.label.label_column, arguments.chosen.labels
@@ -38,7 +39,7 @@ def pretrain_on_labels(family: str, arguments: SupervisedArguments) -> dict[str,
         rows = load_images(run, None, label_column=label_column, only=chosen)
         counts, declared = rows[0].labels, rows[0].declared_labels
     else:
-        source = open_labelled_images(corpus, arguments.columns.image_column, label_column, chosen)
+        source = IMAGES.open_labelled(corpus, arguments.columns.image_column, label_column, chosen)
         rows = load_images(run, source)
         counts, declared = Counter(rows[0]["label"]), source.declared_labels()
     declared = declared or ()

@@ -15,8 +15,8 @@ class DurationArguments(Arguments):
     max_steps: int | None = None
     """Stop after this many optimizer steps."""
     num_train_epochs: float | None = None
-    """Stop after this many passes over the data (default without any limit: 1 for text and 10 for images when
-    pretraining; 10, and at least 400 steps, when fine-tuning)."""
+    """Stop after this many passes over the data (default without any limit: 1 for text, 10 for images and 20 for
+    recordings when pretraining; 10, and at least 400 steps, when fine-tuning)."""
     max_minutes: float | None = None
     """Stop after this many minutes, when the learning rate has decayed to zero."""
     early_stopping_patience: int | None = None

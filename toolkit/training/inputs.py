@@ -26,7 +26,7 @@ class TrainingData:
     collate: CollateFn  # makes a batch of samples and their keys, see `toolkit.training.loader`
     lengths: Sequence[int] | None = None  # of each sample, to group samples of similar length and reduce padding
     consecutive: int = 1
-    item: str = "token"  # what throughput counts: token, word or image
+    item: str = "token"  # what throughput counts: token, word, image or recording
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class TrainingOutput:
     """Where a run writes its log, checkpoints and weights."""
 
     folder: Path
-    processor: Any = None  # tokenizer or image processor to save with the model
+    processor: Any = None  # tokenizer, image processor or feature extractor to save with the model
     weights: str = ""  # name of a folder in `folder` for the weights
 
     @property

@@ -57,8 +57,12 @@ def content_of_encoder(name: str) -> str:
     return digest([content_hash(chunks_of(str(file))) for file in files if file.is_file()])
 
 
-def modality_of_encoder(name: str) -> Modality:
-    """What an encoder reads, by its name or configuration. Raises `InputError`."""
+def modality_of_encoder(name: str, given: str | None = None) -> Modality:
+    """What an encoder reads: what the user has `given`, or by its name or configuration. Raises `InputError`."""
+    if given is not None:
+        if given not in MODALITIES:
+            raise InputError(f"--modality {given}: expected one of {', '.join(MODALITIES)}")
+        return MODALITIES[given]
     source = name.removeprefix(SCRATCH)
     if name.startswith(SCRATCH) and source in presets():
         return MODALITIES[family_of_preset(source).modality]
@@ -87,7 +91,7 @@ def load_encoder(
     options = options or modality.encoder_arguments()
     is_scratch = name.startswith(SCRATCH)
     source = name.removeprefix(SCRATCH)
-    known = presets(modality.name)
+    known = modality.presets()
     if is_scratch and source in known:
         processor = modality.new_processor(source, options, train_rows)
         config = modality.new_config(source, options, processor)

@@ -5,6 +5,7 @@ https://arxiv.org/abs/1606.04080.
 """
 
 from collections.abc import Hashable, Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -31,21 +32,27 @@ def draw_episodes(
     """Sample episodes of `ways` classes with `shots` labelled examples and `queries` examples to classify each.
 
     The examples of an episode depend on its number and the seed alone. With `groups`, the group of each example such
-    as its alphabet, the classes of an episode are of one group. Raises `InputError` if there are too few classes, or
-    if a class has too few examples.
+    as its alphabet or speaker, all examples of an episode are of one group, and a class of a group with too few
+    examples is left out. Raises `InputError` if there are too few classes, or if a class has too few examples.
     """
-    classes, ids = np.unique(np.asarray(labels), return_inverse=True)
-    indices = np.split(np.argsort(ids, kind="stable"), np.cumsum(np.bincount(ids))[:-1])
     names = None if groups is None else np.asarray(groups)
+    classes, ids = np.unique(np.asarray(labels), return_inverse=True)
+    if names is not None:  # a class of one group is another one than the same class of another group
+        group_ids = np.unique(names, return_inverse=True)[1]
+        pairs, ids = np.unique(np.stack([ids, group_ids]), axis=1, return_inverse=True)
+        classes = classes[pairs[0]]
+    indices = np.split(np.argsort(ids, kind="stable"), np.cumsum(np.bincount(ids))[:-1])
     of_group: dict[Hashable, list[int]] = {}
     for class_id, members in enumerate(indices):
+        if names is not None and len(members) < shots + queries:
+            continue
         of_group.setdefault(None if names is None else names[members[0]], []).append(class_id)
     pools = [members for _, members in sorted(of_group.items(), key=str) if len(members) >= ways]
     if not pools:
-        most = max(len(members) for members in of_group.values())
+        most = max((len(members) for members in of_group.values()), default=0)
         where = " in a group" if groups is not None else ""
         raise InputError(f"there are {most} classes{where}, too few for {ways} ways; give fewer --ways")
-    smallest = min(range(len(classes)), key=lambda class_id: len(indices[class_id]))
+    smallest = min(chain(*pools), key=lambda class_id: len(indices[class_id]))
     if len(indices[smallest]) < shots + queries:
         raise InputError(
             f"the class {classes[smallest]} has {len(indices[smallest])} examples, too few for {shots} labelled and "

@@ -1,4 +1,4 @@
-"""Extract one feature vector per text or image: the mean of the last hidden states over tokens or spatial positions.
+"""Extract one feature vector per item: the mean of the last hidden states over tokens, spatial positions or time.
 
 Shape legend: N items, D features.
 """
@@ -52,12 +52,17 @@ class Featurizer:
         return np.concatenate(features)[np.argsort(order)]
 
 
-def load_featurizer(encoder: str, batch_size: int = 64) -> Featurizer:
-    """The featurizer of a folder or Hub id, or of a few-shot classifier's encoder. Raises `InputError`."""
+def load_featurizer(encoder: str, batch_size: int = 64, modality_name: str | None = None) -> Featurizer:
+    """The featurizer of a folder or Hub id, or of a few-shot classifier's encoder. Raises `InputError`.
+
+    `modality_name` is what items are, by default what the encoder reads: an image encoder can also read recordings.
+    """
     if (local_copy(encoder) / FEW_SHOT_FILE).is_file():
         modality, model, processor = _load_encoder_of_classifier(encoder)
+        if modality_name not in (None, modality.name):
+            raise InputError(f"--modality {modality_name}: {encoder} is a classifier of {modality.name} items")
     else:
-        modality = modality_of_encoder(encoder)
+        modality = modality_of_encoder(encoder, modality_name)
         model, processor = load_encoder(encoder, "AutoModel", modality)
     return Featurizer(encoder, modality, model, processor, batch_size)
 

@@ -44,7 +44,7 @@ ARRAYS_FILE = "few_shot.safetensors"
 
 @dataclass(eq=False, repr=False)
 class FewShotClassifier(ClassifierMixin, BaseEstimator):
-    """A classifier of texts, images or features that follows scikit-learn's conventions.
+    """A classifier of texts, images, recordings or features that follows scikit-learn's conventions.
 
     Args:
         encoder: Folder or Hub id of an encoder; None if items are features, (N, D).
@@ -61,6 +61,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         reject: Whether to predict `unknown` for items below the threshold that `calibrate` has chosen.
         unknown: The label of rejected items.
         random_state: Seed of fine-tuning.
+        modality_name: What items are (default: what the encoder reads); `audio` lets an image encoder read recordings.
 
     Attributes:
         classes_: The classes, (C,).
@@ -84,6 +85,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     unknown: Hashable = None
     random_state: int = 0
     batch_size: int = 64
+    modality_name: str | None = None
 
     def fit(self, X, y, unlabelled=None) -> "FewShotClassifier":
         """Fit to examples `X`, (S,), or features, (S, D), and unlabelled items for centering and self-training.
@@ -276,7 +278,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         if self.encoder is not None:
             from toolkit.transfer.features import load_featurizer
 
-            self._featurizer = load_featurizer(self.encoder, self.batch_size)
+            self._featurizer = load_featurizer(self.encoder, self.batch_size, self.modality_name)
 
     def _features(self, items) -> np.ndarray:
         if self._featurizer is None:

@@ -65,7 +65,7 @@ def linear_layer(probe: Any) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([-probe.coef_, probe.coef_]) / 2, np.concatenate([-probe.intercept_, probe.intercept_]) / 2
 
 
-# The head of an image classifier
+# The head of a classifier of images or recordings
 
 
 def head_of(model) -> nn.Linear:
@@ -89,22 +89,27 @@ def estimate_batch_norm(model, batches: Iterable[dict[str, Any]]) -> None:
         layer.train()
         layer.momentum = None  # cumulative average
     for batch in batches if layers else ():
-        if len(batch["pixel_values"]) > 1:
-            model(pixel_values=send_to_device(batch["pixel_values"], model.device))
+        if len(batch[model.main_input_name]) > 1:
+            _forward(model, batch)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
     model.eval()
 
 
+def _forward(model, batch: dict[str, Any]) -> None:
+    inputs = {name: batch[name] for name in batch if name not in ("labels", "num_targets", "num_items")}
+    model(**send_to_device(inputs, model.device))
+
+
 @torch.inference_mode()
 def head_inputs(model, batches: Iterable[dict[str, Any]]) -> np.ndarray:
-    """The inputs of the head (N, D), from one pass of the encoder over the images."""
+    """The inputs of the head (N, D), from one pass of the encoder over the examples."""
     seen: list[np.ndarray] = []
     hook = head_of(model).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].float().cpu().numpy()))
     model.eval()
     try:
         for batch in batches:
-            model(pixel_values=send_to_device(batch["pixel_values"], model.device))
+            _forward(model, batch)
     finally:
         hook.remove()
     return np.concatenate(seen)
@@ -113,7 +118,7 @@ def head_inputs(model, batches: Iterable[dict[str, Any]]) -> np.ndarray:
 def fit_head(
     model, features: np.ndarray, labels: np.ndarray, held_out_features: np.ndarray, held_out_labels: np.ndarray
 ) -> LogisticRegression:
-    """Set the head of an image classifier to a linear probe of standardized features, which is returned.
+    """Set the head of a classifier to a linear probe of standardized features, which is returned.
 
     `features` (N, D) are the inputs of the head, `labels` (N,) the ids of labels. The regularization strength is
     chosen among `STRENGTHS` on the held-out ones.
@@ -126,7 +131,7 @@ def fit_head(
     head = head_of(model)
     with torch.no_grad():
         head.weight.zero_()
-        head.bias.fill_(-1e4)  # logit of a label without a training image
+        head.bias.fill_(-1e4)  # logit of a label without a training example
         classes = torch.from_numpy(probe.classes_)
         head.weight[classes] = torch.from_numpy(weights).to(head.weight)
         head.bias[classes] = torch.from_numpy(biases - weights @ mean).to(head.bias)

@@ -43,6 +43,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):
         rounds: Rounds of bootstrapping, in which unlabelled items become examples of the class predicted for them.
         alpha: Regularization strength of the ridge regression.
         random_state: Seed of the trials that choose the penalty.
+        modality_name: What items are (default: what the encoder reads); `audio` lets an image encoder read recordings.
 
     Attributes:
         classes_: The classes in sorted order, (C,).
@@ -56,6 +57,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):
     alpha: float = 1.0
     random_state: int = 0
     batch_size: int = 64
+    modality_name: str | None = None
 
     def fit(
         self,
@@ -69,7 +71,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):
         The unlabelled items are for centering and bootstrapping. Raises `InputError` if there are too few classes or
         examples, or an encoder cannot be loaded.
         """
-        self._featurizer = load_featurizer(self.encoder, self.batch_size)
+        self._featurizer = load_featurizer(self.encoder, self.batch_size, self.modality_name)
         self._featurizer.adapt(X)
         described = encoder_of_descriptions(self._featurizer, self.label_encoder)(list(descriptions.values()))
         features = self._featurizer(X) if len(X) else None
