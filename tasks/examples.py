@@ -113,14 +113,14 @@ class Examples:
 
     def with_groups(self, groups: Sequence[str], source: str) -> "Examples":
         """The examples of these groups, or all without any. Raises `InputError` if one is not there."""
-        found = self.groups or []
-        if unknown := set(groups) - set(found):
+        found, kept = self.groups or [], set(groups)
+        if unknown := kept - set(found):
             raise InputError(
                 f"--groups {min(unknown)}: not in {source}, where there are {', '.join(sorted(set(found)))}"
             )
         if not groups:
             return self
-        return dataclasses.replace(self, rows=self.rows.select([i for i, g in enumerate(found) if g in set(groups)]))
+        return dataclasses.replace(self, rows=self.rows.select([i for i, group in enumerate(found) if group in kept]))
 
     def choose(self, shots: int | None, seed: int) -> "Examples":
         """`shots` examples per label, or all examples. Raises `InputError` if a label has fewer."""
@@ -219,16 +219,17 @@ def write_record(
     task: str, arguments: Any, stopwatch: Stopwatch, folder: Path | None, **fields: Any
 ) -> dict[str, Any]:
     """The record of a run, written to the output folder, if there is one."""
+    flags = to_flags(arguments)
     record = {
         "task": task,
-        "dataset": arguments.examples.data,
-        "encoder": arguments.examples.encoder,
-        "seed": arguments.examples.seed,
+        "dataset": flags["data"],
+        "encoder": flags.get("encoder"),
+        "seed": flags.get("seed"),
         "num_steps": 0,
         "throughput": fields["n"] / stopwatch.seconds,
         "throughput_unit": "items/s",
         "deterministic": True,
-        "arguments": to_flags(arguments),
+        "arguments": flags,
         **fields,
     }
     return record if folder is None else write_results(folder / RESULTS_FILE, stopwatch, **record)

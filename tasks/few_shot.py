@@ -32,9 +32,9 @@ from toolkit.errors import InputError, check_not_negative, check_positive
 from toolkit.hub.arguments import HubArguments
 from toolkit.metrics.intervals import ratio_interval
 from toolkit.modalities import Modality
-from toolkit.runs.arguments import Arguments, defaults, to_flags, without
+from toolkit.runs.arguments import Arguments, defaults, without
 from toolkit.runs.output import OutputArguments, check_output_dir, create_output_dir
-from toolkit.runs.results import RESULTS_FILE, Stopwatch, write_results
+from toolkit.runs.results import Stopwatch
 from toolkit.transfer.encoders import modality_of_encoder
 
 
@@ -161,8 +161,6 @@ def evaluate(arguments: EvaluateFewShotArguments) -> dict[str, Any]:
 
 def fit(arguments: FitFewShotArguments) -> dict[str, Any]:
     """Fit a `FewShotClassifier` and save it to the output folder; returns the record. Raises `InputError`."""
-    from toolkit.hub.upload import push_run
-
     check_output_dir(arguments.output)
     stopwatch = Stopwatch()
     classifier, num_examples, data = fit_classifier(arguments)
@@ -170,31 +168,20 @@ def fit(arguments: FitFewShotArguments) -> dict[str, Any]:
     if (source := arguments.calibration.calibration_data) is not None:
         others = _load_to_learn(modality, source, arguments)[0]
         classifier.calibrate(others.items, others.labels).set_params(reject=True)
-    folder = create_output_dir(arguments.output)
-    classifier.save(folder)
-    record = write_record(
-        "few-shot",
+    return _save(
+        classifier,
         arguments,
         stopwatch,
-        folder,
-        modality=modality.name,
         split=flags.split or "train",
         n=num_examples,
-        classes=len(classifier.classes_),
-        threshold=classifier.threshold_,
-        metrics={},
         num_steps=arguments.classifier.num_steps,
-        parameters=classifier.num_parameters,
         data=data,
         **({"sample_license": modality.labelled_sample_license} if flags.data == SAMPLE else {}),
     )
-    push_run(arguments.output.output_dir, arguments.hub.push_to_hub)
-    return record
 
 
 def add(arguments: AddFewShotArguments) -> dict[str, Any]:
     """Add classes to a `FewShotClassifier` and save it to another folder; returns the record. Raises `InputError`."""
-    from toolkit.hub.upload import push_run
     from toolkit.transfer.few_shot_classifier import FewShotClassifier
 
     check_output_dir(arguments.output)
@@ -208,28 +195,35 @@ def add(arguments: AddFewShotArguments) -> dict[str, Any]:
     source.summary.say()
     for label in sorted(set(examples.labels)):
         classifier.add_class(label, examples.with_labels([label]).items)
-    folder = create_output_dir(arguments.output)
-    classifier.save(folder)
-    record = write_results(
-        folder / RESULTS_FILE,
+    return _save(
+        classifier,
+        arguments,
         stopwatch,
-        task="few-shot",
-        dataset=given.data,
         encoder=given.classifier,
         seed=classifier.random_state,
-        arguments=to_flags(arguments),
-        modality=modality.name,
         split=given.split or "train",
         n=len(examples.labels),
+        data=source.summary.as_json(),
+    )
+
+
+def _save(classifier: Any, arguments: Any, stopwatch: Stopwatch, **fields: Any) -> dict[str, Any]:
+    """Save a classifier and its record to the output folder, and push it if asked to; returns the record."""
+    from toolkit.hub.upload import push_run
+
+    folder = create_output_dir(arguments.output)
+    classifier.save(folder)
+    record = write_record(
+        "few-shot",
+        arguments,
+        stopwatch,
+        folder,
+        modality=classifier.modality.name,
         classes=len(classifier.classes_),
         threshold=classifier.threshold_,
         metrics={},
-        num_steps=0,
-        throughput=len(examples.labels) / stopwatch.seconds,
-        throughput_unit="items/s",
-        deterministic=True,
         parameters=classifier.num_parameters,
-        data=source.summary.as_json(),
+        **fields,
     )
     push_run(arguments.output.output_dir, arguments.hub.push_to_hub)
     return record

@@ -45,11 +45,11 @@ def _by_groups(source: Source, column: str, test_groups: Sequence[str] | None) -
 
     parts = {split: source.load(split) for split in source.splits} or {"train": source.load(None)}
     if test_groups is not None:
-        rows = datasets.concatenate_datasets(list(parts.values()))
-        if unknown := sorted(set(test_groups) - set(rows["group"])):
+        rows, tested = datasets.concatenate_datasets(list(parts.values())), set(test_groups)
+        if unknown := sorted(tested - set(rows["group"])):
             there_are = ", ".join(sorted(set(rows["group"]))[:NUM_SHOWN])
             raise InputError(f"--test_groups {' '.join(unknown)}: not in {column} of {source.name}, found {there_are}")
-        is_tested = [group in set(test_groups) for group in rows["group"]]
+        is_tested = [group in tested for group in rows["group"]]
         parts = {"train": _select(rows, is_tested, False), "test": _select(rows, is_tested, True)}
     _check_apart(source.name, column, parts)
     if "validation" not in parts and "train" in parts:

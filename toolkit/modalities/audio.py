@@ -8,7 +8,7 @@ from toolkit.data.columns import AudioColumn
 from toolkit.data.media_files import as_file
 from toolkit.errors import InputError, first_line
 from toolkit.modalities.arguments import AudioEncoderArguments
-from toolkit.modalities.media import MediaModality
+from toolkit.modalities.media import MediaModality, png_url
 from toolkit.models.families import Preset, family_of_preset, presets
 
 THUMBNAIL_SECONDS = 10.0
@@ -140,7 +140,6 @@ class AudioModality(MediaModality):
         return f"{row['name']}\t{row['audio']['start']:.2f}\t{row['audio']['stop']:.2f}"
 
     def thumbnail(self, row: dict[str, Any]) -> str | None:
-        import base64
         import io
 
         import torch
@@ -154,7 +153,7 @@ class AudioModality(MediaModality):
         samples = torch.from_numpy(open_audio(part, row["name"], extractor.sampling_rate))
         file = io.BytesIO()
         imsave(file, extractor.log_mel(samples[None])[0].T.numpy(), origin="lower", format="png")
-        return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+        return png_url(file.getvalue())
 
 
 def _named(items: Sequence[Any]) -> list[dict[str, Any]]:

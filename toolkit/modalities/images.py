@@ -9,7 +9,7 @@ from toolkit.data.image_decoding import as_stored, open_image
 from toolkit.data.image_files import IMAGES
 from toolkit.errors import InputError
 from toolkit.modalities.arguments import ImageEncoderArguments
-from toolkit.modalities.media import MediaModality
+from toolkit.modalities.media import MediaModality, png_url
 from toolkit.models.families import presets
 
 THUMBNAIL_SIZE = 96  # pixels
@@ -104,13 +104,12 @@ class ImageModality(MediaModality):
         return lambda inputs: pool_image_features(model(pixel_values=inputs["pixel_values"]))
 
     def thumbnail(self, row: dict[str, Any]) -> str | None:
-        import base64
         import io
 
         image, file = open_image(row["image"], row["name"]), io.BytesIO()
         image.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE))
         image.save(file, "PNG")
-        return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+        return png_url(file.getvalue())
 
 
 def _channels_of_maps(name: str, config) -> int:

@@ -1,5 +1,6 @@
 """What images and recordings share: they are files, which are opened when they are needed."""
 
+import base64
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -8,6 +9,11 @@ from toolkit.data.media_files import MediaFiles
 from toolkit.data.sources import Source
 from toolkit.errors import InputError
 from toolkit.modalities.base import Modality
+
+
+def png_url(content: bytes) -> str:
+    """A PNG as a `data:` URL."""
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
 
 
 class MediaModality(Modality):

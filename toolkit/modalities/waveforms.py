@@ -8,10 +8,11 @@ Shape legend: N samples of a recording, B recordings, T frames, M mel filters.
 
 import tempfile
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def fit_feature_extractor(extractor: LogMelFeatureExtractor, rows: Sequence[dict
 
     A row has `audio` and `name`. Raises `InputError` if a recording cannot be opened.
     """
-    chosen = [rows[place] for place in range(0, len(rows), max(1, -(-len(rows) // NUM_MEASURED)))]
+    chosen = _some(rows)
     if extractor.sampling_rate is None:
         rates = (head_of(row["audio"], row["name"]).sampling_rate for row in chosen)
         extractor.sampling_rate = min(MOST_HERTZ, *rates)
@@ -95,9 +96,13 @@ def fit_feature_extractor(extractor: LogMelFeatureExtractor, rows: Sequence[dict
 
 def usual_length(extractor, rows: Sequence[dict[str, Any]]) -> float:
     """The seconds of 99 of 100 recordings, at most 10, from up to 1,000 of them."""
-    chosen = (rows[place] for place in range(0, len(rows), max(1, -(-len(rows) // NUM_MEASURED))))
-    seconds = np.quantile([stop - start for start, stop in (_span(row, extractor) for row in chosen)], MOST_RECORDINGS)
+    spans = (_span(row, extractor) for row in _some(rows))
+    seconds = np.quantile([stop - start for start, stop in spans], MOST_RECORDINGS)
     return max(0.01, float(np.ceil(100 * min(MOST_SECONDS, seconds)) / 100))
+
+
+def _some(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [rows[place] for place in range(0, len(rows), max(1, -(-len(rows) // NUM_MEASURED)))]
 
 
 def window_of(extractor) -> float:
@@ -106,6 +111,11 @@ def window_of(extractor) -> float:
     if isinstance(extractor, LogMelFeatureExtractor) or not getattr(extractor, "max_length", None):
         return seconds
     return min(seconds, extractor.max_length / FRAMES_PER_SECOND)
+
+
+def samples_in_window(extractor) -> int:
+    """How many samples a model reads at once."""
+    return round(window_of(extractor) * extractor.sampling_rate)
 
 
 def model_inputs(extractor, recordings: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
@@ -121,7 +131,7 @@ def model_inputs(extractor, recordings: Sequence[np.ndarray]) -> dict[str, torch
         return dict(call(list(recordings)))
     if extractor.return_attention_mask:
         return dict(call(list(recordings), padding=True))
-    length = round(window_of(extractor) * extractor.sampling_rate)
+    length = samples_in_window(extractor)
     each = [call(samples)["input_values"][0] for samples in recordings]
     return {"input_values": torch.stack([torch.nn.functional.pad(one, (0, length - len(one))) for one in each])}
 
@@ -165,20 +175,10 @@ def _read_windows(rows, extractor, num_windows: int | None) -> Iterator[tuple[in
         index, row, part, window = place
         return index, part, _read(row, window, extractor)
 
+    waiting = places()
     with ThreadPoolExecutor() as pool:  # libsndfile and soxr release the GIL
-        for some in _chunks(places(), READ_TOGETHER):
+        while some := list(islice(waiting, READ_TOGETHER)):
             yield from pool.map(read, some)
-
-
-def _chunks(values: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    chunk: list[Any] = []
-    for value in values:
-        chunk.append(value)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
 
 
 def windows(start: float, stop: float, seconds: float) -> list[tuple[float, float]]:
@@ -204,8 +204,7 @@ def _span(row: dict[str, Any], extractor) -> tuple[float, float]:
 def _read(row: dict[str, Any], window: tuple[float, float], extractor) -> np.ndarray:
     """The samples (N,) of a window, no more than a model reads at once."""
     part = {**row["audio"], "start": window[0], "stop": window[1]}
-    samples = open_audio(part, row["name"], extractor.sampling_rate)
-    return samples[: round(window_of(extractor) * extractor.sampling_rate)]
+    return open_audio(part, row["name"], extractor.sampling_rate)[: samples_in_window(extractor)]
 
 
 def samples_of(row: dict[str, Any]) -> np.ndarray:
@@ -224,8 +223,7 @@ class CollateAudio:
         recordings = [samples_of(row) for row in rows]
         labels = torch.tensor([row["label"] for row in rows])
         if self.augmentation is not None:
-            size = round(window_of(self.extractor) * self.extractor.sampling_rate)
-            recordings = self.augmentation.change_samples(recordings, keys, size)
+            recordings = self.augmentation.change_samples(recordings, keys, samples_in_window(self.extractor))
         inputs = model_inputs(self.extractor, recordings)
         if self.augmentation is not None:
             inputs, labels = self.augmentation.change_inputs(inputs, labels, keys)

@@ -69,9 +69,9 @@ class SpectrogramModel(SpectrogramPreTrainedModel):
             hidden_states=outputs.hidden_states,
         )
 
-    def load_encoder(self, source: str | Path) -> dict[str, list]:
+    def load_encoder(self, source: str | Path, prefix: str = "encoder.") -> dict[str, list]:
         """Load the weights of the image encoder; see `load_weights`."""
-        encoder, loading_info = load_weights(self.encoder, source, "encoder.")
+        encoder, loading_info = load_weights(self.encoder, source, prefix)
         self.encoder = _without_pooler(encoder)
         return loading_info
 
@@ -107,8 +107,4 @@ class SpectrogramForAudioClassification(ClassifierMixin, SpectrogramPreTrainedMo
 
     def load_encoder(self, source: str | Path) -> dict[str, list]:
         """Load the weights of the image encoder; see `load_weights`."""
-        loading_info = self.spectrogram.load_encoder(source)
-        return {
-            "missing_keys": [f"spectrogram.{key}" for key in loading_info["missing_keys"]],
-            "mismatched_keys": [(f"spectrogram.{key}", *rest) for key, *rest in loading_info["mismatched_keys"]],
-        }
+        return self.spectrogram.load_encoder(source, "spectrogram.encoder.")
