@@ -6,6 +6,7 @@
     python scripts/sequences.py agreement TREEBANK FOLDER
     python scripts/sequences.py by_distance DATA OUT.png NAME=RUN,RUN… NAME=RUN,RUN…
     python scripts/sequences.py by_length OUT.png NAME=RUN NAME=RUN…
+    python scripts/sequences.py by_tag RESULTS_JSON OUT.png ENCODER OTHER
     python scripts/sequences.py beams DATA RUN
 
 `unrolled` draws a recurrent network as a network with a cycle and as the same network unrolled over three words.
@@ -17,8 +18,10 @@ subject (Linzen, Dupoux & Goldberg 2016, https://aclanthology.org/Q16-1037).
 
 `by_distance` draws the accuracy of runs on such sentences by the number of words between the cue and the question
 mark, as the mean over runs with different seeds. `by_length` draws the exact match of sequence to sequence
-models by the length of the source. `beams` compares beam search with greedy search on the test split of DATA: the mean
-log-probability of the targets found, and the figures. Each of the three prints a record.
+models by the length of the source. `by_tag` draws the F-score of each tag for two encoders of a comparison,
+pretrained, with its smallest label budget, as the mean over seeds. `beams` compares beam search with greedy search on
+the test split of DATA: the mean log-probability of the targets found, and the figures. Each of the four prints a
+record.
 """
 
 import json
@@ -194,6 +197,29 @@ def draw_by_length(path: str, *named: str) -> None:
     print(json.dumps({"curves": curves}, indent=2))
 
 
+def draw_by_tag(results: str, path: str, encoder: str, other: str) -> None:
+    encoders = {each["name"]: each for each in json.loads(Path(results).read_text())["encoders"]}
+    scores: dict[str, dict[str, float]] = {}
+    for name in (encoder, other):
+        runs = encoders[name]["budgets"][0]["pretrained"]["folders"]
+        metrics = [json.loads((Path(run) / "results.json").read_text())["metrics"] for run in runs]
+        tags = [key.removeprefix("f1_") for key in metrics[0] if key.startswith("f1_")]
+        scores[name] = {tag: float(np.mean([each[f"f1_{tag}"]["value"] for each in metrics])) for tag in tags}
+    tags = sorted(scores[encoder], key=lambda tag: scores[encoder][tag] - scores[other][tag])
+    figure, axes = pyplot.subplots(figsize=(7.2, 4.2), layout="constrained")
+    places = np.arange(len(tags))
+    for marker, (name, of_tag) in zip(MARKERS, scores.items(), strict=False):
+        axes.plot([100 * of_tag[tag] for tag in tags], places, marker, label=name)
+    for place, tag in zip(places, tags, strict=True):
+        axes.plot([100 * scores[encoder][tag], 100 * scores[other][tag]], [place, place], color="grey", zorder=0)
+    axes.set_yticks(places, tags)
+    axes.set_xlabel("F-score, %")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower left")
+    figure.savefig(path, dpi=130)
+    print(json.dumps({name: dict(sorted(of_tag.items())) for name, of_tag in scores.items()}, indent=2))
+
+
 def compare_beams(data: str, run: str) -> None:
     """The length penalty is 0, so that the search looks for the highest log-probability."""
     task, record = TASKS["seq2seq"], {}
@@ -216,6 +242,7 @@ COMMANDS = {
     "agreement": write_agreement,
     "by_distance": draw_by_distance,
     "by_length": draw_by_length,
+    "by_tag": draw_by_tag,
 }
 
 if __name__ == "__main__":
