@@ -53,11 +53,11 @@ tagging)
         done
     done
     compare() { # NAME FLAGS…
-        "${toolkit[@]}" compare --encoders "$runs"/{rnn,gru,lstm}-{1,2} --data "$treebank" --seeds 3 --num_proc 2 \
+        "${toolkit[@]}" compare --encoders "$runs"/{rnn,gru,lstm}-{1,2} --data "$treebank" --num_proc 2 \
             --output_dir "$runs/$1" --resume "${@:2}"
     }
-    compare 500 --train_sizes 500 --learning_rates 1e-3 3e-3 1e-2 3e-2 "${@:5}"
-    compare all --train_sizes all --learning_rates 3e-3 1e-2 --num_train_epochs 3 "${@:5}"
+    compare 500 --train_sizes 500 --seeds 3 --learning_rates 1e-3 3e-3 1e-2 "${@:5}"
+    compare all --train_sizes all --seeds 2 --learning_rates 3e-3 1e-2 --num_train_epochs 3 "${@:5}"
     for budget in 500 all; do
         python "$scripts/paired_encoders.py" "$runs/$budget/results.json" rnn-2:rnn-1 gru-2:gru-1 lstm-2:lstm-1 \
             lstm-1:rnn-1 lstm-2:rnn-2 lstm-2:gru-2 > "$runs/$budget/pairs.json"
