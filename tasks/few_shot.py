@@ -1,9 +1,9 @@
 """Few-shot classification: a handful of labelled examples of each class, of any modality.
 
-There are two protocols. The first samples many small problems (episodes) from classes that pretraining never saw
+There are three protocols. The first samples many small problems (episodes) from classes that pretraining never saw
 (Vinyals et al. 2016, https://arxiv.org/abs/1606.04080); the encoder runs once over all examples. The second learns
 from a few labelled examples of every class and classifies the whole test set, with several seeds (Tunstall et al.
-2022, https://arxiv.org/abs/2209.11055).
+2022, https://arxiv.org/abs/2209.11055). The third cross-validates on all labelled examples.
 """
 
 import statistics
@@ -28,7 +28,7 @@ from tasks.examples import (
     write_record,
 )
 from toolkit.data.sources import SAMPLE, Source
-from toolkit.errors import InputError, check_not_negative, check_positive
+from toolkit.errors import InputError, check_flags, check_not_negative, check_positive
 from toolkit.hub.arguments import HubArguments
 from toolkit.metrics.intervals import ratio_interval
 from toolkit.modalities import Modality
@@ -93,9 +93,14 @@ class ProtocolArguments(Arguments):
     seeds: int | None = None
     """Instead of episodes: learn from --shots examples of every class of the training split and classify the whole
     test split, with this many seeds."""
+    folds: int | None = None
+    """Instead of episodes: cross-validate on all examples of the split, in this many parts."""
 
     def check(self) -> None:
         check_positive(self, "ways queries episodes seeds")
+        check_flags(self, "folds", lambda folds: folds > 1, "two or more")
+        if self.folds is not None and self.seeds is not None:
+            raise InputError(f"--folds {self.folds}: goes without --seeds")
         if self.groups and self.within is None:
             raise InputError(f"--groups {' '.join(self.groups)}: goes with --within")
         if len(self.labels) == 1:
@@ -154,8 +159,12 @@ class PredictFewShotArguments(FewShotArguments):
 
 
 def evaluate(arguments: EvaluateFewShotArguments) -> dict[str, Any]:
-    """Measure few-shot classification by one of the two protocols; returns the record. Raises `InputError`."""
-    measure = _evaluate_episodes if arguments.protocol.seeds is None else _evaluate_seeds
+    """Measure few-shot classification by one of the protocols; returns the record. Raises `InputError`."""
+    protocol, measure = arguments.protocol, _evaluate_episodes
+    if protocol.seeds is not None:
+        measure = _evaluate_seeds
+    elif protocol.folds is not None:
+        measure = _evaluate_folds
     return write_evaluation("few-shot", arguments, measure)
 
 
@@ -346,6 +355,36 @@ def _evaluate_seeds(arguments: EvaluateFewShotArguments) -> tuple[dict[str, Any]
         "deviation": statistics.stdev(by_seed) if len(by_seed) > 1 else None,
         "seconds_by_seed": seconds,
     }, test.lines(predicted)
+
+
+def _evaluate_folds(arguments: EvaluateFewShotArguments) -> tuple[dict[str, Any], list[dict]]:
+    """Fields of the record, and a line per example."""
+    from toolkit.data.rows import content_of
+    from toolkit.transfer.cross_validation import cross_validate
+    from toolkit.transfer.features import load_featurizer
+
+    flags, protocol, given = arguments.classifier, arguments.protocol, arguments.examples
+    featurizer = load_featurizer(given.encoder, modality_name=given.modality)
+    if flags.num_steps or flags.rounds or flags.descriptions:
+        raise InputError("--folds: goes with the methods prototype, nearest and linear alone")
+    source = open_examples(featurizer.modality, given.data, arguments.columns, protocol.within)
+    examples = load_examples(featurizer.modality, source, given.split)
+    examples = _with_labels(examples, source, protocol.labels).with_groups(protocol.groups, source.name)
+    source.summary.say()
+    featurizer.adapt(examples.items)
+    assert protocol.folds is not None
+    contents = list(map(content_of, examples.items))
+    features, classifier = featurizer(examples.items), _new_classifier(flags, None)
+    found = cross_validate(classifier, features, examples.labels, contents, protocol.folds, given.seed)
+    return {
+        "parameters": featurizer.model.num_parameters(),
+        "split": examples.split or "all",
+        "n": len(examples.labels),
+        "classes": len(set(examples.labels)),
+        "data": source.summary.as_json(),
+        "metrics": {"accuracy": found.accuracy},
+        "folds": found.num_folds,
+    }, examples.lines([found.predicted.tolist()])
 
 
 def _with_descriptions(examples: Examples, flags: ClassifierArguments) -> tuple[list[Any], list[str]]:

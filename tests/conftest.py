@@ -34,6 +34,7 @@ LONG = (
     "hub",
     "image_classification",
     "audio_classification",
+    "app",
     "processes",
     "plugins",
     "few_shot",

@@ -201,7 +201,7 @@ def test_recipes_print_their_usage():
         assert f"scripts/{script.name} " in text
         done = subprocess.run([str(script)], capture_output=True, text=True)
         assert done.returncode != 0
-        assert any(name in done.stderr for name in ("CORPUS", "ENCODERS_DIR", "DATA_DIR", "KIND"))
+        assert any(name in done.stderr for name in ("CORPUS", "ENCODERS_DIR", "DATA_DIR", "KIND", "RUNS_DIR"))
 
 
 def test_accelerate_reads_the_configurations():

@@ -31,6 +31,7 @@ COMMANDS = {
     "compare": "Say in one table what pretraining bought.",
     "fewshot": "Classify with a handful of labelled examples of each class.",
     "zeroshot": "Classify by the names or descriptions of classes.",
+    "app": "Open a page to teach a classifier by examples, and try it.",
     "push": "Send a model, tokenizer or data set to a Hub, with a card.",
     "pull": "Fetch a model or data set from a Hub, complete and verified.",
     "doctor": "Check this machine and, with --hub, the Hub.",

@@ -3,6 +3,7 @@ classifier, add classes to it, predict.
 
 toolkit fewshot evaluate --encoder runs/omniglot --data omniglot/ --split evaluation --label_column character --shots 1
 toolkit fewshot evaluate --encoder runs/bert --data banking77/ --shots 8 --seeds 10 --method contrastive
+toolkit fewshot evaluate --encoder runs/bert --data intents.csv --folds 5
 toolkit fewshot fit --encoder runs/bert --data intents.csv --output_dir runs/intents
 toolkit fewshot fit --encoder runs/imagenet --modality audio --data words/ --output_dir runs/words
 toolkit fewshot add --classifier runs/words --data new_words/ --output_dir runs/more_words
@@ -49,6 +50,9 @@ def _show(record: dict[str, Any]) -> None:
     arguments, accuracy = record["arguments"], record["metrics"]["accuracy"]
     interval = f"accuracy {accuracy['value']:.4f}  [{accuracy['low']:.4f}, {accuracy['high']:.4f}]"
     where = f"{record['dataset']} ({record['split']}, {record['classes']} classes)"
+    if arguments["folds"] is not None:
+        print(f"{record['folds']}-fold cross-validation on {where}, {record['n']:,} examples: {interval}")
+        return
     if arguments["seeds"] is None:
         what = f"{arguments['ways']}-way {arguments['shots']}-shot on {where}, {arguments['episodes']:,} episodes"
         print(f"{what}: {interval}")

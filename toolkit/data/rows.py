@@ -77,14 +77,17 @@ def num_repeated(rows, train_rows) -> int:
         of_training = set(map(str, train_rows[name]))
         return sum(str(value) in of_training for value in rows[name])
     sizes = set(map(_size_of, train_rows[name])).intersection(map(_size_of, rows[name]))  # others are not read
-    of_training = {_bytes_of(file) for file in train_rows[name] if _size_of(file) in sizes}
-    return sum(_size_of(file) in sizes and _bytes_of(file) in of_training for file in rows[name])
+    of_training = {content_of(file) for file in train_rows[name] if _size_of(file) in sizes}
+    return sum(_size_of(file) in sizes and content_of(file) in of_training for file in rows[name])
 
 
-def _bytes_of(file: dict[str, Any]) -> str:
+def content_of(item: Any) -> str:
+    """A text itself, or a hash of the bytes of a file: the same for equal items."""
     import xxhash
 
-    content = file["bytes"]
-    if content is None and os.path.exists(file["path"]):
-        content = Path(file["path"]).read_bytes()
-    return xxhash.xxh3_128(content or file["path"]).hexdigest()
+    if isinstance(item, str):
+        return item
+    content = item["bytes"]
+    if content is None and os.path.exists(item["path"]):
+        content = Path(item["path"]).read_bytes()
+    return xxhash.xxh3_128(content or item["path"]).hexdigest()

@@ -44,7 +44,7 @@ class Page:
         """Show words on a background of their values, (W,): red above 0, blue below."""
         largest = float(np.abs(values).max()) or 1.0
         shown = [
-            {"word": word, "value": f"{value:+.3f}", "color": _color(value / largest)}
+            {"word": word, "value": f"{value:+.3f}", "color": background_of(value / largest)}
             for word, value in zip(words, values.tolist(), strict=True)
         ]
         self.sections.append({"heading": heading, "note": note, "words": shown})
@@ -159,7 +159,7 @@ def draw_states(words: Sequence[str], directions: np.ndarray):
     return figure
 
 
-def _color(share: float) -> str:
+def background_of(share: float) -> str:
     """A background from blue (-1) over white (0) to red (1), pale enough for black text."""
     fade = round(255 - 125 * abs(share))
     return f"rgb(255,{fade},{fade})" if share > 0 else f"rgb({fade},{fade},255)"

@@ -8,11 +8,13 @@ independent.
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 NUM_RESAMPLES = 2000
+Z_95 = NormalDist().inv_cdf(0.975)
 MOST_WEIGHTS = 10_000_000  # in memory at a time (80 MB)
 
 Interval = dict[str, float]  # value, low, high
@@ -126,6 +128,17 @@ def bootstrap_harmonic_mean(figures: Sequence[Bootstrap]) -> Bootstrap:
 def ratio_interval(numerators: ArrayLike, denominators: ArrayLike, seed: int = 0) -> Interval:
     """`bootstrap_ratio` as a figure with its interval."""
     return bootstrap_ratio(numerators, denominators, seed).interval()
+
+
+def wilson_interval(hits: float, trials: int) -> Interval:
+    """The share of hits with Wilson's 95% interval (1927), https://doi.org/10.1080/01621459.1927.10502953.
+
+    Unlike a bootstrap interval it is not empty if all of a few trials are hits.
+    """
+    share, square = hits / trials, Z_95**2 / trials
+    center = (share + square / 2) / (1 + square)
+    half = math.sqrt(share * (1 - share) * square + square**2 / 4) / (1 + square)
+    return {"value": share, "low": max(0.0, center - half), "high": min(1.0, center + half)}
 
 
 def exp_interval(interval: Interval) -> Interval:

@@ -71,7 +71,7 @@ class ImageModality(MediaModality):
 
         self.adapt(model, processor, () if train_rows is None else train_rows["image"])
         for module in model.modules():
-            if is_scratch and hasattr(module, "whiten"):
+            if is_scratch and train_rows is not None and hasattr(module, "whiten"):
                 resizing = copy.copy(processor)
                 resizing.do_resize = True  # also with --keep_size: whitening needs images of one size
                 module.whiten(some_pixel_values(train_rows, resizing))

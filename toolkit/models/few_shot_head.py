@@ -85,6 +85,11 @@ class FewShotPreTrainedModel(PreTrainedModel):
 
 
 class FewShotForSequenceClassification(FewShotPreTrainedModel):
+    def features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """(B, T) -> (B, D)"""
+        states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return mean_of_tokens(states, input_ids, attention_mask, self.token_weights, self.continues)
+
     def forward(
         self,
         input_ids: torch.Tensor,
@@ -95,8 +100,7 @@ class FewShotForSequenceClassification(FewShotPreTrainedModel):
         """`input_ids` (B, T), `labels` (B,) -> `logits` (B, C), and `loss` with labels."""
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        logits = self.logits(mean_of_tokens(states, input_ids, attention_mask, self.token_weights, self.continues))
+        logits = self.logits(self.features(input_ids, attention_mask))
         loss = None if labels is None else self.loss_function(labels, logits, self.config)
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
@@ -105,11 +109,15 @@ class FewShotForImageClassification(FewShotPreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("image",)
 
+    def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """(B, 3, S, S) -> (B, D)"""
+        return pool_image_features(self.encoder(pixel_values=pixel_values))
+
     def forward(
         self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs
     ) -> ImageClassifierOutputWithNoAttention:
         """`pixel_values` (B, 3, S, S), `labels` (B,) -> `logits` (B, C), and `loss` with labels."""
-        logits = self.logits(pool_image_features(self.encoder(pixel_values=pixel_values)))
+        logits = self.logits(self.features(pixel_values))
         loss = None if labels is None else self.loss_function(labels, logits, self.config)
         return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits)
 
@@ -117,6 +125,11 @@ class FewShotForImageClassification(FewShotPreTrainedModel):
 class FewShotForAudioClassification(FewShotPreTrainedModel):
     main_input_name = "input_values"
     input_modalities = ("audio",)
+
+    def features(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """(B, T, M) or (B, N) -> (B, D)"""
+        mask = {} if attention_mask is None else {"attention_mask": attention_mask}
+        return pool_audio_features(self.encoder, self.encoder(input_values, **mask), attention_mask)
 
     def forward(
         self,
@@ -127,7 +140,6 @@ class FewShotForAudioClassification(FewShotPreTrainedModel):
     ) -> SequenceClassifierOutput:
         """Spectrograms (B, T, M), or samples (B, N) and their mask, and `labels` (B,) -> `logits` (B, C), and `loss`
         with labels."""
-        mask = {} if attention_mask is None else {"attention_mask": attention_mask}
-        logits = self.logits(pool_audio_features(self.encoder, self.encoder(input_values, **mask), attention_mask))
+        logits = self.logits(self.features(input_values, attention_mask))
         loss = None if labels is None else self.loss_function(labels, logits, self.config)
         return SequenceClassifierOutput(loss=loss, logits=logits)

@@ -13,7 +13,7 @@ from accelerate.utils import send_to_device
 from toolkit.errors import InputError, first_line
 from toolkit.hub.download import local_copy
 from toolkit.modalities import Modality, modality_of
-from toolkit.models.families import FEW_SHOT_FILE
+from toolkit.models.families import FEW_SHOT_FILE, SCRATCH
 from toolkit.training.distributed import make_accelerator
 from toolkit.transfer.encoders import load_encoder, modality_of_encoder
 
@@ -53,11 +53,14 @@ class Featurizer:
 
 
 def load_featurizer(encoder: str, batch_size: int = 64, modality_name: str | None = None) -> Featurizer:
-    """The featurizer of a folder or Hub id, or of a few-shot classifier's encoder. Raises `InputError`.
+    """The featurizer of a folder, a Hub id, a `scratch:` folder, or of a few-shot classifier's encoder.
+
+    Raises `InputError`.
 
     `modality_name` is what items are, by default what the encoder reads: an image encoder can also read recordings.
     """
-    if (local_copy(encoder) / FEW_SHOT_FILE).is_file():
+    is_scratch = encoder.startswith(SCRATCH)
+    if not is_scratch and (local_copy(encoder) / FEW_SHOT_FILE).is_file():
         modality, model, processor = _load_encoder_of_classifier(encoder)
         if modality_name not in (None, modality.name):
             raise InputError(f"--modality {modality_name}: {encoder} is a classifier of {modality.name} items")

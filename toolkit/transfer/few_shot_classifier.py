@@ -38,6 +38,7 @@ FINE_TUNING_METHODS = ("lp-ft", "contrastive")  # those that change the encoder
 METRICS = ("cosine", "euclidean", "sqeuclidean")
 FLOATS = (np.float64, np.float32)
 CONFIDENT = 2 / 3  # fraction of the unlabelled items predicted as a class that self-training takes
+SMALLEST_NORM = 1e-12
 ARRAYS = ("mean", "support", "targets", "is_labelled")  # attributes that are saved, without the last underscore
 ARRAYS_FILE = "few_shot.safetensors"
 
@@ -47,7 +48,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     """A classifier of texts, images, recordings or features that follows scikit-learn's conventions.
 
     Args:
-        encoder: Folder or Hub id of an encoder; None if items are features, (N, D).
+        encoder: Folder or Hub id of an encoder, or a `Featurizer`; None if items are features, (N, D).
         method: `prototype`, the mean of a class's examples; `nearest`, its nearest example; `linear`, logistic
             regression; `lp-ft` and `contrastive`, logistic regression after fine-tuning the encoder on the examples.
         metric: Similarity for `prototype` and `nearest`: `cosine`, `sqeuclidean` (Snell et al.) or `euclidean`.
@@ -71,7 +72,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         threshold_: Least similarity of an item to a class; None before `calibrate`.
     """
 
-    encoder: str | None = None
+    encoder: Any = None
     method: str = "prototype"
     metric: str = "cosine"
     center: bool = True
@@ -111,7 +112,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, X) -> np.ndarray:
         """Predict the class of each item, or `unknown`, (N,); with several labels per item (N, C) zeros and ones."""
-        return self._decide(self.logits(X))
+        transformed = self._read(X)
+        return self._decide(transformed, self._logits(transformed))
 
     def predict_proba(self, X) -> np.ndarray:
         """Probabilities (N, C) in the order of `classes_`; rows sum to 1, unless items may have several labels."""
@@ -119,13 +121,21 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
     def predict_with_proba(self, X) -> tuple[np.ndarray, np.ndarray]:
         """The results of `predict` and `predict_proba` with one pass through the encoder."""
-        logits = self.logits(X)
-        return self._decide(logits), self._probabilities(logits)
+        transformed = self._read(X)
+        logits = self._logits(transformed)
+        return self._decide(transformed, logits), self._probabilities(logits)
+
+    def predict_with_confidence(self, X) -> tuple[np.ndarray, np.ndarray]:
+        """The results of `predict`, and how similar each item is to the most similar class, (N,): what `calibrate`
+        chooses a threshold of. With `prototype` and `nearest` that is the highest logit, else the highest cosine with
+        the mean of a class's examples."""
+        transformed = self._read(X)
+        logits = self._logits(transformed)
+        return self._decide(transformed, logits), self._confidence(transformed, logits)
 
     def logits(self, X) -> np.ndarray:
         """Logits (N, C): `scale` times the cosine, the negative distance, or the output of the linear layer."""
-        check_is_fitted(self)
-        return self._logits(self._transform(self._features(X)))
+        return self._logits(self._read(X))
 
     def add_class(self, name: Hashable, examples: Sequence[Any]) -> "FewShotClassifier":
         """Add a class. Existing prototypes and the encoder do not change. Raises `InputError` if the class exists."""
@@ -174,7 +184,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         known, unknown = [], []
         for episode in draw_episodes(labels, 2 * ways, shots, 1, num_episodes, seed):
             classifier.fit(features[episode.support[:ways].ravel()], ids)
-            confidence = classifier._confidence(classifier.logits(features[episode.query.ravel()]))
+            confidence = classifier.predict_with_confidence(features[episode.query.ravel()])[1]
             known.append(confidence[:ways])
             unknown.append(confidence[ways:])
         self.threshold_ = _best_threshold(np.concatenate(known), np.concatenate(unknown))
@@ -198,6 +208,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             "parameters": {name: value for name, value in self.get_params().items() if name != "encoder"},
             "classes": self.classes_.tolist(),
             "threshold": self.threshold_,
+            "threshold_of": "logit" if self.method in DISTANCE_METHODS else "cosine",
             "is_multi_label": self.is_multi_label_,
         }
         write_json(folder / FEW_SHOT_FILE, config)  # last, because it marks the folder as complete
@@ -218,6 +229,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             classifier.threshold_, classifier.is_multi_label_ = config["threshold"], config["is_multi_label"]
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise InputError(f"{name}: holds no few-shot classifier ({first_line(error)})") from None
+        is_probability = classifier.method not in DISTANCE_METHODS and "threshold_of" not in config
+        if is_probability and classifier.threshold_ is not None:
+            raise InputError(f"{name}: made by an earlier version, which compared probabilities; fit it again")
         classifier._load_featurizer()
         classifier.mean_, classifier.n_features_in_ = mean, len(mean)
         classifier._learn(np.array(config["classes"]), *learned)
@@ -275,10 +289,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
     def _load_featurizer(self) -> None:
         self._featurizer: Any = None
-        if self.encoder is not None:
+        if isinstance(self.encoder, str | Path):
             from toolkit.transfer.features import load_featurizer
 
-            self._featurizer = load_featurizer(self.encoder, self.batch_size, self.modality_name)
+            self._featurizer = load_featurizer(str(self.encoder), self.batch_size, self.modality_name)
+        else:
+            self._featurizer = self.encoder
 
     def _features(self, items) -> np.ndarray:
         if self._featurizer is None:
@@ -303,7 +319,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self.classes_, self.support_, self.targets_, self.is_labelled_ = classes, support, targets, is_labelled
         self._point_classes, self._biases = np.arange(len(classes)), None
         if self.method == "prototype":
-            self._points = np.stack([support[of_class].mean(axis=0) for of_class in targets.T])
+            self._points = self.class_means_
         elif self.method == "nearest":
             self._points, self._point_classes = support, targets.argmax(axis=1)
         else:
@@ -331,7 +347,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     def _self_train(self, unlabelled: np.ndarray) -> None:
         """Fit again, to the labelled examples and the most confident predictions for unlabelled features (N, D)."""
         logits = self._logits(unlabelled)
-        predicted, confidence = logits.argmax(axis=1), self._confidence(logits)
+        predicted = logits.argmax(axis=1)
+        confidence = (logits if self.method in DISTANCE_METHODS else softmax(logits, axis=1)).max(axis=1)
         chosen = []
         for label in range(len(self.classes_)):
             indices = np.flatnonzero(predicted == label)
@@ -345,6 +362,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             np.arange(labelled.sum() + len(taken)) < labelled.sum(),
         )
 
+    def _read(self, X) -> np.ndarray:
+        """Centered and normalized features of items, (N, D)."""
+        check_is_fitted(self)
+        return self._transform(self._features(X))
+
     def _logits(self, transformed: np.ndarray) -> np.ndarray:
         features = torch.from_numpy(transformed)
         points = torch.from_numpy(self._points).to(features.dtype)
@@ -353,7 +375,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         classes = torch.from_numpy(self._point_classes)
         return class_logits(features, points, classes, len(self.classes_), metric, self.scale, biases).numpy()
 
-    def _decide(self, logits: np.ndarray) -> np.ndarray:
+    def _decide(self, transformed: np.ndarray, logits: np.ndarray) -> np.ndarray:
         if self.is_multi_label_:
             return (logits > 0).astype(int)
         predicted = self.classes_[logits.argmax(axis=1)]
@@ -362,15 +384,28 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         if self.threshold_ is None:
             raise InputError("reject: no threshold is known, `calibrate` learns one from held-out examples")
         predicted = predicted.astype(object)
-        predicted[self._confidence(logits) < self.threshold_] = self.unknown
+        predicted[self._confidence(transformed, logits) < self.threshold_] = self.unknown
         return predicted
 
     def _probabilities(self, logits: np.ndarray) -> np.ndarray:
         return expit(logits) if self.is_multi_label_ else softmax(logits, axis=1)
 
-    def _confidence(self, logits: np.ndarray) -> np.ndarray:
-        """How similar each item is to its class, (N,): the highest logit, or probability of a linear probe."""
-        return (logits if self.method in DISTANCE_METHODS else softmax(logits, axis=1)).max(axis=1)
+    def _confidence(self, transformed: np.ndarray, logits: np.ndarray) -> np.ndarray:
+        """How similar each item is to the most similar class, (N,)."""
+        if self.method in DISTANCE_METHODS:
+            return logits.max(axis=1)
+        return cosines(transformed, self.class_means_).max(axis=1)
+
+    @property
+    def class_means_(self) -> np.ndarray:
+        """The mean of the centered and normalized features of each class's examples, (C, D)."""
+        return np.stack([self.support_[of_class].mean(axis=0) for of_class in self.targets_.T])
+
+
+def cosines(features: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """The cosine of each of the features (N, D) with each of the others (C, D), (N, C)."""
+    norms = np.linalg.norm(features, axis=1)[:, None] * np.linalg.norm(others, axis=1)
+    return features @ others.T / np.maximum(norms, SMALLEST_NORM)
 
 
 def _best_threshold(known: np.ndarray, unknown: np.ndarray) -> float:

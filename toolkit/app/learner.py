@@ -1,0 +1,206 @@
+"""What the page learns: a classifier of a project's examples on the features of an encoder, and how good it is."""
+
+import threading
+import time
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from toolkit.app.project import Example, Project, State
+from toolkit.errors import InputError
+from toolkit.models.families import SCRATCH
+from toolkit.transfer.cross_validation import CrossValidation, cross_validate, share_rejected
+from toolkit.transfer.features import Featurizer, load_featurizer
+from toolkit.transfer.few_shot_classifier import FewShotClassifier
+
+MOST_KEPT = 50_000  # features
+MOST_WORDS = 10_000  # of a vocabulary
+BATCH = 32  # examples between two reports of progress
+FEW = 10  # examples of a class, below which the page says that they are few
+UNEVEN = 4  # times as many examples in one class as in another
+
+
+class Learned(NamedTuple):
+    """A classifier, and what is known of it.
+
+    Attributes:
+        project: The project that it has learned, whose examples may have changed since.
+        state: The classes and examples that it has learned.
+        tested: The result of cross-validation; None if a class has one example.
+        rejected: The share of the examples that it rejects, and of those of a class that it has not learned, or None.
+        confused: The examples that cross-validation classifies wrongly, their labels, and the labels predicted.
+        warnings: What to be careful about, in plain sentences.
+        seconds: The time that it took.
+    """
+
+    project: Project
+    state: State
+    classifier: FewShotClassifier
+    tested: CrossValidation | None
+    rejected: tuple[float, float | None]
+    confused: list[tuple[Example, str, str]]
+    warnings: list[str]
+    seconds: float
+
+    @property
+    def items(self) -> list[Any]:
+        """The examples as the modality takes them."""
+        return [self.project.item(example) for example in self.state.examples]
+
+
+class Learner:
+    """An encoder, and the features of the examples that it has read, which all visitors of the page share.
+
+    Args:
+        encoder: Folder, Hub id or `scratch:` name.
+        modality_name: What the examples are: `image`, `audio` or `text`.
+
+    Raises:
+        InputError: The encoder cannot be loaded, or does not read such examples.
+    """
+
+    def __init__(self, encoder: str, modality_name: str):
+        self.encoder = encoder
+        self.featurizer = _Remembering(load_featurizer(encoder, modality_name=modality_name))
+
+    @property
+    def modality(self) -> Any:
+        return self.featurizer.modality
+
+    @cached_property
+    def vocabulary(self) -> tuple[list[str], np.ndarray]:
+        """The first words of the vocabulary of a text encoder, and their vectors (words, D)."""
+        from toolkit.transfer.word_vectors import TOP_LAYER, whole_words, word_vectors
+
+        words = whole_words(self.encoder.removeprefix(SCRATCH), self.featurizer.processor)[:MOST_WORDS]
+        return words, word_vectors(self.featurizer.model, self.featurizer.processor, words, TOP_LAYER)
+
+    def learn(self, project: Project, say: Callable[[float, str], Any]) -> Iterator[Learned]:
+        """Learn the project's examples: by prototypes at once, then with a linear layer.
+
+        `say` is called with the share of the work that is done and with what is done next. Raises `InputError` if
+        there are fewer than two classes with examples.
+        """
+        start = time.perf_counter()
+        state = project.state  # a visitor may go on adding examples
+        labels, groups = state.labels(), groups_of(state)
+        check_enough(state)
+        items = [project.item(example) for example in state.examples]
+        for first in range(0, len(items), BATCH):
+            say(0.8 * first / len(items), f"reading {len(items):,} examples")
+            self.featurizer(items[first : first + BATCH])
+        features = self.featurizer(items)
+        for method, share in (("prototype", 0.8), ("linear", 0.9)):
+            say(share, "averaging classes" if method == "prototype" else "fitting a linear layer")
+            classifier = FewShotClassifier(self.featurizer, method=method, modality_name=self.modality.name)
+            classifier.fit(items, labels)
+            tested, confused = None, []
+            rejected: tuple[float, float | None] = (0.0, None)
+            if min(_num_groups(labels, groups).values()) > 1:
+                tested = cross_validate(classifier, features, labels, groups)
+                classifier.threshold_, classifier.reject = tested.threshold(), True
+                unknown = share_rejected(classifier, features, labels, classifier.threshold_)
+                rejected = float((tested.confidence < classifier.threshold_).mean()), unknown
+                found = zip(state.examples, labels, tested.predicted.tolist(), strict=True)
+                confused = [each for each in found if each[1] != each[2]]
+            warnings, seconds = warnings_of(state, tested), time.perf_counter() - start
+            yield Learned(project, state, classifier, tested, rejected, confused, warnings, seconds)
+
+
+class _Remembering(Featurizer):
+    """A featurizer that reads each text, and each file, once. A file of a project never changes."""
+
+    def __init__(self, featurizer: Featurizer):
+        vars(self).update(vars(featurizer))
+        self._kept: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __call__(self, items: Sequence[Any]) -> np.ndarray:
+        with self._lock:
+            if not all(isinstance(item, str) for item in items):  # what a camera or a microphone shows now
+                return super().__call__(items)
+            if new := [item for item in dict.fromkeys(items) if item not in self._kept]:
+                self._kept.update(zip(new, super().__call__(new), strict=True))
+            for item in items:
+                self._kept.move_to_end(item)
+            found = np.stack([self._kept[item] for item in items])
+            while len(self._kept) > MOST_KEPT:
+                self._kept.popitem(last=False)
+        return found
+
+    def adapt(self, items: Sequence[Any]) -> None:
+        """Nothing: what one visitor shows must not change what the encoder makes of another one's examples."""
+
+
+def check_enough(state: State) -> None:
+    """Raises `InputError` unless there are two classes, all with examples, and no example is in two of them."""
+    if len(state.classes) < 2:
+        raise InputError("add a second class: a classifier chooses between classes")
+    counts = counts_of(state)
+    if empty := [name for name, count in counts.items() if count == 0]:
+        others = f" and {len(empty) - 1:,} other classes have" if len(empty) > 1 else " has"
+        raise InputError(f"{empty[0]}{others} no example yet: add some, or remove the class")
+    label_of: dict[str, str] = {}
+    for example, label in zip(state.examples, state.labels(), strict=True):
+        if (other := label_of.setdefault(example.digest, label)) != label:
+            raise InputError(f"{example.name}: is in {other} and in {label}; remove it from one of them")
+
+
+def counts_of(state: State) -> dict[str, int]:
+    """The number of examples of each class, by name."""
+    counts = {each.name: 0 for each in state.classes}
+    for label in state.labels():
+        counts[label] += 1
+    return counts
+
+
+def groups_of(state: State) -> list[str]:
+    """What identifies examples that are alike, which cross-validation keeps together: equal ones, and the pictures of
+    one recording of a camera, unless that is all that a class has."""
+    labels = state.labels()
+    if min(_num_groups(labels, state.groups()).values(), default=0) > 1:
+        return state.groups()
+    return [example.digest for example in state.examples]
+
+
+def warnings_of(state: State, tested: CrossValidation | None) -> list[str]:
+    """What to be careful about, in plain sentences."""
+    labels, counts, found = state.labels(), counts_of(state), []
+    distinct, groups = _num_groups(labels, groups_of(state)), _num_groups(labels, state.groups())
+    if tested is None:
+        single = min(distinct, key=distinct.__getitem__)
+        found.append(
+            f"{single} has one example only. Its class can be recognized, but how well is not known, and nothing is "
+            "rejected: add a second example."
+        )
+    elif min(groups.values()) == 1:
+        single = min(groups, key=groups.__getitem__)
+        found.append(
+            f"All examples of {single} are from one recording of the camera, so they are alike, and the accuracy "
+            "below says little about other light, places and days: record a second time."
+        )
+    elif min(distinct.values()) < FEW:
+        low, high = tested.accuracy["low"], tested.accuracy["high"]
+        found.append(
+            f"Some classes have fewer than {FEW} different examples. The accuracy for new examples may be anything "
+            f"from {low:.0%} to {high:.0%}, and lower if they are of another kind: other light, another voice, other "
+            "words."
+        )
+    if max(counts.values()) > UNEVEN * min(counts.values()):
+        most, least = (choose(counts, key=counts.__getitem__) for choose in (max, min))
+        found.append(
+            f"{most} has {counts[most]:,} examples, {least} has {counts[least]:,}. The classifier will say {most} too "
+            "often: add examples of the other classes."
+        )
+    return found
+
+
+def _num_groups(labels: Sequence[str], groups: Sequence[str]) -> dict[str, int]:
+    """The number of different groups of each label."""
+    of_label: defaultdict[str, set[str]] = defaultdict(set)
+    for label, group in zip(labels, groups, strict=True):
+        of_label[label].add(group)
+    return {label: len(found) for label, found in of_label.items()}

@@ -1,0 +1,92 @@
+"""The lessons of the page: their components and events."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from toolkit.app import lessons
+from toolkit.app.messages import warn
+from toolkit.app.uploads import read_image
+from toolkit.app.visits import Visits
+from toolkit.errors import InputError
+
+
+def build_lessons(visits: Visits, visitor: Any, kind: Any) -> None:
+    """Add the lessons to the page; `visitor` and `kind` are its components."""
+    hidden: dict[str, Any] = {"api_visibility": "private"}
+    _build_convolution(hidden)
+    learner = visits.learners["text"]
+    gr.Markdown("## Attention\nEach row is a token that asks, each column one that answers; a row sums to 1.")
+    sentence = gr.Textbox("the cat sat on the mat because it was tired", label="A sentence", elem_id="sentence")
+    attend = gr.Button("Show the attention", elem_id="attend")
+    picture = gr.Plot(label="Attention", elem_id="attention")
+    attend.click(_shown(lessons.attention_of, learner), sentence, picture, **hidden)
+    gr.Markdown("## Nearest words\nWords that stand in similar contexts have similar vectors.")
+    word = gr.Textbox("king", label="A word", elem_id="word", max_lines=1)
+    nearest = gr.HTML(elem_id="nearest")
+    for trigger in (gr.Button("Show the nearest words", elem_id="nearest-words").click, word.submit):
+        trigger(_shown(lessons.nearest_words, learner), word, nearest, **hidden)
+    gr.Markdown(
+        "## What pretraining bought\nYour examples, classified on the encoder of this page, and on the same network "
+        "with random weights. Both are cross-validated."
+    )
+    compare = gr.Button("Compare", elem_id="compare")
+    bought = gr.HTML(elem_id="bought")
+
+    def what_pretraining_bought(key: str, of_kind: str) -> Any:
+        project = visits.visit(key)[1].project(of_kind)
+        return _shown(lessons.what_pretraining_bought, visits.learners[of_kind])(project)
+
+    compare.click(what_pretraining_bought, [visitor, kind], bought, **hidden)
+
+
+def _build_convolution(hidden: dict[str, Any]) -> None:
+    gr.Markdown(
+        "## Convolution and pooling\nA kernel is laid over every place of the image, and the products are added."
+    )
+    file = gr.File(label="An image", file_count="single", elem_id="lesson-image", height=120)
+    with gr.Row():
+        kernel = gr.Dropdown(list(lessons.KERNELS), value="vertical edges", label="Kernel", elem_id="kernel")
+        size = gr.Slider(1, 16, 1, step=1, label="Pool squares of so many pixels", elem_id="pool-size")
+        pooling = gr.Radio(list(lessons.POOLING), value="maximum", label="Pool by", elem_id="pooling")
+    table = gr.Dataframe(
+        lessons.KERNELS["vertical edges"], label="The kernel", interactive=False, headers=["", " ", "  "]
+    )
+    result = gr.Image(label="The result", interactive=False, visible=False, elem_id="convolved")
+
+    def convolve(path: str | None, name: str, of_size: float, by: str) -> tuple[Any, Any]:
+        try:
+            shown = gr.skip() if path is None else gr.Image(_convolve(path, name, int(of_size), by), visible=True)
+        except InputError as error:
+            warn(str(error))
+            shown = gr.skip()
+        return lessons.KERNELS[name], shown
+
+    for trigger in (file.upload, kernel.input, size.release, pooling.input):
+        trigger(convolve, [file, kernel, size, pooling], [table, result], **hidden)
+
+
+def _convolve(path: str, kernel: str, size: int, pooling: str) -> np.ndarray:
+    import io
+
+    from PIL import Image
+
+    new = read_image(Path(path), Path(path).name)
+    assert isinstance(new.content, bytes)
+    return lessons.convolved(np.asarray(Image.open(io.BytesIO(new.content))), kernel, size, pooling)
+
+
+def _shown(function: Callable, first: Any) -> Callable:
+    """The function with its first argument, whose `InputError` is shown."""
+
+    def call(*values: Any) -> Any:
+        try:
+            return function(first, *values)
+        except InputError as error:
+            warn(str(error))
+            return gr.skip()
+
+    return call

@@ -1,0 +1,95 @@
+"""What the page shows as HTML: bars of probabilities, and how good a classifier is."""
+
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+
+from toolkit.app.learner import Learned, counts_of
+from toolkit.app.project import Class
+
+NONE = "none of these"
+MOST_BARS = 20
+_GREY = "#7f7f7f"
+
+
+def bars(
+    classes: Sequence[Class], labels: Sequence[str], probabilities: np.ndarray, label: str | None, picture: str | None
+) -> str:
+    """A bar for each class, the most probable first, and one for none of them.
+
+    `probabilities` (C,) are in the order of `labels`; `label` is None if the example is rejected. `picture` is a small
+    one of the example, as a `data:` URL.
+    """
+    colors = {each.name: each.color for each in classes}
+    order = np.argsort(-probabilities, kind="stable")[:MOST_BARS]
+    rows = [_bar(labels[index], float(probabilities[index]), colors.get(labels[index], _GREY)) for index in order]
+    if len(labels) > MOST_BARS:
+        rows.append(f"<p>and {len(labels) - MOST_BARS:,} less probable classes</p>")
+    image = "" if picture is None else f'<img src="{picture}" alt="what was tried">'
+    heading = NONE if label is None else label
+    note = "<p>It is not similar enough to any class.</p>"
+    none = _bar(NONE, 1.0 if label is None else 0.0, _GREY)
+    pale = ' class="pale"' if label is None else ""
+    label_of_answer = f'<p class="label">{escape(heading)}</p>'
+    return (
+        f'<div role="status" class="answer">{image}{label_of_answer}{note if label is None else ""}'
+        f"{none}<div{pale}>{''.join(rows)}</div></div>"
+    )
+
+
+def _bar(name: str, share: float, color: str) -> str:
+    percent = f"{share:.0%}"
+    return (
+        f'<div class="bar"><span class="name">{escape(name)}</span>'
+        f'<span class="track" aria-hidden="true"><span style="width:{percent};background:{color}"></span></span>'
+        f'<span class="value">{percent}</span></div>'
+    )
+
+
+def report(learned: Learned) -> str:
+    """What is known of a classifier, with what to be careful about first."""
+    parts = [f'<p class="warning">{escape(text)}</p>' for text in learned.warnings]
+    if (tested := learned.tested) is not None:
+        value, low, high = (tested.accuracy[name] for name in ("value", "low", "high"))
+        right = round(value * len(tested.predicted))
+        known, unknown = learned.rejected
+        parts.append(
+            f"<p><strong>{value:.1%}</strong> of the examples are classified correctly by a classifier that has not "
+            f"seen them ({right:,} of {len(tested.predicted):,}, {tested.num_folds}-fold cross-validation). For new "
+            f"examples of the same kind expect <strong>{low:.0%} to {high:.0%}</strong> (95% interval).</p>"
+        )
+        others = "" if unknown is None else f", and of a class that it has not learned {unknown:.0%}"
+        parts.append(f"<p>Of the examples, {known:.0%} would be answered with “{NONE}”{others}.</p>")
+    parts.append(_counts(learned))
+    parts.append(f"<p>It took {learned.seconds:.1f} seconds.</p>")
+    return f'<div class="report">{"".join(parts)}</div>'
+
+
+def _counts(learned: Learned) -> str:
+    """A table of the classes: the number of examples, and how many of them are classified correctly."""
+    counts, labels = counts_of(learned.state), learned.state.labels()
+    right = dict.fromkeys(counts, 0)
+    if learned.tested is not None:
+        for label, predicted in zip(labels, learned.tested.predicted.tolist(), strict=True):
+            right[label] += label == predicted
+    rows = []
+    for name, count in counts.items():
+        correct = "" if learned.tested is None else f"{right[name]:,}"
+        rows.append(f"<tr><th scope='row'>{escape(name)}</th><td>{count:,}</td><td>{correct}</td></tr>")
+    head = "<tr><th scope='col'>class</th><th scope='col'>examples</th><th scope='col'>classified correctly</th></tr>"
+    table = f"<table>{head}{''.join(rows)}</table>"
+    return f"<div class='scroll' tabindex='0' role='region' aria-label='classes'>{table}</div>"
+
+
+def as_percent(figure: dict[str, float]) -> str:
+    """A figure with its interval."""
+    return f"{figure['value']:.1%} [{figure['low']:.1%}, {figure['high']:.1%}]"
+
+
+def status(message: str | None, has_changed: bool) -> str:
+    """What was done last, and whether the examples have changed since training; screen readers say it."""
+    texts = [message or ""]
+    if has_changed:
+        texts.append("The examples have changed since you trained: train again.")
+    return f'<div role="status" class="status">{escape(" ".join(texts).strip())}</div>'

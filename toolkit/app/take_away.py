@@ -1,0 +1,67 @@
+"""What a visitor takes away of a classifier: a folder of transformers, and an ONNX model with a script."""
+
+import shutil
+import tempfile
+import zipfile
+from pathlib import Path
+
+from toolkit.app.learner import Learned
+from toolkit.app.shown import as_percent
+from toolkit.app.uploads import LARGEST_SIDE
+from toolkit.errors import InputError
+from toolkit.export.onnx import export_classifier
+
+NUM_CHECKED = 20  # examples in the parity file
+README = """# {title}
+
+A{kind} classifier, made by `toolkit app`: {classes}.
+{accuracy}
+## model/
+
+A folder of Hugging Face transformers, for `toolkit fewshot predict --encoder model FILE_OR_TEXT` and for
+`transformers.pipeline` after `import toolkit`. The pipeline always names a class; the command says `-` for an example
+that is of none.
+
+## onnx/
+
+The same without the toolkit and without torch: `python onnx/predict.py FILE_OR_TEXT`. `python onnx/predict.py --check`
+compares its answers with those of the page for {checked} examples; the largest difference of a probability was
+{difference:.6f} when it was made.
+{lost}"""
+
+
+def write_take_away(learned: Learned, path: Path) -> list[str]:
+    """Write a zip with everything. Returns what is not in it, and why, in sentences.
+
+    Raises `InputError` if the classifier cannot be saved.
+    """
+    classifier, lost = learned.classifier, []
+    items = learned.items
+    checked = items[:: max(1, -(-len(items) // NUM_CHECKED))]
+    difference = 0.0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        classifier.save(folder / "model")
+        (folder / "onnx").mkdir()
+        try:
+            difference = export_classifier(classifier, folder / "onnx", checked, largest_side=LARGEST_SIDE)
+        except InputError as error:
+            shutil.rmtree(folder / "onnx")
+            lost.append(f"Without the ONNX model: {error}.")
+        tested = learned.tested
+        accuracy = "" if tested is None else f"\nCross-validated accuracy: {as_percent(tested.accuracy)}.\n"
+        text = README.format(
+            title=", ".join(classifier.classes_[:3].tolist()),
+            kind={"image": "n image", "audio": " sound", "text": " text"}[classifier.modality.name],
+            classes=", ".join(classifier.classes_.tolist()),
+            accuracy=accuracy,
+            checked=len(checked),
+            difference=difference,
+            lost="".join(f"\n{each}\n" for each in lost),
+        )
+        (folder / "README.md").write_text(text, encoding="utf-8")
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for file in sorted(folder.rglob("*")):
+                if file.is_file():
+                    archive.write(file, file.relative_to(folder))
+    return lost

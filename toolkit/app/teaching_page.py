@@ -1,0 +1,390 @@
+"""The page: what visitors see, and what happens when they do something."""
+
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from toolkit.app import actions, shown, uploads
+from toolkit.app.answers import Answers
+from toolkit.app.lessons_page import build_lessons
+from toolkit.app.messages import warn
+from toolkit.app.project import MOST_CLASSES, MOST_EXAMPLES
+from toolkit.app.thumbnails import A_SCREEN, choices_of, pictures_of, sound_of
+from toolkit.app.visits import Visit, Visits
+from toolkit.errors import InputError
+from toolkit.modalities.waveforms import window_of
+
+TITLE = "Teach a classifier"
+NAMES = {"image": "Images", "audio": "Sounds", "text": "Texts"}
+FRAMES_A_LOOK, NEW_RECORDING = 8, 2.0  # of a camera: between two looks at the pictures, and seconds without one
+STORAGE_KEY = "toolkit-app"
+CSS = (Path(__file__).parent / "teaching_page.css").read_text(encoding="utf-8")
+
+
+class TeachingPage:
+    """The page of a server.
+
+    Args:
+        visits: Who visits it.
+        is_alone: Whether the page is for who runs the server alone. Others may not push to a Hub in that name.
+    """
+
+    def __init__(self, visits: Visits, is_alone: bool):
+        self.visits, self.is_alone = visits, is_alone
+
+    def build(self) -> gr.Blocks:
+        """The components and what they do."""
+        with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
+            self.visitor = gr.BrowserState(None, storage_key=STORAGE_KEY, secret=self.visits.secret)
+            where = " Nothing leaves this computer." if self.is_alone else ""
+            gr.Markdown(f"# {TITLE}\nShow it examples of each class, train, and try it.{where}")
+            with gr.Row():
+                choices = [(name, kind) for kind, name in NAMES.items()]
+                self.kind = gr.Radio(choices, value="image", label="What to classify", elem_id="kind")
+                self.undo = gr.Button("Undo", elem_id="undo", min_width=80)
+            self.status = gr.HTML(elem_id="status")
+            with gr.Tabs():
+                with gr.Tab("Teach"):
+                    self._build_examples()
+                    self._build_training()
+                    self._build_trying()
+                    self._build_taking()
+                with gr.Tab("Projects"):
+                    self._build_projects()
+                with gr.Tab("Lessons"):
+                    build_lessons(self.visits, self.visitor, self.kind)
+            self._connect(blocks)
+        return blocks
+
+    # What there is to see
+
+    def _build_examples(self) -> None:
+        gr.Markdown(
+            f"## 1 Examples\nAt most {MOST_CLASSES} classes and {MOST_EXAMPLES:,} examples. Files may be up to "
+            f"{uploads.MOST_BYTES // 2**20} MB, recordings {uploads.LONGEST_SECONDS:.0f} seconds, texts "
+            f"{uploads.LONGEST_TEXT:,} characters."
+        )
+        with gr.Row():
+            with gr.Column(scale=1):
+                self.chosen = gr.Radio([], label="Classes", elem_id="classes")
+                with gr.Row():
+                    self.new_name = gr.Textbox(label="Name of a new class", elem_id="new-class", max_lines=1)
+                    self.add_class = gr.Button("Add the class", elem_id="add-class")
+                with gr.Accordion("Change the chosen class", open=False):
+                    self.name = gr.Textbox(label="Its name", elem_id="class-name", max_lines=1)
+                    self.color = gr.ColorPicker(label="Its color", elem_id="class-color")
+                    self.change_class = gr.Button("Change", elem_id="change-class")
+                    self.remove_class = gr.Button("Remove the class and its examples", elem_id="remove-class")
+            with gr.Column(scale=2):
+                self.uploads: list[tuple[str, gr.File]] = []
+                self.adders = {kind: gr.Group(visible=kind == "image") for kind in NAMES}
+                for kind, group in self.adders.items():
+                    with group:
+                        self._build_adder(kind)
+                self.gallery = gr.Gallery(
+                    label="Examples of the chosen class",
+                    columns=8,
+                    height=260,
+                    elem_id="examples",
+                    interactive=False,
+                    visible=False,
+                )
+                self.texts = gr.Radio([], label="Examples of the chosen class", elem_id="text-examples", visible=False)
+                self.player = gr.Audio(label="The chosen example", visible=False, interactive=False)
+                with gr.Row():
+                    self.screen = gr.Slider(1, 2, 1, step=1, label="Page", visible=False)
+                    self.remove_example = gr.Button("Remove the chosen example", elem_id="remove-example")
+                    self.remove_examples = gr.Button("Remove all examples of the class", elem_id="remove-examples")
+        self.picked, self.shown_keys, self.recording = gr.State(None), gr.State([]), gr.State(("", 0.0))
+
+    def _build_adder(self, kind: str) -> None:
+        if kind == "text":
+            self.typed = gr.Textbox(label="Texts, one on each line", lines=3, elem_id="typed")
+            self.add_texts = gr.Button("Add the texts to the chosen class", elem_id="add-texts")
+            with gr.Accordion("Paste a table", open=False):
+                self.table = gr.Textbox(label="Lines of a text, a tab and a label", lines=3, elem_id="table")
+                self.add_table = gr.Button("Add the table", elem_id="add-table")
+            return
+        noun = "images" if kind == "image" else "recordings"
+        with gr.Row():
+            files = gr.File(label=f"Files: {noun}", file_count="multiple", elem_id=f"{kind}-files", height=120)
+            folder = gr.File(label=f"A folder of {noun}", file_count="directory", elem_id=f"{kind}-folder", height=120)
+        self.uploads += [(kind, files), (kind, folder)]
+        if kind == "image":
+            camera = "Camera: records while it runs"
+            self.camera = gr.Image(sources=["webcam"], streaming=True, type="numpy", label=camera, elem_id="camera")
+        else:
+            seconds = window_of(self.visits.learners["audio"].featurizer.processor)
+            label = f"Microphone: the first {seconds:.1f} seconds of the sound count"
+            self.microphone = gr.Audio(sources=["microphone"], type="filepath", label=label, elem_id="microphone")
+
+    def _build_training(self) -> None:
+        gr.Markdown("## 2 Train")
+        self.train = gr.Button("Train", variant="primary", elem_id="train")
+        self.report = gr.HTML(elem_id="report")
+        self.confused = gr.Gallery(label="Confused examples", columns=8, height=200, visible=False, elem_id="confused")
+
+    def _build_trying(self) -> None:
+        gr.Markdown("## 3 Try")
+        self.triers = {kind: gr.Group(visible=kind == "image") for kind in NAMES}
+        self.tried = gr.State(None)
+        self.answer = gr.HTML(elem_id="answer")
+        for kind, group in self.triers.items():
+            with group:
+                if kind == "text":
+                    self.try_text = gr.Textbox(label="A text", elem_id="try-text")
+                    continue
+                with gr.Row():
+                    file = gr.File(label="A file", file_count="single", elem_id=f"try-{kind}", height=120)
+                    live: dict[str, Any] = {"streaming": True, "type": "numpy", "label": "Live"}
+                    if kind == "image":
+                        self.try_image = file
+                        self.live_camera = gr.Image(sources=["webcam"], elem_id="live-camera", **live)
+                    else:
+                        self.try_recording = file
+                        self.live_microphone = gr.Audio(sources=["microphone"], elem_id="live-microphone", **live)
+                        self.heard = gr.State(None)
+        self.ask_why = gr.Button("Why?", elem_id="why")
+        self.reason_picture = gr.Image(label="Why", visible=False, interactive=False, elem_id="reason")
+        self.reason_words = gr.HTML(elem_id="reason-words")
+
+    def _build_taking(self) -> None:
+        gr.Markdown(
+            "## 4 Take it away\nA folder of Hugging Face transformers, and an ONNX model with a script that predicts "
+            "without this toolkit."
+        )
+        self.take = gr.Button("Make the file", elem_id="take")
+        self.taken = gr.DownloadButton("Download it", visible=False, elem_id="taken")
+        with gr.Row(visible=self.is_alone):
+            self.repo_id = gr.Textbox(label="Name of a repository on a Hub, such as me/sounds", elem_id="repo-id")
+            self.private = gr.Checkbox(value=True, label="Private", elem_id="private")
+            self.push = gr.Button("Push it to the Hub", elem_id="push")
+        self.pushed = gr.HTML(elem_id="pushed")
+
+    def _build_projects(self) -> None:
+        size = uploads.MOST_BYTES_OF_PROJECT // 2**20
+        gr.Markdown("## Projects\nWhat you do is kept as you go. Save it by name to begin another one.")
+        with gr.Row():
+            self.save_name = gr.Textbox(label="Name", elem_id="save-name", max_lines=1)
+            self.overwrite = gr.Checkbox(label="Replace a project of this name", elem_id="overwrite")
+            self.save = gr.Button("Save", elem_id="save")
+        with gr.Row():
+            self.saved = gr.Dropdown([], label="Saved projects", elem_id="saved")
+            self.open_saved = gr.Button("Open", elem_id="open")
+            self.delete_saved = gr.Button("Delete", elem_id="delete-saved")
+            self.restore_saved = gr.Button("Restore the last deleted project", elem_id="restore-saved")
+        with gr.Row():
+            self.export = gr.Button("Export the project", elem_id="export")
+            self.project_file = gr.DownloadButton("Download the project", visible=False, elem_id="project-file")
+            self.open_file = gr.File(
+                label=f"Open an exported project, up to {size} MB", elem_id="open-file", height=120
+            )
+        with gr.Row():
+            self.start_again = gr.Button("Begin an empty project", elem_id="start-again")
+            self.forget = gr.Button("Permanently delete removed items", elem_id="forget")
+        with gr.Row():
+            self.is_sure = gr.Checkbox(label="I am sure: this cannot be undone", elem_id="sure")
+            self.delete_all = gr.Button("Delete all my data", variant="stop", elem_id="delete-all")
+
+    # What happens
+
+    @property
+    def _view(self) -> list[Any]:
+        """The components that show the project."""
+        found = [self.visitor, self.status, self.chosen, self.name, self.color, self.gallery, self.texts, self.screen]
+        found += [self.shown_keys, self.picked, self.player, self.report, self.confused, self.saved]
+        return [*found, *self.adders.values(), *self.triers.values()]
+
+    def _show(
+        self, key: str, visit: Visit, kind: str, chosen: int | None, screen: int, message: str | None
+    ) -> list[Any]:
+        """New values of the components of `_view`."""
+        project, learned = visit.project(kind), visit.learned(kind)
+        classes = {each.key: each for each in project.classes}
+        if chosen not in classes:
+            chosen = next(iter(classes), None)
+        of_class = [] if chosen is None else project.of_class(chosen)
+        num_screens = max(1, -(-len(of_class) // A_SCREEN))
+        screen = min(max(1, screen or 1), num_screens)
+        examples = of_class[(screen - 1) * A_SCREEN : screen * A_SCREEN]
+        has_changed = learned is not None and learned.state[:2] != project.state[:2]
+        pictures = pictures_of(project, examples)
+        texts = [(each.content, each.key) for each in examples if kind == "text"]
+        if visit.trouble is not None:
+            warn(visit.trouble)
+            visit.trouble = None
+        return [
+            key,
+            shown.status(message, has_changed),
+            gr.Radio(choices_of(project), value=chosen),
+            "" if chosen is None else classes[chosen].name,
+            "#000000" if chosen is None else classes[chosen].color,
+            gr.Gallery(pictures, visible=bool(pictures), selected_index=None),
+            gr.Radio(texts, value=None, visible=bool(texts)),
+            gr.Slider(maximum=max(2, num_screens), value=screen, visible=num_screens > 1),
+            [example.key for example in examples],
+            None,
+            gr.Audio(None, visible=False),
+            shown.report(learned) if learned and not has_changed else "",
+            gr.Gallery(visible=bool(learned and not has_changed and learned.confused and kind != "text")),
+            gr.Dropdown(visit.saved(), value=None),
+            *(gr.Group(visible=each == kind) for each in [*self.adders, *self.triers]),
+        ]
+
+    def _connect(self, blocks: gr.Blocks) -> None:
+        """Say what happens on each event."""
+        self._connect_actions(blocks)
+        self._connect_adders()
+        self._connect_answers(Answers(self.visits))
+
+    def _on(
+        self,
+        trigger: Callable,
+        function: Callable[..., str | None],
+        inputs: Sequence[Any] = (),
+        cleared: Sequence[Any] = (),
+        of_kind: str | None = None,
+    ) -> None:
+        """On an event, call `function`, which is one of `actions`, and show the project anew.
+
+        Args:
+            trigger: The event.
+            function: Called with the visit, the kind of examples, the key of the chosen class, and the `inputs`.
+            inputs: Components.
+            cleared: Components that are emptied if it succeeds, so that nothing is lost if it does not.
+            of_kind: The kind that the event belongs to, which is ignored while another one is shown.
+        """
+
+        def handler(request: gr.Request, visitor, kind, chosen, screen, *values):
+            key, visit = self.visits.visit(visitor, request.session_hash)
+            if of_kind not in (None, kind):
+                return [gr.skip()] * (len(self._view) + len(cleared))
+            message, emptied = None, gr.skip()
+            try:
+                message, emptied = function(visit, kind, chosen, *values), None
+            except InputError as error:
+                warn(str(error))
+            return [*self._show(key, visit, kind, chosen, screen, message), *[emptied] * len(cleared)]
+
+        place = [self.visitor, self.kind, self.chosen, self.screen]
+        trigger(handler, [*place, *inputs], [*self._view, *cleared], api_visibility="private")
+
+    def _connect_actions(self, blocks: gr.Blocks) -> None:
+        on = self._on
+        on(blocks.load, actions.nothing)
+        on(self.kind.input, actions.nothing)
+        on(self.chosen.input, actions.nothing)
+        on(self.screen.release, actions.nothing)
+        on(self.undo.click, actions.undo)
+        for trigger in (self.add_class.click, self.new_name.submit):
+            on(trigger, actions.add_class, [self.new_name], [self.new_name])
+        on(self.change_class.click, actions.change_class, [self.name, self.color])
+        on(self.remove_class.click, actions.remove_class)
+        on(self.remove_example.click, actions.remove_example, [self.picked])
+        on(self.remove_examples.click, actions.remove_examples)
+        on(self.save.click, actions.save, [self.save_name, self.overwrite], [self.save_name])
+        on(self.delete_saved.click, actions.delete_saved, [self.saved])
+        on(self.restore_saved.click, actions.restore_saved)
+        on(self.start_again.click, actions.start_again)
+        on(self.forget.click, actions.forget)
+        on(self.delete_all.click, actions.delete_all, [self.is_sure], [self.is_sure])
+        self._connect_opening(self.open_saved.click, actions.open_saved, self.saved)
+        self._connect_opening(self.open_file.upload, actions.open_file, self.open_file)
+        picking = [self.visitor, self.kind, self.shown_keys]
+        self.gallery.select(self._pick, picking, [self.picked, self.player], api_visibility="private")
+        self.texts.input(lambda key: key, self.texts, self.picked, api_visibility="private")
+
+    def _connect_opening(self, trigger: Callable, function: Callable[..., str], component: Any) -> None:
+        """On an event, open another project, of the kind that `function` returns, and show it."""
+
+        def handler(visitor, kind, value):
+            key, visit = self.visits.visit(visitor)
+            message = None
+            try:
+                kind = function(visit, value)
+                message = "The project is open. Undo brings back the one before."
+            except InputError as error:
+                warn(str(error))
+            return [kind, *self._show(key, visit, kind, None, 1, message)]
+
+        inputs = [self.visitor, self.kind, component]
+        trigger(handler, inputs, [self.kind, *self._view], api_visibility="private")
+
+    def _connect_adders(self) -> None:
+        for kind, files in self.uploads:
+            self._on(files.upload, actions.add_files, [files], [files], of_kind=kind)
+        self._on(self.add_texts.click, actions.add_texts, [self.typed], [self.typed], of_kind="text")
+        self._on(self.add_table.click, actions.add_table, [self.table], [self.table], of_kind="text")
+        heard = [self.microphone]
+        self._on(self.microphone.stop_recording, actions.add_recording, heard, heard, of_kind="audio")
+        seen = [self.visitor, self.kind, self.chosen, self.recording, self.camera]
+        looks = [self.recording, self.status, self.chosen, self.gallery, self.shown_keys]
+        self.camera.stream(self._add_frame, seen, looks, **_streamed(0.25))
+
+    def _connect_answers(self, answers: Answers) -> None:
+        hidden: dict[str, Any] = {"api_visibility": "private"}
+        learning, answering = [self.visitor, self.kind], [self.answer, self.tried]
+        trained = [self.status, self.report, self.confused, self.answer, self.tried]
+        self.train.click(answers.learn, learning, trained, **hidden)
+        live: dict[str, Any] = {"trigger_mode": "always_last", "show_progress": "hidden"}
+        self.try_text.change(answers.try_text, [self.visitor, self.try_text], answering, **live, **hidden)
+        for kind, file in (("image", self.try_image), ("audio", self.try_recording)):
+            try_file = partial(answers.try_file, kind)
+            file.upload(try_file, [self.visitor, file], [*answering, file], **hidden)
+        self.live_camera.stream(answers.try_frame, [self.visitor, self.live_camera], answering, **_streamed(0.25))
+        hearing = [self.visitor, self.live_microphone, self.heard]
+        self.live_microphone.stream(answers.try_sound, hearing, [*answering, self.heard], **_streamed(0.5))
+        reasons = [self.reason_picture, self.reason_words]
+        self.kind.input(lambda: ("", None, None, ""), None, [*answering, *reasons], **hidden)
+        self.ask_why.click(answers.why, [*learning, self.tried], reasons, **hidden)
+        self.take.click(answers.take, learning, self.taken, **hidden)
+        if self.is_alone:
+            self.push.click(answers.push, [*learning, self.repo_id, self.private], self.pushed, **hidden)
+        self.export.click(answers.export_project, learning, self.project_file, **hidden)
+
+    def _pick(self, visitor: str, kind: str, keys: list[int], event: gr.SelectData) -> tuple[int | None, Any]:
+        """Choose an example in the gallery; a recording can then be played."""
+        project = self.visits.visit(visitor)[1].project(kind)
+        key = keys[event.index]
+        example = next((example for example in project.examples if example.key == key), None)
+        if example is None:
+            return None, gr.skip()
+        return key, gr.Audio(sound_of(project, example), visible=True) if kind == "audio" else gr.skip()
+
+    def _add_frame(
+        self, visitor: str, kind: str, chosen: int | None, recording: tuple[str, float], frame: np.ndarray | None
+    ) -> tuple[Any, ...]:
+        """Add what the camera shows now. The pictures are shown anew after every few of them.
+
+        `recording` identifies the recording and has the time of its last picture.
+        """
+        nothing = (gr.skip(),) * 5
+        if frame is None or kind != "image":
+            return nothing
+        now, (burst, last) = time.monotonic(), recording
+        if now - last > NEW_RECORDING:
+            burst = secrets.token_hex(8)
+        project = self.visits.visit(visitor)[1].project(kind)
+        try:
+            project.add(actions.needed(chosen), [uploads.image_of(frame, "camera", burst)])
+        except InputError as error:
+            return (burst, now), shown.status(str(error), False), *nothing[2:]
+        of_class = project.of_class(actions.needed(chosen))
+        status = shown.status(f"Recording from the camera: {len(of_class):,} examples.", False)
+        if len(of_class) % FRAMES_A_LOOK:
+            return (burst, now), status, gr.Radio(choices_of(project)), *nothing[3:]
+        latest = of_class[-A_SCREEN:]
+        pictures = gr.Gallery(pictures_of(project, latest), visible=True)
+        return (burst, now), status, gr.Radio(choices_of(project)), pictures, [example.key for example in latest]
+
+
+def _streamed(seconds: float) -> dict[str, Any]:
+    """How a camera or microphone sends: every so many seconds, without a sign that something is computed."""
+    how = {"stream_every": seconds, "show_progress": "hidden", "concurrency_limit": None}
+    return {**how, "api_visibility": "private"}
