@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.utils import send_to_device
+from sklearn.metrics.pairwise import cosine_similarity
 from torch.nn import functional as F
 
 from toolkit.app.learner import Learner, check_enough, groups_of
@@ -15,7 +16,7 @@ from toolkit.app.shown import as_percent
 from toolkit.errors import InputError
 from toolkit.models.families import SCRATCH
 from toolkit.transfer.cross_validation import cross_validate
-from toolkit.transfer.few_shot_classifier import FewShotClassifier, cosines
+from toolkit.transfer.few_shot_classifier import FewShotClassifier
 
 KERNELS: dict[str, list[list[float]]] = {
     "horizontal edges": [[-1, -2, -1], [0, 0, 0], [1, 2, 1]],  # Sobel
@@ -91,7 +92,7 @@ def nearest_words(learner: Learner, word: str) -> str:
     if not word or len(word.split()) > 1:
         raise InputError("type one word first")
     words, vectors = learner.vocabulary
-    similar = cosines(word_vectors(featurizer.model, featurizer.processor, [word], TOP_LAYER), vectors)[0]
+    similar = cosine_similarity(word_vectors(featurizer.model, featurizer.processor, [word], TOP_LAYER), vectors)[0]
     order = [index for index in np.argsort(-similar, kind="stable") if words[index] != word][:NUM_NEAREST]
     rows = "".join(f"<tr><td>{escape(words[index])}</td><td>{similar[index]:.2f}</td></tr>" for index in order)
     return f"<table><tr><th scope='col'>word</th><th scope='col'>cosine</th></tr>{rows}</table>"

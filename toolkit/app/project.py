@@ -141,7 +141,7 @@ class Project:
             state = self._state
             if len(state.classes) >= MOST_CLASSES:
                 raise InputError(f"there are {MOST_CLASSES} classes, which is the largest number")
-            added = Class(state.next_key, self._check_name(name or self._free_name()), self._free_color())
+            added = Class(state.next_key, self._check_name(name or self._free_name()), _free_color(state.classes))
             after = state._replace(classes=(*state.classes, added), next_key=state.next_key + 1)
             self._change(f"added the class {added.name}", after)
         return added
@@ -185,12 +185,11 @@ class Project:
             self.check_room(sum(map(len, of_label.values())))
             state = self._state
             keys, next_key = {each.name: each.key for each in state.classes}, state.next_key
-            used, classes, examples = [each.color for each in state.classes], list(state.classes), []
+            classes, examples = list(state.classes), []
             for label in of_label:
                 if label not in keys:
                     keys[label] = next_key
-                    classes.append(Class(next_key, self._check_name(label), min(COLORS, key=used.count)))
-                    used.append(classes[-1].color)
+                    classes.append(Class(next_key, self._check_name(label), _free_color(classes)))
                     next_key += 1
             if len(classes) > MOST_CLASSES:
                 raise InputError(f"{len(classes):,} classes, at most {MOST_CLASSES} are allowed; nothing was added")
@@ -313,26 +312,23 @@ class Project:
         names = {each.name for each in self.classes}
         return next(name for number in range(1, MOST_CLASSES + 2) if (name := f"Class {number}") not in names)
 
-    def _free_color(self) -> str:
-        used = [each.color for each in self.classes]
-        return min(COLORS, key=used.count)
+
+def _free_color(classes: Iterable[Class]) -> str:
+    """The color that the fewest classes have."""
+    used = [each.color for each in classes]
+    return min(COLORS, key=used.count)
 
 
 def _read(folder: Path) -> tuple[str, State]:
     """The modality and the state of a project. Raises `InputError` if it cannot be read or a file is missing."""
     try:
-        modality_name, state = _read_state(folder)
+        modality_name, state = parse_project((folder / PROJECT_FILE).read_text(encoding="utf-8"))
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise InputError(f"{folder / PROJECT_FILE}: cannot be read ({first_line(error)})") from None
     for example in () if modality_name == "text" else state.examples:
         if not (folder / FILES / example.content).is_file():
             raise InputError(f"{folder / FILES / example.content}: this file of the project is missing")
     return modality_name, state
-
-
-def _read_state(folder: Path) -> tuple[str, State]:
-    """Raises `ValueError`, `KeyError` or `TypeError` if the file is malformed."""
-    return parse_project((folder / PROJECT_FILE).read_text(encoding="utf-8"))
 
 
 def parse_project(text: str) -> tuple[str, State]:

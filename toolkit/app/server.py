@@ -24,14 +24,13 @@ def learners_of(encoders: Sequence[str]) -> dict[str, Learner]:
 
     Raises `InputError` if two of them read the same kind.
     """
-    chosen = dict(ENCODERS)
     named: dict[str, str] = {}
     for encoder in encoders:
         kind = modality_of_encoder(encoder).name
         if kind in named:
             raise InputError(f"--encoder {encoder}: reads the same as {named[kind]}, expected one for each kind")
         named[kind] = encoder
-    return {kind: Learner(encoder, kind) for kind, encoder in {**chosen, **named}.items()}
+    return {kind: Learner(encoder, kind) for kind, encoder in {**ENCODERS, **named}.items()}
 
 
 def serve(

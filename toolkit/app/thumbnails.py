@@ -30,7 +30,7 @@ def pictures_of(
     modality = MODALITIES[project.modality_name]
     found = []
     for number, example in enumerate(examples if modality.has_thumbnails else ()):
-        row = {modality.name: {"bytes": None, "path": project.item(example)}, "name": example.name}
+        row = {modality.name: as_file(project.item(example)), "name": example.name}
         content = base64.b64decode((modality.thumbnail(row) or "").partition(",")[2])
         found.append((Image.open(io.BytesIO(content)), captions[number] if captions else example.name))
     return found

@@ -7,7 +7,6 @@ FOLDER/parity.json        examples with the probabilities of the classifier; pre
 """
 
 import copy
-import json
 import shutil
 import warnings
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from toolkit.export import standalone
 from toolkit.modalities.text import max_length
 from toolkit.models.class_logits import center_and_normalize
 from toolkit.models.log_mel import LogMelFeatureExtractor
+from toolkit.runs.output import write_json
 from toolkit.transfer.few_shot_classifier import DISTANCE_METHODS, FewShotClassifier
 from toolkit.transfer.few_shot_model import as_model
 
@@ -73,7 +73,7 @@ def export_classifier(
         **reading,
         **({"largest_side": largest_side} if modality.name == "image" else {}),
     }
-    _write(folder / standalone.CONFIG_FILE, config)
+    write_json(folder / standalone.CONFIG_FILE, config)
     if modality.name == "text":
         classifier._featurizer.processor.backend_tokenizer.save(str(folder / standalone.TOKENIZER_FILE))
     shutil.copyfile(standalone.__file__, folder / "predict.py")
@@ -91,7 +91,7 @@ def _write_parity(classifier: FewShotClassifier, folder: Path, examples: Sequenc
             shutil.copyfile(example, copied)
             example = copied.relative_to(folder).as_posix()
         cases.append({"example": example, "label": label, "probabilities": [round(p, 6) for p in row.tolist()]})
-    _write(folder / standalone.PARITY_FILE, cases)
+    write_json(folder / standalone.PARITY_FILE, cases)
     exported = standalone.StandaloneClassifier(folder)
     difference, changed = exported.compare()
     if changed:
@@ -183,13 +183,8 @@ def _text_graph(classifier: FewShotClassifier) -> _Exported:
     ids = torch.ones(2, 7, dtype=torch.int64)
     varying = {0: torch.export.Dim("batch"), 1: torch.export.Dim("tokens")}
     reading = {"max_length": max_length(featurizer.processor, featurizer.model)}
-    reading["pad_token_id"] = featurizer.processor.pad_token_id
     inputs = ids, torch.ones_like(ids)  # two tensors: of one, the exporter would make one input
     return _TextGraph(classifier), inputs, {"input_ids": varying, "attention_mask": varying}, reading
 
 
 _GRAPHS = {"image": _image_graph, "audio": _audio_graph, "text": _text_graph}
-
-
-def _write(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
@@ -38,7 +39,6 @@ FINE_TUNING_METHODS = ("lp-ft", "contrastive")  # those that change the encoder
 METRICS = ("cosine", "euclidean", "sqeuclidean")
 FLOATS = (np.float64, np.float32)
 CONFIDENT = 2 / 3  # fraction of the unlabelled items predicted as a class that self-training takes
-SMALLEST_NORM = 1e-12
 ARRAYS = ("mean", "support", "targets", "is_labelled")  # attributes that are saved, without the last underscore
 ARRAYS_FILE = "few_shot.safetensors"
 
@@ -69,6 +69,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         support_: Centered and normalized features of the examples, (S, D).
         targets_: (S, C), True where an example belongs to a class.
         is_labelled_: (S,), False for the examples that self-training added.
+        class_means_: The mean of `support_` over each class, (C, D); not where an example may have several classes.
         threshold_: Least similarity of an item to a class; None before `calibrate`.
     """
 
@@ -318,6 +319,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         """Fit to transformed features: set the points that items are compared with, and the class of each."""
         self.classes_, self.support_, self.targets_, self.is_labelled_ = classes, support, targets, is_labelled
         self._point_classes, self._biases = np.arange(len(classes)), None
+        if not self.is_multi_label_:
+            self.class_means_ = np.stack([support[of_class].mean(axis=0) for of_class in targets.T])
         if self.method == "prototype":
             self._points = self.class_means_
         elif self.method == "nearest":
@@ -394,18 +397,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         """How similar each item is to the most similar class, (N,)."""
         if self.method in DISTANCE_METHODS:
             return logits.max(axis=1)
-        return cosines(transformed, self.class_means_).max(axis=1)
-
-    @property
-    def class_means_(self) -> np.ndarray:
-        """The mean of the centered and normalized features of each class's examples, (C, D)."""
-        return np.stack([self.support_[of_class].mean(axis=0) for of_class in self.targets_.T])
-
-
-def cosines(features: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """The cosine of each of the features (N, D) with each of the others (C, D), (N, C)."""
-    norms = np.linalg.norm(features, axis=1)[:, None] * np.linalg.norm(others, axis=1)
-    return features @ others.T / np.maximum(norms, SMALLEST_NORM)
+        return cosine_similarity(transformed, self.class_means_).max(axis=1)
 
 
 def _best_threshold(known: np.ndarray, unknown: np.ndarray) -> float:
