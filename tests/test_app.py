@@ -18,14 +18,14 @@ from sklearn.model_selection import PredefinedSplit, cross_val_predict
 from sklearn.neighbors import NearestCentroid
 
 from toolkit import FewShotClassifier, InputError
+from toolkit.app.download import write_download
+from toolkit.app.explanation import explain
 from toolkit.app.included_encoders import ENCODERS
 from toolkit.app.learner import Learner, warnings_of
 from toolkit.app.project import MOST_CLASSES, MOST_EXAMPLES, Project
 from toolkit.app.project import NewExample as New
-from toolkit.app.take_away import write_take_away
 from toolkit.app.uploads import LARGEST_SIDE, read_image, read_project, read_recording, read_table, read_texts
 from toolkit.app.visits import Visits
-from toolkit.app.why import why
 from toolkit.metrics.intervals import wilson_interval
 from toolkit.transfer.cross_validation import cross_validate
 
@@ -392,7 +392,7 @@ def test_warnings_say_what_to_be_careful_about(tmp_path):
 @pytest.mark.parametrize("kind", ["image", "audio"])
 def test_reasons_are_drawn(kind, tmp_path):
     project = filled(tmp_path / "project", kind)
-    image, note = why(learned_from(project).classifier, project.item(project.examples[0]))
+    image, note = explain(learned_from(project).classifier, project.item(project.examples[0]))
     assert image.ndim == 3
     assert image.std() > 5
     assert project.labels()[0] in note
@@ -401,12 +401,12 @@ def test_reasons_are_drawn(kind, tmp_path):
 def test_a_word_that_decides_is_red(tmp_path):
     project = filled(tmp_path / "project", "text")
     classifier = learned_from(project).classifier
-    _, note = why(classifier, "the <b>soup</b> was cold")
+    _, note = explain(classifier, "the <b>soup</b> was cold")
     assert "&lt;b&gt;soup" in note
     assert note.count("<mark") == 4
     text = TEXTS["sport"][2]  # a goal in the last minute
     (before,) = classifier.logits([text])
-    shown = re.findall(r'title="([+-][\d.]+)">(\w+)<', why(classifier, text)[1])
+    shown = re.findall(r'title="([+-][\d.]+)">(\w+)<', explain(classifier, text)[1])
     assert [word for _, word in shown] == text.split()
     for fall, word in shown:
         (after,) = classifier.logits([text.replace(word, "", 1)])
@@ -420,7 +420,7 @@ def test_a_word_that_decides_is_red(tmp_path):
 def test_what_is_taken_away_answers_like_the_page(kind, tmp_path):
     project = filled(tmp_path / "project", kind)
     learned = learned_from(project)
-    assert write_take_away(learned, tmp_path / "taken.zip") == []
+    assert write_download(learned, tmp_path / "taken.zip") == []
     with zipfile.ZipFile(tmp_path / "taken.zip") as archive:
         archive.extractall(tmp_path / "taken")
     items = [project.item(example) for example in project.examples]

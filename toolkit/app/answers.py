@@ -8,14 +8,14 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from toolkit.app import shown, uploads
+from toolkit.app import rendering, uploads
+from toolkit.app.download import write_download
+from toolkit.app.explanation import explain
 from toolkit.app.messages import warn
 from toolkit.app.project import NewExample
-from toolkit.app.take_away import write_take_away
 from toolkit.app.thumbnails import A_SCREEN, pictures_of
 from toolkit.app.visits import Visits
-from toolkit.app.why import why as why_so
-from toolkit.errors import InputError, RunFailed
+from toolkit.errors import InputError
 from toolkit.modalities.waveforms import window_of
 
 PROGRESS = gr.Progress()
@@ -36,15 +36,15 @@ class Answers:
         visit, learned = self.visits.visit(visitor)[1], None
         try:
             for learned in visit.learn(kind, lambda share, what: progress(share, desc=what)):
-                some = learned.confused[:A_SCREEN]
-                captions = [f"{label}, taken for {predicted}" for _, label, predicted in some]
-                confused = pictures_of(learned.project, [example for example, *_ in some], captions)
-                gallery = gr.Gallery(confused, visible=bool(confused))
-                yield shown.status("Trained.", False), shown.report(learned), gallery, "", None
+                confused = learned.confused[:A_SCREEN]
+                captions = [f"{label}, taken for {predicted}" for _, label, predicted in confused]
+                pictures = pictures_of(learned.project, [example for example, *_ in confused], captions)
+                gallery = gr.Gallery(pictures, visible=bool(pictures))
+                yield rendering.status("Trained.", False), rendering.report(learned), gallery, "", None
         except InputError as error:
             warn(str(error))
             if learned is None:
-                yield (gr.skip(),) * 5
+                yield gr.skip()
 
     def try_file(self, kind: str, visitor: str, path: str) -> tuple[Any, Any, None]:
         self.visits.visit(visitor)[1].note_uploads([path])
@@ -67,36 +67,24 @@ class Answers:
         answer = self._try("audio", visitor, lambda: uploads.recording_of(rate, samples, "microphone"))
         return *answer, samples
 
-    def why(self, visitor: str, kind: str, tried: Tried | None) -> tuple[Any, Any]:
+    def explain(self, visitor: str, kind: str, tried: Tried | None) -> tuple[Any, Any]:
         """What counted for the answer."""
-        try:
-            if tried is None or tried[0] != kind:
-                raise InputError("try an example first")
-            picture, words = why_so(self.visits.visit(visitor)[1].needed(kind).classifier, tried[1])
-        except InputError as error:
-            warn(str(error))
-            return gr.skip(), gr.skip()
+        if tried is None or tried[0] != kind:
+            raise InputError("try an example first")
+        picture, words = explain(self.visits.visit(visitor)[1].trained(kind).classifier, tried[1])
         return gr.Image(picture, visible=picture is not None), words
 
-    def take(self, visitor: str, kind: str) -> Any:
-        """Write what a visitor takes away."""
+    def download(self, visitor: str, kind: str) -> Any:
+        """Write the classifier as one file."""
         visit = self.visits.visit(visitor)[1]
-        try:
-            file = visit.temporary_file("classifier.zip")
-            for sentence in write_take_away(visit.needed(kind), file):
-                warn(sentence)
-            return gr.DownloadButton(value=str(file), visible=True)
-        except InputError as error:
-            warn(str(error))
-            return gr.skip()
+        file = visit.temporary_file("classifier.zip")
+        for sentence in write_download(visit.trained(kind), file):
+            warn(sentence)
+        return gr.DownloadButton(value=str(file), visible=True)
 
-    def push(self, visitor: str, kind: str, repo_id: str, private: bool) -> Any:
+    def push(self, visitor: str, kind: str, repo_id: str, private: bool) -> str:
         """Push the classifier to a Hub."""
-        try:
-            address = self.visits.visit(visitor)[1].needed(kind).classifier.push_to_hub(repo_id or "", private)
-        except (InputError, RunFailed) as error:
-            warn(str(error))
-            return gr.skip()
+        address = self.visits.visit(visitor)[1].trained(kind).classifier.push_to_hub(repo_id or "", private)
         return f'<p role="status">Pushed to <a href="{escape(address)}">{escape(address)}</a>.</p>'
 
     def export_project(self, visitor: str, kind: str) -> Any:
@@ -114,10 +102,10 @@ class Answers:
             if new is None:
                 return "", None
             item = new.content if isinstance(new.content, str) else {"bytes": new.content, "path": None}
-            classifier = visit.needed(kind).classifier
+            classifier = visit.trained(kind).classifier
             (label,), (probabilities,) = classifier.predict_with_proba([item])
         except InputError as error:
-            return shown.status(str(error), False), None
+            return rendering.status(str(error), False), None
         picture = classifier.modality.thumbnail({kind: item, "name": ""})
         names, classes = classifier.classes_.tolist(), visit.project(kind).classes
-        return shown.bars(classes, names, probabilities, label, picture), (kind, item)
+        return rendering.bars(classes, names, probabilities, label, picture), (kind, item)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from toolkit.app.learner import Learner, check_enough, groups_of
 from toolkit.app.project import Project
-from toolkit.app.shown import as_percent
+from toolkit.app.rendering import as_percent
 from toolkit.errors import InputError
 from toolkit.models.families import SCRATCH
 from toolkit.transfer.cross_validation import cross_validate
@@ -47,9 +47,9 @@ def convolved(image: np.ndarray, kernel: str, size: int, pooling: str) -> np.nda
     found = values[0, 0]
     if found.min() < 0:
         found = 127.5 + 127.5 * found / found.abs().max().clamp(min=1e-6)
-    shown = found.clamp(0, 255).byte().numpy()
-    times = max(1, SHOWN_HEIGHT // len(shown))
-    return shown.repeat(times, axis=0).repeat(times, axis=1)
+    pixels = found.clamp(0, 255).byte().numpy()
+    times = max(1, SHOWN_HEIGHT // len(pixels))
+    return pixels.repeat(times, axis=0).repeat(times, axis=1)
 
 
 def attention_of(learner: Learner, text: str) -> Any:

@@ -1,6 +1,6 @@
 """The lessons of the page: their components and events."""
 
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ import gradio as gr
 import numpy as np
 
 from toolkit.app import lessons
-from toolkit.app.messages import warn
+from toolkit.app.messages import warn, with_warnings
 from toolkit.app.uploads import read_image
 from toolkit.app.visits import Visits
 from toolkit.errors import InputError
@@ -23,12 +23,12 @@ def build_lessons(visits: Visits, visitor: Any, kind: Any) -> None:
     sentence = gr.Textbox("the cat sat on the mat because it was tired", label="A sentence", elem_id="sentence")
     attend = gr.Button("Show the attention", elem_id="attend")
     picture = gr.Plot(label="Attention", elem_id="attention")
-    attend.click(_shown(lessons.attention_of, learner), sentence, picture, **hidden)
+    attend.click(with_warnings(partial(lessons.attention_of, learner)), sentence, picture, **hidden)
     gr.Markdown("## Nearest words\nWords that stand in similar contexts have similar vectors.")
     word = gr.Textbox("king", label="A word", elem_id="word", max_lines=1)
     nearest = gr.HTML(elem_id="nearest")
     for trigger in (gr.Button("Show the nearest words", elem_id="nearest-words").click, word.submit):
-        trigger(_shown(lessons.nearest_words, learner), word, nearest, **hidden)
+        trigger(with_warnings(partial(lessons.nearest_words, learner)), word, nearest, **hidden)
     gr.Markdown(
         "## What pretraining bought\nYour examples, classified on the encoder of this page, and on the same network "
         "with random weights. Both are cross-validated."
@@ -38,9 +38,9 @@ def build_lessons(visits: Visits, visitor: Any, kind: Any) -> None:
 
     def what_pretraining_bought(key: str, of_kind: str) -> Any:
         project = visits.visit(key)[1].project(of_kind)
-        return _shown(lessons.what_pretraining_bought, visits.learners[of_kind])(project)
+        return lessons.what_pretraining_bought(visits.learners[of_kind], project)
 
-    compare.click(what_pretraining_bought, [visitor, kind], bought, **hidden)
+    compare.click(with_warnings(what_pretraining_bought), [visitor, kind], bought, **hidden)
 
 
 def _build_convolution(hidden: dict[str, Any]) -> None:
@@ -59,11 +59,11 @@ def _build_convolution(hidden: dict[str, Any]) -> None:
 
     def convolve(path: str | None, name: str, of_size: float, by: str) -> tuple[Any, Any]:
         try:
-            shown = gr.skip() if path is None else gr.Image(_convolve(path, name, int(of_size), by), visible=True)
+            convolved = gr.skip() if path is None else gr.Image(_convolve(path, name, int(of_size), by), visible=True)
         except InputError as error:
             warn(str(error))
-            shown = gr.skip()
-        return lessons.KERNELS[name], shown
+            convolved = gr.skip()
+        return lessons.KERNELS[name], convolved
 
     for trigger in (file.upload, kernel.input, size.release, pooling.input):
         trigger(convolve, [file, kernel, size, pooling], [table, result], **hidden)
@@ -77,16 +77,3 @@ def _convolve(path: str, kernel: str, size: int, pooling: str) -> np.ndarray:
     new = read_image(Path(path), Path(path).name)
     assert isinstance(new.content, bytes)
     return lessons.convolved(np.asarray(Image.open(io.BytesIO(new.content))), kernel, size, pooling)
-
-
-def _shown(function: Callable, first: Any) -> Callable:
-    """The function with its first argument, whose `InputError` is shown."""
-
-    def call(*values: Any) -> Any:
-        try:
-            return function(first, *values)
-        except InputError as error:
-            warn(str(error))
-            return gr.skip()
-
-    return call

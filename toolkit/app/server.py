@@ -3,9 +3,11 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 from filelock import FileLock, Timeout
+from gradio import processing_utils
 
 from toolkit.app.included_encoders import ENCODERS
 from toolkit.app.learner import Learner
@@ -38,6 +40,7 @@ def serve(
 ) -> None:
     """Serve the page until it is interrupted. Raises `InputError` if the port or the folder is in use."""
     print("loading the encoders", file=sys.stderr, flush=True)
+    _refuse_to_fetch()
     learners = learners_of(encoders)
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -46,6 +49,15 @@ def serve(
             _launch(blocks, host, port, auth, share)
     except Timeout:
         raise InputError(f"--projects {folder}: another page uses this folder; name another") from None
+
+
+def _refuse_to_fetch() -> None:
+    """Keep gradio from fetching URLs that a request names in place of a file, which even looks up their host names."""
+
+    async def refuse(*arguments: Any, **named: Any) -> Any:
+        raise ValueError("this page fetches no URLs")
+
+    processing_utils.sh.get = processing_utils.sh.async_validate_url = refuse
 
 
 def _launch(blocks: gr.Blocks, host: str, port: int, auth: tuple[str, str] | None, share: bool) -> None:

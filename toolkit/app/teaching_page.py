@@ -10,10 +10,10 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from toolkit.app import actions, shown, uploads
+from toolkit.app import actions, rendering, uploads
 from toolkit.app.answers import Answers
 from toolkit.app.lessons_page import build_lessons
-from toolkit.app.messages import warn
+from toolkit.app.messages import warn, with_warnings
 from toolkit.app.project import MOST_CLASSES, MOST_EXAMPLES
 from toolkit.app.thumbnails import A_SCREEN, choices_of, pictures_of, sound_of
 from toolkit.app.visits import Visit, Visits
@@ -22,7 +22,7 @@ from toolkit.modalities.waveforms import window_of
 
 TITLE = "Teach a classifier"
 NAMES = {"image": "Images", "audio": "Sounds", "text": "Texts"}
-FRAMES_A_LOOK, NEW_RECORDING = 8, 2.0  # of a camera: between two looks at the pictures, and seconds without one
+FRAMES_A_REFRESH, NEW_RECORDING = 8, 2.0  # of a camera: between two refreshes of the gallery, and seconds without one
 STORAGE_KEY = "toolkit-app"
 CSS = (Path(__file__).parent / "teaching_page.css").read_text(encoding="utf-8")
 
@@ -150,7 +150,7 @@ class TeachingPage:
                         self.try_recording = file
                         self.live_microphone = gr.Audio(sources=["microphone"], elem_id="live-microphone", **live)
                         self.heard = gr.State(None)
-        self.ask_why = gr.Button("Why?", elem_id="why")
+        self.explain = gr.Button("Why?", elem_id="why")
         self.reason_picture = gr.Image(label="Why", visible=False, interactive=False, elem_id="reason")
         self.reason_words = gr.HTML(elem_id="reason-words")
 
@@ -159,8 +159,8 @@ class TeachingPage:
             "## 4 Take it away\nA folder of Hugging Face transformers, and an ONNX model with a script that predicts "
             "without this toolkit."
         )
-        self.take = gr.Button("Make the file", elem_id="take")
-        self.taken = gr.DownloadButton("Download it", visible=False, elem_id="taken")
+        self.make_download = gr.Button("Make the file", elem_id="take")
+        self.downloaded = gr.DownloadButton("Download it", visible=False, elem_id="taken")
         with gr.Row(visible=self.is_alone):
             self.repo_id = gr.Textbox(label="Name of a repository on a Hub, such as me/sounds", elem_id="repo-id")
             self.private = gr.Checkbox(value=True, label="Private", elem_id="private")
@@ -221,7 +221,7 @@ class TeachingPage:
             visit.trouble = None
         return [
             key,
-            shown.status(message, has_changed),
+            rendering.status(message, has_changed),
             gr.Radio(choices_of(project), value=chosen),
             "" if chosen is None else classes[chosen].name,
             "#000000" if chosen is None else classes[chosen].color,
@@ -231,7 +231,7 @@ class TeachingPage:
             [example.key for example in examples],
             None,
             gr.Audio(None, visible=False),
-            shown.report(learned) if learned and not has_changed else "",
+            rendering.report(learned) if learned and not has_changed else "",
             gr.Gallery(visible=bool(learned and not has_changed and learned.confused and kind != "text")),
             gr.Dropdown(visit.saved(), value=None),
             *(gr.Group(visible=each == kind) for each in [*self.adders, *self.triers]),
@@ -342,10 +342,12 @@ class TeachingPage:
         self.live_microphone.stream(answers.try_sound, hearing, [*answering, self.heard], **_streamed(0.5))
         reasons = [self.reason_picture, self.reason_words]
         self.kind.input(lambda: ("", None, None, ""), None, [*answering, *reasons], **hidden)
-        self.ask_why.click(answers.why, [*learning, self.tried], reasons, **hidden)
-        self.take.click(answers.take, learning, self.taken, **hidden)
+        self.explain.click(with_warnings(answers.explain), [*learning, self.tried], reasons, **hidden)
+        self.make_download.click(with_warnings(answers.download), learning, self.downloaded, **hidden)
         if self.is_alone:
-            self.push.click(answers.push, [*learning, self.repo_id, self.private], self.pushed, **hidden)
+            self.push.click(
+                with_warnings(answers.push), [*learning, self.repo_id, self.private], self.pushed, **hidden
+            )
         self.export.click(answers.export_project, learning, self.project_file, **hidden)
 
     def _pick(self, visitor: str, kind: str, keys: list[int], event: gr.SelectData) -> tuple[int | None, Any]:
@@ -374,10 +376,10 @@ class TeachingPage:
         try:
             project.add(actions.needed(chosen), [uploads.image_of(frame, "camera", burst)])
         except InputError as error:
-            return (burst, now), shown.status(str(error), False), *nothing[2:]
+            return (burst, now), rendering.status(str(error), False), *nothing[2:]
         of_class = project.of_class(actions.needed(chosen))
-        status = shown.status(f"Recording from the camera: {len(of_class):,} examples.", False)
-        if len(of_class) % FRAMES_A_LOOK:
+        status = rendering.status(f"Recording from the camera: {len(of_class):,} examples.", False)
+        if len(of_class) % FRAMES_A_REFRESH:
             return (burst, now), status, gr.Radio(choices_of(project)), *nothing[3:]
         latest = of_class[-A_SCREEN:]
         pictures = gr.Gallery(pictures_of(project, latest), visible=True)

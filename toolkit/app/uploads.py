@@ -122,10 +122,10 @@ def read_files(files: Sequence[tuple[Path, str]], read: Callable[[Path, str], An
 
 def summary_of(reasons: Sequence[str]) -> str:
     """The reasons why files were left out, in a few lines."""
-    shown = list(reasons[:MOST_SHOWN])
+    first = list(reasons[:MOST_SHOWN])
     if len(reasons) > MOST_SHOWN:
-        shown.append(f"and {len(reasons) - MOST_SHOWN:,} more")
-    return "\n".join(shown)
+        first.append(f"and {len(reasons) - MOST_SHOWN:,} more")
+    return "\n".join(first)
 
 
 def _check_file(path: Path, name: str) -> None:

@@ -82,7 +82,7 @@ class Visit:
             before = sum(path.is_file() for path in self.folder.rglob("*"))
             self._earlier.clear()
             self._deleted.clear()
-            self._note()
+            self._write_current()
             for project in self._projects.values():
                 project.forget()
             used = {project.folder for project in self._projects.values()}
@@ -117,7 +117,7 @@ class Visit:
         """What was learned of the project; None before."""
         return self._learned.get(kind)
 
-    def needed(self, kind: str) -> Learned:
+    def trained(self, kind: str) -> Learned:
         """What was learned. Raises `InputError` before."""
         if kind not in self._learned:
             raise InputError("train first")
@@ -164,7 +164,7 @@ class Visit:
         removed.parent.mkdir(exist_ok=True)
         with self._lock:
             self._deleted.append([folder.name, removed.name])
-            self._note()
+            self._write_current()
             folder.rename(removed)
 
     def restore_saved(self) -> str:
@@ -176,7 +176,7 @@ class Visit:
             names = (name, *(f"{name[:50]} ({number})" for number in range(2, 1000)))
             name = next(each for each in names if not (self.folder / SAVED / each).exists())
             (self.folder / REMOVED / removed).rename(self.folder / SAVED / name)
-            self._note()
+            self._write_current()
         return name
 
     def _begin(self, project: Project) -> str:
@@ -189,9 +189,9 @@ class Visit:
     def _work_on(self, project: Project) -> None:
         self._projects[project.modality_name] = project
         self._learned.pop(project.modality_name, None)
-        self._note()
+        self._write_current()
 
-    def _note(self) -> None:
+    def _write_current(self) -> None:
         drafts = {kind: project.folder.name for kind, project in self._projects.items()}
         write_json(self.folder / CURRENT, {"drafts": drafts, "earlier": self._earlier, "deleted": self._deleted})
 

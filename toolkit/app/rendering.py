@@ -1,4 +1,4 @@
-"""What the page shows as HTML: bars of probabilities, and how good a classifier is."""
+"""The HTML of the page: bars of probabilities, and how good a classifier is."""
 
 from collections.abc import Sequence
 from html import escape

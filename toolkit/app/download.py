@@ -1,4 +1,4 @@
-"""What a visitor takes away of a classifier: a folder of transformers, and an ONNX model with a script."""
+"""What a visitor downloads: a folder of transformers, and an ONNX model with a script."""
 
 import shutil
 import tempfile
@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 
 from toolkit.app.learner import Learned
-from toolkit.app.shown import as_percent
+from toolkit.app.rendering import as_percent
 from toolkit.app.uploads import LARGEST_SIDE
 from toolkit.errors import InputError
 from toolkit.export.onnx import export_classifier
@@ -30,7 +30,7 @@ compares its answers with those of the page for {checked} examples; the largest 
 {lost}"""
 
 
-def write_take_away(learned: Learned, path: Path) -> list[str]:
+def write_download(learned: Learned, path: Path) -> list[str]:
     """Write a zip with everything. Returns what is not in it, and why, in sentences.
 
     Raises `InputError` if the classifier cannot be saved.

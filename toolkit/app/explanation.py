@@ -17,7 +17,7 @@ LEAST_HEIGHT = 240  # pixels of a picture
 OVERLAY = 0.5  # opacity
 
 
-def why(classifier: FewShotClassifier, item: Any) -> tuple[np.ndarray | None, str]:
+def explain(classifier: FewShotClassifier, item: Any) -> tuple[np.ndarray | None, str]:
     """What counts for the class that is most similar to an item.
 
     Returns:
