@@ -8,7 +8,8 @@
 #   done
 #
 # digits: the split of DATA_DIR/fsdd, three seeds, five minutes each. speakers: the same, tested on each of the six speakers
-# in turn, three seeds, and few-shot classification of these speakers. commands: DATA_DIR/arabic_speech_commands, three seeds.
+# in turn, three seeds, three minutes each, and few-shot classification of these speakers. commands:
+# DATA_DIR/arabic_speech_commands, three seeds, five minutes each.
 # pretrain: the networks that the next steps start from. transfer: what they buy for the Arabic commands. both_ways: digits
 # for commands and commands for digits. unseen: few-shot classification of digits by a network that has learned
 # commands. FLAGS, such as --bf16, are those of finetune, pretrain and compare. SEEDS are "0 1 2" and SPEAKERS all six
@@ -23,11 +24,12 @@ read -ra toolkit <<< "${TOOLKIT:-toolkit}"
 read -ra seeds <<< "${SEEDS:-0 1 2}"
 read -ra speakers <<< "${SPEAKERS:-george jackson lucas nicolas theo yweweler}"
 digits=$data/fsdd commands=$data/arabic_speech_commands
-recipe=(--optim muon --learning_rate 1.2e-2 --batch_size 64 --label_smoothing 0.1 --augment shift speed noise mask mixup)
+recipe=(--optim muon --learning_rate 1.2e-2 --batch_size 64 --label_smoothing 0.1 --augment shift speed noise mask mixup
+    --image_size 48)
 
-learn() { # DATA FOLDER FLAGS…: a classifier of recordings, from new weights
-    "${toolkit[@]}" finetune audio --encoder scratch:resnet-fast --data "$1" --max_minutes 5 --output_dir "$2" --resume \
-        "${recipe[@]}" "${flags[@]}" "${@:3}"
+learn() { # DATA FOLDER MINUTES FLAGS…: a classifier of recordings, from new weights
+    "${toolkit[@]}" finetune audio --encoder scratch:resnet-fast --data "$1" --output_dir "$2" --max_minutes "$3" --resume \
+        "${recipe[@]}" "${flags[@]}" "${@:4}"
 }
 
 few_shot() { # NAME ENCODER FLAGS…: ten classes by one and by five examples of each
@@ -46,20 +48,20 @@ gains() { # RECORD DATA ENCODER… -- SIZE…: what pretrained encoders buy
     shift 2
     while [ "$1" != -- ]; do encoders+=("$1"); shift; done
     "${toolkit[@]}" compare --task audio --encoders "${encoders[@]}" --data "$source" --train_sizes "${@:2}" --per_class \
-        --subset_each_seed --seeds 3 --baseline --output_dir "$runs/$name" --resume "${flags[@]}"
+        --subset_each_seed --seeds 3 --image_size 48 --max_steps 300 --baseline --output_dir "$runs/$name" --resume "${flags[@]}"
     cp "$runs/$name/results.json" "docs/results/audio_$name.json"
 }
 
 case $step in
 digits)
-    for seed in "${seeds[@]}"; do learn "$digits" "$runs/digits/$seed" --seed "$seed"; done
+    for seed in "${seeds[@]}"; do learn "$digits" "$runs/digits/$seed" 5 --seed "$seed"; done
     record audio_digits "$runs"/digits/?/results.json
     python "$scripts/baseline.py" audio "$digits" docs/results/audio_digits_mfcc.json all
     ;;
 speakers)
     for speaker in "${speakers[@]}"; do
         apart=(--group_column speaker --test_groups "$speaker")
-        for seed in "${seeds[@]}"; do learn "$digits" "$runs/speakers/$speaker-$seed" "${apart[@]}" --seed "$seed"; done
+        for seed in "${seeds[@]}"; do learn "$digits" "$runs/speakers/$speaker-$seed" 3 "${apart[@]}" --seed "$seed"; done
         few_shot "unseen_speaker/$speaker" "$runs/speakers/$speaker-0" --groups "$speaker"
         python "$scripts/baseline.py" audio "$digits" "$runs/speakers_mfcc/$speaker.json" all "${apart[@]}"
     done
@@ -68,7 +70,7 @@ speakers)
     for shots in 1 5; do record "audio_unseen_speaker_$shots" "$runs"/unseen_speaker/*-$shots/results.json; done
     ;;
 commands)
-    for seed in "${seeds[@]}"; do learn "$commands" "$runs/commands/$seed" --seed "$seed"; done
+    for seed in "${seeds[@]}"; do learn "$commands" "$runs/commands/$seed" 5 --seed "$seed"; done
     record audio_commands "$runs"/commands/?/results.json
     python "$scripts/baseline.py" audio "$commands" docs/results/audio_commands_mfcc.json all
     ;;
@@ -77,7 +79,7 @@ pretrain)
         --optim muon --learning_rate 1.2e-2 --batch_size 256 --label_smoothing 0.2 --output_dir "$runs/cifar10" --resume \
         "${flags[@]}"
     "${toolkit[@]}" pretrain audio-simclr --corpus "$commands" --preset resnet-fast --max_minutes 10 --optim muon \
-        --learning_rate 1.2e-2 --output_dir "$runs/simclr" --resume "${flags[@]}"
+        --learning_rate 1.2e-2 --image_size 48 --output_dir "$runs/simclr" --resume "${flags[@]}"
     ;;
 transfer)
     gains transfer "$commands" "$models/efficientnet_lite0_imagenet" "$runs/cifar10" "$runs/digits/0" "$runs/simclr" -- 1 5 20 all
