@@ -301,10 +301,8 @@ def test_by_keyboard_alone(visit):
         keyboard.press("Enter")
         visitor.expect("#classes", f"{name} (0)")
     for place, name in enumerate(("weather", "sport")):
-        visitor.page.locator("body").focus()
-        go_to("#classes")
-        if place:
-            keyboard.press("ArrowDown")
+        go_to(f"#classes label:nth-of-type({place + 1})")
+        keyboard.press("Space")
         go_to("#typed")
         keyboard.type(TEXTS[name][0])
         keyboard.press("Enter")

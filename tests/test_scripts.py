@@ -148,6 +148,28 @@ def test_the_recipe_of_few_shot_learning_runs(monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_recipe_of_recordings_runs(monkeypatch, tmp_path):
+    data, results = shelf("fsdd").parent.resolve(), tmp_path / "docs" / "results"
+    results.mkdir(parents=True)
+    monkeypatch.setenv("SEEDS", "0")
+    monkeypatch.setenv("SPEAKERS", "theo")
+    run = partial(run_script, "audio_figures.sh", data, data.parent / "models", tmp_path / "runs", cwd=tmp_path)
+    for step in ("digits", "speakers", "commands", "pretrain", "transfer", "both_ways", "unseen"):
+        run(step, "--max_steps", "3")
+    records = {path.stem.removeprefix("audio_"): json.loads(path.read_text()) for path in results.glob("*.json")}
+    together = records["digits_mfcc"]["metrics"]["2400 labels"]["value"]
+    apart = records["speakers_mfcc"]["speakers_mfcc/theo"]["metrics"]["2000 labels"]["value"]
+    assert together > apart > 0.5
+    assert records["speakers"]["theo-0/results"]["dataset"] == records["digits"]["0/results"]["dataset"]
+    names = [encoder["name"] for encoder in records["transfer"]["encoders"]]
+    assert names == ["efficientnet_lite0_imagenet", "cifar10", "0", "simclr"]
+    for name in ("unseen_speaker", "unseen_digits"):
+        one, five = (records[f"{name}_{shots}"] for shots in (1, 5))
+        assert min(record["metrics"]["accuracy"]["value"] for record in (*one.values(), *five.values())) > 0.1
+
+
+@pytest.mark.slow
 def test_the_benchmark_of_few_shot_learning_runs(monkeypatch, tmp_path):
     pytest.importorskip("setfit", reason="setfit is not installed: pip install -e '.[bench]'")
     monkeypatch.syspath_prepend(str(REPOSITORY / "scripts"))
