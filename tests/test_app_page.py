@@ -31,8 +31,9 @@ PICTURES = os.environ.get("APP_PICTURES")  # folder for pictures of each step, w
 class Server:
     """A server of the page, in a process of its own."""
 
-    def __init__(self, folder: Path, *flags: str, port: int = 0):
-        self.folder, self.flags, self.port = folder, flags, port
+    def __init__(self, folder: Path, *flags: str, environment: dict[str, str] | None = None):
+        self.folder, self.flags, self.port = folder, flags, 0
+        self.environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), **(environment or {})}
         self.start()
 
     def start(self) -> None:
@@ -43,7 +44,7 @@ class Server:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            env=self.environment,
         )
         assert self.process.stdout is not None
         for line in self.process.stdout:
@@ -387,19 +388,44 @@ def test_many_classes_and_examples(visit):
 
 def test_the_server_is_killed_in_the_middle(browser, tmp_path):
     server = Server(tmp_path / "projects")
-    visitor = Visitor(browser, server, "text")
+    visitor = Visitor(browser, server, "image")
     try:
         visitor.teach(tmp_path, 2)
+        files = [tmp_path / f"more-{number}.png" for number in range(30)]
+        for number, file in enumerate(files):
+            file.write_bytes(as_png(picture(COLORS["blue"], 100 + number)))
+        visitor.add_files(files)
+        visitor.press("Train")
         server.stop(signal.SIGKILL)
         server.start()
         visitor.page.goto(server.url)
-        visitor.choose(visitor.page.locator("#kind"), "Texts")
-        for name in TEXTS:
+        for name in ("red", "green"):
             visitor.expect("#classes", f"{name} (2)")
+        visitor.expect("#classes", "blue (")
         visitor.train()
     finally:
         visitor.context.close()
         server.stop()
+
+
+def test_a_classifier_is_pushed_to_a_hub(browser, hub, tmp_path):
+    server = Server(tmp_path / "projects", environment=hub.environment)
+    visitor = Visitor(browser, server, "text")
+    try:
+        visitor.teach(tmp_path)
+        visitor.train()
+        for name in ("no name", "me/taught"):
+            visitor.page.get_by_label("Name of a repository").fill(name)
+            visitor.press("Push it to the Hub")
+            if name == "no name":
+                sync_api.expect(visitor.page.get_by_text("expected a name like org/name").first).to_be_visible()
+        visitor.expect("#pushed", "me/taught")
+    finally:
+        visitor.context.close()
+        server.stop()
+    done = hub.run("fewshot", "predict", "--encoder", "me/taught", TEXTS["sport"][0])
+    assert done.returncode == 0, done.stderr
+    assert "sport" in done.stdout
 
 
 def test_a_password_is_asked_for(browser, tmp_path):
