@@ -8,7 +8,7 @@
 #   done
 #
 # digits: the split of DATA_DIR/fsdd, three seeds, five minutes each. speakers: the same, tested on each of the six speakers
-# in turn, three seeds, three minutes each, and few-shot classification of these speakers. commands:
+# in turn, three seeds, three minutes each, with filters, and few-shot classification of these speakers. commands:
 # DATA_DIR/arabic_speech_commands, three seeds, five minutes each.
 # pretrain: the networks that the next steps start from. transfer: what they buy for the Arabic commands. both_ways: digits
 # for commands and commands for digits. unseen: few-shot classification of digits by a network that has learned
@@ -35,7 +35,7 @@ learn() { # DATA FOLDER MINUTES FLAGS…: a classifier of recordings, from new w
 few_shot() { # NAME ENCODER FLAGS…: ten classes by one and by five examples of each
     for shots in 1 5; do
         [ -e "$runs/$1-$shots/results.json" ] || "${toolkit[@]}" fewshot evaluate --encoder "$2" --data "$digits" \
-            --ways 10 --shots $shots --within speaker --output_dir "$runs/$1-$shots" "${@:3}"
+            --split train --ways 10 --shots $shots --within speaker --output_dir "$runs/$1-$shots" "${@:3}"
     done
 }
 
@@ -61,7 +61,8 @@ digits)
 speakers)
     for speaker in "${speakers[@]}"; do
         apart=(--group_column speaker --test_groups "$speaker")
-        for seed in "${seeds[@]}"; do learn "$digits" "$runs/speakers/$speaker-$seed" 3 "${apart[@]}" --seed "$seed"; done
+        for seed in "${seeds[@]}"; do learn "$digits" "$runs/speakers/$speaker-$seed" 3 "${apart[@]}" \
+            --augment shift speed noise filter mask mixup --seed "$seed"; done
         few_shot "unseen_speaker/$speaker" "$runs/speakers/$speaker-0" --groups "$speaker"
         python "$scripts/baseline.py" audio "$digits" "$runs/speakers_mfcc/$speaker.json" all "${apart[@]}"
     done

@@ -21,7 +21,7 @@ from toolkit.errors import InputError
 from toolkit.modalities.arguments import AudioAugmentationArguments, AudioEncoderArguments
 from toolkit.runs.arguments import defaults
 
-OF_SPECTROGRAMS = ("mask", "mixup")  # changes that need a spectrogram
+OF_SPECTROGRAMS = ("filter", "mask", "mixup")  # changes that need a spectrogram
 
 
 @dataclass(kw_only=True)

@@ -19,7 +19,7 @@ from toolkit.data.audio_files import AUDIO
 from toolkit.data.groups import keep_apart
 from toolkit.errors import InputError
 from toolkit.modalities import MODALITIES
-from toolkit.modalities.audio_augmentation import AudioAugmentation
+from toolkit.modalities.audio_augmentation import MOST_GAIN, NUM_POINTS, AudioAugmentation
 from toolkit.modalities.waveforms import CollateAudio, encode_audio, samples_of, windows
 from toolkit.models.log_mel import LogMelFeatureExtractor, trim_silence
 from toolkit.training.sampler import SampleKey
@@ -245,7 +245,7 @@ def keys_of(count: int, step: int = 0) -> list[SampleKey]:
     return [SampleKey(step, 0, index) for index in range(count)]
 
 
-@pytest.mark.parametrize("name", ["shift", "speed", "noise", "mask", "mixup"])
+@pytest.mark.parametrize("name", ["shift", "speed", "noise", "filter", "mask", "mixup"])
 def test_augmentation_depends_on_the_key_alone(name):
     extractor = fitted()
     rows = [{"samples": tone(0.3, 300 + 50 * n).tobytes(), "label": n} for n in range(4)]
@@ -257,6 +257,18 @@ def test_augmentation_depends_on_the_key_alone(name):
     if name != "mixup":  # which mixes with others of the batch
         alone = collate(rows[2:3], keys_of(4)[2:3])
         torch.testing.assert_close(alone["input_values"][0], first["input_values"][2], atol=1e-4, rtol=1e-4)
+
+
+def test_a_filter_adds_a_gain_to_each_band():
+    extractor = fitted()
+    rows = [{"samples": tone(0.5, 300 + 200 * n).tobytes(), "label": n} for n in range(2)]
+    plain = CollateAudio(extractor)(rows, keys_of(2))["input_values"]
+    gains = CollateAudio(extractor, AudioAugmentation(("filter",), 1))(rows, keys_of(2))["input_values"] - plain
+    torch.testing.assert_close(gains, gains[:, :1].expand_as(gains), atol=1e-4, rtol=0)
+    assert 0.05 < gains.abs().max() <= MOST_GAIN + 1e-4
+    assert not torch.allclose(gains[0, 0], gains[1, 0], atol=1e-2)
+    bends = gains[:, 0].diff(n=2, dim=1).abs() > 1e-4
+    assert bends.sum(dim=1).max() <= 2 * (NUM_POINTS - 2)
 
 
 def test_masks_are_bands_of_the_mean():

@@ -10,7 +10,7 @@ from toolkit.errors import InputError, check_between_0_and_1, check_positive, ch
 from toolkit.runs.arguments import Arguments
 
 ImageChange = Literal["flip", "shift", "zoom", "rotate", "color", "trivial", "erase"]
-AudioChange = Literal["shift", "speed", "noise", "mask", "mixup"]
+AudioChange = Literal["shift", "speed", "noise", "filter", "mask", "mixup"]
 
 
 @dataclass(kw_only=True)
@@ -84,8 +84,8 @@ class AudioAugmentationArguments(LossArguments):
     """augmentation and loss"""
 
     augment: list[AudioChange] = field(default_factory=lambda: ["shift", "speed", "noise", "mask"])
-    """Random changes to training recordings: shift (in time), speed (with the pitch), noise, mask (SpecAugment: bands
-    of time and frequency of the spectrogram), mixup (mix pairs of recordings of a batch, and their labels; then the
+    """Random changes to training recordings: shift (in time), speed (with the pitch), noise, filter (a gain of each
+    band of frequency, like that of another microphone), mask (SpecAugment: bands of time and frequency), mixup (mix pairs of recordings of a batch, and their labels; then the
     number of processes matters). Without a value: none."""
 
 

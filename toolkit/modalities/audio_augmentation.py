@@ -2,7 +2,8 @@
 
 Masks of time and frequency are of Park et al. (2019), "SpecAugment", https://arxiv.org/abs/1904.08779; changes of
 speed of Ko, Peddinti, Povey & Khudanpur (2015), "Audio augmentation for speech recognition",
-https://www.isca-archive.org/interspeech_2015/ko15_interspeech.html; mixup of Zhang, Cisse, Dauphin & Lopez-Paz (2018),
+https://www.isca-archive.org/interspeech_2015/ko15_interspeech.html; filters of Nam, Kim & Park (2022),
+"FilterAugment", https://arxiv.org/abs/2110.03282; mixup of Zhang, Cisse, Dauphin & Lopez-Paz (2018),
 https://arxiv.org/abs/1710.09412.
 
 Shape legend: N samples of a recording, B recordings, T frames, M mel filters, C labels.
@@ -22,6 +23,7 @@ MOST_SPEED = 1.2  # and at least its reciprocal
 MOST_SHIFT = 0.1  # of the window, by which a recording that fills it moves
 SIGNAL_TO_NOISE = (5.0, 40.0)  # decibels
 NUM_MASKS, WIDEST_MASK = 2, 0.15  # of each axis, and the share of the axis that a mask covers at most
+NUM_POINTS, MOST_GAIN = 4, 0.5  # of a filter, and its gain in standard deviations of spectrograms
 MIXUP_ALPHA = 0.2  # of the beta distribution of the share of the second recording
 
 
@@ -30,7 +32,7 @@ class AudioAugmentation:
     """Changes recordings and what a model reads of them at random.
 
     Attributes:
-        names: `shift`, `speed` and `noise` change recordings, `mask` and `mixup` what the model reads.
+        names: `shift`, `speed` and `noise` change recordings, `filter`, `mask` and `mixup` what the model reads.
         seed: Seed of all changes.
         view: Which of several changed versions of the same recordings this is.
     """
@@ -58,6 +60,10 @@ class AudioAugmentation:
         """Change spectrograms (B, T, M), and with mixup labels (B,) to probabilities (B, C)."""
         values = inputs["input_values"]
         generators = [self._generator(key, 1) for key in keys]
+        if "filter" in self.names:
+            values = torch.stack(
+                [_filter(each, generator) for each, generator in zip(values, generators, strict=True)]
+            )
         if "mask" in self.names:
             values = torch.stack([_mask(each, generator) for each, generator in zip(values, generators, strict=True)])
         if "mixup" in self.names:
@@ -85,6 +91,14 @@ class AudioAugmentation:
             level = np.sqrt(np.square(samples).mean()) * 10 ** (-decibels / 20)
             samples = samples + (level * generator.standard_normal(len(samples))).astype(np.float32)
         return samples
+
+
+def _filter(values: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
+    """Add a gain to each band of a spectrogram (T, M), as another microphone or room does."""
+    bands = values.shape[1]
+    gains = generator.uniform(-MOST_GAIN, MOST_GAIN, NUM_POINTS)
+    curve = np.interp(np.arange(bands), np.linspace(0, bands - 1, NUM_POINTS), gains)
+    return values + torch.from_numpy(curve).to(values.dtype)
 
 
 def _mask(values: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
