@@ -85,8 +85,8 @@ class AudioAugmentationArguments(LossArguments):
 
     augment: list[AudioChange] = field(default_factory=lambda: ["shift", "speed", "noise", "mask"])
     """Random changes to training recordings: shift (in time), speed (with the pitch), noise, filter (a gain of each
-    band of frequency, like that of another microphone), mask (SpecAugment: bands of time and frequency), mixup (mix pairs of recordings of a batch, and their labels; then the
-    number of processes matters). Without a value: none."""
+    band of frequency, like that of another microphone), mask (SpecAugment: bands of time and frequency), mixup (mix
+    pairs of recordings of a batch, and their labels; then the number of processes matters). Without a value: none."""
 
 
 @dataclass(kw_only=True)

@@ -60,12 +60,10 @@ class AudioAugmentation:
         """Change spectrograms (B, T, M), and with mixup labels (B,) to probabilities (B, C)."""
         values = inputs["input_values"]
         generators = [self._generator(key, 1) for key in keys]
-        if "filter" in self.names:
-            values = torch.stack(
-                [_filter(each, generator) for each, generator in zip(values, generators, strict=True)]
-            )
-        if "mask" in self.names:
-            values = torch.stack([_mask(each, generator) for each, generator in zip(values, generators, strict=True)])
+        for name, change in (("filter", _filter), ("mask", _mask)):
+            if name in self.names:
+                pairs = zip(values, generators, strict=True)
+                values = torch.stack([change(each, generator) for each, generator in pairs])
         if "mixup" in self.names:
             values, labels = _mix(values, labels, generators[0])
         return {**inputs, "input_values": values}, labels
