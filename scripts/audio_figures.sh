@@ -48,7 +48,8 @@ gains() { # RECORD DATA ENCODER… -- SIZE…: what pretrained encoders buy
     shift 2
     while [ "$1" != -- ]; do encoders+=("$1"); shift; done
     "${toolkit[@]}" compare --task audio --encoders "${encoders[@]}" --data "$source" --train_sizes "${@:2}" --per_class \
-        --subset_each_seed --seeds 3 --image_size 48 --max_steps 150 --baseline --output_dir "$runs/$name" --resume "${flags[@]}"
+        --subset_each_seed --seeds 3 --image_size 48 --optim muon --learning_rates 1.2e-2 --max_steps 150 --baseline \
+        --output_dir "$runs/$name" --resume "${flags[@]}"
     cp "$runs/$name/results.json" "docs/results/audio_$name.json"
 }
 
@@ -83,7 +84,7 @@ pretrain)
         --learning_rate 1.2e-2 --image_size 48 --output_dir "$runs/simclr" --resume "${flags[@]}"
     ;;
 transfer)
-    gains transfer "$commands" "$models/efficientnet_lite0_imagenet" "$runs/cifar10" "$runs/digits/0" "$runs/simclr" -- 1 5 20 all
+    gains transfer "$commands" "$runs/cifar10" "$runs/digits/0" "$runs/simclr" "$models/efficientnet_lite0_imagenet" -- 1 5 20 all
     ;;
 both_ways)
     gains digits_to_commands "$commands" "$runs/digits/0" -- 1 3 10
