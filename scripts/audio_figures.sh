@@ -48,7 +48,7 @@ gains() { # RECORD DATA ENCODER… -- SIZE…: what pretrained encoders buy
     shift 2
     while [ "$1" != -- ]; do encoders+=("$1"); shift; done
     "${toolkit[@]}" compare --task audio --encoders "${encoders[@]}" --data "$source" --train_sizes "${@:2}" --per_class \
-        --subset_each_seed --seeds 3 --image_size 48 --optim muon --learning_rates 1.2e-2 --max_steps 150 --baseline \
+        --subset_each_seed --seeds ${#seeds[@]} --image_size 48 --optim muon --learning_rates 1.2e-2 --max_steps 150 --baseline \
         --output_dir "$runs/$name" --resume "${flags[@]}"
     cp "$runs/$name/results.json" "docs/results/audio_$name.json"
 }
