@@ -18,7 +18,7 @@ from sklearn.model_selection import PredefinedSplit, cross_val_predict
 from sklearn.neighbors import NearestCentroid
 
 from toolkit import FewShotClassifier, InputError
-from toolkit.app.download import write_download
+from toolkit.app.archive import write_archive
 from toolkit.app.explanation import explain
 from toolkit.app.included_encoders import ENCODERS
 from toolkit.app.learner import Learner, warnings_of
@@ -420,7 +420,7 @@ def test_a_word_that_decides_is_red(tmp_path):
 def test_what_is_taken_away_answers_like_the_page(kind, tmp_path):
     project = filled(tmp_path / "project", kind)
     learned = learned_from(project)
-    assert write_download(learned, tmp_path / "taken.zip") == []
+    assert write_archive(learned, tmp_path / "taken.zip") == []
     with zipfile.ZipFile(tmp_path / "taken.zip") as archive:
         archive.extractall(tmp_path / "taken")
     items = [project.item(example) for example in project.examples]

@@ -9,7 +9,7 @@ import gradio as gr
 import numpy as np
 
 from toolkit.app import rendering, uploads
-from toolkit.app.download import write_download
+from toolkit.app.archive import write_archive
 from toolkit.app.explanation import explain
 from toolkit.app.messages import warn
 from toolkit.app.project import NewExample
@@ -78,7 +78,7 @@ class Answers:
         """Write the classifier as one file."""
         visit = self.visits.visit(visitor)[1]
         file = visit.temporary_file("classifier.zip")
-        for sentence in write_download(visit.trained(kind), file):
+        for sentence in write_archive(visit.trained(kind), file):
             warn(sentence)
         return gr.DownloadButton(value=str(file), visible=True)
 

@@ -57,7 +57,8 @@ def _refuse_to_fetch() -> None:
     async def refuse(*arguments: Any, **named: Any) -> Any:
         raise ValueError("this page fetches no URLs")
 
-    processing_utils.sh.get = processing_utils.sh.async_validate_url = refuse
+    for name in ("get", "async_validate_url"):  # of safehttpx, through which gradio fetches everything
+        setattr(processing_utils.sh, name, refuse)
 
 
 def _launch(blocks: gr.Blocks, host: str, port: int, auth: tuple[str, str] | None, share: bool) -> None:

@@ -30,7 +30,7 @@ compares its answers with those of the page for {checked} examples; the largest 
 {lost}"""
 
 
-def write_download(learned: Learned, path: Path) -> list[str]:
+def write_archive(learned: Learned, path: Path) -> list[str]:
     """Write a zip with everything. Returns what is not in it, and why, in sentences.
 
     Raises `InputError` if the classifier cannot be saved.
