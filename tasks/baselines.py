@@ -14,6 +14,8 @@ from toolkit.data.audio_decoding import open_audio
 from toolkit.data.image_decoding import Decoding, open_image
 from toolkit.errors import extra
 
+NUM_PARTS = 3  # of a recording, whose statistics are computed apart
+
 
 def crf_tags(
     sentences: Sequence[list[str]], tags: Sequence[list[str]], to_tag: Sequence[list[str]]
@@ -81,7 +83,7 @@ def pixel_labels(train_rows, rows, size: int = 28) -> list[tuple[str, float, dic
 def mfcc_labels(
     train_rows, rows, sampling_rate: int = 8000, num_coefficients: int = 20
 ) -> list[tuple[str, float, dict[str, float]]]:
-    """Train on means and standard deviations of MFCCs, and of their differences, in labelled recordings.
+    """Train on means and standard deviations of MFCCs, and of their differences, in the thirds of labelled recordings.
 
     Mel-frequency cepstral coefficients are the cosine transform of log-mel values: Davis & Mermelstein (1980),
     https://doi.org/10.1109/TASSP.1980.1163420. Returns the same as `pixel_labels`.
@@ -100,7 +102,9 @@ def mfcc_labels(
             coefficients = dct(extractor.log_mel(samples[None])[0].numpy(), norm="ortho")[:, :num_coefficients]
             changes = np.diff(coefficients, axis=0, append=coefficients[-1:])
             of_frames = np.concatenate([coefficients, changes], axis=1)
-            found.append(np.concatenate([of_frames.mean(axis=0), of_frames.std(axis=0)]))
+            of_frames = np.pad(of_frames, ((0, max(0, NUM_PARTS - len(of_frames))), (0, 0)), mode="edge")
+            parts = np.array_split(of_frames, NUM_PARTS)
+            found.append(np.concatenate([statistic for part in parts for statistic in (part.mean(0), part.std(0))]))
         return np.stack(found)
 
     return _labels_of_features(statistics(train_rows), train_rows["label"][:], statistics(rows), strength=1.0)
