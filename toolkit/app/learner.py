@@ -71,12 +71,12 @@ class Learner:
         return self.featurizer.modality
 
     @cached_property
-    def vocabulary(self) -> tuple[list[str], np.ndarray]:
-        """The first words of the vocabulary of a text encoder, and their vectors (words, D)."""
+    def vocabulary(self) -> Any:
+        """The vectors of the first words of the vocabulary of a text encoder, gensim `KeyedVectors`."""
         from toolkit.transfer.word_vectors import TOP_LAYER, whole_words, word_vectors
 
         words = whole_words(self.encoder.removeprefix(SCRATCH), self.featurizer.processor)[:MOST_WORDS]
-        return words, word_vectors(self.featurizer.model, self.featurizer.processor, words, TOP_LAYER)
+        return word_vectors(self.featurizer.model, self.featurizer.processor, words, TOP_LAYER)
 
     def learn(self, project: Project, say: Callable[[float, str], Any]) -> Iterator[Learned]:
         """Learn the project's examples: by prototypes at once, then with a linear layer.

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.utils import send_to_device
-from sklearn.metrics.pairwise import cosine_similarity
 from torch.nn import functional as F
 
 from toolkit.app.learner import Learner, check_enough, groups_of
@@ -91,10 +90,12 @@ def nearest_words(learner: Learner, word: str) -> str:
     word = word.strip()
     if not word or len(word.split()) > 1:
         raise InputError("type one word first")
-    words, vectors = learner.vocabulary
-    similar = cosine_similarity(word_vectors(featurizer.model, featurizer.processor, [word], TOP_LAYER), vectors)[0]
-    order = [index for index in np.argsort(-similar, kind="stable") if words[index] != word][:NUM_NEAREST]
-    rows = "".join(f"<tr><td>{escape(words[index])}</td><td>{similar[index]:.2f}</td></tr>" for index in order)
+    vectors = word_vectors(featurizer.model, featurizer.processor, [word], TOP_LAYER)
+    if word not in vectors:
+        raise InputError(f"{word}: the encoder of this page does not know this word")
+    similar = learner.vocabulary.similar_by_vector(vectors[word], topn=NUM_NEAREST + 1)
+    others = [(other, cosine) for other, cosine in similar if other != word][:NUM_NEAREST]
+    rows = "".join(f"<tr><td>{escape(other)}</td><td>{cosine:.2f}</td></tr>" for other, cosine in others)
     return f"<table><tr><th scope='col'>word</th><th scope='col'>cosine</th></tr>{rows}</table>"
 
 

@@ -22,8 +22,12 @@ def build_lessons(visits: Visits, visitor: Any, kind: Any) -> None:
     gr.Markdown("## Attention\nEach row is a token that asks, each column one that answers; a row sums to 1.")
     sentence = gr.Textbox("the cat sat on the mat because it was tired", label="A sentence", elem_id="sentence")
     attend = gr.Button("Show the attention", elem_id="attend")
-    picture = gr.Plot(label="Attention", elem_id="attention")
-    attend.click(with_warnings(partial(lessons.attention_of, learner)), sentence, picture, **hidden)
+    picture = gr.Plot(label="Attention", elem_id="attention", visible=False)
+
+    def attention(text: str) -> Any:
+        return gr.Plot(lessons.attention_of(learner, text), visible=True)
+
+    attend.click(with_warnings(attention), sentence, picture, **hidden)
     gr.Markdown("## Nearest words\nWords that stand in similar contexts have similar vectors.")
     word = gr.Textbox("king", label="A word", elem_id="word", max_lines=1)
     nearest = gr.HTML(elem_id="nearest")
