@@ -158,7 +158,7 @@ def test_the_recipe_of_recordings_runs(monkeypatch, tmp_path):
     for step in ("digits", "speakers", "commands", "pretrain", "transfer", "both_ways", "unseen"):
         run(step, "--max_steps", "3")
     records = {path.stem.removeprefix("audio_"): json.loads(path.read_text()) for path in results.glob("*.json")}
-    together = records["digits_mfcc"]["metrics"]["2400 labels"]["value"]
+    together = records["digits_mfcc"]["metrics"]["2430 labels"]["value"]
     apart = records["speakers_mfcc"]["speakers_mfcc/theo"]["metrics"]["2000 labels"]["value"]
     assert together > apart > 0.5
     assert records["speakers"]["theo-0/results"]["dataset"] == records["digits"]["0/results"]["dataset"]
