@@ -32,11 +32,13 @@ START = """() => {
 }"""
 WATCH = """() => {
   const answer = document.querySelector("#answer");
+  const picture = () => answer.querySelector("img")?.src;  // of what was tried
+  const before = picture();
   const note = (name) => () => { window[name] = performance.now(); };
   document.addEventListener("change", note("asked"), { capture: true, once: true });
   window.answered = new Promise((resolve) => {
     new MutationObserver((_, observer) => {
-      if (!answer.querySelector(".label")) return;
+      if (!picture() || picture() === before) return;
       observer.disconnect();
       resolve(performance.now());
     }).observe(answer, { childList: true, subtree: true, characterData: true });
