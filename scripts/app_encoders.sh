@@ -1,24 +1,46 @@
 #!/usr/bin/env bash
-# Pretrain the encoders that come with the page, on what the package and its dependencies install.
+# Pretrain the encoders that come with the page, and measure them on classes that they have not learned.
 #
-#   scripts/app_encoders.sh RUNS_DIR
+#   scripts/app_encoders.sh DATA_DIR RUNS_DIR
+#   EPISODES=100 scripts/app_encoders.sh ../shared/data runs/app_encoders
 #
-# image: labels of scripts/make_surrogate_images.py. audio: the spoken digits 0 to 4 of the sample. text: word2vec on the
-# sample. The digits 5 to 9, written and spoken, are kept for tests. The encoders go to toolkit/app/encoders/, in half
-# precision. Started again, the script makes only the missing runs.
+# image: labels of scripts/make_surrogate_images.py. audio: frequent words, which scripts/make_spoken_words.py lets a
+# synthesizer say. text: fastText on the sample. The digits 5 to 9, written and spoken, are kept for the figures. The
+# encoders go to toolkit/app/encoders/, in half precision, and the figures to docs/results/. Started again, the script
+# makes only the missing runs.
 set -euo pipefail
-runs=${1:?RUNS_DIR}
-scripts=$(dirname "$0")
+data=${1:?DATA_DIR: the folder of fsdd, banking77 and cifar10} runs=${2:?RUNS_DIR}
+scripts=$(dirname "$0") seeds=${SEEDS:-3}
+encoders=$scripts/../toolkit/app/encoders
 read -ra toolkit <<< "${TOOLKIT:-toolkit}"
+training=(--optim muon --learning_rate 1.2e-2 --label_smoothing 0.1 --max_minutes "${MINUTES:-10}" --resume)
 
 [ -d "$runs/images" ] || python "$scripts/make_surrogate_images.py" "$runs/images"
-"${toolkit[@]}" pretrain resnet --corpus "$runs/images" --preset resnet-fast-mini --image_size 32 --max_minutes 10 \
-    --augment flip shift zoom color --optim muon --learning_rate 1.2e-2 --batch_size 256 --label_smoothing 0.1 \
-    --output_dir "$runs/image" --resume
-"${toolkit[@]}" finetune audio --encoder scratch:resnet-fast-mini --data sample --labels 0 1 2 3 4 \
-    --image_size 48 --trim_silence --max_seconds 1 --max_minutes 5 --augment shift speed noise mask mixup --optim muon --learning_rate 1.2e-2 \
-    --batch_size 64 --label_smoothing 0.1 --output_dir "$runs/audio" --resume
-"${toolkit[@]}" pretrain word2vec --corpus sample --preset word2vec-tiny --num_train_epochs 20 --output_dir "$runs/text" --resume
+[ -d "$runs/recordings" ] || python "$scripts/make_spoken_words.py" "$runs/recordings"
+"${toolkit[@]}" pretrain resnet --corpus "$runs/images" --preset resnet-fast-mini --image_size 32 --batch_size 256 \
+    --augment flip shift zoom color "${training[@]}" --output_dir "$runs/image"
+"${toolkit[@]}" finetune audio --encoder scratch:resnet-fast-mini --data "$runs/recordings" --image_size 48 \
+    --trim_silence --max_seconds 1 --batch_size 64 --augment shift speed noise mask mixup "${training[@]}" \
+    --output_dir "$runs/audio"
+"${toolkit[@]}" pretrain fasttext --corpus sample --preset fasttext-tiny --vocab_size 4517 --num_buckets 3200 \
+    --num_train_epochs 60 --workers 1 --output_dir "$runs/text" --resume
 for kind in image audio text; do
-    python "$scripts/save_half.py" "$runs/$kind" "toolkit/app/encoders/$kind"
+    [ -d "$encoders/$kind" ] || python "$scripts/save_half.py" "$runs/$kind" "$encoders/$kind"
+done
+
+evaluate() { # NAME ENCODER FLAGS…
+    for ((seed = 0; seed < seeds; seed++)); do
+        [ -e "$runs/$1/$seed/results.json" ] ||
+            "${toolkit[@]}" fewshot evaluate --encoder "$2" --ways 5 --shots 10 --method linear "${@:3}" \
+                --episodes "${EPISODES:-1000}" --seed $seed --output_dir "$runs/$1/$seed"
+    done
+    python "$scripts/join_records.py" "$runs/$1"/*/results.json > "docs/results/app_$1.json"
+}
+
+for weights in "" scratch:; do
+    name=${weights:+_random}
+    evaluate "digits$name" "$weights$encoders/image" --data sample --split test --labels 5 6 7 8 9
+    evaluate "photographs$name" "$weights$encoders/image" --data "$data/cifar10" --split test
+    evaluate "spoken$name" "$weights$encoders/audio" --data "$data/fsdd" --split test --labels 5 6 7 8 9
+    evaluate "texts$name" "$weights$encoders/text" --data "$data/banking77" --split test
 done

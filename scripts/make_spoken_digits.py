@@ -30,9 +30,9 @@ VARIANTS = {
 }
 
 
-def speak(word: str, voice: str, words_per_minute: int) -> bytes:
-    """A recording of 8 kHz as Ogg Opus, without the silence before and after."""
-    command = ["espeak-ng", "-v", voice, "-s", str(words_per_minute), "--stdout", word]
+def speak(word: str, voice: str, words_per_minute: int, pitch: int = 50) -> bytes:
+    """A recording of 8 kHz as Ogg Opus, without the silence before and after; `pitch` is 0 to 99."""
+    command = ["espeak-ng", "-v", voice, "-s", str(words_per_minute), "-p", str(pitch), "--stdout", word]
     samples, rate = soundfile.read(io.BytesIO(subprocess.run(command, capture_output=True, check=True).stdout))
     file = io.BytesIO()
     trimmed = trim_silence(torch.from_numpy(soxr.resample(samples, rate, RATE)), RATE)

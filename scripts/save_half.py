@@ -19,5 +19,7 @@ model.to(torch.float16).save_pretrained(target)
 processor.save_pretrained(target)
 config = json.loads((Path(target) / "config.json").read_text())
 config["dtype"] = "float32"  # to compute with
+for name in ("id2label", "label2id", "toolkit_task"):  # of the head
+    config.pop(name, None)
 (Path(target) / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 print(f"{target}: {sum(file.stat().st_size for file in Path(target).iterdir()):,} bytes")

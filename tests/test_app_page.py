@@ -25,7 +25,21 @@ FAKE_DEVICES = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-s
 SUFFIXES = {"image": ".png", "audio": ".flac"}
 KINDS = {"image": "Images", "audio": "Sounds", "text": "Texts"}
 MILLISECONDS = 60_000
+LOOPBACK = {"127.0.0.1", "localhost", "None", "b''"}
 PICTURES = os.environ.get("APP_PICTURES")  # folder for pictures of each step, which docs/app.md shows
+# Python runs it when the server starts: it notes which hosts the server looks up and connects to.
+SITECUSTOMIZE = """
+import os, sys
+
+file = os.open(os.environ["CONNECTIONS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+def note(event, arguments):
+    if event in ("socket.getaddrinfo", "socket.connect"):
+        host = arguments[0] if event == "socket.getaddrinfo" else arguments[1][0]
+        os.write(file, f"{host}\\n".encode())
+
+sys.addaudithook(note)
+"""
 
 
 class Server:
@@ -33,7 +47,12 @@ class Server:
 
     def __init__(self, folder: Path, *flags: str, environment: dict[str, str] | None = None):
         self.folder, self.flags, self.port = folder, flags, 0
-        self.environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), **(environment or {})}
+        self.connections = folder / "connections.txt"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "sitecustomize.py").write_text(SITECUSTOMIZE)
+        path = os.pathsep.join([str(folder), str(REPOSITORY)])
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}  # as users start it
+        self.environment = {**kept, "CONNECTIONS": str(self.connections), "PYTHONPATH": path, **(environment or {})}
         self.start()
 
     def start(self) -> None:
@@ -53,6 +72,10 @@ class Server:
                 threading.Thread(target=self.process.stdout.read, daemon=True).start()
                 return
         raise AssertionError(f"the server ended with {self.process.wait()}")
+
+    def hosts(self) -> set[str]:
+        """The hosts that the server has looked up or connected to."""
+        return set(self.connections.read_text().splitlines())
 
     def stop(self, number: int = signal.SIGINT) -> None:
         self.process.send_signal(number)
@@ -167,7 +190,7 @@ def other_file(folder: Path, kind: str) -> Path:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_teach_try_take_away_and_come_back(kind, visit, tmp_path):
+def test_teach_try_take_away_and_come_back(kind, visit, server, tmp_path):
     visitor = visit(kind)
     visitor.picture(f"{kind}-1-empty")
     visitor.teach(tmp_path)
@@ -232,6 +255,28 @@ def test_teach_try_take_away_and_come_back(kind, visit, tmp_path):
         if not re.match(r"(https?|wss?)://127\.0\.0\.1:|data:|blob:", url)
     ]
     assert outside == []
+    assert server.hosts() <= LOOPBACK
+
+
+def test_a_url_in_place_of_a_file_is_not_fetched(browser, server):
+    request = browser.new_context().request
+    config = request.get(f"{server.url}/config").json()
+    ids = {each["props"].get("elem_id"): each["id"] for each in config["components"]}
+    event = next(each for each in config["dependencies"] if ids["try-image"] in each["inputs"])
+    for url in ("http://example.org/a.png", "http://127.0.0.1:9/a.png"):
+        values = {ids["try-image"]: {"path": url, "url": url, "meta": {"_type": "gradio.FileData"}}}
+        body = {
+            "data": [values.get(each) for each in event["inputs"]],
+            "fn_index": event["id"],
+            "session_hash": "a" + str(len(url)),
+        }
+        assert request.post(f"{server.url}/gradio_api/queue/join", data=body).ok
+        answer = request.get(f"{server.url}/gradio_api/queue/data?session_hash={body['session_hash']}").text()
+        assert '"success":false' in answer
+        # What is redirected is fetched by the browser that asks for it.
+        redirected = request.get(f"{server.url}/gradio_api/file={url}", max_redirects=0)
+        assert redirected.status in (302, 307, 403)
+    assert server.hosts() <= LOOPBACK
 
 
 def record(component) -> None:

@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from toolkit.errors import InputError, extra, first_line
+from toolkit.errors import InputError, extra
 from toolkit.export import standalone
 from toolkit.modalities.text import max_length
 from toolkit.models.class_logits import center_and_normalize
+from toolkit.models.fasttext import BYTES, FastTextModel
 from toolkit.models.log_mel import LogMelFeatureExtractor
 from toolkit.runs.output import write_json
 from toolkit.transfer.few_shot_classifier import DISTANCE_METHODS, FewShotClassifier
@@ -64,7 +65,9 @@ def export_classifier(
                 verbose=False,
             )
     except Exception as error:  # of many kinds, from exporter and network
-        raise InputError(f"{classifier.encoder}: cannot be exported to ONNX ({first_line(error)})") from None
+        raise InputError(
+            f"{classifier._featurizer.name}: cannot be exported to ONNX ({type(error).__name__})"
+        ) from None
     program.save(folder / standalone.MODEL_FILE)
     config = {
         "modality": modality.name,
@@ -113,7 +116,10 @@ class _Graph(nn.Module):
         self.register_buffer("means", nn.functional.normalize(means))
 
     def answer(self, **inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        features = self.model.features(**inputs)
+        return self.answer_of(self.model.features(**inputs))
+
+    def answer_of(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """`features` (B, D)"""
         logits = self.model.logits(features)
         if not self.is_linear:
             return logits, logits.amax(dim=1)
@@ -150,6 +156,21 @@ class _TextGraph(_Graph):
         return self.answer(input_ids=input_ids, attention_mask=attention_mask)
 
 
+class _FastTextGraph(_Graph):
+    """The n-grams of unknown words are an input: an ONNX graph cannot hash the bytes of words of any length."""
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, ngrams: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, T) int64 twice, and the rows of the n-grams of each token's word, (B, T, K) int64, -1 for no n-gram"""
+        encoder = self.model.encoder
+        is_there = (ngrams >= 0).unsqueeze(-1)
+        vectors = nn.functional.embedding(ngrams.clamp(min=0), encoder.ngram_embeddings.weight) * is_there
+        counts = is_there.sum(dim=2)
+        states = torch.where(counts > 0, vectors.sum(dim=2) / counts.clamp(min=1), encoder.embeddings(input_ids))
+        return self.answer_of(self.model.pool(states, input_ids, attention_mask))
+
+
 _Exported = tuple[_Graph, tuple[torch.Tensor, ...], dict[str, dict[int, Any]], dict[str, Any]]
 
 
@@ -159,7 +180,7 @@ def _image_graph(classifier: FewShotClassifier) -> _Exported:
     size = getattr(processor, "size", None) or {}
     if hasattr(processor, "val_transforms") or "height" not in size or getattr(processor, "do_center_crop", False):
         raise InputError(
-            f"{classifier.encoder}: crops images, and only encoders that read whole images can be exported; "
+            f"{classifier._featurizer.name}: crops images, and only encoders that read whole images can be exported; "
             "give an --image_size where the encoder is trained"
         )
     height, width = size["height"], size["width"]
@@ -171,7 +192,9 @@ def _image_graph(classifier: FewShotClassifier) -> _Exported:
 def _audio_graph(classifier: FewShotClassifier) -> _Exported:
     extractor = classifier._featurizer.processor
     if not isinstance(extractor, LogMelFeatureExtractor):
-        raise InputError(f"{classifier.encoder}: only encoders that read log-mel spectrograms can be exported")
+        raise InputError(
+            f"{classifier._featurizer.name}: only encoders that read log-mel spectrograms can be exported"
+        )
     names = ("sampling_rate", "num_samples", "do_normalize", "do_trim")
     reading = {name: getattr(extractor, name) for name in names}
     samples = torch.randn(2, extractor.num_samples)
@@ -182,9 +205,16 @@ def _text_graph(classifier: FewShotClassifier) -> _Exported:
     featurizer = classifier._featurizer
     ids = torch.ones(2, 7, dtype=torch.int64)
     varying = {0: torch.export.Dim("batch"), 1: torch.export.Dim("tokens")}
-    reading = {"max_length": max_length(featurizer.processor, featurizer.model)}
+    reading: dict[str, Any] = {"max_length": max_length(featurizer.processor, featurizer.model)}
     inputs = ids, torch.ones_like(ids)  # two tensors: of one, the exporter would make one input
-    return _TextGraph(classifier), inputs, {"input_ids": varying, "attention_mask": varying}, reading
+    names = {"input_ids": varying, "attention_mask": varying}
+    if isinstance(featurizer.model, FastTextModel):
+        numbers = ("first_byte_id", "first_continuation_id", "num_buckets", "min_n", "max_n")
+        reading["ngrams"] = {name: getattr(featurizer.model.config, name) for name in numbers} | {"bytes": BYTES}
+        inputs = *inputs, ids.unsqueeze(-1).repeat(1, 1, 3)
+        names["ngrams"] = {**varying, 2: torch.export.Dim("ngrams")}
+        return _FastTextGraph(classifier), inputs, names, reading
+    return _TextGraph(classifier), inputs, names, reading
 
 
 _GRAPHS = {"image": _image_graph, "audio": _audio_graph, "text": _text_graph}

@@ -26,6 +26,8 @@ class StandaloneClassifier:
         self.folder = folder
         self.config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         self.session = onnxruntime.InferenceSession(str(folder / MODEL_FILE), providers=["CPUExecutionProvider"])
+        if self.config["modality"] == "text":
+            self.tokenizer = self._tokenizer()
         self.read = {"image": self._image, "audio": self._recording, "text": self._text}[self.config["modality"]]
 
     def predict(self, example: str) -> tuple[str | None, np.ndarray]:
@@ -81,15 +83,21 @@ class StandaloneClassifier:
         padded[0, : len(samples)] = samples
         return {"samples": padded}
 
-    def _text(self, text: str) -> dict[str, np.ndarray]:
+    def _tokenizer(self):
         from tokenizers import Tokenizer
 
         tokenizer = Tokenizer.from_file(str(self.folder / TOKENIZER_FILE))
         tokenizer.no_padding()
         if self.config["max_length"] is not None:
             tokenizer.enable_truncation(self.config["max_length"])
-        ids = np.array([tokenizer.encode(text).ids])
-        return {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+        return tokenizer
+
+    def _text(self, text: str) -> dict[str, np.ndarray]:
+        ids = np.array([self.tokenizer.encode(text).ids])
+        inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+        if "ngrams" in self.config:
+            inputs["ngrams"] = _ngram_rows(ids[0].tolist(), **self.config["ngrams"])[None]
+        return inputs
 
 
 def _trimmed(samples: np.ndarray, sampling_rate: int) -> np.ndarray:
@@ -100,6 +108,56 @@ def _trimmed(samples: np.ndarray, sampling_rate: int) -> np.ndarray:
     )
     loud = np.flatnonzero(level >= SILENCE * level.max())
     return samples[loud[0] * step : (loud[-1] + 1) * step]
+
+
+def _ngram_rows(
+    ids: list[int],
+    bytes: list[int],
+    first_byte_id: int,
+    first_continuation_id: int,
+    num_buckets: int,
+    min_n: int,
+    max_n: int,
+) -> np.ndarray:
+    """The rows of the n-grams of each token's word in the table of fastText, (T, K), filled up with -1.
+
+    A word that is known, or of one byte, has none. `bytes` are the bytes in the order of their tokens.
+    """
+    words: list[list[int]] = []  # the places of the tokens of each word
+    for place, token in enumerate(ids):
+        if words and first_continuation_id <= token < first_continuation_id + len(bytes):
+            words[-1].append(place)
+        else:
+            words.append([place])
+    rows: list[list[int]] = [[] for _ in ids]
+    for places in words:
+        if len(places) > 1:
+            word = [bytes[(ids[place] - first_byte_id) % len(bytes)] for place in places]
+            found = [value % num_buckets for value in _ngram_hashes(word, min_n, max_n)]
+            for place in places:
+                rows[place] = found
+    width = max(1, *map(len, rows))
+    return np.array([found + [-1] * (width - len(found)) for found in rows])
+
+
+def _ngram_hashes(word: list[int], min_n: int, max_n: int) -> list[int]:
+    """FNV-1a of the n-grams of the characters of a word, given as UTF-8, in brackets; bytes are taken as signed."""
+    characters: list[list[int]] = []
+    for code in [ord("<"), *word, ord(">")]:
+        if 0x80 <= code < 0xC0:
+            characters[-1].append(code)
+        else:
+            characters.append([code])
+    hashes = []
+    for first in range(len(characters)):
+        value = 2166136261
+        for n, character in enumerate(characters[first : first + max_n], start=1):
+            for code in character:
+                value = ((value ^ (code if code < 0x80 else code | 0xFFFFFF00)) * 16777619) & 0xFFFFFFFF
+            is_bracket = n == 1 and first in (0, len(characters) - 1)
+            if n >= min_n and not is_bracket:
+                hashes.append(value)
+    return hashes
 
 
 def main() -> int:

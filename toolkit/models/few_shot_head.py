@@ -88,6 +88,10 @@ class FewShotForSequenceClassification(FewShotPreTrainedModel):
     def features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """(B, T) -> (B, D)"""
         states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return self.pool(states, input_ids, attention_mask)
+
+    def pool(self, states: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """`states` (B, T, D), `input_ids` and `attention_mask` (B, T) -> (B, D)"""
         return mean_of_tokens(states, input_ids, attention_mask, self.token_weights, self.continues)
 
     def forward(
