@@ -21,7 +21,7 @@ from toolkit import FewShotClassifier, InputError
 from toolkit.app.archive import write_archive
 from toolkit.app.explanation import explain
 from toolkit.app.included_encoders import ENCODERS
-from toolkit.app.learner import Learner, warnings_of
+from toolkit.app.learner import Learner, groups_of, warnings_of
 from toolkit.app.project import MOST_CLASSES, MOST_EXAMPLES, Project
 from toolkit.app.project import NewExample as New
 from toolkit.app.uploads import LARGEST_SIDE, read_image, read_project, read_recording, read_table, read_texts
@@ -114,6 +114,68 @@ def test_every_change_can_be_undone_and_is_kept(tmp_path):
     assert all(Path(project.item(example)).is_file() for example in project.examples)
 
 
+def test_a_recording_of_a_camera_is_one_change(tmp_path):
+    project = filled(tmp_path / "project", "image", 2)
+    red = project.classes[0].key
+    for number, burst in enumerate(("a", "a", "b", "b")):
+        project.add(red, [New(as_png(picture((9, 9, 9), number)), "camera", ".png", burst)])
+    assert project.undo() == "added 2 examples to red"
+    project.remove([project.examples[-1].key])
+    project.add(red, [New(as_png(picture((9, 9, 9), 9)), "camera", ".png", "a")])  # the recording goes on
+    assert project.undo() == "added 1 example to red"
+    assert project.undo() == "removed 1 example"
+    assert len(project.of_class(red)) == 4
+
+
+def test_an_example_whose_file_is_gone_is_left_out(tmp_path):
+    visits = Visits(tmp_path, {})
+    key, visit = visits.visit(None)
+    project = visit.project("image")
+    project.add(project.add_class("red").key, examples_of("image", 2)["red"])
+    Path(project.item(project.examples[0])).unlink()
+    back = Visits(tmp_path, {}).visit(key)[1]
+    assert "1 file of this project no longer exist" in back.trouble
+    assert state_of(back.project("image")) == (project.classes, project.examples[1:])
+    (project.folder / "project.json").write_text("{")
+    back = Visits(tmp_path, {}).visit(key)[1]
+    assert "cannot be read" in back.trouble
+    kept = tmp_path / "visitors" / key / "unreadable" / project.folder.name
+    assert str(kept) in back.trouble
+    back.forget()
+    assert (kept / "files").is_dir()
+    assert not back.project("image").classes
+
+
+def test_undo_loses_no_project(tmp_path):
+    visit = Visits(tmp_path, {}).visit(None)[1]
+    visit.project("text").add_class("first")
+    visit.project("text").remove_class(visit.project("text").classes[0].key)
+    visit.start_again("text")
+    assert visit.undo("text") == "back to the previous project"
+    visit.undo("text")
+    assert [each.name for each in visit.project("text").classes] == ["first"]
+    visit.start_again("text")
+    visit.project("text").add_class("second")
+    again = Visits(tmp_path, {}).visit(visit.folder.name)[1]  # after a restart, only the projects are left to undo
+    names = []
+    for _ in range(3):
+        again.undo("text")
+        names.append(again.project("text").classes[0].name)
+    assert names == ["first", "second", "first"]
+
+
+def test_a_project_has_room_for_so_many_bytes(tmp_path, monkeypatch):
+    project = filled(tmp_path / "project", "image", 2)
+    monkeypatch.setattr("toolkit.app.project.MOST_BYTES", 6 * 7500)
+    before = state_of(project)
+    with pytest.raises(InputError, match="0 MB cannot be added"):
+        project.add(project.classes[0].key, examples_of("image", 3)["red"])
+    assert state_of(project) == before
+    project.remove_class(project.classes[2].key)
+    project.forget()
+    assert len(project.add(project.classes[0].key, examples_of("image", 2)["red"])) == 2
+
+
 def test_files_are_deleted_when_asked(tmp_path):
     project = filled(tmp_path / "project", "image", 2)
     files = set((tmp_path / "project" / "files").iterdir())
@@ -136,8 +198,8 @@ def test_what_is_not_allowed_changes_nothing(tmp_path):
         (lambda: project.add_class("x" * 61), "61 characters"),
         (lambda: project.change_class(key, " "), "needs a name"),
         (lambda: project.change_class(key, color="red"), "not a color"),
-        (lambda: project.add(99, [New("a", "a")]), "not there any more"),
-        (lambda: project.add(key, [New("a", "a")] * (MOST_EXAMPLES + 1)), "none of them was added"),
+        (lambda: project.add(99, [New("a", "a")]), "no longer exists"),
+        (lambda: project.add(key, [New("a", "a")] * (MOST_EXAMPLES + 1)), "5,001 examples cannot be added"),
         (lambda: project.remove([99]), "no example to remove"),
     )
     for change, message in cases:
@@ -195,6 +257,33 @@ def test_a_project_file_whose_content_is_no_image_is_refused(tmp_path):
     assert not (tmp_path / "opened").exists()
 
 
+def test_a_project_file_that_unpacks_to_more_than_it_says_is_refused(tmp_path):
+    project = filled(tmp_path / "project", "text", 1)
+    text = (tmp_path / "project" / "project.json").read_text()
+    for method in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, zipfile.ZIP_DEFLATED):
+        path = tmp_path / f"{method}.zip"
+        with zipfile.ZipFile(path, "w", method) as archive:
+            archive.writestr("project.json", text)
+        if method == zipfile.ZIP_DEFLATED:
+            assert read_project(path, tmp_path / "opened").labels() == project.labels()
+        else:
+            with pytest.raises(InputError, match="an unknown way of compression"):
+                read_project(path, tmp_path / "opened")
+    record = json.loads(text)
+    cases = {
+        "more than 5,000 examples": record["examples"][:1] * 5001,
+        "line 1: 2,001 characters": [[0, 0, "x" * 2001, "", "", ""]],
+        "cannot convert float infinity": [[float("inf"), 0, "x", "", "", ""]],
+        "values to unpack": [[0, 0, " ", "", "", ""]],
+    }
+    for message, examples in cases.items():
+        with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
+            archive.writestr("project.json", json.dumps(record | {"examples": examples}))
+        with pytest.raises(InputError, match=f"no project of this page .*{message}"):
+            read_project(tmp_path / "bad.zip", tmp_path / "other")
+        assert not (tmp_path / "other").exists()
+
+
 @pytest.mark.parametrize("name", ["../../outside.png", "/etc/passwd", "1.png/../../x.png", "1.pickle"])
 def test_a_project_file_cannot_leave_its_folder(tmp_path, name):
     record = {
@@ -235,7 +324,7 @@ def test_visitors_have_projects_of_their_own(tmp_path):
     one.delete_saved("Weather 1")
     # After the server was killed, a browser that comes back with its key finds all of it.
     again = Visits(tmp_path, {})
-    assert again.secret == visits.secret
+    assert again.browser_secret == visits.browser_secret
     back = again.visit(first)[1]
     assert [each.name for each in back.project("text").classes] == ["new"]
     back.undo("text")
@@ -383,10 +472,29 @@ def test_warnings_say_what_to_be_careful_about(tmp_path):
     assert "fewer than 10 different examples" in found
     assert "many has 9 examples, few has 2" in found
     project.remove([project.examples[-1].key])
-    assert "few has one example only" in " ".join(warnings_of(project.state, None))
+    assert "Only one distinct example of few" in " ".join(warnings_of(project.state, None))
     project.add_class("empty")
-    with pytest.raises(InputError, match="empty has no example yet"):
+    with pytest.raises(InputError, match="no example yet of empty"):
         learned_from(project)
+
+
+def test_pictures_of_one_recording_stay_together_whatever_other_classes_have(tmp_path):
+    project = Project(tmp_path / "project", "image")
+    seeds = iter(range(12))
+    for name, bursts in (("twice", "aabb"), ("once", "cccc"), ("files", ["", "", "", ""])):
+        new = [New(as_png(picture((9, 9, 9), next(seeds))), name, ".png", burst) for burst in bursts]
+        project.add(project.add_class(name).key, new)
+    groups = groups_of(project.state)
+    assert groups[:4] == ["a", "a", "b", "b"]
+    assert len(set(groups[4:])) == 8
+    learned = learned_from(project)
+    assert learned.tested.folds[:4].tolist() in ([0, 0, 1, 1], [1, 1, 0, 0])
+    assert "All examples of once are from one recording" in " ".join(learned.warnings)
+    assert "fewer than 10" in " ".join(learned.warnings)
+    project.change_class(project.classes[0].key, color="#123456")
+    assert learned.state.learns_like(project.state)
+    project.change_class(project.classes[0].key, name="other")
+    assert not learned.state.learns_like(project.state)
 
 
 @pytest.mark.parametrize("kind", ["image", "audio"])
@@ -454,6 +562,15 @@ def test_what_is_taken_away_answers_like_the_page(kind, tmp_path):
     done = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True)
     assert done.returncode == 1
     assert "another answer" in done.stdout
+    assert write_archive(learned, tmp_path / "without.zip", with_examples=False) == []
+    with zipfile.ZipFile(tmp_path / "without.zip") as archive:
+        assert not [name for name in archive.namelist() if "parity" in name]
+        assert "parity" not in archive.read("README.md").decode()
+        archive.extractall(tmp_path / "without")
+    script = tmp_path / "without" / "onnx" / "predict.py"
+    done = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "made without its examples" in done.stderr
 
 
 # The command

@@ -201,15 +201,15 @@ def test_teach_try_take_away_and_come_back(kind, visit, server, tmp_path):
     if kind == "text":
         asked = TEXTS["food"][0]
         visitor.page.get_by_label("A text", exact=True).fill(asked)
-        visitor.expect("#answer .label", "food")
+        visitor.expect("#label .label", "food")
     else:
         asked = str(example_file(tmp_path, kind, names[1]))
         visitor.try_file(Path(asked))
-        visitor.expect("#answer .label", names[1])
+        visitor.expect("#label .label", names[1])
         visitor.try_file(other_file(tmp_path, kind))
-        visitor.expect("#answer .label", "none of these")
+        visitor.expect("#label .label", "none of these")
         visitor.try_file(Path(asked))
-        visitor.expect("#answer .label", names[1])
+        visitor.expect("#label .label", names[1])
     shown = visitor.page.locator("#answer .bar .value").all_inner_texts()
     visitor.press("Why?")
     visitor.expect("#reason-words", "Red")
@@ -233,7 +233,7 @@ def test_teach_try_take_away_and_come_back(kind, visit, server, tmp_path):
     visitor.press("Begin an empty project")
     visitor.expect("#status", "empty project")
     visitor.press("Undo")
-    visitor.expect("#status", "Undone: went on with another project")
+    visitor.expect("#status", "Undone: back to the previous project")
     visitor.press("Begin an empty project")
     visitor.expect("#status", "empty project")
     visitor.page.get_by_label("Saved projects").click()
@@ -297,11 +297,11 @@ def test_a_camera_and_a_microphone(visit, tmp_path):
     visitor.add_files([example_file(tmp_path, "image", "red")])
     visitor.expect("#classes", "red (1)")
     visitor.press("Train")
-    visitor.expect("#report", "red has one example only")
+    visitor.expect("#report", "Only one distinct example of red")
     live = visitor.page.locator("#live-camera")
     live.get_by_role("button").first.click()
     record(live)
-    visitor.expect("#answer .label", "screen")
+    visitor.expect("#label .label", "screen")
     visitor = visit("audio")
     for name in ("beep", "more"):
         visitor.add_class(name)
@@ -311,7 +311,7 @@ def test_a_camera_and_a_microphone(visit, tmp_path):
         microphone.get_by_role("button", name=re.compile("stop", re.IGNORECASE)).first.click()
         visitor.expect("#classes", f"{name} (1)")
     visitor.press("Train")
-    visitor.expect("#report", "one example only")
+    visitor.expect("#report", "Only one distinct example of")
     record(visitor.page.locator("#live-microphone"))
     visitor.expect("#answer", "%")
 
@@ -361,7 +361,7 @@ def test_by_keyboard_alone(visit):
     visitor.expect("#report", "cross-validation")
     go_to("#try-text")
     keyboard.type(TEXTS["sport"][0])
-    visitor.expect("#answer .label", "sport")
+    visitor.expect("#label .label", "sport")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -384,7 +384,7 @@ def test_on_a_telephone(visit, tmp_path):
     visitor.teach(tmp_path, 2)
     visitor.train()
     visitor.try_file(example_file(tmp_path, "image", "red"))
-    visitor.expect("#answer .label", "red")
+    visitor.expect("#label .label", "red")
     assert visitor.page.evaluate("document.documentElement.scrollWidth") <= 390
     visitor.picture("telephone")
 
@@ -420,12 +420,12 @@ def test_many_classes_and_examples(visit):
     visitor = visit("text")
     visitor.page.get_by_role("button", name="Paste a table").click()
     lines = [f"word{label} text number {number}\tclass {label}" for label in range(200) for number in range(10)]
-    visitor.page.get_by_label("Lines of a text, a tab and a label").fill("\n".join(lines))
+    visitor.page.get_by_label("One example per line: text, tab, label").fill("\n".join(lines))
     visitor.press("Add the table")
     visitor.expect("#classes", "class 199 (10)")
     visitor.page.get_by_label("Name of a new class").fill("one more")
     visitor.press("Add the class")
-    sync_api.expect(visitor.page.get_by_text("there are 200 classes").first).to_be_visible()
+    sync_api.expect(visitor.page.get_by_text("there are already 200 classes").first).to_be_visible()
     visitor.train()
     visitor.page.get_by_label("A text", exact=True).fill("word17 text number 3")
     visitor.expect("#answer", "less probable classes")

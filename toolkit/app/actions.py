@@ -1,7 +1,7 @@
 """What visitors do with their project. Each function returns what was done, in a sentence, or raises `InputError`.
 
 It is called with the visit, the kind of examples and the key of the chosen class, and with what the visitor has typed
-or chosen.
+or chosen. Those that open another project take no kind and class, and return the kind of that project.
 """
 
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from toolkit.app import uploads
 from toolkit.app.messages import warn
+from toolkit.app.project import counted
 from toolkit.app.visits import Visit
 from toolkit.errors import InputError
 
@@ -52,13 +53,14 @@ def add_files(visit: Visit, kind: str, chosen: int | None, paths: Sequence[str])
     """Add uploaded files; the reasons why some cannot be added are shown."""
     visit.note_uploads(paths)
     project, of_class = visit.project(kind), needed(chosen)
-    project.check_room(len(paths))  # before all are read
-    found, reasons = uploads.read_files([(Path(path), Path(path).name) for path in paths], uploads.READERS[kind])
+    files = [(Path(path), Path(path).name) for path in paths]
+    found, reasons = uploads.read_files(files, uploads.READERS[kind], project.check_room)
     if found:
         project.add(of_class, found)
     if reasons:
         warn(uploads.summary_of(reasons))
-    return f"Added {len(found):,} of {len(paths):,} files." if reasons else f"Added {len(found):,} examples."
+    added = counted(len(found), "example")
+    return f"Added {added} from {counted(len(paths), 'file')}." if reasons else f"Added {added}."
 
 
 def add_recording(visit: Visit, kind: str, chosen: int | None, path: str | None) -> str | None:
@@ -74,7 +76,7 @@ def add_texts(visit: Visit, kind: str, chosen: int | None, text: str) -> str:
     if not found:
         raise InputError("type a text first, one on each line")
     visit.project(kind).add(needed(chosen), found)
-    return f"Added {len(found):,} texts."
+    return f"Added {counted(len(found), 'text')}."
 
 
 def add_table(visit: Visit, kind: str, chosen: int | None, text: str) -> str:
@@ -82,7 +84,8 @@ def add_table(visit: Visit, kind: str, chosen: int | None, text: str) -> str:
     if not of_label:
         raise InputError("paste lines of a text, a tab and a label first")
     visit.project(kind).add_labelled(of_label)
-    return f"Added {sum(map(len, of_label.values())):,} texts of {len(of_label):,} classes."
+    texts = counted(sum(map(len, of_label.values())), "text")
+    return f"Added {texts} of {counted(len(of_label), 'class', 'classes')}."
 
 
 def save(visit: Visit, kind: str, chosen: int | None, name: str, overwrite: bool) -> str:
@@ -120,12 +123,12 @@ def start_again(visit: Visit, kind: str, chosen: int | None) -> str:
 
 
 def forget(visit: Visit, kind: str, chosen: int | None) -> str:
-    return f"Deleted {visit.forget():,} files permanently."
+    return f"Permanently deleted {counted(visit.forget(), 'file')}."
 
 
 def delete_all(visit: Visit, kind: str, chosen: int | None, is_sure: bool) -> str:
     if not is_sure:
-        raise InputError("this cannot be undone: say that you are sure first")
+        raise InputError("this cannot be undone: tick “I am sure” first")
     visit.delete_everything()
     return "Deleted all your data."
 

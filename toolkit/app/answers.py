@@ -40,27 +40,31 @@ class Answers:
                 captions = [f"{label}, taken for {predicted}" for _, label, predicted in confused]
                 pictures = pictures_of(learned.project, [example for example, *_ in confused], captions)
                 gallery = gr.Gallery(pictures, visible=bool(pictures))
-                yield rendering.status("Trained.", False), rendering.report(learned), gallery, "", None
+                yield rendering.status("Trained.", False), rendering.report(learned), gallery
         except InputError as error:
             warn(str(error))
             if learned is None:
                 yield gr.skip()
 
-    def try_file(self, kind: str, visitor: str, path: str) -> tuple[Any, Any, None]:
+    def try_file(self, kind: str, visitor: str, path: str) -> tuple[Any, ...]:
         self.visits.visit(visitor)[1].note_uploads([path])
         answer = self._try(kind, visitor, lambda: uploads.READERS[kind](Path(path), Path(path).name))
         return *answer, None
 
-    def try_text(self, visitor: str, text: str) -> tuple[Any, Any]:
+    def try_text(self, visitor: str, text: str) -> tuple[Any, ...]:
         return self._try("text", visitor, lambda: next(iter(uploads.read_texts(text or "")), None))
 
-    def try_frame(self, visitor: str, frame: np.ndarray | None) -> tuple[Any, Any]:
+    def try_text_again(self, visitor: str, kind: str, text: str) -> tuple[Any, ...]:
+        """The new answer for the text that is there, after training."""
+        return self.try_text(visitor, text) if kind == "text" else (gr.skip(),) * 3
+
+    def try_frame(self, visitor: str, frame: np.ndarray | None) -> tuple[Any, ...]:
         return self._try("image", visitor, lambda: None if frame is None else uploads.image_of(frame, "camera"))
 
-    def try_sound(self, visitor: str, piece: Any, heard: Any) -> tuple[Any, Any, Any]:
+    def try_sound(self, visitor: str, piece: Any, heard: Any) -> tuple[Any, ...]:
         """The answer for what the microphone has heard last, as long as the encoder reads."""
         if piece is None:
-            return "", None, None
+            return "", "", None, None
         rate, samples = piece
         samples = samples if heard is None else np.concatenate([heard, samples])
         samples = samples[-round(window_of(self.visits.learners["audio"].featurizer.processor) * rate) :]
@@ -74,11 +78,11 @@ class Answers:
         picture, words = explain(self.visits.visit(visitor)[1].trained(kind).classifier, tried[1])
         return gr.Image(picture, visible=picture is not None), words
 
-    def download(self, visitor: str, kind: str) -> Any:
+    def download(self, visitor: str, kind: str, with_examples: bool) -> Any:
         """Write the classifier as one file."""
         visit = self.visits.visit(visitor)[1]
         file = visit.temporary_file("classifier.zip")
-        for sentence in write_archive(visit.trained(kind), file):
+        for sentence in write_archive(visit.trained(kind), file, with_examples):
             warn(sentence)
         return gr.DownloadButton(value=str(file), visible=True)
 
@@ -94,18 +98,18 @@ class Answers:
         visit.project(kind).write_zip(file)
         return gr.DownloadButton(value=str(file), visible=True)
 
-    def _try(self, kind: str, visitor: str, read: Callable[[], NewExample | None]) -> tuple[Any, Tried | None]:
-        """The answer for what `read` returns, or why there is none, and the example, to be explained."""
+    def _try(self, kind: str, visitor: str, read: Callable[[], NewExample | None]) -> tuple[str, str, Tried | None]:
+        """The label of what `read` returns, or why there is none, the bars, and the example, to be explained."""
         visit = self.visits.visit(visitor)[1]
         try:
             new = read()
             if new is None:
-                return "", None
+                return "", "", None
             item = new.content if isinstance(new.content, str) else {"bytes": new.content, "path": None}
             classifier = visit.trained(kind).classifier
             (label,), (probabilities,) = classifier.predict_with_proba([item])
         except InputError as error:
-            return rendering.status(str(error), False), None
+            return rendering.status(str(error), False), "", None
         picture = classifier.modality.thumbnail({kind: item, "name": ""})
         names, classes = classifier.classes_.tolist(), visit.project(kind).classes
-        return rendering.bars(classes, names, probabilities, label, picture), (kind, item)
+        return rendering.heading(label), rendering.bars(classes, names, probabilities, label, picture), (kind, item)

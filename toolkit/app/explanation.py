@@ -37,7 +37,7 @@ def explain(classifier: FewShotClassifier, item: Any) -> tuple[np.ndarray | None
     else:  # drawn with low frequencies below
         spectrogram = values.transpose(1, 2).unsqueeze(1)  # (1, 1, M, T)
         picture, importance = spectrogram[0, 0].flip(0), occlusion_map(OnImages(model), spectrogram, label)[::-1]
-    note = f"<p>Red: covered, the answer {name} becomes weaker. Blue: covered, it becomes stronger.</p>"
+    note = f"<p>Red: covering it weakens the answer {name}. Blue: covering it strengthens the answer.</p>"
     return _overlay(picture.cpu().numpy(), importance), note
 
 
@@ -59,7 +59,8 @@ def _words(classifier: FewShotClassifier, text: str, label: int, name: str) -> s
         f'<mark style="background:{color};color:black" title="{fall:+.3f}">{escape(word)}</mark>'
         for word, fall, color in zip(words, falls.tolist(), colors, strict=True)
     )
-    return f"<p>{marked}</p><p>Red: without the word, the answer {name} becomes weaker. Blue: it becomes stronger.</p>"
+    note = f"Red: without the word, the answer {name} is weaker. Blue: without it, the answer is stronger."
+    return f"<p>{marked}</p><p>{note}</p>"
 
 
 def _overlay(picture: np.ndarray, importance: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from toolkit.app.project import Example, Project, State
+from toolkit.app.project import Example, Project, State, counted
 from toolkit.errors import InputError
 from toolkit.models.families import SCRATCH
 from toolkit.transfer.cross_validation import CrossValidation, cross_validate, share_rejected
@@ -30,7 +30,8 @@ class Learned(NamedTuple):
         project: The project that it has learned, whose examples may have changed since.
         state: The classes and examples that it has learned.
         tested: The result of cross-validation; None if a class has one example.
-        rejected: The share of the examples that it rejects, and of those of a class that it has not learned, or None.
+        rejected: The share that it rejects of the examples of a class that it has not learned, each class in turn;
+            None with fewer than three classes.
         confused: The examples that cross-validation classifies wrongly, their labels, and the labels predicted.
         warnings: What to be careful about, in plain sentences.
         seconds: The time that it took.
@@ -40,7 +41,7 @@ class Learned(NamedTuple):
     state: State
     classifier: FewShotClassifier
     tested: CrossValidation | None
-    rejected: tuple[float, float | None]
+    rejected: float | None
     confused: list[tuple[Example, str, str]]
     warnings: list[str]
     seconds: float
@@ -48,7 +49,7 @@ class Learned(NamedTuple):
     @property
     def items(self) -> list[Any]:
         """The examples as the modality takes them."""
-        return [self.project.item(example) for example in self.state.examples]
+        return self.project.items(self.state)
 
 
 class Learner:
@@ -88,22 +89,20 @@ class Learner:
         state = project.state  # a visitor may go on adding examples
         labels, groups = state.labels(), groups_of(state)
         check_enough(state)
-        items = [project.item(example) for example in state.examples]
+        items = project.items(state)
         for first in range(0, len(items), BATCH):
-            say(0.8 * first / len(items), f"reading {len(items):,} examples")
-            self.featurizer(items[first : first + BATCH])
+            say(0.8 * first / len(items), f"reading {counted(len(items), 'example')}")
+            self.featurizer.remember(items[first : first + BATCH])
         features = self.featurizer(items)
         for method, share in (("prototype", 0.8), ("linear", 0.9)):
             say(share, "averaging classes" if method == "prototype" else "fitting a linear layer")
             classifier = FewShotClassifier(self.featurizer, method=method, modality_name=self.modality.name)
             classifier.fit(items, labels)
-            tested, confused = None, []
-            rejected: tuple[float, float | None] = (0.0, None)
+            tested, rejected, confused = None, None, []
             if min(_num_groups(labels, groups).values()) > 1:
                 tested = cross_validate(classifier, features, labels, groups)
                 classifier.threshold_, classifier.reject = tested.threshold(), True
-                unknown = share_rejected(classifier, features, labels, classifier.threshold_)
-                rejected = float((tested.confidence < classifier.threshold_).mean()), unknown
+                rejected = share_rejected(classifier, features, labels, classifier.threshold_)
                 found = zip(state.examples, labels, tested.predicted.tolist(), strict=True)
                 confused = [each for each in found if each[1] != each[2]]
             warnings, seconds = warnings_of(state, tested), time.perf_counter() - start
@@ -111,7 +110,7 @@ class Learner:
 
 
 class _Remembering(Featurizer):
-    """A featurizer that reads each text, and each file, once. A file of a project never changes."""
+    """A featurizer that remembers the features of texts and of files of projects, which never change."""
 
     def __init__(self, featurizer: Featurizer):
         vars(self).update(vars(featurizer))
@@ -120,16 +119,24 @@ class _Remembering(Featurizer):
 
     def __call__(self, items: Sequence[Any]) -> np.ndarray:
         with self._lock:
-            if not all(isinstance(item, str) for item in items):  # what a camera or a microphone shows now
-                return super().__call__(items)
+            if all(isinstance(item, str) and item in self._kept for item in items):
+                return np.stack([self._kept[item] for item in items])
+            return super().__call__(items)
+
+    def remember(self, items: Sequence[str]) -> None:
+        """Read texts or files, and remember their features."""
+        with self._lock:
             if new := [item for item in dict.fromkeys(items) if item not in self._kept]:
                 self._kept.update(zip(new, super().__call__(new), strict=True))
             for item in items:
                 self._kept.move_to_end(item)
-            found = np.stack([self._kept[item] for item in items])
             while len(self._kept) > MOST_KEPT:
                 self._kept.popitem(last=False)
-        return found
+
+    def forget(self) -> None:
+        """Forget everything, such as the texts of a visitor who deletes them; what is needed is read again."""
+        with self._lock:
+            self._kept.clear()
 
     def adapt(self, items: Sequence[Any]) -> None:
         """Nothing: what one visitor shows must not change what the encoder makes of another one's examples."""
@@ -141,8 +148,7 @@ def check_enough(state: State) -> None:
         raise InputError("add a second class: a classifier chooses between classes")
     counts = counts_of(state)
     if empty := [name for name, count in counts.items() if count == 0]:
-        others = f" and {len(empty) - 1:,} other classes have" if len(empty) > 1 else " has"
-        raise InputError(f"{empty[0]}{others} no example yet: add some, or remove the class")
+        raise InputError(f"no example yet of {_some(empty)}: add some, or remove the class")
     label_of: dict[str, str] = {}
     for example, label in zip(state.examples, state.labels(), strict=True):
         if (other := label_of.setdefault(example.digest, label)) != label:
@@ -159,30 +165,30 @@ def counts_of(state: State) -> dict[str, int]:
 
 def groups_of(state: State) -> list[str]:
     """What identifies examples that are alike, which cross-validation keeps together: equal ones, and the pictures of
-    one recording of a camera, unless that is all that a class has."""
-    labels = state.labels()
-    if min(_num_groups(labels, state.groups()).values(), default=0) > 1:
-        return state.groups()
-    return [example.digest for example in state.examples]
+    one recording of a camera, unless that is all that their class has."""
+    labels, groups = state.labels(), state.groups()
+    counts = _num_groups(labels, groups)
+    return [
+        group if counts[label] > 1 else example.digest
+        for example, label, group in zip(state.examples, labels, groups, strict=True)
+    ]
 
 
 def warnings_of(state: State, tested: CrossValidation | None) -> list[str]:
     """What to be careful about, in plain sentences."""
     labels, counts, found = state.labels(), counts_of(state), []
     distinct, groups = _num_groups(labels, groups_of(state)), _num_groups(labels, state.groups())
-    if tested is None:
-        single = min(distinct, key=distinct.__getitem__)
+    if single := [label for label, count in distinct.items() if count == 1]:
         found.append(
-            f"{single} has one example only. Its class can be recognized, but how well is not known, and nothing is "
+            f"Only one distinct example of {_some(single)}. How well it is recognized is not known, and nothing is "
             "rejected: add a second example."
         )
-    elif min(groups.values()) == 1:
-        single = min(groups, key=groups.__getitem__)
+    if alike := [label for label, count in groups.items() if count == 1 < distinct[label]]:
         found.append(
-            f"All examples of {single} are from one recording of the camera, so they are alike, and the accuracy "
-            "below says little about other light, places and days: record a second time."
+            f"All examples of {_some(alike)} are from one recording of the camera, so they are alike, and the "
+            "accuracy below says little about other light, places and days: record a second time."
         )
-    elif min(distinct.values()) < FEW:
+    if tested is not None and min(distinct.values()) < FEW:
         low, high = tested.accuracy["low"], tested.accuracy["high"]
         found.append(
             f"Some classes have fewer than {FEW} different examples. The accuracy for new examples may be anything "
@@ -196,6 +202,12 @@ def warnings_of(state: State, tested: CrossValidation | None) -> list[str]:
             "often: add examples of the other classes."
         )
     return found
+
+
+def _some(labels: Sequence[str]) -> str:
+    """The first of some labels."""
+    others = len(labels) - 1
+    return labels[0] + (f" and {counted(others, 'other class', 'other classes')}" if others else "")
 
 
 def _num_groups(labels: Sequence[str], groups: Sequence[str]) -> dict[str, int]:

@@ -9,7 +9,7 @@ import torch
 from accelerate.utils import send_to_device
 from torch.nn import functional as F
 
-from toolkit.app.learner import Learner, check_enough, groups_of
+from toolkit.app.learner import BATCH, Learner, check_enough, groups_of
 from toolkit.app.project import Project
 from toolkit.app.rendering import as_percent
 from toolkit.errors import InputError
@@ -107,13 +107,16 @@ def what_pretraining_bought(learner: Learner, project: Project) -> str:
         raise InputError("the encoder of this page has random weights itself")
     torch.manual_seed(0)
     found = {}
-    items = [project.item(example) for example in state.examples]
+    items = project.items(state)
     for name, each in (
         ("pretrained", learner),
         ("random weights", Learner(SCRATCH + learner.encoder, project.modality_name)),
     ):
         classifier = FewShotClassifier(None, method="linear")
-        found[name] = cross_validate(classifier, each.featurizer(items), state.labels(), groups_of(state))
+        features = np.concatenate(
+            [each.featurizer(items[first : first + BATCH]) for first in range(0, len(items), BATCH)]
+        )
+        found[name] = cross_validate(classifier, features, state.labels(), groups_of(state))
     rows = "".join(
         f"<tr><th scope='row'>{name}</th><td>{as_percent(tested.accuracy)}</td></tr>" for name, tested in found.items()
     )

@@ -8,18 +8,17 @@ import gradio as gr
 import numpy as np
 
 from toolkit.app import lessons
-from toolkit.app.messages import warn, with_warnings
+from toolkit.app.messages import with_warnings
 from toolkit.app.uploads import read_image
 from toolkit.app.visits import Visits
-from toolkit.errors import InputError
 
 
 def build_lessons(visits: Visits, visitor: Any, kind: Any) -> None:
     """Add the lessons to the page; `visitor` and `kind` are its components."""
     hidden: dict[str, Any] = {"api_visibility": "private"}
-    _build_convolution(hidden)
+    _build_convolution(visits, visitor, hidden)
     learner = visits.learners["text"]
-    gr.Markdown("## Attention\nEach row is a token that asks, each column one that answers; a row sums to 1.")
+    gr.Markdown("## Attention\nEach row is a query token, each column a key token; a row sums to 1.")
     sentence = gr.Textbox("the cat sat on the mat because it was tired", label="A sentence", elem_id="sentence")
     attend = gr.Button("Show the attention", elem_id="attend")
     picture = gr.Plot(label="Attention", elem_id="attention", visible=False)
@@ -47,30 +46,29 @@ def build_lessons(visits: Visits, visitor: Any, kind: Any) -> None:
     compare.click(with_warnings(what_pretraining_bought), [visitor, kind], bought, **hidden)
 
 
-def _build_convolution(hidden: dict[str, Any]) -> None:
+def _build_convolution(visits: Visits, visitor: Any, hidden: dict[str, Any]) -> None:
     gr.Markdown(
         "## Convolution and pooling\nA kernel is laid over every place of the image, and the products are added."
     )
     file = gr.File(label="An image", file_count="single", elem_id="lesson-image", height=120)
     with gr.Row():
         kernel = gr.Dropdown(list(lessons.KERNELS), value="vertical edges", label="Kernel", elem_id="kernel")
-        size = gr.Slider(1, 16, 1, step=1, label="Pool squares of so many pixels", elem_id="pool-size")
+        size = gr.Slider(1, 16, 1, step=1, label="Side of the pooled squares, in pixels", elem_id="pool-size")
         pooling = gr.Radio(list(lessons.POOLING), value="maximum", label="Pool by", elem_id="pooling")
     table = gr.Dataframe(
         lessons.KERNELS["vertical edges"], label="The kernel", interactive=False, headers=["", " ", "  "]
     )
     result = gr.Image(label="The result", interactive=False, visible=False, elem_id="convolved")
 
-    def convolve(path: str | None, name: str, of_size: float, by: str) -> tuple[Any, Any]:
-        try:
-            convolved = gr.skip() if path is None else gr.Image(_convolve(path, name, int(of_size), by), visible=True)
-        except InputError as error:
-            warn(str(error))
-            convolved = gr.skip()
-        return lessons.KERNELS[name], convolved
+    def convolve(key: str, path: str | None, name: str, of_size: float, by: str) -> Any:
+        if path is None:
+            return gr.skip()
+        visits.visit(key)[1].note_uploads([path])
+        return gr.Image(_convolve(path, name, int(of_size), by), visible=True)
 
+    kernel.input(lessons.KERNELS.__getitem__, kernel, table, **hidden)
     for trigger in (file.upload, kernel.input, size.release, pooling.input):
-        trigger(convolve, [file, kernel, size, pooling], [table, result], **hidden)
+        trigger(with_warnings(convolve), [visitor, file, kernel, size, pooling], result, **hidden)
 
 
 def _convolve(path: str, kernel: str, size: int, pooling: str) -> np.ndarray:

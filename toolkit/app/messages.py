@@ -1,7 +1,6 @@
 """Messages that the page shows beside its components."""
 
 import functools
-import sys
 from collections.abc import Callable
 from html import escape
 from typing import Any
@@ -14,7 +13,6 @@ from toolkit.errors import InputError, RunFailed
 def warn(message: str) -> None:
     """Show why something was not done. Names of files and classes in a message are text, not HTML."""
     gr.Warning(escape(message).replace("\n", "<br>"), title="")
-    print(message, file=sys.stderr, flush=True)
 
 
 def with_warnings(handler: Callable) -> Callable:

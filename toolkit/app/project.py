@@ -23,11 +23,11 @@ from toolkit.errors import InputError, first_line
 from toolkit.runs.output import write_json, write_text
 
 PROJECT_FILE, TABLE_FILE, FILES = "project.json", "examples.csv", "files"
-MOST_CLASSES, MOST_EXAMPLES = 200, 5_000
+MOST_CLASSES, MOST_EXAMPLES, MOST_BYTES = 200, 5_000, 512 * 2**20
 LONGEST_NAME = 60  # characters
-# Okabe & Ito (2008), "Color universal design": told apart by people with any color vision. A class after the eighth
-# has a color again.
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#f0e442")
+# Okabe & Ito (2008), "Color universal design": told apart by people with any color vision. A class after the
+# seventh has one of them again.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442")
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 
 
@@ -75,6 +75,19 @@ class State(NamedTuple):
         """What identifies each example among those that are alike: its recording by a camera, or its content."""
         return [example.burst or example.digest for example in self.examples]
 
+    def learns_like(self, other: "State") -> bool:
+        """Whether the same is learned from both: they may differ in colors only."""
+        names = [[(each.key, each.name) for each in state.classes] for state in (self, other)]
+        return names[0] == names[1] and self.examples == other.examples
+
+
+class _Change(NamedTuple):
+    """A change that can be undone: what was done, and the state before; `burst` of pictures of a camera."""
+
+    what: str
+    before: State
+    burst: str = ""
+
 
 class Project:
     """Classes with examples, in a folder that the project has for itself.
@@ -84,19 +97,24 @@ class Project:
     Args:
         folder: The folder; if it holds a project, that is opened.
         modality_name: `image`, `audio` or `text`; None to open a project.
+
+    Attributes:
+        num_lost: The number of examples that were left out when it was opened, since their files are missing.
     """
 
     def __init__(self, folder: Path, modality_name: str | None = None):
         self.folder = folder
         self._lock = threading.RLock()
-        self._history: list[tuple[str, State]] = []
+        self._history: list[_Change] = []
+        self.num_lost = 0
         if (folder / PROJECT_FILE).is_file():
-            self.modality_name, self._state = _read(folder)
+            self.modality_name, self._state, self.num_lost = _read(folder)
         elif modality_name is None:
             raise InputError(f"{folder}: holds no project")
         else:
             self.modality_name, self._state = modality_name, State()
             self._write(self._state)
+        self._num_bytes = sum(file.stat().st_size for file in (folder / FILES).glob("*"))  # also of removed examples
 
     @property
     def has_history(self) -> bool:
@@ -123,11 +141,15 @@ class Project:
         for each in self.classes:
             if each.key == key:
                 return each
-        raise InputError("this class is not there any more")
+        raise InputError("this class no longer exists")
 
     def item(self, example: Example) -> Any:
         """An example as the modality takes it: a text, or the path of a file."""
         return example.content if self.modality_name == "text" else str(self.folder / FILES / example.content)
+
+    def items(self, state: State) -> list[Any]:
+        """The examples of a state as the modality takes them."""
+        return [self.item(example) for example in state.examples]
 
     def labels(self) -> list[str]:
         """The name of the class of each example."""
@@ -140,7 +162,7 @@ class Project:
         with self._lock:
             state = self._state
             if len(state.classes) >= MOST_CLASSES:
-                raise InputError(f"there are {MOST_CLASSES} classes, which is the largest number")
+                raise InputError(f"there are already {MOST_CLASSES} classes, the most allowed")
             added = Class(state.next_key, self._check_name(name or self._free_name()), _free_color(state.classes))
             after = state._replace(classes=(*state.classes, added), next_key=state.next_key + 1)
             self._change(f"added the class {added.name}", after)
@@ -170,19 +192,23 @@ class Project:
     def add(self, key: int, new: Sequence[NewExample]) -> list[Example]:
         """Add examples to a class, all or none. Pictures of one recording of a camera are one change."""
         with self._lock:
-            self.check_room(len(new))
+            self.check_room(len(new), _num_bytes(new))
             state, of_class = self._state, self.find_class(key)
             added = [self._keep(number, key, each) for number, each in enumerate(new, start=state.next_key)]
             after = state._replace(examples=(*state.examples, *added), next_key=state.next_key + len(new))
-            last = state.examples[-1] if state.examples else None
-            goes_on = bool(last and new and new[0].burst and last.burst == new[0].burst and last.of_class == key)
-            self._change(f"added {_examples(len(new))} to {of_class.name}", after, goes_on)
+            burst = new[0].burst if new else ""
+            goes_on = bool(burst and self._history and self._history[-1].burst == burst)
+            before = self._history[-1].before if goes_on else state
+            count = len(after.examples) - len(before.examples)
+            self._change(f"added {counted(count, 'example')} to {of_class.name}", after, burst)
+            if goes_on:
+                self._history[-2:] = [self._history[-1]._replace(before=before)]
         return added
 
     def add_labelled(self, of_label: Mapping[str, Sequence[NewExample]]) -> None:
         """Add examples of several classes, which are created if they do not exist, all or none, as one change."""
         with self._lock:
-            self.check_room(sum(map(len, of_label.values())))
+            self.check_room(sum(map(len, of_label.values())), 0)
             state = self._state
             keys, next_key = {each.name: each.key for each in state.classes}, state.next_key
             classes, examples = list(state.classes), []
@@ -197,14 +223,21 @@ class Project:
                 examples += [self._keep(number, keys[label], each) for number, each in enumerate(new, start=next_key)]
                 next_key += len(new)
             after = State(tuple(classes), (*state.examples, *examples), next_key)
-            self._change(f"added {_examples(len(examples))} of {len(of_label):,} classes", after)
+            self._change(
+                f"added {counted(len(examples), 'example')} of {counted(len(of_label), 'class', 'classes')}", after
+            )
 
-    def check_room(self, count: int) -> None:
-        """Raises `InputError` if so many more examples are too many."""
+    def check_room(self, count: int, num_bytes: int) -> None:
+        """Raises `InputError` if so many more examples, or files of so many bytes, are too many."""
         if (there_are := len(self.examples)) + count > MOST_EXAMPLES:
             raise InputError(
-                f"{_examples(count)} more are too many: there are {there_are:,}, and at most {MOST_EXAMPLES:,} are "
-                "allowed; none of them was added"
+                f"{counted(count, 'example')} cannot be added: there are {there_are:,}, and at most {MOST_EXAMPLES:,} "
+                "are allowed"
+            )
+        if self._num_bytes + num_bytes > MOST_BYTES:
+            raise InputError(
+                f"{megabytes(num_bytes)} cannot be added: there are {megabytes(self._num_bytes)}, and at most "
+                f"{megabytes(MOST_BYTES)} are allowed; “Permanently delete removed items” can make room"
             )
 
     def remove(self, keys: Iterable[int]) -> None:
@@ -214,14 +247,14 @@ class Project:
             kept = tuple(each for each in self.examples if each.key not in removed)
             if not (count := len(self.examples) - len(kept)):
                 raise InputError("there is no example to remove")
-            self._change(f"removed {_examples(count)}", self._state._replace(examples=kept))
+            self._change(f"removed {counted(count, 'example')}", self._state._replace(examples=kept))
 
     def undo(self) -> str:
         """Take back the last change; returns what it was."""
         with self._lock:
             if not self._history:
                 raise InputError("there is nothing to undo")
-            what, before = self._history[-1]
+            what, before, _ = self._history[-1]
             # Keys are never used twice: the file of an example that is taken back may still be there.
             before = before._replace(next_key=self._state.next_key)
             self._write(before)
@@ -236,6 +269,7 @@ class Project:
             used = {example.content for example in self.examples}
             unused = [file for file in (self.folder / FILES).glob("*") if file.name not in used]
             for file in unused:
+                self._num_bytes -= file.stat().st_size
                 file.unlink()
         return len(unused)
 
@@ -259,14 +293,10 @@ class Project:
         of_examples = [] if self.modality_name == "text" else self.examples
         return [PROJECT_FILE, TABLE_FILE, *(f"{FILES}/{example.content}" for example in of_examples)]
 
-    def _change(self, what: str, after: State, goes_on: bool = False) -> None:
-        """Go over to another state; `what` was done, perhaps going on with the last change."""
+    def _change(self, what: str, after: State, burst: str = "") -> None:
+        """Go over to another state; `what` was done."""
         self._write(after)
-        if goes_on and self._history:
-            what, before = self._history.pop()
-        else:
-            before = self._state
-        self._history.append((what, before))
+        self._history.append(_Change(what, self._state, burst))
         self._state = after
 
     def _keep(self, number: int, key: int, new: NewExample) -> Example:
@@ -280,6 +310,7 @@ class Project:
             file = self.folder / FILES / content
             file.parent.mkdir(exist_ok=True)
             file.write_bytes(new.content)
+            self._num_bytes += len(new.content)
         return Example(number, key, content, new.name, digest.hexdigest()[:32], new.burst)
 
     def _write(self, state: State) -> None:
@@ -319,22 +350,24 @@ def _free_color(classes: Iterable[Class]) -> str:
     return min(COLORS, key=used.count)
 
 
-def _read(folder: Path) -> tuple[str, State]:
-    """The modality and the state of a project. Raises `InputError` if it cannot be read or a file is missing."""
+def _read(folder: Path) -> tuple[str, State, int]:
+    """The modality and the state of a project, and how many examples it lacks, since their files are missing.
+
+    Raises `InputError` if it cannot be read.
+    """
     try:
         modality_name, state = parse_project((folder / PROJECT_FILE).read_text(encoding="utf-8"))
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    except (OSError, KeyError, ValueError, TypeError, OverflowError) as error:
         raise InputError(f"{folder / PROJECT_FILE}: cannot be read ({first_line(error)})") from None
-    for example in () if modality_name == "text" else state.examples:
-        if not (folder / FILES / example.content).is_file():
-            raise InputError(f"{folder / FILES / example.content}: this file of the project is missing")
-    return modality_name, state
+    files = {file.name for file in (folder / FILES).glob("*")}
+    kept = tuple(each for each in state.examples if modality_name == "text" or each.content in files)
+    return modality_name, state._replace(examples=kept), len(state.examples) - len(kept)
 
 
 def parse_project(text: str) -> tuple[str, State]:
     """The modality and the state that the text of a project file describes.
 
-    Raises `ValueError`, `KeyError` or `TypeError` if it is malformed.
+    Raises `ValueError`, `KeyError`, `TypeError` or `OverflowError` if it is malformed.
     """
     record = json.loads(text)
     classes = tuple(Class(int(key), str(name), _check_color(color)) for key, name, color in record["classes"])
@@ -345,13 +378,25 @@ def parse_project(text: str) -> tuple[str, State]:
         for example in examples:
             if not re.fullmatch(r"\d+\.[a-z0-9]{2,5}", example.content):
                 raise ValueError(f"unexpected file name {example.content}")
+    if len(examples) > MOST_EXAMPLES or len(classes) > MOST_CLASSES:
+        raise ValueError(f"more than {MOST_EXAMPLES:,} examples or {MOST_CLASSES} classes")
     if {example.of_class for example in examples} - {each.key for each in classes}:
         raise ValueError("an example of an unknown class")
     return record["modality"], State(classes, examples, int(record["next_key"]))
 
 
-def _examples(count: int) -> str:
-    return "1 example" if count == 1 else f"{count:,} examples"
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """`1 example`, `2 examples`."""
+    return f"1 {noun}" if count == 1 else f"{count:,} {plural or noun + 's'}"
+
+
+def megabytes(num_bytes: int) -> str:
+    return f"{num_bytes / 2**20:,.0f} MB"
+
+
+def _num_bytes(new: Iterable[NewExample]) -> int:
+    """How much the files of new examples take."""
+    return sum(len(each.content) for each in new if isinstance(each.content, bytes))
 
 
 def _check_color(color: str) -> str:

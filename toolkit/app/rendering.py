@@ -7,6 +7,7 @@ import numpy as np
 
 from toolkit.app.learner import Learned, counts_of
 from toolkit.app.project import Class
+from toolkit.transfer.cross_validation import REJECTED
 
 NONE = "none of these"
 MOST_BARS = 20
@@ -27,15 +28,15 @@ def bars(
     if len(labels) > MOST_BARS:
         rows.append(f"<p>and {len(labels) - MOST_BARS:,} less probable classes</p>")
     image = "" if picture is None else f'<img src="{picture}" alt="what was tried">'
-    heading = NONE if label is None else label
-    note = "<p>It is not similar enough to any class.</p>"
+    note = "<p>It is not similar enough to any class.</p>" if label is None else ""
     none = _bar(NONE, 1.0 if label is None else 0.0, _GREY)
     pale = ' class="pale"' if label is None else ""
-    label_of_answer = f'<p class="label">{escape(heading)}</p>'
-    return (
-        f'<div role="status" class="answer">{image}{label_of_answer}{note if label is None else ""}'
-        f"{none}<div{pale}>{''.join(rows)}</div></div>"
-    )
+    return f'<div class="answer">{image}{note}{none}<div{pale}>{"".join(rows)}</div></div>'
+
+
+def heading(label: str | None) -> str:
+    """The answer in a word."""
+    return f'<p class="label">{escape(NONE if label is None else label)}</p>'
 
 
 def _bar(name: str, share: float, color: str) -> str:
@@ -53,14 +54,18 @@ def report(learned: Learned) -> str:
     if (tested := learned.tested) is not None:
         value, low, high = (tested.accuracy[name] for name in ("value", "low", "high"))
         right = round(value * len(tested.predicted))
-        known, unknown = learned.rejected
         parts.append(
             f"<p><strong>{value:.1%}</strong> of the examples are classified correctly by a classifier that has not "
             f"seen them ({right:,} of {len(tested.predicted):,}, {tested.num_folds}-fold cross-validation). For new "
             f"examples of the same kind expect <strong>{low:.0%} to {high:.0%}</strong> (95% interval).</p>"
         )
-        others = "" if unknown is None else f", and of a class that it has not learned {unknown:.0%}"
-        parts.append(f"<p>Of the examples, {known:.0%} would be answered with “{NONE}”{others}.</p>")
+        if learned.rejected is None:
+            measured = "how much it rejects of what is of neither class is only measured with three classes or more"
+        else:
+            measured = f"of a class that it has not learned, it rejects {learned.rejected:.0%}, each class in turn"
+        parts.append(
+            f"<p>“{NONE[0].upper()}{NONE[1:]}” is meant to reject {REJECTED:.0%} of new examples; {measured}.</p>"
+        )
     parts.append(_counts(learned))
     parts.append(f"<p>It took {learned.seconds:.1f} seconds.</p>")
     return f'<div class="report">{"".join(parts)}</div>'
@@ -88,8 +93,8 @@ def as_percent(figure: dict[str, float]) -> str:
 
 
 def status(message: str | None, has_changed: bool) -> str:
-    """What was done last, and whether the examples have changed since training; screen readers say it."""
+    """What was done last, and whether the examples have changed since training."""
     texts = [message or ""]
     if has_changed:
         texts.append("The examples have changed since you trained: train again.")
-    return f'<div role="status" class="status">{escape(" ".join(texts).strip())}</div>'
+    return f'<div class="status">{escape(" ".join(texts).strip())}</div>'

@@ -1,7 +1,9 @@
 """The server of the page: its encoders, and how it is reached."""
 
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,9 @@ from gradio import processing_utils
 
 from toolkit.app.included_encoders import ENCODERS
 from toolkit.app.learner import Learner
+from toolkit.app.project import MOST_BYTES
 from toolkit.app.teaching_page import CSS, TeachingPage
-from toolkit.app.uploads import MOST_BYTES_OF_PROJECT
-from toolkit.app.visits import Visits
+from toolkit.app.visits import UPLOADS, Visits
 from toolkit.errors import InputError, first_line
 from toolkit.transfer.encoders import modality_of_encoder
 
@@ -44,11 +46,21 @@ def serve(
     learners = learners_of(encoders)
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / "lock", blocking=False):
+        with FileLock(folder / "lock", blocking=False), _emptied(folder / UPLOADS):
             blocks = TeachingPage(Visits(folder, learners), is_alone=auth is None).build()
             _launch(blocks, host, port, auth, share)
     except Timeout:
         raise InputError(f"--projects {folder}: another page uses this folder; name another") from None
+
+
+@contextmanager
+def _emptied(folder: Path) -> Iterator[None]:
+    """Delete a folder before and after, as a server that was killed has left it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _refuse_to_fetch() -> None:
@@ -68,7 +80,7 @@ def _launch(blocks: gr.Blocks, host: str, port: int, auth: tuple[str, str] | Non
             server_port=port or None,
             auth=auth,
             share=share,
-            max_file_size=MOST_BYTES_OF_PROJECT,  # an example that is larger than allowed gets a message of the page
+            max_file_size=MOST_BYTES,  # an example that is larger than allowed gets a message of the page
             theme=_theme(),
             css=CSS,
             footer_links=[],

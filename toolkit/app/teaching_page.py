@@ -12,9 +12,10 @@ import numpy as np
 
 from toolkit.app import actions, rendering, uploads
 from toolkit.app.answers import Answers
+from toolkit.app.archive import NUM_CHECKED
 from toolkit.app.lessons_page import build_lessons
 from toolkit.app.messages import warn, with_warnings
-from toolkit.app.project import MOST_CLASSES, MOST_EXAMPLES
+from toolkit.app.project import MOST_BYTES, MOST_CLASSES, MOST_EXAMPLES, counted, megabytes
 from toolkit.app.thumbnails import A_SCREEN, choices_of, pictures_of, sound_of
 from toolkit.app.visits import Visit, Visits
 from toolkit.errors import InputError
@@ -22,6 +23,10 @@ from toolkit.modalities.waveforms import window_of
 
 TITLE = "Teach a classifier"
 NAMES = {"image": "Images", "audio": "Sounds", "text": "Texts"}
+# Screen readers say what changes in these components.
+ANNOUNCE = """() => {
+  for (const id of ["status", "label", "report", "pushed"]) document.getElementById(id).setAttribute("role", "status");
+}"""
 FRAMES_A_REFRESH, NEW_RECORDING = 8, 2.0  # of a camera: between two refreshes of the gallery, and seconds without one
 STORAGE_KEY = "toolkit-app"
 CSS = (Path(__file__).parent / "teaching_page.css").read_text(encoding="utf-8")
@@ -32,7 +37,8 @@ class TeachingPage:
 
     Args:
         visits: Who visits it.
-        is_alone: Whether the page is for who runs the server alone. Others may not push to a Hub in that name.
+        is_alone: Whether only the person who runs the server uses the page. Others may not push to a Hub under that
+            account.
     """
 
     def __init__(self, visits: Visits, is_alone: bool):
@@ -41,9 +47,9 @@ class TeachingPage:
     def build(self) -> gr.Blocks:
         """The components and what they do."""
         with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
-            self.visitor = gr.BrowserState(None, storage_key=STORAGE_KEY, secret=self.visits.secret)
+            self.visitor = gr.BrowserState(None, storage_key=STORAGE_KEY, secret=self.visits.browser_secret)
             where = " Nothing leaves this computer." if self.is_alone else ""
-            gr.Markdown(f"# {TITLE}\nShow it examples of each class, train, and try it.{where}")
+            gr.Markdown(f"# {TITLE}\nShow it examples of each class, train it and try it.{where}")
             with gr.Row():
                 choices = [(name, kind) for kind, name in NAMES.items()]
                 self.kind = gr.Radio(choices, value="image", label="What to classify", elem_id="kind")
@@ -67,8 +73,8 @@ class TeachingPage:
     def _build_examples(self) -> None:
         gr.Markdown(
             f"## 1 Examples\nAt most {MOST_CLASSES} classes and {MOST_EXAMPLES:,} examples. Files may be up to "
-            f"{uploads.MOST_BYTES // 2**20} MB, recordings {uploads.LONGEST_SECONDS:.0f} seconds, texts "
-            f"{uploads.LONGEST_TEXT:,} characters."
+            f"{megabytes(uploads.MOST_BYTES_OF_FILE)}, recordings {uploads.LONGEST_SECONDS:.0f} seconds, texts "
+            f"{uploads.LONGEST_TEXT:,} characters; all files of a project together {megabytes(MOST_BYTES)}."
         )
         with gr.Row():
             with gr.Column(scale=1):
@@ -108,7 +114,7 @@ class TeachingPage:
             self.typed = gr.Textbox(label="Texts, one on each line", lines=3, elem_id="typed")
             self.add_texts = gr.Button("Add the texts to the chosen class", elem_id="add-texts")
             with gr.Accordion("Paste a table", open=False):
-                self.table = gr.Textbox(label="Lines of a text, a tab and a label", lines=3, elem_id="table")
+                self.table = gr.Textbox(label="One example per line: text, tab, label", lines=3, elem_id="table")
                 self.add_table = gr.Button("Add the table", elem_id="add-table")
             return
         noun = "images" if kind == "image" else "recordings"
@@ -117,11 +123,11 @@ class TeachingPage:
             folder = gr.File(label=f"A folder of {noun}", file_count="directory", elem_id=f"{kind}-folder", height=120)
         self.uploads += [(kind, files), (kind, folder)]
         if kind == "image":
-            camera = "Camera: records while it runs"
+            camera = "Camera: adds pictures while it is on"
             self.camera = gr.Image(sources=["webcam"], streaming=True, type="numpy", label=camera, elem_id="camera")
         else:
             seconds = window_of(self.visits.learners["audio"].featurizer.processor)
-            label = f"Microphone: the first {seconds:.1f} seconds of the sound count"
+            label = f"Microphone: only the first {seconds:.1f} seconds of sound are used"
             self.microphone = gr.Audio(sources=["microphone"], type="filepath", label=label, elem_id="microphone")
 
     def _build_training(self) -> None:
@@ -134,7 +140,7 @@ class TeachingPage:
         gr.Markdown("## 3 Try")
         self.triers = {kind: gr.Group(visible=kind == "image") for kind in NAMES}
         self.tried = gr.State(None)
-        self.answer = gr.HTML(elem_id="answer")
+        self.label, self.answer = gr.HTML(elem_id="label"), gr.HTML(elem_id="answer")
         for kind, group in self.triers.items():
             with group:
                 if kind == "text":
@@ -159,6 +165,8 @@ class TeachingPage:
             "## 4 Take it away\nA folder of Hugging Face transformers, and an ONNX model with a script that predicts "
             "without this toolkit."
         )
+        note = f"Include up to {NUM_CHECKED} of the examples, to check the ONNX model with"
+        self.with_examples = gr.Checkbox(value=True, label=note, elem_id="with-examples")
         self.make_download = gr.Button("Make the file", elem_id="take")
         self.downloaded = gr.DownloadButton("Download it", visible=False, elem_id="taken")
         with gr.Row(visible=self.is_alone):
@@ -168,7 +176,6 @@ class TeachingPage:
         self.pushed = gr.HTML(elem_id="pushed")
 
     def _build_projects(self) -> None:
-        size = uploads.MOST_BYTES_OF_PROJECT // 2**20
         gr.Markdown("## Projects\nWhat you do is kept as you go. Save it by name to begin another one.")
         with gr.Row():
             self.save_name = gr.Textbox(label="Name", elem_id="save-name", max_lines=1)
@@ -183,7 +190,7 @@ class TeachingPage:
             self.export = gr.Button("Export the project", elem_id="export")
             self.project_file = gr.DownloadButton("Download the project", visible=False, elem_id="project-file")
             self.open_file = gr.File(
-                label=f"Open an exported project, up to {size} MB", elem_id="open-file", height=120
+                label=f"Open an exported project, up to {megabytes(MOST_BYTES)}", elem_id="open-file", height=120
             )
         with gr.Row():
             self.start_again = gr.Button("Begin an empty project", elem_id="start-again")
@@ -213,7 +220,7 @@ class TeachingPage:
         num_screens = max(1, -(-len(of_class) // A_SCREEN))
         screen = min(max(1, screen or 1), num_screens)
         examples = of_class[(screen - 1) * A_SCREEN : screen * A_SCREEN]
-        has_changed = learned is not None and learned.state[:2] != project.state[:2]
+        has_changed = learned is not None and not learned.state.learns_like(project.state)
         pictures = pictures_of(project, examples)
         texts = [(each.content, each.key) for each in examples if kind == "text"]
         if visit.trouble is not None:
@@ -277,6 +284,7 @@ class TeachingPage:
 
     def _connect_actions(self, blocks: gr.Blocks) -> None:
         on = self._on
+        blocks.load(None, js=ANNOUNCE)
         on(blocks.load, actions.nothing)
         on(self.kind.input, actions.nothing)
         on(self.chosen.input, actions.nothing)
@@ -324,14 +332,13 @@ class TeachingPage:
         heard = [self.microphone]
         self._on(self.microphone.stop_recording, actions.add_recording, heard, heard, of_kind="audio")
         seen = [self.visitor, self.kind, self.chosen, self.recording, self.camera]
-        looks = [self.recording, self.status, self.chosen, self.gallery, self.shown_keys]
-        self.camera.stream(self._add_frame, seen, looks, **_streamed(0.25))
+        self.camera.stream(self._add_frame, seen, [self.recording, *self._view], **_streamed(0.25))
 
     def _connect_answers(self, answers: Answers) -> None:
         hidden: dict[str, Any] = {"api_visibility": "private"}
-        learning, answering = [self.visitor, self.kind], [self.answer, self.tried]
-        trained = [self.status, self.report, self.confused, self.answer, self.tried]
-        self.train.click(answers.learn, learning, trained, **hidden)
+        learning, answering = [self.visitor, self.kind], [self.label, self.answer, self.tried]
+        trained = self.train.click(answers.learn, learning, [self.status, self.report, self.confused], **hidden)
+        trained.then(answers.try_text_again, [*learning, self.try_text], answering, **hidden)
         live: dict[str, Any] = {"trigger_mode": "always_last", "show_progress": "hidden"}
         self.try_text.change(answers.try_text, [self.visitor, self.try_text], answering, **live, **hidden)
         for kind, file in (("image", self.try_image), ("audio", self.try_recording)):
@@ -339,11 +346,18 @@ class TeachingPage:
             file.upload(try_file, [self.visitor, file], [*answering, file], **hidden)
         self.live_camera.stream(answers.try_frame, [self.visitor, self.live_camera], answering, **_streamed(0.25))
         hearing = [self.visitor, self.live_microphone, self.heard]
+        self.live_microphone.start_recording(lambda: None, None, self.heard, **hidden)
         self.live_microphone.stream(answers.try_sound, hearing, [*answering, self.heard], **_streamed(0.5))
         reasons = [self.reason_picture, self.reason_words]
-        self.kind.input(lambda: ("", None, None, ""), None, [*answering, *reasons], **hidden)
+        for trigger in (self.try_text.change, self.try_image.upload, self.try_recording.upload):
+            trigger(lambda: (gr.Image(visible=False), ""), None, reasons, **hidden)
+        self.train.click(*self._emptied(answering), **hidden)
+        others = [self.kind.input, self.undo.click, self.start_again.click, self.delete_all.click]
+        for trigger in [*others, self.open_saved.click, self.open_file.upload]:
+            trigger(*self._emptied(answering), cancels=[trained], **hidden)
         self.explain.click(with_warnings(answers.explain), [*learning, self.tried], reasons, **hidden)
-        self.make_download.click(with_warnings(answers.download), learning, self.downloaded, **hidden)
+        taking = [*learning, self.with_examples]
+        self.make_download.click(with_warnings(answers.download), taking, self.downloaded, **hidden)
         if self.is_alone:
             self.push.click(
                 with_warnings(answers.push), [*learning, self.repo_id, self.private], self.pushed, **hidden
@@ -366,24 +380,37 @@ class TeachingPage:
 
         `recording` identifies the recording and has the time of its last picture.
         """
-        nothing = (gr.skip(),) * 5
+        nothing = (gr.skip(),) * (1 + len(self._view))
         if frame is None or kind != "image":
             return nothing
         now, (burst, last) = time.monotonic(), recording
         if now - last > NEW_RECORDING:
             burst = secrets.token_hex(8)
-        project = self.visits.visit(visitor)[1].project(kind)
+        key, visit = self.visits.visit(visitor)
+        project = visit.project(kind)
         try:
-            project.add(actions.needed(chosen), [uploads.image_of(frame, "camera", burst)])
+            name = f"camera {project.state.next_key}"
+            project.add(actions.needed(chosen), [uploads.image_of(frame, name, burst)])
         except InputError as error:
-            return (burst, now), rendering.status(str(error), False), *nothing[2:]
-        of_class = project.of_class(actions.needed(chosen))
-        status = rendering.status(f"Recording from the camera: {len(of_class):,} examples.", False)
-        if len(of_class) % FRAMES_A_REFRESH:
-            return (burst, now), status, gr.Radio(choices_of(project)), *nothing[3:]
-        latest = of_class[-A_SCREEN:]
-        pictures = gr.Gallery(pictures_of(project, latest), visible=True)
-        return (burst, now), status, gr.Radio(choices_of(project)), pictures, [example.key for example in latest]
+            return (burst, now), gr.skip(), rendering.status(str(error), False), *nothing[3:]
+        count = len(project.of_class(actions.needed(chosen)))
+        message = f"Recording from the camera: {counted(count, 'example')}."
+        if count % FRAMES_A_REFRESH:
+            status, classes = rendering.status(message, False), gr.Radio(choices_of(project))
+            return (burst, now), gr.skip(), status, classes, *nothing[4:]
+        return (burst, now), *self._show(key, visit, kind, chosen, -(-count // A_SCREEN), message)
+
+    def _emptied(self, components: Sequence[Any]) -> tuple[Callable[[], list[Any]], None, list[Any]]:
+        """What empties components, and the files to download and the reasons, which belong to another classifier."""
+        files, pictures = [self.downloaded, self.project_file], [self.reason_picture]
+        emptied = [*files, *pictures, self.reason_words, self.pushed, *components]
+
+        def empty() -> list[Any]:
+            hidden: list[Any] = [gr.DownloadButton(value=None, visible=False) for _ in files]
+            hidden += [gr.Image(value=None, visible=False) for _ in pictures]
+            return [*hidden, "", "", *(None for _ in components)]
+
+        return empty, None, emptied
 
 
 def _streamed(seconds: float) -> dict[str, Any]:

@@ -14,14 +14,21 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.app.project import FILES, PROJECT_FILE, NewExample, Project, parse_project
+from toolkit.app.project import (
+    FILES,
+    MOST_BYTES,
+    PROJECT_FILE,
+    NewExample,
+    Project,
+    megabytes,
+    parse_project,
+)
 from toolkit.data.audio_decoding import head_of, open_audio
 from toolkit.data.image_decoding import open_image
 from toolkit.data.media_files import as_file
 from toolkit.errors import InputError, extra, first_line
 
-MOST_BYTES = 25 * 2**20  # of a file
-MOST_BYTES_OF_PROJECT = 512 * 2**20
+MOST_BYTES_OF_FILE = 25 * 2**20
 LARGEST_SIDE = 256  # pixels
 SAMPLING_RATE = 16_000  # Hz, at most
 LONGEST_SECONDS = 60.0
@@ -109,12 +116,21 @@ def read_table(text: str) -> dict[str, list[NewExample]]:
     return found
 
 
-def read_files(files: Sequence[tuple[Path, str]], read: Callable[[Path, str], Any]) -> tuple[list[Any], list[str]]:
-    """Read uploaded files, each with its name: those that can be read, and the reasons why others cannot."""
-    found, reasons = [], []
+def read_files(
+    files: Sequence[tuple[Path, str]], read: Callable[[Path, str], NewExample], check: Callable[[int, int], None]
+) -> tuple[list[NewExample], list[str]]:
+    """Read uploaded files, each with its name: those that can be read, and the reasons why others cannot.
+
+    `check` is called with the number of files and of the bytes that are to be kept, before more is read.
+    """
+    found: list[NewExample] = []
+    reasons: list[str] = []
+    num_bytes = 0
     for path, name in files:
+        check(len(files), num_bytes)
         try:
             found.append(read(path, name))
+            num_bytes += len(found[-1].content)
         except InputError as error:
             reasons.append(str(error))
     return found, reasons
@@ -131,10 +147,12 @@ def summary_of(reasons: Sequence[str]) -> str:
 def _check_file(path: Path, name: str) -> None:
     """Raises `InputError` if a file is too large or an archive."""
     if not path.is_file():
-        raise InputError(f"{name}: the upload is not there any more; add it again")
+        raise InputError(f"{name}: the upload no longer exists; add it again")
     size = path.stat().st_size
-    if size > MOST_BYTES:
-        raise InputError(f"{name}: {size / 2**20:.0f} MB, at most {MOST_BYTES // 2**20} are allowed; make it smaller")
+    if size > MOST_BYTES_OF_FILE:
+        raise InputError(
+            f"{name}: {megabytes(size)}, at most {megabytes(MOST_BYTES_OF_FILE)} are allowed; make it smaller"
+        )
     with path.open("rb") as file:
         head = file.read(_TAR_PLACE + len(_TAR_MARK))
     kind = next((kind for mark, kind in _ARCHIVES.items() if head.startswith(mark)), None)
@@ -143,6 +161,27 @@ def _check_file(path: Path, name: str) -> None:
         raise InputError(f"{name}: a {kind} archive; unpack it, and add the files or the folder in it")
 
 
+def _unpacked(archive: zipfile.ZipFile, name: str) -> bytes:
+    """The content of a file of an archive, at most as much as its head says. Raises `ValueError` if that is a lie."""
+    entry = archive.getinfo(name)
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others may unpack without a limit
+        raise ValueError(f"{name}: an unknown way of compression")
+    with archive.open(entry) as file:
+        return file.read(entry.file_size)
+
+
+# What zipfile and json raise for what they cannot read.
+_BROKEN = (
+    OSError,
+    EOFError,
+    KeyError,
+    ValueError,
+    TypeError,
+    OverflowError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 READERS: dict[str, Callable[[Path, str], NewExample]] = {"image": read_image, "audio": read_recording}
 
 
@@ -154,27 +193,31 @@ def read_project(path: Path, folder: Path) -> Project:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > MOST_BYTES_OF_PROJECT:
-                raise InputError(f"{path.name}: holds more than {MOST_BYTES_OF_PROJECT // 2**20:,} MB")
-            kind, state = parse_project(archive.read(PROJECT_FILE).decode())
+            if sum(entry.file_size for entry in archive.infolist()) > MOST_BYTES:
+                raise InputError(f"{path.name}: holds more than {megabytes(MOST_BYTES)}")
+            kind, state = parse_project(_unpacked(archive, PROJECT_FILE).decode())
             project = Project(folder, kind)
             keys = {}
             for each in state.classes:
                 keys[each.key] = project.add_class(each.name).key
                 project.change_class(keys[each.key], color=each.color)
             of_class: dict[int, list[NewExample]] = {key: [] for key in keys.values()}
+            num_bytes = 0
             for example in state.examples:
-                new = NewExample(example.content, example.name)
-                if kind != "text":
+                if kind == "text":
+                    (new,) = read_texts(example.content)
+                else:
                     unpacked = folder / example.content
-                    unpacked.write_bytes(archive.read(f"{FILES}/{example.content}"))
+                    unpacked.write_bytes(_unpacked(archive, f"{FILES}/{example.content}"))
                     new = READERS[kind](unpacked, example.name)
                     unpacked.unlink()
+                num_bytes += len(new.content)
+                project.check_room(len(state.examples), num_bytes)
                 of_class[keys[example.of_class]].append(new._replace(burst=example.burst))
             for key, examples in of_class.items():
                 project.add(key, examples)
             project.forget()
             return project
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except _BROKEN as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise InputError(f"{path.name}: holds no project of this page ({first_line(error)})") from None

@@ -1,11 +1,13 @@
 """Who visits the page: each browser has projects of its own, in a folder that it comes back to.
 
 FOLDER/secret                      encrypts what a browser keeps, so that it stays readable when the server restarts
+FOLDER/uploads/                    what the server keeps for as long as it runs: uploads, files to download
 FOLDER/visitors/ID/current.json    which draft is the project of each kind of examples, which ones were before it, and
                                    which saved projects were deleted
 FOLDER/visitors/ID/drafts/N/       these projects
 FOLDER/visitors/ID/saved/NAME/     projects that were saved by name
 FOLDER/visitors/ID/removed/N/      saved projects that were deleted
+FOLDER/visitors/ID/unreadable/N/   drafts whose project file somebody has damaged
 """
 
 import hashlib
@@ -21,23 +23,25 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.app.learner import Learned, Learner
-from toolkit.app.project import Project
+from toolkit.app.project import Project, counted
 from toolkit.app.uploads import read_project
 from toolkit.errors import InputError
 from toolkit.runs.output import write_json, write_text
 
+UPLOADS = "uploads"  # folder of the server's copies, which are deleted when it ends
 _ID = re.compile(r"[0-9a-f]{32}")
 _NAME = re.compile(r"[\w][\w .,()+-]{0,59}")  # of a project, which is the name of a folder
-DRAFTS, SAVED, REMOVED, CURRENT = "drafts", "saved", "removed", "current.json"
+DRAFTS, SAVED, REMOVED, UNREADABLE, CURRENT = "drafts", "saved", "removed", "unreadable", "current.json"
 
 
 class Visit:
     """What one visitor does: a project of each kind, and what was learned from it."""
 
-    def __init__(self, folder: Path, learners: dict[str, Learner]):
-        self.folder, self.learners = folder, learners
-        self.trouble: str | None = None  # why a project cannot be opened, until it has been said
+    def __init__(self, folder: Path, uploads: Path, learners: dict[str, Learner]):
+        self.folder, self.uploads, self.learners = folder, uploads, learners
+        self.trouble: str | None = None  # what a project lacks, or why it cannot be opened, until it has been said
         self._projects: dict[str, Project] = {}
+        self._drafts: dict[str, Project] = {}  # all that were opened, by the names of their folders
         self._earlier: defaultdict[str, list[str]] = defaultdict(list)  # drafts that were worked on before
         self._deleted: list[list[str]] = []  # saved projects: the name, and the folder in `removed`
         self._learned: dict[str, Learned] = {}
@@ -55,15 +59,19 @@ class Visit:
             return self._projects[kind]
 
     def undo(self, kind: str) -> str:
-        """Take back the last change of the project, or that another one took its place; returns what it was."""
+        """Take back the last change of the project, or that another one took its place; returns what it was.
+
+        A project with classes that is replaced in this way becomes the earliest one, so that no project is lost.
+        """
         with self._lock:
-            project = self.project(kind)
-            if project.has_history or not self._earlier[kind]:
+            project, earlier = self.project(kind), self._earlier[kind]
+            if project.has_history or not earlier:
                 return project.undo()
-            earlier = Project(self.folder / DRAFTS / self._earlier[kind][-1])
-            self._earlier[kind].pop()
-            self._work_on(earlier)
-        return "went on with another project"
+            name = earlier.pop()
+            if project.classes:
+                earlier.insert(0, project.folder.name)
+            self._work_on(self._draft(name))
+        return "back to the previous project"
 
     def note_uploads(self, paths: Iterable[str]) -> None:
         """Remember files that the visitor has uploaded, so that they can be deleted."""
@@ -73,7 +81,8 @@ class Visit:
         """The path of a file to download, in a folder that this visitor alone uses."""
         with self._lock:
             if self._temporary is None:
-                self._temporary = Path(tempfile.mkdtemp(prefix="toolkit-app-"))
+                self.uploads.mkdir(exist_ok=True)
+                self._temporary = Path(tempfile.mkdtemp(dir=self.uploads))
             return self._temporary / name
 
     def forget(self) -> int:
@@ -82,6 +91,7 @@ class Visit:
             before = sum(path.is_file() for path in self.folder.rglob("*"))
             self._earlier.clear()
             self._deleted.clear()
+            self._drafts = {project.folder.name: project for project in self._projects.values()}
             self._write_current()
             for project in self._projects.values():
                 project.forget()
@@ -98,8 +108,8 @@ class Visit:
         with self._lock:
             (self.folder / CURRENT).unlink(missing_ok=True)  # first: without it the rest is not opened again
             self._delete_copies()
-            for of_kind in (self._projects, self._earlier, self._deleted):
-                of_kind.clear()
+            for remembered in (self._projects, self._drafts, self._earlier, self._deleted):
+                remembered.clear()
             shutil.rmtree(self.folder, ignore_errors=True)
 
     # Learning
@@ -186,8 +196,13 @@ class Visit:
             self._work_on(project)
         return kind
 
+    def _draft(self, name: str) -> Project:
+        if name not in self._drafts:
+            self._drafts[name] = Project(self.folder / DRAFTS / name)
+        return self._drafts[name]
+
     def _work_on(self, project: Project) -> None:
-        self._projects[project.modality_name] = project
+        self._drafts[project.folder.name] = self._projects[project.modality_name] = project
         self._learned.pop(project.modality_name, None)
         self._write_current()
 
@@ -198,15 +213,24 @@ class Visit:
     def _resume(self, current: dict[str, Any]) -> None:
         for kind, name in current["drafts"].items():
             try:
-                self._projects[kind] = Project(self.folder / DRAFTS / name)
+                project = self._projects[kind] = self._draft(name)
+                if project.num_lost:
+                    files = counted(project.num_lost, "file")
+                    self.trouble = f"{files} of this project no longer exist, so their examples are left out"
             except InputError as error:
-                self.trouble = str(error)
+                unreadable = self.folder / UNREADABLE
+                unreadable.mkdir(exist_ok=True)
+                if (self.folder / DRAFTS / name).is_dir():
+                    (self.folder / DRAFTS / name).rename(unreadable / name)
+                self.trouble = f"{error}; it is now in {unreadable / name}"
         self._earlier.update(current["earlier"])
         self._deleted = current["deleted"]
 
     def _delete_copies(self) -> None:
-        """Delete uploads, files to download, and what was learned."""
+        """Delete uploads, files to download, what was learned, and what was read for it."""
         self._learned.clear()
+        for learner in self.learners.values():
+            learner.featurizer.forget()
         for path in self._uploaded:
             path.unlink(missing_ok=True)
         self._uploaded.clear()
@@ -247,7 +271,12 @@ class Visits:
         self._lock = threading.Lock()
 
     @property
-    def secret(self) -> str:
+    def browser_secret(self) -> str:
+        """What encrypts the key that a browser keeps. It is sent to all browsers, so no key is derived from it."""
+        return hashlib.sha256(f"browser {self._secret}".encode()).hexdigest()
+
+    @property
+    def _secret(self) -> str:
         """The same at every start."""
         file = self.folder / "secret"
         if not file.is_file():
@@ -262,8 +291,8 @@ class Visits:
         `session` belongs to one visit.
         """
         if key is None or not _ID.fullmatch(key):
-            key = hashlib.sha256(f"{self.secret} {session or secrets.token_hex()}".encode()).hexdigest()[:32]
+            key = hashlib.sha256(f"{self._secret} {session or secrets.token_hex()}".encode()).hexdigest()[:32]
         with self._lock:
             if key not in self._visits:
-                self._visits[key] = Visit(self.folder / "visitors" / key, self.learners)
+                self._visits[key] = Visit(self.folder / "visitors" / key, self.folder / UPLOADS, self.learners)
             return key, self._visits[key]

@@ -8,7 +8,7 @@ toolkit app --host 0.0.0.0 --password 'a long one'
 
 import ipaddress
 import os
-import tempfile
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,7 +39,7 @@ class AppArguments(Arguments):
     """Password that visitors must give, with the name 'user' (default: the environment variable
     TOOLKIT_APP_PASSWORD, which other users of the machine cannot see)."""
     share: bool = False
-    """Make the page public for three days through a server of gradio; needs a --password."""
+    """Make the page public for up to a week through a server of gradio; needs a --password."""
 
     def check(self) -> None:
         check_flags(self, "port", lambda port: 0 <= port < 65536, "a port from 0 to 65535")
@@ -60,13 +60,13 @@ def parse(words: Sequence[str]) -> AppArguments:
 def run(arguments: AppArguments) -> None:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    with tempfile.TemporaryDirectory(prefix="toolkit-app-") as uploads:
-        os.environ["GRADIO_TEMP_DIR"] = uploads
-        with extra("app"):
-            import gradio  # noqa: F401
+    folder = Path(arguments.projects).expanduser().absolute()
+    os.environ["GRADIO_TEMP_DIR"] = str(folder / "uploads")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # to end as by Ctrl-C
+    with extra("app"):
+        import gradio  # noqa: F401
 
-        from toolkit.app.server import serve
+    from toolkit.app.server import serve
 
-        folder = Path(arguments.projects).expanduser().absolute()
-        auth = (USER, arguments.password) if arguments.password else None
-        serve(arguments.encoder, folder, arguments.host, arguments.port, auth, arguments.share)
+    auth = (USER, arguments.password) if arguments.password else None
+    serve(arguments.encoder, folder, arguments.host, arguments.port, auth, arguments.share)

@@ -83,13 +83,19 @@ def export_classifier(
     return _write_parity(classifier, folder, examples)
 
 
+def delete_parity(folder: Path) -> None:
+    """Delete the examples of an exported classifier, so that it can be given to others."""
+    (folder / standalone.PARITY_FILE).unlink()
+    shutil.rmtree(folder / standalone.PARITY_FOLDER, ignore_errors=True)
+
+
 def _write_parity(classifier: FewShotClassifier, folder: Path, examples: Sequence[Any]) -> float:
     """Write what the classifier says of examples; returns how far what was exported is from that."""
     labels, probabilities = classifier.predict_with_proba(examples)
     cases = []
     for number, (example, label, row) in enumerate(zip(examples, labels, probabilities, strict=True), start=1):
         if classifier.modality.name != "text":
-            copied = folder / "parity" / f"{number}{Path(example).suffix}"
+            copied = folder / standalone.PARITY_FOLDER / f"{number}{Path(example).suffix}"
             copied.parent.mkdir(exist_ok=True)
             shutil.copyfile(example, copied)
             example = copied.relative_to(folder).as_posix()
@@ -206,7 +212,10 @@ def _text_graph(classifier: FewShotClassifier) -> _Exported:
     ids = torch.ones(2, 7, dtype=torch.int64)
     varying = {0: torch.export.Dim("batch"), 1: torch.export.Dim("tokens")}
     reading: dict[str, Any] = {"max_length": max_length(featurizer.processor, featurizer.model)}
-    inputs = ids, torch.ones_like(ids)  # two tensors: of one, the exporter would make one input
+    inputs: tuple[torch.Tensor, ...] = (
+        ids,
+        torch.ones_like(ids),
+    )  # two tensors: of one, the exporter would make one input
     names = {"input_ids": varying, "attention_mask": varying}
     if isinstance(featurizer.model, FastTextModel):
         numbers = ("first_byte_id", "first_continuation_id", "num_buckets", "min_n", "max_n")

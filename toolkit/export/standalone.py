@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-MODEL_FILE, CONFIG_FILE, TOKENIZER_FILE, PARITY_FILE = "model.onnx", "classifier.json", "tokenizer.json", "parity.json"
+MODEL_FILE, CONFIG_FILE, TOKENIZER_FILE = "model.onnx", "classifier.json", "tokenizer.json"
+PARITY_FILE, PARITY_FOLDER = "parity.json", "parity"
 TOLERANCE = 0.02  # of a probability
 LEAST_LEVEL, SILENCE = 1e-3, 0.01  # as in the feature extractor of the toolkit
 
@@ -165,7 +166,10 @@ def main() -> int:
     parser.add_argument("examples", nargs="*", metavar="FILE_OR_TEXT")
     parser.add_argument("--check", action="store_true", help="compare with the classifier that was exported")
     arguments = parser.parse_args()
-    classifier = StandaloneClassifier(Path(__file__).resolve().parent)
+    folder = Path(__file__).resolve().parent
+    if arguments.check and not (folder / PARITY_FILE).is_file():
+        parser.error(f"--check: the classifier was made without its examples, {PARITY_FILE}")
+    classifier = StandaloneClassifier(folder)
     for example in arguments.examples:
         label, probabilities = classifier.predict(example)
         print(f"{'-' if label is None else label}\t{probabilities.max():.4f}\t{example}")
