@@ -209,11 +209,12 @@ def test_teach_try_take_away_and_come_back(kind, visit, server, tmp_path):
         visitor.try_file(other_file(tmp_path, kind))
         visitor.expect("#label .label", "none of these")
         visitor.try_file(Path(asked))
-        visitor.expect("#label .label", names[1])
+        visitor.expect("#label[role=status]", names[1])
     shown = visitor.page.locator("#answer .bar .value").all_inner_texts()
     visitor.press("Why?")
     visitor.expect("#reason-words", "Red")
     visitor.picture(f"{kind}-4-answer")
+    assert visitor.page.get_by_label(re.compile("share", re.IGNORECASE)).count() == 0  # it would send to a Hub
     visitor.press("Make the file")
     visitor.download("Download it", tmp_path / "taken.zip")
     with zipfile.ZipFile(tmp_path / "taken.zip") as archive:
@@ -441,13 +442,49 @@ def test_the_server_is_killed_in_the_middle(browser, tmp_path):
             file.write_bytes(as_png(picture(COLORS["blue"], 100 + number)))
         visitor.add_files(files)
         visitor.press("Train")
+        visitor.page.evaluate("window.isOld = true")
         server.stop(signal.SIGKILL)
+        assert list((server.folder / "uploads").rglob("*.png"))
         server.start()
-        visitor.page.goto(server.url)
+        visitor.page.wait_for_function("!window.isOld")  # the page has noticed, and loaded itself again
         for name in ("red", "green"):
             visitor.expect("#classes", f"{name} (2)")
         visitor.expect("#classes", "blue (")
         visitor.train()
+        server.stop(signal.SIGTERM)
+        assert not (server.folder / "uploads").exists()
+        server.start()
+        visitor.page.wait_for_timeout(5000)  # for a page that notices; one on which nothing goes on may not
+        visitor.choose(visitor.page.locator("#classes"), "green")
+        visitor.add_files(files[:1])
+        visitor.expect("#classes", "green (3)")
+    finally:
+        visitor.context.close()
+        server.stop()
+
+
+def test_all_that_a_visitor_has_given_is_deleted(browser, tmp_path):
+    server = Server(tmp_path / "projects")
+    visitor = Visitor(browser, server, "image")
+    try:
+        visitor.teach(tmp_path, 2)
+        visitor.train()
+        visitor.try_file(example_file(tmp_path, "image", "red"))
+        visitor.expect("#label", "red")
+        visitor.press("Make the file")
+        sync_api.expect(visitor.page.locator("#taken")).to_be_visible()
+        visitor.page.get_by_role("tab", name="Projects").click()
+        visitor.press("Delete all my data")
+        sync_api.expect(visitor.page.get_by_text("tick “I am sure” first").first).to_be_visible()
+        assert list(server.folder.rglob("*.zip"))
+        assert list(server.folder.rglob("*.png"))
+        visitor.page.get_by_label("I am sure").check()
+        visitor.press("Delete all my data")
+        visitor.expect("#status", "Deleted all your data")
+        assert [*server.folder.rglob("*.zip"), *server.folder.rglob("*.png")] == []
+        visitor.page.get_by_role("tab", name="Teach").click()
+        sync_api.expect(visitor.page.locator("#label")).to_have_text("")
+        sync_api.expect(visitor.page.locator("#taken")).to_be_hidden()
     finally:
         visitor.context.close()
         server.stop()

@@ -1,6 +1,7 @@
 """What the lessons of the page show: convolution, pooling, attention, nearest words, and what pretraining bought."""
 
 import copy
+import re
 from html import escape
 from typing import Any
 
@@ -51,17 +52,24 @@ def convolved(image: np.ndarray, kernel: str, size: int, pooling: str) -> np.nda
     return pixels.repeat(times, axis=0).repeat(times, axis=1)
 
 
+def table_of(kernel: str) -> str:
+    """The numbers of a kernel, as HTML."""
+    rows = ("".join(f"<td>{number:.3g}</td>" for number in row) for row in KERNELS[kernel])
+    return f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+
+
 def attention_of(learner: Learner, text: str) -> Any:
     """A figure of which token of a sentence attends to which.
 
     Of a transformer, the weights of all its layers and heads. Of other encoders there are none, so the scaled
-    dot-product attention of Vaswani et al. (2017), https://arxiv.org/abs/1706.03762, is computed on their word
-    vectors, without learned projections.
+    dot-product attention of Vaswani et al. (2017), https://arxiv.org/abs/1706.03762, is computed on the vectors of the
+    words, without learned projections.
     """
     from matplotlib import pyplot
 
     from toolkit.explain.attention import attention_weights
     from toolkit.explain.text_pictures import draw_heads, draw_matrix
+    from toolkit.transfer.word_vectors import TOP_LAYER, word_vectors
 
     featurizer = learner.featurizer
     model = copy.deepcopy(featurizer.model)  # others may use it meanwhile
@@ -73,11 +81,14 @@ def attention_of(learner: Learner, text: str) -> Any:
     if weights := attention_weights(model, **inputs):
         figure = draw_heads(tokens, [layer.numpy() for layer in weights])
     else:
-        with torch.no_grad():
-            states = model(**inputs).last_hidden_state[0, : len(tokens)]
-        shares = (states @ states.T / states.shape[1] ** 0.5).softmax(dim=-1).cpu().numpy()
+        words = re.findall(r"\w+|[^\w\s]", text)[:MOST_TOKENS]
+        vectors = word_vectors(model, featurizer.processor, list(dict.fromkeys(words)), TOP_LAYER)
+        if not (words := [word for word in words if word in vectors]):
+            raise InputError("the encoder of this page knows none of these words")
+        states = torch.from_numpy(np.stack([vectors[word] for word in words]))
+        shares = (states @ states.T / states.shape[1] ** 0.5).softmax(dim=-1).numpy()
         title = "softmax(x xᵀ / √d) of the vectors x"
-        figure = draw_matrix(tokens, tokens, shares, title, "weight", ("query", "key"))
+        figure = draw_matrix(words, words, shares, title, "weight", ("query", "key"))
     pyplot.close(figure)  # pyplot would keep it
     return figure
 

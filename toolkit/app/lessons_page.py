@@ -9,6 +9,7 @@ import numpy as np
 
 from toolkit.app import lessons
 from toolkit.app.messages import with_warnings
+from toolkit.app.thumbnails import PICTURE_BUTTONS
 from toolkit.app.uploads import read_image
 from toolkit.app.visits import Visits
 
@@ -29,8 +30,9 @@ def build_lessons(visits: Visits, visitor: Any, kind: Any) -> None:
     attend.click(with_warnings(attention), sentence, picture, **hidden)
     gr.Markdown("## Nearest words\nWords that stand in similar contexts have similar vectors.")
     word = gr.Textbox("king", label="A word", elem_id="word", max_lines=1)
+    find = gr.Button("Show the nearest words", elem_id="nearest-words")
     nearest = gr.HTML(elem_id="nearest")
-    for trigger in (gr.Button("Show the nearest words", elem_id="nearest-words").click, word.submit):
+    for trigger in (find.click, word.submit):
         trigger(with_warnings(partial(lessons.nearest_words, learner)), word, nearest, **hidden)
     gr.Markdown(
         "## What pretraining bought\nYour examples, classified on the encoder of this page, and on the same network "
@@ -50,15 +52,15 @@ def _build_convolution(visits: Visits, visitor: Any, hidden: dict[str, Any]) -> 
     gr.Markdown(
         "## Convolution and pooling\nA kernel is laid over every place of the image, and the products are added."
     )
-    file = gr.File(label="An image", file_count="single", elem_id="lesson-image", height=120)
+    file = gr.File(label="An image", file_count="single", elem_id="lesson-image", height=140)
     with gr.Row():
         kernel = gr.Dropdown(list(lessons.KERNELS), value="vertical edges", label="Kernel", elem_id="kernel")
         size = gr.Slider(1, 16, 1, step=1, label="Side of the pooled squares, in pixels", elem_id="pool-size")
         pooling = gr.Radio(list(lessons.POOLING), value="maximum", label="Pool by", elem_id="pooling")
-    table = gr.Dataframe(
-        lessons.KERNELS["vertical edges"], label="The kernel", interactive=False, headers=["", " ", "  "]
+    table = gr.HTML(lessons.table_of("vertical edges"))
+    result = gr.Image(
+        label="The result", interactive=False, visible=False, elem_id="convolved", buttons=PICTURE_BUTTONS
     )
-    result = gr.Image(label="The result", interactive=False, visible=False, elem_id="convolved")
 
     def convolve(key: str, path: str | None, name: str, of_size: float, by: str) -> Any:
         if path is None:
@@ -66,7 +68,7 @@ def _build_convolution(visits: Visits, visitor: Any, hidden: dict[str, Any]) -> 
         visits.visit(key)[1].note_uploads([path])
         return gr.Image(_convolve(path, name, int(of_size), by), visible=True)
 
-    kernel.input(lessons.KERNELS.__getitem__, kernel, table, **hidden)
+    kernel.input(lessons.table_of, kernel, table, **hidden)
     for trigger in (file.upload, kernel.input, size.release, pooling.input):
         trigger(with_warnings(convolve), [visitor, file, kernel, size, pooling], result, **hidden)
 

@@ -16,7 +16,7 @@ from toolkit.app.archive import NUM_CHECKED
 from toolkit.app.lessons_page import build_lessons
 from toolkit.app.messages import warn, with_warnings
 from toolkit.app.project import MOST_BYTES, MOST_CLASSES, MOST_EXAMPLES, counted, megabytes
-from toolkit.app.thumbnails import A_SCREEN, choices_of, pictures_of, sound_of
+from toolkit.app.thumbnails import A_SCREEN, PICTURE_BUTTONS, SOUND_BUTTONS, choices_of, pictures_of, sound_of
 from toolkit.app.visits import Visit, Visits
 from toolkit.errors import InputError
 from toolkit.modalities.waveforms import window_of
@@ -53,7 +53,7 @@ class TeachingPage:
             with gr.Row():
                 choices = [(name, kind) for kind, name in NAMES.items()]
                 self.kind = gr.Radio(choices, value="image", label="What to classify", elem_id="kind")
-                self.undo = gr.Button("Undo", elem_id="undo", min_width=80)
+                self.undo = gr.Button("Undo", elem_id="undo", min_width=120, scale=0)
             self.status = gr.HTML(elem_id="status")
             with gr.Tabs():
                 with gr.Tab("Teach"):
@@ -78,7 +78,7 @@ class TeachingPage:
         )
         with gr.Row():
             with gr.Column(scale=1):
-                self.chosen = gr.Radio([], label="Classes", elem_id="classes")
+                self.chosen = _unchecked(gr.Radio([], label="Classes", elem_id="classes"))
                 with gr.Row():
                     self.new_name = gr.Textbox(label="Name of a new class", elem_id="new-class", max_lines=1)
                     self.add_class = gr.Button("Add the class", elem_id="add-class")
@@ -100,11 +100,16 @@ class TeachingPage:
                     elem_id="examples",
                     interactive=False,
                     visible=False,
+                    buttons=PICTURE_BUTTONS,
                 )
-                self.texts = gr.Radio([], label="Examples of the chosen class", elem_id="text-examples", visible=False)
-                self.player = gr.Audio(label="The chosen example", visible=False, interactive=False)
+                self.texts = _unchecked(
+                    gr.Radio([], label="Examples of the chosen class", elem_id="text-examples", visible=False)
+                )
+                self.player = gr.Audio(
+                    label="The chosen example", visible=False, interactive=False, buttons=SOUND_BUTTONS
+                )
                 with gr.Row():
-                    self.screen = gr.Slider(1, 2, 1, step=1, label="Page", visible=False)
+                    self.screen = _unchecked(gr.Slider(1, 2, 1, step=1, label="Page", visible=False))
                     self.remove_example = gr.Button("Remove the chosen example", elem_id="remove-example")
                     self.remove_examples = gr.Button("Remove all examples of the class", elem_id="remove-examples")
         self.picked, self.shown_keys, self.recording = gr.State(None), gr.State([]), gr.State(("", 0.0))
@@ -119,22 +124,33 @@ class TeachingPage:
             return
         noun = "images" if kind == "image" else "recordings"
         with gr.Row():
-            files = gr.File(label=f"Files: {noun}", file_count="multiple", elem_id=f"{kind}-files", height=120)
-            folder = gr.File(label=f"A folder of {noun}", file_count="directory", elem_id=f"{kind}-folder", height=120)
+            files = gr.File(label=f"Files: {noun}", file_count="multiple", elem_id=f"{kind}-files", height=140)
+            folder = gr.File(label=f"A folder of {noun}", file_count="directory", elem_id=f"{kind}-folder", height=140)
         self.uploads += [(kind, files), (kind, folder)]
         if kind == "image":
             camera = "Camera: adds pictures while it is on"
-            self.camera = gr.Image(sources=["webcam"], streaming=True, type="numpy", label=camera, elem_id="camera")
+            self.camera = gr.Image(
+                sources=["webcam"], streaming=True, type="numpy", label=camera, elem_id="camera", buttons=[]
+            )
         else:
             seconds = window_of(self.visits.learners["audio"].featurizer.processor)
             label = f"Microphone: only the first {seconds:.1f} seconds of sound are used"
-            self.microphone = gr.Audio(sources=["microphone"], type="filepath", label=label, elem_id="microphone")
+            self.microphone = gr.Audio(
+                sources=["microphone"], type="filepath", label=label, elem_id="microphone", buttons=[]
+            )
 
     def _build_training(self) -> None:
         gr.Markdown("## 2 Train")
         self.train = gr.Button("Train", variant="primary", elem_id="train")
         self.report = gr.HTML(elem_id="report")
-        self.confused = gr.Gallery(label="Confused examples", columns=8, height=200, visible=False, elem_id="confused")
+        self.confused = gr.Gallery(
+            label="Confused examples",
+            columns=8,
+            height=200,
+            visible=False,
+            elem_id="confused",
+            buttons=PICTURE_BUTTONS,
+        )
 
     def _build_trying(self) -> None:
         gr.Markdown("## 3 Try")
@@ -146,9 +162,9 @@ class TeachingPage:
                 if kind == "text":
                     self.try_text = gr.Textbox(label="A text", elem_id="try-text")
                     continue
-                with gr.Row():
-                    file = gr.File(label="A file", file_count="single", elem_id=f"try-{kind}", height=120)
-                    live: dict[str, Any] = {"streaming": True, "type": "numpy", "label": "Live"}
+                with gr.Row(equal_height=True):
+                    file = gr.File(label="A file", file_count="single", elem_id=f"try-{kind}", height=240)
+                    live: dict[str, Any] = {"streaming": True, "type": "numpy", "label": "Live", "buttons": []}
                     if kind == "image":
                         self.try_image = file
                         self.live_camera = gr.Image(sources=["webcam"], elem_id="live-camera", **live)
@@ -157,7 +173,9 @@ class TeachingPage:
                         self.live_microphone = gr.Audio(sources=["microphone"], elem_id="live-microphone", **live)
                         self.heard = gr.State(None)
         self.explain = gr.Button("Why?", elem_id="why")
-        self.reason_picture = gr.Image(label="Why", visible=False, interactive=False, elem_id="reason")
+        self.reason_picture = gr.Image(
+            label="Why", visible=False, interactive=False, elem_id="reason", buttons=PICTURE_BUTTONS
+        )
         self.reason_words = gr.HTML(elem_id="reason-words")
 
     def _build_taking(self) -> None:
@@ -182,7 +200,7 @@ class TeachingPage:
             self.overwrite = gr.Checkbox(label="Replace a project of this name", elem_id="overwrite")
             self.save = gr.Button("Save", elem_id="save")
         with gr.Row():
-            self.saved = gr.Dropdown([], label="Saved projects", elem_id="saved")
+            self.saved = _unchecked(gr.Dropdown([], label="Saved projects", elem_id="saved"))
             self.open_saved = gr.Button("Open", elem_id="open")
             self.delete_saved = gr.Button("Delete", elem_id="delete-saved")
             self.restore_saved = gr.Button("Restore the last deleted project", elem_id="restore-saved")
@@ -190,7 +208,7 @@ class TeachingPage:
             self.export = gr.Button("Export the project", elem_id="export")
             self.project_file = gr.DownloadButton("Download the project", visible=False, elem_id="project-file")
             self.open_file = gr.File(
-                label=f"Open an exported project, up to {megabytes(MOST_BYTES)}", elem_id="open-file", height=120
+                label=f"Open an exported project, up to {megabytes(MOST_BYTES)}", elem_id="open-file", height=140
             )
         with gr.Row():
             self.start_again = gr.Button("Begin an empty project", elem_id="start-again")
@@ -204,7 +222,17 @@ class TeachingPage:
     @property
     def _view(self) -> list[Any]:
         """The components that show the project."""
-        found = [self.visitor, self.status, self.chosen, self.name, self.color, self.gallery, self.texts, self.screen]
+        found = [
+            self.visitor,
+            self.kind,
+            self.status,
+            self.chosen,
+            self.name,
+            self.color,
+            self.gallery,
+            self.texts,
+            self.screen,
+        ]
         found += [self.shown_keys, self.picked, self.player, self.report, self.confused, self.saved]
         return [*found, *self.adders.values(), *self.triers.values()]
 
@@ -228,6 +256,7 @@ class TeachingPage:
             visit.trouble = None
         return [
             key,
+            kind,
             rendering.status(message, has_changed),
             gr.Radio(choices_of(project), value=chosen),
             "" if chosen is None else classes[chosen].name,
@@ -319,10 +348,10 @@ class TeachingPage:
                 message = "The project is open. Undo brings back the one before."
             except InputError as error:
                 warn(str(error))
-            return [kind, *self._show(key, visit, kind, None, 1, message)]
+            return self._show(key, visit, kind, None, 1, message)
 
         inputs = [self.visitor, self.kind, component]
-        trigger(handler, inputs, [self.kind, *self._view], api_visibility="private")
+        trigger(handler, inputs, self._view, api_visibility="private")
 
     def _connect_adders(self) -> None:
         for kind, files in self.uploads:
@@ -367,7 +396,7 @@ class TeachingPage:
     def _pick(self, visitor: str, kind: str, keys: list[int], event: gr.SelectData) -> tuple[int | None, Any]:
         """Choose an example in the gallery; a recording can then be played."""
         project = self.visits.visit(visitor)[1].project(kind)
-        key = keys[event.index]
+        key = keys[event.index] if event.index < len(keys) else None  # none where the server was started again
         example = next((example for example in project.examples if example.key == key), None)
         if example is None:
             return None, gr.skip()
@@ -392,12 +421,12 @@ class TeachingPage:
             name = f"camera {project.state.next_key}"
             project.add(actions.needed(chosen), [uploads.image_of(frame, name, burst)])
         except InputError as error:
-            return (burst, now), gr.skip(), rendering.status(str(error), False), *nothing[3:]
+            return (burst, now), gr.skip(), gr.skip(), rendering.status(str(error), False), *nothing[4:]
         count = len(project.of_class(actions.needed(chosen)))
         message = f"Recording from the camera: {counted(count, 'example')}."
         if count % FRAMES_A_REFRESH:
             status, classes = rendering.status(message, False), gr.Radio(choices_of(project))
-            return (burst, now), gr.skip(), status, classes, *nothing[4:]
+            return (burst, now), gr.skip(), gr.skip(), status, classes, *nothing[5:]
         return (burst, now), *self._show(key, visit, kind, chosen, -(-count // A_SCREEN), message)
 
     def _emptied(self, components: Sequence[Any]) -> tuple[Callable[[], list[Any]], None, list[Any]]:
@@ -411,6 +440,13 @@ class TeachingPage:
             return [*hidden, "", "", *(None for _ in components)]
 
         return empty, None, emptied
+
+
+def _unchecked(component: Any) -> Any:
+    """The component, without gradio's check that its value is one of its choices: where the server has been started
+    again, it does not know what a page that is open offers. The visit checks the value."""
+    vars(component)["preprocess"] = lambda payload: payload
+    return component
 
 
 def _streamed(seconds: float) -> dict[str, Any]:

@@ -15,6 +15,9 @@ from toolkit.data.media_files import as_file
 from toolkit.modalities import MODALITIES
 
 A_SCREEN = 48  # examples that are shown at a time
+# Of the buttons beside pictures and sounds; gradio's others send them to a Hub.
+PICTURE_BUTTONS: list[Any] = ["download", "fullscreen"]
+SOUND_BUTTONS: list[Any] = ["download"]
 
 
 def choices_of(project: Project) -> list[tuple[str, int]]:
