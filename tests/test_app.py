@@ -13,6 +13,7 @@ import pytest
 import soundfile
 from in_process import error_of, run_here
 from PIL import Image
+from scipy.ndimage import correlate
 from scipy.stats import norm
 from sklearn.model_selection import PredefinedSplit, cross_val_predict
 from sklearn.neighbors import NearestCentroid
@@ -22,12 +23,14 @@ from toolkit.app.archive import write_archive
 from toolkit.app.explanation import explain
 from toolkit.app.included_encoders import ENCODERS
 from toolkit.app.learner import Learner, groups_of, warnings_of
+from toolkit.app.lessons import KERNELS, _attention_of_vectors, convolved, nearest_words, what_pretraining_bought
 from toolkit.app.project import MOST_CLASSES, MOST_EXAMPLES, Project
 from toolkit.app.project import NewExample as New
 from toolkit.app.uploads import LARGEST_SIDE, read_image, read_project, read_recording, read_table, read_texts
 from toolkit.app.visits import Visits
 from toolkit.metrics.intervals import wilson_interval
 from toolkit.transfer.cross_validation import cross_validate
+from toolkit.transfer.word_vectors import word_vectors
 
 COLORS = {"red": (200, 30, 30), "green": (30, 160, 30), "blue": (40, 40, 200)}
 HERTZ = {"low": 300, "middle": 700, "high": 1600}
@@ -519,6 +522,44 @@ def test_a_word_that_decides_is_red(tmp_path):
     for fall, word in shown:
         (after,) = classifier.logits([text.replace(word, "", 1)])
         assert float(fall) == pytest.approx(before.max() - after[before.argmax()], abs=1e-3)
+
+
+# Lessons
+
+
+@pytest.mark.parametrize(("pooling", "pool"), [("maximum", np.max), ("mean", np.mean)])
+def test_a_kernel_is_laid_over_an_image_and_pooled(pooling, pool):
+    image = picture((90, 120, 150), 1, 480)
+    grey = image.mean(axis=2)
+    values = correlate(grey, np.array(KERNELS["vertical edges"]), mode="nearest")
+    values = pool(values.reshape(120, 4, 120, 4), axis=(1, 3))
+    if values.min() < 0:
+        values = 127.5 + 127.5 * values / np.abs(values).max()
+    found = convolved(image, "vertical edges", 4, pooling)
+    assert found.shape == (240, 240)  # enlarged to be seen
+    assert np.abs(found[::2, ::2] - values.clip(0, 255)).max() <= 1
+
+
+def test_words_attend_to_similar_words():
+    learner = Learner(ENCODERS["text"], "text")
+    model, tokenizer = learner.featurizer.model, learner.featurizer.processor
+    words, shares = _attention_of_vectors(model, tokenizer, "she has two brothers, and three sisters")
+    assert words == ["she", "has", "two", "brothers", ",", "and", "three", "sisters"]
+    vectors = word_vectors(model, tokenizer, words)
+    x = np.stack([vectors[word] for word in words])
+    x = (x - x.mean(axis=1, keepdims=True)) / x.std(axis=1, keepdims=True)
+    exponentials = np.exp(x @ x.T / np.sqrt(x.shape[1])) * (1 - np.eye(len(x)))
+    np.testing.assert_allclose(shares, exponentials / exponentials.sum(axis=1, keepdims=True), atol=1e-3)
+    assert words[shares[words.index("two")].argmax()] == "three"
+    assert "three" in nearest_words(learner, "two")
+
+
+def test_what_pretraining_bought_is_cross_validated(tmp_path):
+    project = filled(tmp_path / "project", "text")
+    learner = Learner(ENCODERS["text"], "text")
+    accuracies = re.findall(r"<td>([\d.]+)%", what_pretraining_bought(learner, project))
+    assert float(accuracies[0]) == pytest.approx(100 * learned_from(project).tested.accuracy["value"], abs=0.05)
+    assert accuracies[0] != accuracies[1]
 
 
 # What is taken away

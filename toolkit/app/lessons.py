@@ -61,15 +61,13 @@ def table_of(kernel: str) -> str:
 def attention_of(learner: Learner, text: str) -> Any:
     """A figure of which token of a sentence attends to which.
 
-    Of a transformer, the weights of all its layers and heads. Of other encoders there are none, so the scaled
-    dot-product attention of Vaswani et al. (2017), https://arxiv.org/abs/1706.03762, is computed on the vectors of the
-    words, without learned projections.
+    Of a transformer, the weights of all its layers and heads; of other encoders, which have none, those that
+    `_attention_of_vectors` computes.
     """
     from matplotlib import pyplot
 
     from toolkit.explain.attention import attention_weights
     from toolkit.explain.text_pictures import draw_heads, draw_matrix
-    from toolkit.transfer.word_vectors import TOP_LAYER, word_vectors
 
     featurizer = learner.featurizer
     model = copy.deepcopy(featurizer.model)  # others may use it meanwhile
@@ -81,16 +79,30 @@ def attention_of(learner: Learner, text: str) -> Any:
     if weights := attention_weights(model, **inputs):
         figure = draw_heads(tokens, [layer.numpy() for layer in weights])
     else:
-        words = re.findall(r"\w+|[^\w\s]", text)[:MOST_TOKENS]
-        vectors = word_vectors(model, featurizer.processor, list(dict.fromkeys(words)), TOP_LAYER)
-        if not (words := [word for word in words if word in vectors]):
-            raise InputError("the encoder of this page knows none of these words")
-        states = torch.from_numpy(np.stack([vectors[word] for word in words]))
-        shares = (states @ states.T / states.shape[1] ** 0.5).softmax(dim=-1).numpy()
-        title = "softmax(x xᵀ / √d) of the vectors x"
-        figure = draw_matrix(words, words, shares, title, "weight", ("query", "key"))
+        words, shares = _attention_of_vectors(model, featurizer.processor, text)
+        figure = draw_matrix(words, words, shares, "softmax(x xᵀ / √d)", "weight", ("query", "key"))
     pyplot.close(figure)  # pyplot would keep it
     return figure
+
+
+def _attention_of_vectors(model: Any, tokenizer: Any, text: str) -> tuple[list[str], np.ndarray]:
+    """The words of a sentence, and how much each attends to which, (W, W), by their vectors alone.
+
+    The scaled dot-product attention of Vaswani et al. (2017), https://arxiv.org/abs/1706.03762, without learned
+    projections. The vectors are normalized, as those of rare words can be much longer than others, and a word does not
+    attend to itself, as nothing else is so similar to it.
+    """
+    from toolkit.transfer.word_vectors import TOP_LAYER, word_vectors
+
+    words = re.findall(r"\w+|[^\w\s]", text)[:MOST_TOKENS]
+    vectors = word_vectors(model, tokenizer, list(dict.fromkeys(words)), TOP_LAYER)
+    words = [word for word in words if word in vectors]
+    if len(words) < 2:
+        raise InputError("type two words or more that the encoder of this page knows")
+    states = torch.from_numpy(np.stack([vectors[word] for word in words]))
+    states = F.layer_norm(states, states.shape[1:])
+    similarities = (states @ states.T / states.shape[1] ** 0.5).fill_diagonal_(-torch.inf)
+    return words, similarities.softmax(dim=-1).numpy()
 
 
 def nearest_words(learner: Learner, word: str) -> str:

@@ -19,8 +19,11 @@ def build_lessons(visits: Visits, visitor: Any, kind: Any) -> None:
     hidden: dict[str, Any] = {"api_visibility": "private"}
     _build_convolution(visits, visitor, hidden)
     learner = visits.learners["text"]
-    gr.Markdown("## Attention\nEach row is a query token, each column a key token; a row sums to 1.")
-    sentence = gr.Textbox("the cat sat on the mat because it was tired", label="A sentence", elem_id="sentence")
+    gr.Markdown(
+        "## Attention\nEach row is a query token, each column a key token; a row sums to 1. If the encoder of this "
+        "page has no attention, the vectors x of the words attend to each other, none to itself."
+    )
+    sentence = gr.Textbox("she has two brothers and three sisters", label="A sentence", elem_id="sentence")
     attend = gr.Button("Show the attention", elem_id="attend")
     picture = gr.Plot(label="Attention", elem_id="attention", visible=False)
 

@@ -242,6 +242,8 @@ class TeachingPage:
         """New values of the components of `_view`."""
         project, learned = visit.project(kind), visit.learned(kind)
         classes = {each.key: each for each in project.classes}
+        if not classes and message is None:
+            message = "Begin with two classes or more, then choose one of them and add examples to it."
         if chosen not in classes:
             chosen = next(iter(classes), None)
         of_class = [] if chosen is None else project.of_class(chosen)
