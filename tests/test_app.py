@@ -537,7 +537,7 @@ def test_a_kernel_is_laid_over_an_image_and_pooled(pooling, pool):
         values = 127.5 + 127.5 * values / np.abs(values).max()
     found = convolved(image, "vertical edges", 4, pooling)
     assert found.shape == (240, 240)  # enlarged to be seen
-    assert np.abs(found[::2, ::2] - values.clip(0, 255)).max() <= 1
+    assert np.abs(found[::2, ::2] - values.clip(0, 255)).max() < 1.01  # cut off to whole numbers
 
 
 def test_words_attend_to_similar_words():
