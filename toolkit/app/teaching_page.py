@@ -18,7 +18,7 @@ from toolkit.app.messages import warn, with_warnings
 from toolkit.app.project import MOST_BYTES, MOST_CLASSES, MOST_EXAMPLES, counted, megabytes
 from toolkit.app.thumbnails import A_SCREEN, PICTURE_BUTTONS, SOUND_BUTTONS, choices_of, pictures_of, sound_of
 from toolkit.app.visits import Visit, Visits
-from toolkit.errors import InputError
+from toolkit.errors import InputError, first_line
 from toolkit.modalities.waveforms import window_of
 
 TITLE = "Teach a classifier"
@@ -308,6 +308,8 @@ class TeachingPage:
                 message, emptied = function(visit, kind, chosen, *values), None
             except InputError as error:
                 warn(str(error))
+            except OSError as error:
+                warn(f"this cannot be kept: {first_line(error)}")
             return [*self._show(key, visit, kind, chosen, screen, message), *[emptied] * len(cleared)]
 
         place = [self.visitor, self.kind, self.chosen, self.screen]
