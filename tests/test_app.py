@@ -26,7 +26,15 @@ from toolkit.app.learner import Learner, groups_of, warnings_of
 from toolkit.app.lessons import KERNELS, _attention_of_vectors, convolved, nearest_words, what_pretraining_bought
 from toolkit.app.project import MOST_CLASSES, MOST_EXAMPLES, Project
 from toolkit.app.project import NewExample as New
-from toolkit.app.uploads import LARGEST_SIDE, read_image, read_project, read_recording, read_table, read_texts
+from toolkit.app.uploads import (
+    LARGEST_SIDE,
+    amplitude_of,
+    read_image,
+    read_project,
+    read_recording,
+    read_table,
+    read_texts,
+)
 from toolkit.app.visits import Visits
 from toolkit.metrics.intervals import wilson_interval
 from toolkit.transfer.cross_validation import cross_validate
@@ -385,6 +393,20 @@ def test_recordings_are_one_channel_of_16_kHz_at_most(tmp_path):
     assert np.sqrt((samples**2).mean()) == pytest.approx(0.5 / np.sqrt(2), rel=0.01)
 
 
+def test_the_amplitude_of_whole_numbers_and_of_floats():
+    assert amplitude_of(np.array([100, -32767], np.int16)) == 1
+    assert amplitude_of(np.array([[0.25, -0.5]], np.float32)) == 0.5
+    assert amplitude_of(np.zeros(0, np.float32)) == 0
+
+
+def test_quiet_recordings_are_known(tmp_path):
+    project = filled(tmp_path / "project", "audio", 2)
+    times = np.arange(4000) / 8000
+    soundfile.write(tmp_path / "quiet.wav", 0.05 * np.sin(2000 * times), 8000)
+    project.add(project.classes[0].key, [read_recording(tmp_path / "quiet.wav", "quiet.wav")])
+    assert learned_from(project).quietest == pytest.approx(0.05, rel=0.02)
+
+
 def test_texts_and_tables():
     assert [new.content for new in read_texts("one  two\n\n three\n")] == ["one two", "three"]
     with pytest.raises(InputError, match="line 2: 2,001 characters"):
@@ -624,7 +646,8 @@ def test_what_is_taken_away_answers_like_the_page(kind, tmp_path):
         (["--share"], "--share: lets others reach the page"),
         (["--host", "nowhere"], "--host nowhere: expected an IP address"),
         (["--port", "70000"], "--port 70000: expected a port"),
+        (["--projects", __file__], f"--projects {__file__}: cannot be used"),
     ],
 )
-def test_the_page_is_only_opened_to_others_with_a_password(flags, message):
+def test_flags_that_cannot_be_used(flags, message):
     assert message in error_of(run_here("app", *flags))

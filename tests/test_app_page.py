@@ -210,7 +210,7 @@ def test_teach_try_take_away_and_come_back(kind, visit, server, tmp_path):
         visitor.try_file(other_file(tmp_path, kind))
         visitor.expect("#label .label", "none of these")
         visitor.try_file(Path(asked))
-        visitor.expect("#label[role=status]", names[1])
+        visitor.expect("#label [role=status]", names[1])
     shown = visitor.page.locator("#answer .bar .value").all_inner_texts()
     visitor.press("Why?")
     visitor.expect("#reason-words", "Red")

@@ -19,6 +19,7 @@ from toolkit.errors import InputError
 from toolkit.modalities.waveforms import window_of
 
 PROGRESS = gr.Progress()
+QUIET = 0.1  # times the amplitude of the quietest example
 Tried = tuple[str, Any]  # the kind and the example that was tried last
 
 
@@ -62,12 +63,19 @@ class Answers:
         return self._try("image", visitor, lambda: None if frame is None else uploads.image_of(frame, "camera"))
 
     def try_sound(self, visitor: str, piece: Any, heard: Any) -> tuple[Any, ...]:
-        """The answer for what the microphone has heard last, as long as the encoder reads."""
+        """The answer for what the microphone has heard last, as long as the encoder reads.
+
+        There is none while all is much quieter than the examples, as volume is normalized before an encoder reads it.
+        """
         if piece is None:
             return "", "", None, None
         rate, samples = piece
         samples = samples if heard is None else np.concatenate([heard, samples])
         samples = samples[-round(window_of(self.visits.learners["audio"].featurizer.processor) * rate) :]
+        visit = self.visits.visit(visitor)[1]
+        learned = visit.learned("audio")
+        if learned is not None and uploads.amplitude_of(samples) < QUIET * learned.quietest:
+            return rendering.status("It is quiet.", False), "", None, samples
         answer = self._try("audio", visitor, lambda: uploads.recording_of(rate, samples, "microphone"))
         return *answer, samples
 

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from toolkit.app.project import Example, Project, State, counted
+from toolkit.data.audio_decoding import open_audio
+from toolkit.data.media_files import as_file
 from toolkit.errors import InputError
 from toolkit.models.families import SCRATCH
 from toolkit.transfer.cross_validation import CrossValidation, cross_validate, share_rejected
@@ -18,6 +20,7 @@ from toolkit.transfer.few_shot_classifier import FewShotClassifier
 
 MOST_KEPT = 50_000  # features
 MOST_WORDS = 10_000  # of a vocabulary
+MOST_HEARD = 100  # recordings whose amplitude is looked at
 BATCH = 32  # examples between two reports of progress
 FEW = 10  # examples of a class, below which the page says that they are few
 UNEVEN = 4  # times as many examples in one class as in another
@@ -35,6 +38,7 @@ class Learned(NamedTuple):
         confused: The examples that cross-validation classifies wrongly, their labels, and the labels predicted.
         warnings: What to be careful about, in plain sentences.
         seconds: The time that it took.
+        quietest: The largest amplitude of the quietest recording; 0 of other examples.
     """
 
     project: Project
@@ -45,6 +49,7 @@ class Learned(NamedTuple):
     confused: list[tuple[Example, str, str]]
     warnings: list[str]
     seconds: float
+    quietest: float
 
     @property
     def items(self) -> list[Any]:
@@ -94,6 +99,7 @@ class Learner:
             say(0.8 * first / len(items), f"reading {counted(len(items), 'example')}")
             self.featurizer.remember(items[first : first + BATCH])
         features = self.featurizer(items)
+        quietest = _quietest(items) if self.modality.name == "audio" else 0.0
         for method, share in (("prototype", 0.8), ("linear", 0.9)):
             say(share, "averaging classes" if method == "prototype" else "fitting a linear layer")
             classifier = FewShotClassifier(self.featurizer, method=method, modality_name=self.modality.name)
@@ -106,7 +112,7 @@ class Learner:
                 found = zip(state.examples, labels, tested.predicted.tolist(), strict=True)
                 confused = [each for each in found if each[1] != each[2]]
             warnings, seconds = warnings_of(state, tested), time.perf_counter() - start
-            yield Learned(project, state, classifier, tested, rejected, confused, warnings, seconds)
+            yield Learned(project, state, classifier, tested, rejected, confused, warnings, seconds, quietest)
 
 
 class _Remembering(Featurizer):
@@ -140,6 +146,12 @@ class _Remembering(Featurizer):
 
     def adapt(self, items: Sequence[Any]) -> None:
         """Nothing: what one visitor shows must not change what the encoder makes of another one's examples."""
+
+
+def _quietest(items: Sequence[str]) -> float:
+    """The smallest of the largest amplitudes of recordings, of some if there are many."""
+    some = items[:: 1 + len(items) // MOST_HEARD]
+    return min(float(np.abs(open_audio(as_file(item), item)).max()) for item in some)
 
 
 def check_enough(state: State) -> None:

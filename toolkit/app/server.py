@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 from gradio import processing_utils
 
 from toolkit.app.included_encoders import ENCODERS
@@ -40,17 +40,24 @@ def learners_of(encoders: Sequence[str]) -> dict[str, Learner]:
 def serve(
     encoders: Sequence[str], folder: Path, host: str, port: int, auth: tuple[str, str] | None, share: bool
 ) -> None:
-    """Serve the page until it is interrupted. Raises `InputError` if the port or the folder is in use."""
-    print("loading the encoders", file=sys.stderr, flush=True)
+    """Serve the page until it is interrupted. Raises `InputError` if the port or the folder cannot be used."""
     _refuse_to_fetch()
-    learners = learners_of(encoders)
-    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder), _emptied(folder / UPLOADS):
+        print("loading the encoders", file=sys.stderr, flush=True)
+        visits = Visits(folder, learners_of(encoders))
+        _launch(TeachingPage(visits, is_alone=auth is None).build(), host, port, auth, share)
+
+
+def _locked(folder: Path) -> AcquireReturnProxy:
+    """A lock that this server has on its folder, which is made if it does not exist."""
+    lock = FileLock(folder / "lock", blocking=False)
     try:
-        with FileLock(folder / "lock", blocking=False), _emptied(folder / UPLOADS):
-            blocks = TeachingPage(Visits(folder, learners), is_alone=auth is None).build()
-            _launch(blocks, host, port, auth, share)
+        folder.mkdir(parents=True, exist_ok=True)
+        return lock.acquire()
     except Timeout:
         raise InputError(f"--projects {folder}: another page uses this folder; name another") from None
+    except OSError as error:
+        raise InputError(f"--projects {folder}: cannot be used ({first_line(error)}); name another") from None
 
 
 @contextmanager

@@ -25,7 +25,8 @@ TITLE = "Teach a classifier"
 NAMES = {"image": "Images", "audio": "Sounds", "text": "Texts"}
 # Screen readers say what changes in these components.
 ANNOUNCE = """() => {
-  for (const id of ["status", "label", "report", "pushed"]) document.getElementById(id).setAttribute("role", "status");
+  for (const id of ["status", "label", "report", "pushed"])
+    document.querySelector(`#${id} .html-container`).setAttribute("role", "status");
 }"""
 FRAMES_A_REFRESH, NEW_RECORDING = 8, 2.0  # of a camera: between two refreshes of the gallery, and seconds without one
 STORAGE_KEY = "toolkit-app"

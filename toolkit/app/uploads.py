@@ -83,6 +83,12 @@ def recording_of(rate: int, samples: np.ndarray, name: str) -> NewExample:
     return _recording(open_audio(audio, name, new_rate)[: round(LONGEST_SECONDS * new_rate)], new_rate, name)
 
 
+def amplitude_of(samples: np.ndarray) -> float:
+    """The largest amplitude of samples, whole numbers or floats from -1 to 1."""
+    full = np.iinfo(samples.dtype).max if np.issubdtype(samples.dtype, np.integer) else 1.0
+    return float(np.abs(samples.astype(np.float64)).max(initial=0)) / full
+
+
 def _recording(samples: np.ndarray, rate: int, name: str) -> NewExample:
     import soundfile
 
