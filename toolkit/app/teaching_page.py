@@ -223,18 +223,8 @@ class TeachingPage:
     @property
     def _view(self) -> list[Any]:
         """The components that show the project."""
-        found = [
-            self.visitor,
-            self.kind,
-            self.status,
-            self.chosen,
-            self.name,
-            self.color,
-            self.gallery,
-            self.texts,
-            self.screen,
-        ]
-        found += [self.shown_keys, self.picked, self.player, self.report, self.confused, self.saved]
+        found = [self.visitor, self.kind, self.status, self.chosen, self.name, self.color, self.gallery, self.texts]
+        found += [self.screen, self.shown_keys, self.picked, self.player, self.report, self.confused, self.saved]
         return [*found, *self.adders.values(), *self.triers.values()]
 
     def _show(
@@ -386,8 +376,15 @@ class TeachingPage:
         for trigger in (self.try_text.change, self.try_image.upload, self.try_recording.upload):
             trigger(lambda: (gr.Image(visible=False), ""), None, reasons, **hidden)
         self.train.click(*self._emptied(answering), **hidden)
-        others = [self.kind.input, self.undo.click, self.start_again.click, self.delete_all.click]
-        for trigger in [*others, self.open_saved.click, self.open_file.upload]:
+        for trigger in (
+            self.kind.input,
+            self.undo.click,
+            self.start_again.click,
+            self.forget.click,
+            self.delete_all.click,
+            self.open_saved.click,
+            self.open_file.upload,
+        ):
             trigger(*self._emptied(answering), cancels=[trained], **hidden)
         self.explain.click(with_warnings(answers.explain), [*learning, self.tried], reasons, **hidden)
         taking = [*learning, self.with_examples]
