@@ -2,7 +2,7 @@
 # Pretrain the encoders that come with the page, and measure them on classes that they have not learned.
 #
 #   scripts/app_encoders.sh DATA_DIR RUNS_DIR
-#   EPISODES=100 scripts/app_encoders.sh ../shared/data runs/app_encoders
+#   MINUTES=1 RECORDINGS=10 EPISODES=100 SEEDS=1 scripts/app_encoders.sh ../shared/data runs/app_encoders
 #
 # image: labels of scripts/make_surrogate_images.py. audio: frequent words, which scripts/make_spoken_words.py lets a
 # synthesizer say. text: fastText on the sample. The digits 5 to 9, written and spoken, are kept for the figures. The
@@ -16,14 +16,15 @@ read -ra toolkit <<< "${TOOLKIT:-toolkit}"
 training=(--optim muon --learning_rate 1.2e-2 --label_smoothing 0.1 --max_minutes "${MINUTES:-10}" --resume)
 
 [ -d "$runs/images" ] || python "$scripts/make_surrogate_images.py" "$runs/images"
-[ -d "$runs/recordings" ] || python "$scripts/make_spoken_words.py" "$runs/recordings"
+[ -d "$runs/recordings" ] || python "$scripts/make_spoken_words.py" "$runs/recordings" "${RECORDINGS:-40}"
 "${toolkit[@]}" pretrain resnet --corpus "$runs/images" --preset resnet-fast-mini --image_size 32 --batch_size 256 \
     --augment flip shift zoom color "${training[@]}" --output_dir "$runs/image"
 "${toolkit[@]}" finetune audio --encoder scratch:resnet-fast-mini --data "$runs/recordings" --image_size 48 \
     --trim_silence --max_seconds 1 --batch_size 64 --augment shift speed noise mask mixup "${training[@]}" \
     --output_dir "$runs/audio"
-"${toolkit[@]}" pretrain fasttext --corpus sample --preset fasttext-tiny --vocab_size 4517 --num_buckets 3200 \
-    --num_train_epochs 60 --workers 1 --output_dir "$runs/text" --resume
+[ -e "$runs/text/results.json" ] ||
+    "${toolkit[@]}" pretrain fasttext --corpus sample --preset fasttext-tiny --vocab_size 4517 --num_buckets 3200 \
+        --num_train_epochs "${EPOCHS:-60}" --workers 1 --output_dir "$runs/text"
 for kind in image audio text; do
     [ -d "$encoders/$kind" ] || python "$scripts/save_half.py" "$runs/$kind" "$encoders/$kind"
 done

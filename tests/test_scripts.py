@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -45,6 +46,26 @@ def test_recipes_run(way, corpus, tmp_path):
     assert record["seeds"] == [0, 1]
     printed = run("transfer_text.sh", tmp_path / "encoders", "sample", tmp_path / "text", *flags, "--baseline")
     assert "TF-IDF + logistic regression" in printed
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="no eSpeak NG on this machine")
+def test_the_recipe_of_the_encoders_of_the_page_runs(tmp_path, monkeypatch):
+    data = shelf("fsdd").parent
+    for name, value in {"MINUTES": "0.1", "RECORDINGS": "2", "EPOCHS": "1", "EPISODES": "3", "SEEDS": "2"}.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "docs" / "results").mkdir(parents=True)
+    run_script("app_encoders.sh", data, tmp_path / "runs", cwd=tmp_path)
+    for name in ("digits", "spoken", "photographs", "texts"):
+        pretrained, random = (
+            json.loads((tmp_path / "docs" / "results" / f"app_{name}{suffix}.json").read_text())
+            for suffix in ("", "_random")
+        )
+        assert set(pretrained) == {"0/results", "1/results", "means, with the lowest and the highest"}
+        assert pretrained["0/results"]["metrics"] != random["0/results"]["metrics"]
+    run_script("save_half.py", tmp_path / "runs" / "text", tmp_path / "half")
+    half = load_file(tmp_path / "half" / "model.safetensors")
+    assert {tensor.dtype for tensor in half.values()} == {torch.float16}
 
 
 @pytest.mark.slow
