@@ -1,22 +1,26 @@
 #!/usr/bin/env bash
 # Pretrain the encoders that come with the page, and measure them on classes that they have not learned.
 #
-#   scripts/app_encoders.sh DATA_DIR RUNS_DIR
-#   MINUTES=1 RECORDINGS=10 EPISODES=100 SEEDS=1 scripts/app_encoders.sh ../shared/data runs/app_encoders
+#   scripts/app_encoders.sh DATA_DIR RUNS_DIR ENCODERS_DIR
+#   scripts/app_encoders.sh ../shared/data runs/app_encoders toolkit/app/encoders
+#   MINUTES=1 RECORDINGS=10 EPISODES=100 SEEDS=1 scripts/app_encoders.sh ../shared/data runs/trial runs/trial/encoders
 #
 # image: labels of scripts/make_surrogate_images.py. audio: frequent words, which scripts/make_spoken_words.py lets a
 # synthesizer say. text: fastText on the sample. The digits 5 to 9, written and spoken, are kept for the figures. The
-# encoders go to toolkit/app/encoders/, in half precision, and the figures to docs/results/. Started again, the script
-# makes only the missing runs.
+# encoders go to ENCODERS_DIR, in half precision, and the figures to docs/results/. Started again, the script makes only
+# the missing runs.
 set -euo pipefail
-data=${1:?DATA_DIR: the folder of fsdd, banking77 and cifar10} runs=${2:?RUNS_DIR}
+data=${1:?DATA_DIR: the folder of fsdd, banking77 and cifar10} runs=${2:?RUNS_DIR} encoders=${3:?ENCODERS_DIR}
 scripts=$(dirname "$0") seeds=${SEEDS:-3}
-encoders=$scripts/../toolkit/app/encoders
 read -ra toolkit <<< "${TOOLKIT:-toolkit}"
 training=(--optim muon --learning_rate 1.2e-2 --label_smoothing 0.1 --max_minutes "${MINUTES:-10}" --resume)
 
-[ -d "$runs/images" ] || python "$scripts/make_surrogate_images.py" "$runs/images"
-[ -d "$runs/recordings" ] || python "$scripts/make_spoken_words.py" "$runs/recordings" "${RECORDINGS:-40}"
+made() { # NAME SCRIPT ARGUMENTS…
+    [ -d "$runs/$1" ] || { python "$scripts/$2" "$runs/$1.part" "${@:3}" && mv "$runs/$1.part" "$runs/$1"; }
+}
+
+made images make_surrogate_images.py
+made recordings make_spoken_words.py "${RECORDINGS:-40}"
 "${toolkit[@]}" pretrain resnet --corpus "$runs/images" --preset resnet-fast-mini --image_size 32 --batch_size 256 \
     --augment flip shift zoom color "${training[@]}" --output_dir "$runs/image"
 "${toolkit[@]}" finetune audio --encoder scratch:resnet-fast-mini --data "$runs/recordings" --image_size 48 \
@@ -26,7 +30,7 @@ training=(--optim muon --learning_rate 1.2e-2 --label_smoothing 0.1 --max_minute
     "${toolkit[@]}" pretrain fasttext --corpus sample --preset fasttext-tiny --vocab_size 4517 --num_buckets 3200 \
         --num_train_epochs "${EPOCHS:-60}" --workers 1 --output_dir "$runs/text"
 for kind in image audio text; do
-    [ -d "$encoders/$kind" ] || python "$scripts/save_half.py" "$runs/$kind" "$encoders/$kind"
+    python "$scripts/save_half.py" "$runs/$kind" "$encoders/$kind"
 done
 
 evaluate() { # NAME ENCODER FLAGS…

@@ -35,6 +35,7 @@ LONG = (
     "image_classification",
     "audio_classification",
     "app",
+    "app_page",
     "processes",
     "plugins",
     "few_shot",

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -19,6 +20,7 @@ from sklearn.model_selection import PredefinedSplit, cross_val_predict
 from sklearn.neighbors import NearestCentroid
 
 from toolkit import FewShotClassifier, InputError
+from toolkit.app.answers import Answers
 from toolkit.app.archive import write_archive
 from toolkit.app.explanation import explain
 from toolkit.app.included_encoders import ENCODERS
@@ -36,6 +38,7 @@ from toolkit.app.uploads import (
     read_texts,
 )
 from toolkit.app.visits import Visits
+from toolkit.export.onnx import export_classifier
 from toolkit.metrics.intervals import wilson_interval
 from toolkit.transfer.cross_validation import cross_validate
 from toolkit.transfer.word_vectors import word_vectors
@@ -136,6 +139,10 @@ def test_a_recording_of_a_camera_is_one_change(tmp_path):
     assert project.undo() == "added 1 example to red"
     assert project.undo() == "removed 1 example"
     assert len(project.of_class(red)) == 4
+    for key in (red, project.classes[1].key):  # another class is chosen while the camera is on
+        project.add(key, [New(as_png(picture((9, 9, 9), 50 + key)), "camera", ".png", "c")])
+    assert project.undo() == "added 1 example to green"
+    assert project.undo() == "added 1 example to red"
 
 
 def test_an_example_whose_file_is_gone_is_left_out(tmp_path):
@@ -145,16 +152,44 @@ def test_an_example_whose_file_is_gone_is_left_out(tmp_path):
     project.add(project.add_class("red").key, examples_of("image", 2)["red"])
     Path(project.item(project.examples[0])).unlink()
     back = Visits(tmp_path, {}).visit(key)[1]
-    assert "1 file of this project no longer exist" in back.trouble
+    assert "so 1 example of this project cannot be shown" in back.troubles[0]
     assert state_of(back.project("image")) == (project.classes, project.examples[1:])
-    (project.folder / "project.json").write_text("{")
+    back.project("image").write_zip(tmp_path / "project.zip")
+    assert len(read_project(tmp_path / "project.zip", tmp_path / "opened").examples) == 1
+    back.save("image", "saved")
+    Path(back.project("image").item(project.examples[1])).unlink()
+    next((back.folder / "saved" / "saved" / "files").iterdir()).unlink()
+    back.open_saved("saved")
+    assert "so 1 example of this project cannot be shown" in back.troubles[1]
+    assert back.undo("image") == "back to the previous project"
+    (back.project("image").folder / "project.json").write_text("{")
     back = Visits(tmp_path, {}).visit(key)[1]
-    assert "cannot be read" in back.trouble
     kept = tmp_path / "visitors" / key / "unreadable" / project.folder.name
-    assert str(kept) in back.trouble
+    assert back.troubles[0].startswith(f"{project.folder / 'project.json'}: cannot be read")
+    assert str(kept) in back.troubles[0]
     back.forget()
     assert (kept / "files").is_dir()
     assert not back.project("image").classes
+
+
+def test_what_a_session_shows(tmp_path):
+    visits = Visits(tmp_path, {"text": Learner(ENCODERS["text"], "text")})
+    visit = visits.visit(None)[1]
+    for name, examples in examples_of("text", 2).items():
+        visit.project("text").add(visit.project("text").add_class(name).key, examples)
+    assert [visit.show("a", kind) for kind in ("text", "text", "image", "text")] == [False, True, False, False]
+    (*_, learned) = visit.learn("text", lambda *_: None)
+    assert visit.shows("a", learned)
+    assert not visit.shows("b", learned)
+    training = visit.learn("text", lambda *_: None)
+    next(training)
+    visit.forget()
+    assert not visit.show("a", "text")  # what was shown is of a classifier that was deleted
+    list(training)
+    assert visit.learned("text") is None
+    visit.start_again("text")
+    assert not visit.show("a", "text")
+    assert not visit.shows("a", learned)
 
 
 def test_undo_loses_no_project(tmp_path):
@@ -179,7 +214,7 @@ def test_a_project_has_room_for_so_many_bytes(tmp_path, monkeypatch):
     project = filled(tmp_path / "project", "image", 2)
     monkeypatch.setattr("toolkit.app.project.MOST_BYTES", 6 * 7500)
     before = state_of(project)
-    with pytest.raises(InputError, match="0 MB cannot be added"):
+    with pytest.raises(InputError, match="17 KB cannot be added: there are 33 KB, and at most 44 KB"):
         project.add(project.classes[0].key, examples_of("image", 3)["red"])
     assert state_of(project) == before
     project.remove_class(project.classes[2].key)
@@ -278,7 +313,7 @@ def test_a_project_file_that_unpacks_to_more_than_it_says_is_refused(tmp_path):
         if method == zipfile.ZIP_DEFLATED:
             assert read_project(path, tmp_path / "opened").labels() == project.labels()
         else:
-            with pytest.raises(InputError, match="an unknown way of compression"):
+            with pytest.raises(InputError, match="an unsupported compression method"):
                 read_project(path, tmp_path / "opened")
     record = json.loads(text)
     cases = {
@@ -405,6 +440,20 @@ def test_quiet_recordings_are_known(tmp_path):
     soundfile.write(tmp_path / "quiet.wav", 0.05 * np.sin(2000 * times), 8000)
     project.add(project.classes[0].key, [read_recording(tmp_path / "quiet.wav", "quiet.wav")])
     assert learned_from(project).quietest == pytest.approx(0.05, rel=0.02)
+
+
+def test_a_quiet_microphone_is_not_answered(tmp_path):
+    visits = Visits(tmp_path, {"audio": Learner(ENCODERS["audio"], "audio")})
+    key, visit = visits.visit(None)
+    for name, examples in examples_of("audio", 3).items():
+        visit.project("audio").add(visit.project("audio").add_class(name).key, examples)
+    list(visit.learn("audio", lambda *_: None))
+    samples, rate = soundfile.read(io.BytesIO(as_flac(HERTZ["low"], 5)), dtype="int16")
+    for loudness, expected in ((1, "low"), (20, "It is quiet.")):
+        label, bars, tried, heard = Answers(visits).try_sound(key, (rate, samples // loudness), None)
+        assert expected in label
+        assert bool(bars) == (tried is not None) == (loudness == 1)
+        assert len(heard) == len(samples)
 
 
 def test_texts_and_tables():
@@ -633,7 +682,19 @@ def test_what_is_taken_away_answers_like_the_page(kind, tmp_path):
     script = tmp_path / "without" / "onnx" / "predict.py"
     done = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True)
     assert done.returncode == 2
-    assert "made without its examples" in done.stderr
+    assert "exported without examples" in done.stderr
+
+
+def test_an_exported_fasttext_spells_words_that_are_too_short_for_an_n_gram(tmp_path):
+    shutil.copytree(ENCODERS["text"], tmp_path / "encoder")
+    config = json.loads((tmp_path / "encoder" / "config.json").read_text())
+    (tmp_path / "encoder" / "config.json").write_text(json.dumps(config | {"min_n": 5}))
+    texts = [text for of_label in TEXTS.values() for text in of_label]
+    labels = np.repeat(list(TEXTS), 4)
+    classifier = FewShotClassifier(str(tmp_path / "encoder"), method="linear").fit(texts, labels)
+    (tmp_path / "onnx").mkdir()
+    asked = ["qé", "the qé lost", "zyzzyva", "Ω x"]
+    assert export_classifier(classifier, tmp_path / "onnx", asked) < 1e-4
 
 
 # The command

@@ -16,6 +16,8 @@ import pytest
 from conftest import REPOSITORY
 from test_app import COLORS, HERTZ, TEXTS, as_flac, as_png, examples_of, picture
 
+from toolkit.app.visits import UPLOADS
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 if CHROMIUM is None:
     pytest.skip("no chromium on this machine: apt-get install chromium", allow_module_level=True)
@@ -455,7 +457,7 @@ def test_the_server_is_killed_in_the_middle(browser, tmp_path):
         visitor.press("Train")
         visitor.page.evaluate("window.isOld = true")
         server.stop(signal.SIGKILL)
-        assert list((server.folder / "uploads").rglob("*.png"))
+        assert list((server.folder / UPLOADS).rglob("*.png"))
         server.start()
         visitor.page.wait_for_function("!window.isOld")  # the page has noticed, and loaded itself again
         for name in ("red", "green"):
@@ -463,7 +465,7 @@ def test_the_server_is_killed_in_the_middle(browser, tmp_path):
         visitor.expect("#classes", "blue (")
         visitor.train()
         server.stop(signal.SIGTERM)
-        assert not (server.folder / "uploads").exists()
+        assert not (server.folder / UPLOADS).exists()
         server.start()
         visitor.page.wait_for_timeout(5000)  # for a page that notices; one on which nothing goes on may not
         visitor.choose(visitor.page.locator("#classes"), "green")
@@ -490,6 +492,10 @@ def test_all_that_a_visitor_has_given_is_deleted(browser, tmp_path):
         sync_api.expect(visitor.page.get_by_text("tick “I am sure” first").first).to_be_visible()
         assert list(server.folder.rglob("*.zip"))
         assert list(server.folder.rglob("*.png"))
+        visitor.page.get_by_role("tab", name="Teach").click()
+        visitor.expect("#label", "red")
+        sync_api.expect(visitor.page.locator("#taken")).to_be_visible()
+        visitor.page.get_by_role("tab", name="Projects").click()
         visitor.page.get_by_label("I am sure").check()
         visitor.press("Delete all my data")
         visitor.expect("#status", "Deleted all your data")

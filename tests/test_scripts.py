@@ -55,7 +55,7 @@ def test_the_recipe_of_the_encoders_of_the_page_runs(tmp_path, monkeypatch):
     for name, value in {"MINUTES": "0.1", "RECORDINGS": "2", "EPOCHS": "1", "EPISODES": "3", "SEEDS": "2"}.items():
         monkeypatch.setenv(name, value)
     (tmp_path / "docs" / "results").mkdir(parents=True)
-    run_script("app_encoders.sh", data, tmp_path / "runs", cwd=tmp_path)
+    run_script("app_encoders.sh", data, tmp_path / "runs", tmp_path / "encoders", cwd=tmp_path)
     for name in ("digits", "spoken", "photographs", "texts"):
         pretrained, random = (
             json.loads((tmp_path / "docs" / "results" / f"app_{name}{suffix}.json").read_text())
@@ -63,8 +63,7 @@ def test_the_recipe_of_the_encoders_of_the_page_runs(tmp_path, monkeypatch):
         )
         assert set(pretrained) == {"0/results", "1/results", "means, with the lowest and the highest"}
         assert pretrained["0/results"]["metrics"] != random["0/results"]["metrics"]
-    run_script("save_half.py", tmp_path / "runs" / "text", tmp_path / "half")
-    half = load_file(tmp_path / "half" / "model.safetensors")
+    half = load_file(tmp_path / "encoders" / "text" / "model.safetensors")
     assert {tensor.dtype for tensor in half.values()} == {torch.float16}
 
 

@@ -32,11 +32,17 @@ class Answers:
     def __init__(self, visits: Visits):
         self.visits = visits
 
-    def learn(self, visitor: str, kind: str, progress=PROGRESS) -> Iterator[tuple[Any, ...]]:
-        """Train, and show how good it is: by prototypes at once, then with a linear layer."""
+    def learn(self, request: gr.Request, visitor: str, kind: str, progress=PROGRESS) -> Iterator[Any]:
+        """Train, and show how good it is: by prototypes at once, then with a linear layer.
+
+        A visitor who has turned to another project meanwhile sees it when coming back.
+        """
         visit, learned = self.visits.visit(visitor)[1], None
         try:
             for learned in visit.learn(kind, lambda share, what: progress(share, desc=what)):
+                if not visit.shows(request.session_hash, learned):
+                    yield (gr.skip(),) * 3
+                    continue
                 confused = learned.confused[:A_SCREEN]
                 captions = [f"{label}, taken for {predicted}" for _, label, predicted in confused]
                 pictures = pictures_of(learned.project, [example for example, *_ in confused], captions)

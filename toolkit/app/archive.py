@@ -30,8 +30,8 @@ The same without the toolkit and without torch: `python onnx/predict.py FILE_OR_
 those of the page for {checked} examples; the largest difference of a probability was {difference:.6f}.
 """
 CHECK_README = """
-`onnx/parity.json` and `onnx/parity/` hold these examples: delete them before you share the folder with somebody who
-shall not see them. `python onnx/predict.py --check` compares again.
+`onnx/parity.json` and `onnx/parity/` hold these examples: delete them before you share the folder with anyone who
+should not see them. `python onnx/predict.py --check` compares again.
 """
 
 

@@ -195,7 +195,8 @@ def warnings_of(state: State, tested: CrossValidation | None) -> list[str]:
             f"Only one distinct example of {_some(single)}. How well it is recognized is not known, and nothing is "
             "rejected: add a second example."
         )
-    if alike := [label for label, count in groups.items() if count == 1 < distinct[label]]:
+    alike = [label for label, count in groups.items() if count == 1 < distinct[label]]
+    if tested is not None and alike:
         found.append(
             f"All examples of {_some(alike)} are from one recording of the camera, so they are alike, and the "
             "accuracy below says little about other light, places and days: record a second time."

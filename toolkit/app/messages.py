@@ -7,7 +7,9 @@ from typing import Any
 
 import gradio as gr
 
-from toolkit.errors import InputError, RunFailed
+from toolkit.errors import InputError, RunFailed, first_line
+
+REFUSALS = (InputError, OSError)  # what may be raised where a visitor changes something
 
 
 def warn(message: str) -> None:
@@ -15,15 +17,20 @@ def warn(message: str) -> None:
     gr.Warning(escape(message).replace("\n", "<br>"), title="")
 
 
+def reason_of(error: Exception) -> str:
+    """Why something was not done."""
+    return f"files cannot be read or written: {first_line(error)}" if isinstance(error, OSError) else str(error)
+
+
 def with_warnings(handler: Callable) -> Callable:
-    """The handler, whose errors of input and of the Hub are shown; its components then stay as they are."""
+    """The handler, whose errors of input, of files and of the Hub are shown; its components then stay as they are."""
 
     @functools.wraps(handler)
     def call(*values: Any) -> Any:
         try:
             return handler(*values)
-        except (InputError, RunFailed) as error:
-            warn(str(error))
+        except (*REFUSALS, RunFailed) as error:
+            warn(reason_of(error))
             return gr.skip()
 
     return call

@@ -109,6 +109,8 @@ class Project:
         self.num_lost = 0
         if (folder / PROJECT_FILE).is_file():
             self.modality_name, self._state, self.num_lost = _read(folder)
+            if self.num_lost:
+                self._write(self._state)
         elif modality_name is None:
             raise InputError(f"{folder}: holds no project")
         else:
@@ -198,6 +200,7 @@ class Project:
             after = state._replace(examples=(*state.examples, *added), next_key=state.next_key + len(new))
             burst = new[0].burst if new else ""
             goes_on = bool(burst and self._history and self._history[-1].burst == burst)
+            goes_on = goes_on and state.examples[-1].of_class == key
             before = self._history[-1].before if goes_on else state
             count = len(after.examples) - len(before.examples)
             self._change(f"added {counted(count, 'example')} to {of_class.name}", after, burst)
@@ -236,8 +239,8 @@ class Project:
             )
         if self._num_bytes + num_bytes > MOST_BYTES:
             raise InputError(
-                f"{megabytes(num_bytes)} cannot be added: there are {megabytes(self._num_bytes)}, and at most "
-                f"{megabytes(MOST_BYTES)} are allowed; “Permanently delete removed items” can make room"
+                f"{as_size(num_bytes)} cannot be added: there are {as_size(self._num_bytes)}, and at most "
+                f"{as_size(MOST_BYTES)} are allowed; “Permanently delete removed items” can make room"
             )
 
     def remove(self, keys: Iterable[int]) -> None:
@@ -390,8 +393,9 @@ def counted(count: int, noun: str, plural: str | None = None) -> str:
     return f"1 {noun}" if count == 1 else f"{count:,} {plural or noun + 's'}"
 
 
-def megabytes(num_bytes: int) -> str:
-    return f"{num_bytes / 2**20:,.0f} MB"
+def as_size(num_bytes: int) -> str:
+    """`7 KB`, `512 MB`."""
+    return f"{num_bytes / 2**10:,.0f} KB" if num_bytes < 2**20 else f"{num_bytes / 2**20:,.0f} MB"
 
 
 def _num_bytes(new: Iterable[NewExample]) -> int:

@@ -60,11 +60,11 @@ def report(learned: Learned) -> str:
             f"examples of the same kind expect <strong>{low:.0%} to {high:.0%}</strong> (95% interval).</p>"
         )
         if learned.rejected is None:
-            measured = "how much it rejects of what is of neither class is only measured with three classes or more"
+            measured = "how much it rejects of other things is only measured with three classes or more"
         else:
-            measured = f"of a class that it has not learned, it rejects {learned.rejected:.0%}, each class in turn"
+            measured = f"with each class left out of training in turn, it rejects {learned.rejected:.0%} of that class"
         parts.append(
-            f"<p>“{NONE[0].upper()}{NONE[1:]}” is meant to reject {REJECTED:.0%} of new examples; {measured}.</p>"
+            f"<p>“{NONE[0].upper()}{NONE[1:]}” is set to reject {REJECTED:.0%} of new examples; {measured}.</p>"
         )
     parts.append(_counts(learned))
     parts.append(f"<p>It took {learned.seconds:.1f} seconds.</p>")

@@ -14,11 +14,10 @@ from toolkit.app import actions, rendering, uploads
 from toolkit.app.answers import Answers
 from toolkit.app.archive import NUM_CHECKED
 from toolkit.app.lessons_page import build_lessons
-from toolkit.app.messages import warn, with_warnings
-from toolkit.app.project import MOST_BYTES, MOST_CLASSES, MOST_EXAMPLES, counted, megabytes
+from toolkit.app.messages import REFUSALS, reason_of, warn, with_warnings
+from toolkit.app.project import MOST_BYTES, MOST_CLASSES, MOST_EXAMPLES, as_size, counted
 from toolkit.app.thumbnails import A_SCREEN, PICTURE_BUTTONS, SOUND_BUTTONS, choices_of, pictures_of, sound_of
-from toolkit.app.visits import Visit, Visits
-from toolkit.errors import InputError, first_line
+from toolkit.app.visits import Visits
 from toolkit.modalities.waveforms import window_of
 
 TITLE = "Teach a classifier"
@@ -74,8 +73,8 @@ class TeachingPage:
     def _build_examples(self) -> None:
         gr.Markdown(
             f"## 1 Examples\nAt most {MOST_CLASSES} classes and {MOST_EXAMPLES:,} examples. Files may be up to "
-            f"{megabytes(uploads.MOST_BYTES_OF_FILE)}, recordings {uploads.LONGEST_SECONDS:.0f} seconds, texts "
-            f"{uploads.LONGEST_TEXT:,} characters; all files of a project together {megabytes(MOST_BYTES)}."
+            f"{as_size(uploads.MOST_BYTES_OF_FILE)}, recordings {uploads.LONGEST_SECONDS:.0f} seconds, texts "
+            f"{uploads.LONGEST_TEXT:,} characters; all files of a project together {as_size(MOST_BYTES)}."
         )
         with gr.Row():
             with gr.Column(scale=1):
@@ -184,7 +183,7 @@ class TeachingPage:
             "## 4 Take it away\nA folder of Hugging Face transformers, and an ONNX model with a script that predicts "
             "without this toolkit."
         )
-        note = f"Include up to {NUM_CHECKED} of the examples, to check the ONNX model with"
+        note = f"Include up to {NUM_CHECKED} of the examples, so that the ONNX model can be checked"
         self.with_examples = gr.Checkbox(value=True, label=note, elem_id="with-examples")
         self.make_download = gr.Button("Make the file", elem_id="take")
         self.downloaded = gr.DownloadButton("Download it", visible=False, elem_id="taken")
@@ -209,7 +208,7 @@ class TeachingPage:
             self.export = gr.Button("Export the project", elem_id="export")
             self.project_file = gr.DownloadButton("Download the project", visible=False, elem_id="project-file")
             self.open_file = gr.File(
-                label=f"Open an exported project, up to {megabytes(MOST_BYTES)}", elem_id="open-file", height=140
+                label=f"Open an exported project, up to {as_size(MOST_BYTES)}", elem_id="open-file", height=140
             )
         with gr.Row():
             self.start_again = gr.Button("Begin an empty project", elem_id="start-again")
@@ -222,16 +221,30 @@ class TeachingPage:
 
     @property
     def _view(self) -> list[Any]:
-        """The components that show the project."""
+        """The components that show the project, and those that show what its classifier has answered."""
         found = [self.visitor, self.kind, self.status, self.chosen, self.name, self.color, self.gallery, self.texts]
         found += [self.screen, self.shown_keys, self.picked, self.player, self.report, self.confused, self.saved]
-        return [*found, *self.adders.values(), *self.triers.values()]
+        return [*found, *self.adders.values(), *self.triers.values(), *self._answers]
+
+    @property
+    def _answers(self) -> list[Any]:
+        """The components of what a classifier has answered, and of what was made of it."""
+        found = [self.downloaded, self.project_file, self.reason_picture, self.reason_words, self.pushed]
+        return [*found, self.label, self.answer, self.tried]
 
     def _show(
-        self, key: str, visit: Visit, kind: str, chosen: int | None, screen: int, message: str | None
+        self,
+        key: str,
+        session: str | None,
+        kind: str,
+        chosen: int | None,
+        screen: int = 1,
+        message: str | None = None,
     ) -> list[Any]:
-        """New values of the components of `_view`."""
+        """New values of the components of `_view`, for the visit with a key, in one of its sessions."""
+        visit = self.visits.visit(key)[1]
         project, learned = visit.project(kind), visit.learned(kind)
+        is_other = not visit.show(session, kind)
         classes = {each.key: each for each in project.classes}
         if not classes and message is None:
             message = "Begin with two classes or more, then choose one of them and add examples to it."
@@ -244,9 +257,8 @@ class TeachingPage:
         has_changed = learned is not None and not learned.state.learns_like(project.state)
         pictures = pictures_of(project, examples)
         texts = [(each.content, each.key) for each in examples if kind == "text"]
-        if visit.trouble is not None:
-            warn(visit.trouble)
-            visit.trouble = None
+        while visit.troubles:
+            warn(visit.troubles.pop())
         return [
             key,
             kind,
@@ -264,6 +276,7 @@ class TeachingPage:
             gr.Gallery(visible=bool(learned and not has_changed and learned.confused and kind != "text")),
             gr.Dropdown(visit.saved(), value=None),
             *(gr.Group(visible=each == kind) for each in [*self.adders, *self.triers]),
+            *(_no_answers() if is_other else [gr.skip()] * len(self._answers)),
         ]
 
     def _connect(self, blocks: gr.Blocks) -> None:
@@ -291,17 +304,16 @@ class TeachingPage:
         """
 
         def handler(request: gr.Request, visitor, kind, chosen, screen, *values):
-            key, visit = self.visits.visit(visitor, request.session_hash)
+            session = request.session_hash
+            key, visit = self.visits.visit(visitor, session)
             if of_kind not in (None, kind):
                 return [gr.skip()] * (len(self._view) + len(cleared))
             message, emptied = None, gr.skip()
             try:
                 message, emptied = function(visit, kind, chosen, *values), None
-            except InputError as error:
-                warn(str(error))
-            except OSError as error:
-                warn(f"this cannot be kept: {first_line(error)}")
-            return [*self._show(key, visit, kind, chosen, screen, message), *[emptied] * len(cleared)]
+            except REFUSALS as error:
+                warn(reason_of(error))
+            return [*self._show(key, session, kind, chosen, screen, message), *[emptied] * len(cleared)]
 
         place = [self.visitor, self.kind, self.chosen, self.screen]
         trigger(handler, [*place, *inputs], [*self._view, *cleared], api_visibility="private")
@@ -335,15 +347,15 @@ class TeachingPage:
     def _connect_opening(self, trigger: Callable, function: Callable[..., str], component: Any) -> None:
         """On an event, open another project, of the kind that `function` returns, and show it."""
 
-        def handler(visitor, kind, value):
+        def handler(request: gr.Request, visitor, kind, value):
             key, visit = self.visits.visit(visitor)
             message = None
             try:
                 kind = function(visit, value)
                 message = "The project is open. Undo brings back the one before."
-            except InputError as error:
-                warn(str(error))
-            return self._show(key, visit, kind, None, 1, message)
+            except REFUSALS as error:
+                warn(reason_of(error))
+            return self._show(key, request.session_hash, kind, None, message=message)
 
         inputs = [self.visitor, self.kind, component]
         trigger(handler, inputs, self._view, api_visibility="private")
@@ -375,17 +387,7 @@ class TeachingPage:
         reasons = [self.reason_picture, self.reason_words]
         for trigger in (self.try_text.change, self.try_image.upload, self.try_recording.upload):
             trigger(lambda: (gr.Image(visible=False), ""), None, reasons, **hidden)
-        self.train.click(*self._emptied(answering), **hidden)
-        for trigger in (
-            self.kind.input,
-            self.undo.click,
-            self.start_again.click,
-            self.forget.click,
-            self.delete_all.click,
-            self.open_saved.click,
-            self.open_file.upload,
-        ):
-            trigger(*self._emptied(answering), cancels=[trained], **hidden)
+        self.train.click(_no_answers, None, self._answers, **hidden)
         self.explain.click(with_warnings(answers.explain), [*learning, self.tried], reasons, **hidden)
         taking = [*learning, self.with_examples]
         self.make_download.click(with_warnings(answers.download), taking, self.downloaded, **hidden)
@@ -405,43 +407,44 @@ class TeachingPage:
         return key, gr.Audio(sound_of(project, example), visible=True) if kind == "audio" else gr.skip()
 
     def _add_frame(
-        self, visitor: str, kind: str, chosen: int | None, recording: tuple[str, float], frame: np.ndarray | None
-    ) -> tuple[Any, ...]:
+        self,
+        request: gr.Request,
+        visitor: str,
+        kind: str,
+        chosen: int | None,
+        recording: tuple[str, float],
+        frame: np.ndarray | None,
+    ) -> list[Any]:
         """Add what the camera shows now. The pictures are shown anew after every few of them.
 
         `recording` identifies the recording and has the time of its last picture.
         """
-        nothing = (gr.skip(),) * (1 + len(self._view))
         if frame is None or kind != "image":
-            return nothing
+            return [gr.skip()] * (1 + len(self._view))
         now, (burst, last) = time.monotonic(), recording
         if now - last > NEW_RECORDING:
             burst = secrets.token_hex(8)
-        key, visit = self.visits.visit(visitor)
-        project = visit.project(kind)
+        project, new = self.visits.visit(visitor)[1].project(kind), {}
         try:
             name = f"camera {project.state.next_key}"
             project.add(actions.needed(chosen), [uploads.image_of(frame, name, burst)])
-        except InputError as error:
-            return (burst, now), gr.skip(), gr.skip(), rendering.status(str(error), False), *nothing[4:]
-        count = len(project.of_class(actions.needed(chosen)))
-        message = f"Recording from the camera: {counted(count, 'example')}."
-        if count % FRAMES_A_REFRESH:
-            status, classes = rendering.status(message, False), gr.Radio(choices_of(project))
-            return (burst, now), gr.skip(), gr.skip(), status, classes, *nothing[5:]
-        return (burst, now), *self._show(key, visit, kind, chosen, -(-count // A_SCREEN), message)
+            count = len(project.of_class(actions.needed(chosen)))
+            if count % FRAMES_A_REFRESH == 0:
+                view = self._show(visitor, request.session_hash, kind, chosen, -(-count // A_SCREEN))
+                shown = dict(zip(self._view, view, strict=True))
+                new = {each: shown[each] for each in (self.gallery, self.shown_keys, self.screen, self.picked)}
+            new[self.chosen] = gr.Radio(choices_of(project))
+            message = f"Recording from the camera: {counted(count, 'example')}."
+        except REFUSALS as error:
+            message = reason_of(error)
+        new[self.status] = rendering.status(message, False)
+        return [(burst, now), *(new.get(each, gr.skip()) for each in self._view)]
 
-    def _emptied(self, components: Sequence[Any]) -> tuple[Callable[[], list[Any]], None, list[Any]]:
-        """What empties components, and the files to download and the reasons, which belong to another classifier."""
-        files, pictures = [self.downloaded, self.project_file], [self.reason_picture]
-        emptied = [*files, *pictures, self.reason_words, self.pushed, *components]
 
-        def empty() -> list[Any]:
-            hidden: list[Any] = [gr.DownloadButton(value=None, visible=False) for _ in files]
-            hidden += [gr.Image(value=None, visible=False) for _ in pictures]
-            return [*hidden, "", "", *(None for _ in components)]
-
-        return empty, None, emptied
+def _no_answers() -> list[Any]:
+    """New values of the components of `_answers`: two files, a picture, and five others."""
+    files = [gr.DownloadButton(value=None, visible=False) for _ in range(2)]
+    return [*files, gr.Image(value=None, visible=False), *[None] * 5]
 
 
 def _unchecked(component: Any) -> Any:

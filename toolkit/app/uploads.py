@@ -20,7 +20,7 @@ from toolkit.app.project import (
     PROJECT_FILE,
     NewExample,
     Project,
-    megabytes,
+    as_size,
     parse_project,
 )
 from toolkit.data.audio_decoding import head_of, open_audio
@@ -157,7 +157,7 @@ def _check_file(path: Path, name: str) -> None:
     size = path.stat().st_size
     if size > MOST_BYTES_OF_FILE:
         raise InputError(
-            f"{name}: {megabytes(size)}, at most {megabytes(MOST_BYTES_OF_FILE)} are allowed; make it smaller"
+            f"{name}: {as_size(size)}, at most {as_size(MOST_BYTES_OF_FILE)} are allowed; make it smaller"
         )
     with path.open("rb") as file:
         head = file.read(_TAR_PLACE + len(_TAR_MARK))
@@ -171,7 +171,7 @@ def _unpacked(archive: zipfile.ZipFile, name: str) -> bytes:
     """The content of a file of an archive, at most as much as its head says. Raises `ValueError` if that is a lie."""
     entry = archive.getinfo(name)
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others may unpack without a limit
-        raise ValueError(f"{name}: an unknown way of compression")
+        raise ValueError(f"{name}: an unsupported compression method")
     with archive.open(entry) as file:
         return file.read(entry.file_size)
 
@@ -200,7 +200,7 @@ def read_project(path: Path, folder: Path) -> Project:
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > MOST_BYTES:
-                raise InputError(f"{path.name}: holds more than {megabytes(MOST_BYTES)}")
+                raise InputError(f"{path.name}: holds more than {as_size(MOST_BYTES)}")
             kind, state = parse_project(_unpacked(archive, PROJECT_FILE).decode())
             project = Project(folder, kind)
             keys = {}

@@ -1,7 +1,7 @@
 """Who visits the page: each browser has projects of its own, in a folder that it comes back to.
 
 FOLDER/secret                      encrypts what a browser keeps, so that it stays readable when the server restarts
-FOLDER/uploads/                    what the server keeps for as long as it runs: uploads, files to download
+FOLDER/.toolkit-app-uploads/       what the server keeps for as long as it runs: uploads, files to download
 FOLDER/visitors/ID/current.json    which draft is the project of each kind of examples, which ones were before it, and
                                    which saved projects were deleted
 FOLDER/visitors/ID/drafts/N/       these projects
@@ -28,7 +28,7 @@ from toolkit.app.uploads import read_project
 from toolkit.errors import InputError
 from toolkit.runs.output import write_json, write_text
 
-UPLOADS = "uploads"  # folder of the server's copies, which are deleted when it ends
+UPLOADS = ".toolkit-app-uploads"  # folder of the server's copies, which are deleted when it ends
 _ID = re.compile(r"[0-9a-f]{32}")
 _NAME = re.compile(r"[\w][\w .,()+-]{0,59}")  # of a project, which is the name of a folder
 DRAFTS, SAVED, REMOVED, UNREADABLE, CURRENT = "drafts", "saved", "removed", "unreadable", "current.json"
@@ -39,14 +39,16 @@ class Visit:
 
     def __init__(self, folder: Path, uploads: Path, learners: dict[str, Learner]):
         self.folder, self.uploads, self.learners = folder, uploads, learners
-        self.trouble: str | None = None  # what a project lacks, or why it cannot be opened, until it has been said
+        self.troubles: list[str] = []  # what a project lacks, or why it cannot be opened, until it has been said
+        self._shown: dict[str | None, tuple[str, str]] = {}  # of each session: a kind, and the folder of its project
         self._projects: dict[str, Project] = {}
         self._drafts: dict[str, Project] = {}  # all that were opened, by the names of their folders
         self._earlier: defaultdict[str, list[str]] = defaultdict(list)  # drafts that were worked on before
         self._deleted: list[list[str]] = []  # saved projects: the name, and the folder in `removed`
         self._learned: dict[str, Learned] = {}
         self._uploaded: set[Path] = set()
-        self._temporary: Path | None = None
+        self._downloads: list[Path] = []
+        self._num_deletions = 0
         self._lock = threading.RLock()
         if (folder / CURRENT).is_file():
             self._resume(json.loads((folder / CURRENT).read_text(encoding="utf-8")))
@@ -67,10 +69,11 @@ class Visit:
             project, earlier = self.project(kind), self._earlier[kind]
             if project.has_history or not earlier:
                 return project.undo()
-            name = earlier.pop()
+            previous = self._draft(earlier[-1])
+            earlier.pop()
             if project.classes:
                 earlier.insert(0, project.folder.name)
-            self._work_on(self._draft(name))
+            self._work_on(previous)
         return "back to the previous project"
 
     def note_uploads(self, paths: Iterable[str]) -> None:
@@ -78,12 +81,10 @@ class Visit:
         self._uploaded.update(map(Path, paths))
 
     def temporary_file(self, name: str) -> Path:
-        """The path of a file to download, in a folder that this visitor alone uses."""
-        with self._lock:
-            if self._temporary is None:
-                self.uploads.mkdir(exist_ok=True)
-                self._temporary = Path(tempfile.mkdtemp(dir=self.uploads))
-            return self._temporary / name
+        """The path of a file to download, in a new folder."""
+        self.uploads.mkdir(exist_ok=True)
+        self._downloads.append(Path(tempfile.mkdtemp(dir=self.uploads)))
+        return self._downloads[-1] / name
 
     def forget(self) -> int:
         """Delete for good what was removed, which can then not be undone; returns how many files were deleted."""
@@ -112,14 +113,27 @@ class Visit:
                 remembered.clear()
             shutil.rmtree(self.folder, ignore_errors=True)
 
+    # What is shown
+
+    def show(self, session: str | None, kind: str) -> bool:
+        """Remember that a session shows the project of a kind; returns whether it has shown it before."""
+        shown = kind, self.project(kind).folder.name
+        before, self._shown[session] = self._shown.get(session), shown
+        return before == shown
+
+    def shows(self, session: str | None, learned: Learned) -> bool:
+        """Whether a session shows the project of which something was learned."""
+        return self._shown.get(session) == (learned.project.modality_name, learned.project.folder.name)
+
     # Learning
 
     def learn(self, kind: str, say: Callable[[float, str], Any]) -> Iterator[Learned]:
         """Learn the project; see `Learner.learn`."""
-        project = self.project(kind)
+        project, num_deletions = self.project(kind), self._num_deletions
         for learned in self.learners[kind].learn(project, say):
             with self._lock:
-                if project is self._projects.get(kind):  # no other one was opened meanwhile
+                # No other project was opened meanwhile, and nothing was deleted for good.
+                if project is self._projects.get(kind) and num_deletions == self._num_deletions:
                     self._learned[kind] = learned
             yield learned
 
@@ -157,7 +171,7 @@ class Visit:
     def open_saved(self, name: str) -> str:
         """Go on with a saved project in place of the one of its kind; returns the kind."""
         draft = self._new_folder(DRAFTS)
-        Project(self._existing(name)).copy_to(draft)
+        self._opened(self._existing(name)).copy_to(draft)
         return self._begin(Project(draft))
 
     def open_file(self, path: Path) -> str:
@@ -198,8 +212,16 @@ class Visit:
 
     def _draft(self, name: str) -> Project:
         if name not in self._drafts:
-            self._drafts[name] = Project(self.folder / DRAFTS / name)
+            self._drafts[name] = self._opened(self.folder / DRAFTS / name)
         return self._drafts[name]
+
+    def _opened(self, folder: Path) -> Project:
+        """The project of a folder; what it lacks becomes a trouble."""
+        project = Project(folder)
+        if project.num_lost:
+            count = counted(project.num_lost, "example")
+            self.troubles.append(f"Files are missing in {folder}, so {count} of this project cannot be shown.")
+        return project
 
     def _work_on(self, project: Project) -> None:
         self._drafts[project.folder.name] = self._projects[project.modality_name] = project
@@ -213,30 +235,29 @@ class Visit:
     def _resume(self, current: dict[str, Any]) -> None:
         for kind, name in current["drafts"].items():
             try:
-                project = self._projects[kind] = self._draft(name)
-                if project.num_lost:
-                    files = counted(project.num_lost, "file")
-                    self.trouble = f"{files} of this project no longer exist, so their examples are left out"
+                self._projects[kind] = self._draft(name)
             except InputError as error:
-                unreadable = self.folder / UNREADABLE
-                unreadable.mkdir(exist_ok=True)
-                if (self.folder / DRAFTS / name).is_dir():
-                    (self.folder / DRAFTS / name).rename(unreadable / name)
-                self.trouble = f"{error}; it is now in {unreadable / name}"
+                draft, unreadable = self.folder / DRAFTS / name, self.folder / UNREADABLE / name
+                if draft.is_dir():
+                    unreadable.parent.mkdir(exist_ok=True)
+                    draft.rename(unreadable)
+                self.troubles.append(f"{error}. What there is of it is now in {unreadable}.")
         self._earlier.update(current["earlier"])
         self._deleted = current["deleted"]
 
     def _delete_copies(self) -> None:
         """Delete uploads, files to download, what was learned, and what was read for it."""
+        self._num_deletions += 1
         self._learned.clear()
+        self._shown.clear()
         for learner in self.learners.values():
             learner.featurizer.forget()
         for path in self._uploaded:
             path.unlink(missing_ok=True)
         self._uploaded.clear()
-        if self._temporary is not None:
-            shutil.rmtree(self._temporary, ignore_errors=True)
-            self._temporary = None
+        for folder in self._downloads:
+            shutil.rmtree(folder, ignore_errors=True)
+        self._downloads.clear()
 
     def _new_folder(self, of: str) -> Path:
         return self.folder / of / secrets.token_hex(4)

@@ -61,7 +61,7 @@ def run(arguments: AppArguments) -> None:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     folder = Path(arguments.projects).expanduser().absolute()
-    os.environ["GRADIO_TEMP_DIR"] = str(folder / "uploads")
+    os.environ["GRADIO_TEMP_DIR"] = str(folder / ".toolkit-app-uploads")  # as in toolkit/app/visits.py
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # to end as by Ctrl-C
     with extra("app"):
         import gradio  # noqa: F401

@@ -104,7 +104,10 @@ def _write_parity(classifier: FewShotClassifier, folder: Path, examples: Sequenc
     exported = standalone.StandaloneClassifier(folder)
     difference, changed = exported.compare()
     if changed:
-        raise InputError(f"the exported classifier says something else of {changed[0]}; it was not exported")
+        raise InputError(
+            f"the exported classifier gives another answer for {len(changed)} of {len(cases)} examples, so it was not "
+            "exported"
+        )
     return difference
 
 
@@ -168,12 +171,14 @@ class _FastTextGraph(_Graph):
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, ngrams: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, T) int64 twice, and the rows of the n-grams of each token's word, (B, T, K) int64, -1 for no n-gram"""
+        """(B, T) int64 twice, and the rows of the n-grams of each token's word, (B, T, K) int64, filled up with -1; if
+        the word is in the vocabulary, all are -2"""
         encoder = self.model.encoder
         is_there = (ngrams >= 0).unsqueeze(-1)
         vectors = nn.functional.embedding(ngrams.clamp(min=0), encoder.ngram_embeddings.weight) * is_there
-        counts = is_there.sum(dim=2)
-        states = torch.where(counts > 0, vectors.sum(dim=2) / counts.clamp(min=1), encoder.embeddings(input_ids))
+        means = vectors.sum(dim=2) / is_there.sum(dim=2).clamp(min=1)
+        is_known = (ngrams == -2).any(dim=2).unsqueeze(-1)
+        states = torch.where(is_known, encoder.embeddings(input_ids), means)
         return self.answer_of(self.model.pool(states, input_ids, attention_mask))
 
 

@@ -122,7 +122,7 @@ def _ngram_rows(
 ) -> np.ndarray:
     """The rows of the n-grams of each token's word in the table of fastText, (T, K), filled up with -1.
 
-    A word that is known, or of one byte, has none. `bytes` are the bytes in the order of their tokens.
+    They are -2 for a word that is known or of one byte. `bytes` are the bytes in the order of their tokens.
     """
     words: list[list[int]] = []  # the places of the tokens of each word
     for place, token in enumerate(ids):
@@ -130,15 +130,15 @@ def _ngram_rows(
             words[-1].append(place)
         else:
             words.append([place])
-    rows: list[list[int]] = [[] for _ in ids]
+    rows: list[list[int] | None] = [None] * len(ids)
     for places in words:
         if len(places) > 1:
             word = [bytes[(ids[place] - first_byte_id) % len(bytes)] for place in places]
             found = [value % num_buckets for value in _ngram_hashes(word, min_n, max_n)]
             for place in places:
                 rows[place] = found
-    width = max(1, *map(len, rows))
-    return np.array([found + [-1] * (width - len(found)) for found in rows])
+    width = max(1, *(len(found or ()) for found in rows))
+    return np.array([[-2] * width if found is None else found + [-1] * (width - len(found)) for found in rows])
 
 
 def _ngram_hashes(word: list[int], min_n: int, max_n: int) -> list[int]:
@@ -168,7 +168,7 @@ def main() -> int:
     arguments = parser.parse_args()
     folder = Path(__file__).resolve().parent
     if arguments.check and not (folder / PARITY_FILE).is_file():
-        parser.error(f"--check: the classifier was made without its examples, {PARITY_FILE}")
+        parser.error(f"--check: the classifier was exported without examples (no {PARITY_FILE})")
     classifier = StandaloneClassifier(folder)
     for example in arguments.examples:
         label, probabilities = classifier.predict(example)
