@@ -56,14 +56,15 @@ class Answers:
     def try_file(self, kind: str, visitor: str, path: str) -> tuple[Any, ...]:
         self.visits.visit(visitor)[1].note_uploads([path])
         answer = self._try(kind, visitor, lambda: uploads.READERS[kind](Path(path), Path(path).name))
-        return *answer, None
+        return *answer, *_no_reason(), None
 
     def try_text(self, visitor: str, text: str) -> tuple[Any, ...]:
-        return self._try("text", visitor, lambda: next(iter(uploads.read_texts(text or "")), None))
+        answer = self._try("text", visitor, lambda: next(iter(uploads.read_texts(text or "")), None))
+        return *answer, *_no_reason()
 
     def try_text_again(self, visitor: str, kind: str, text: str) -> tuple[Any, ...]:
         """The new answer for the text that is there, after training."""
-        return self.try_text(visitor, text) if kind == "text" else (gr.skip(),) * 3
+        return self.try_text(visitor, text) if kind == "text" and text else (gr.skip(),) * 5
 
     def try_frame(self, visitor: str, frame: np.ndarray | None) -> tuple[Any, ...]:
         return self._try("image", visitor, lambda: None if frame is None else uploads.image_of(frame, "camera"))
@@ -127,3 +128,8 @@ class Answers:
         picture = classifier.modality.thumbnail({kind: item, "name": ""})
         names, classes = classifier.classes_.tolist(), visit.project(kind).classes
         return rendering.heading(label), rendering.bars(classes, names, probabilities, label, picture), (kind, item)
+
+
+def _no_reason() -> tuple[Any, str]:
+    """New values of the components of a reason: another example is answered."""
+    return gr.Image(value=None, visible=False), ""

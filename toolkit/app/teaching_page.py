@@ -374,19 +374,20 @@ class TeachingPage:
         hidden: dict[str, Any] = {"api_visibility": "private"}
         learning, answering = [self.visitor, self.kind], [self.label, self.answer, self.tried]
         trained = self.train.click(answers.learn, learning, [self.status, self.report, self.confused], **hidden)
-        trained.then(answers.try_text_again, [*learning, self.try_text], answering, **hidden)
-        live: dict[str, Any] = {"trigger_mode": "always_last", "show_progress": "hidden"}
-        self.try_text.change(answers.try_text, [self.visitor, self.try_text], answering, **live, **hidden)
+        reasons = [self.reason_picture, self.reason_words]
+        explained = [*answering, *reasons]
+        trained.then(answers.try_text_again, [*learning, self.try_text], explained, **hidden)
+        at_once: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
+        self.try_text.change(
+            answers.try_text, [self.visitor, self.try_text], explained, trigger_mode="always_last", **at_once, **hidden
+        )
         for kind, file in (("image", self.try_image), ("audio", self.try_recording)):
             try_file = partial(answers.try_file, kind)
-            file.upload(try_file, [self.visitor, file], [*answering, file], **hidden)
+            file.upload(try_file, [self.visitor, file], [*explained, file], **at_once, **hidden)
         self.live_camera.stream(answers.try_frame, [self.visitor, self.live_camera], answering, **_streamed(0.25))
         hearing = [self.visitor, self.live_microphone, self.heard]
         self.live_microphone.start_recording(lambda: None, None, self.heard, **hidden)
         self.live_microphone.stream(answers.try_sound, hearing, [*answering, self.heard], **_streamed(0.5))
-        reasons = [self.reason_picture, self.reason_words]
-        for trigger in (self.try_text.change, self.try_image.upload, self.try_recording.upload):
-            trigger(lambda: (gr.Image(visible=False), ""), None, reasons, **hidden)
         self.train.click(_no_answers, None, self._answers, **hidden)
         self.explain.click(with_warnings(answers.explain), [*learning, self.tried], reasons, **hidden)
         taking = [*learning, self.with_examples]
