@@ -24,7 +24,7 @@ from toolkit.app.answers import Answers
 from toolkit.app.archive import write_archive
 from toolkit.app.explanation import explain
 from toolkit.app.included_encoders import ENCODERS
-from toolkit.app.learner import Learner, groups_of, warnings_of
+from toolkit.app.learner import Learner, groups_of, range_of, warnings_of
 from toolkit.app.lessons import KERNELS, _attention_of_vectors, convolved, nearest_words, what_pretraining_bought
 from toolkit.app.project import MOST_CLASSES, MOST_EXAMPLES, Project
 from toolkit.app.project import NewExample as New
@@ -544,6 +544,7 @@ def test_warnings_say_what_to_be_careful_about(tmp_path):
     project.add(project.classes[1].key, [New("b", "b")])
     found = " ".join(learned_from(project).warnings)
     assert "fewer than 10 different examples" in found
+    assert range_of({"value": 1.0, "low": 0.9962, "high": 1.0}) == "99% to 100%"
     assert "many has 9 examples, few has 2" in found
     project.remove([project.examples[-1].key])
     assert "Only one distinct example of few" in " ".join(warnings_of(project.state, None))

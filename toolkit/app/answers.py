@@ -37,21 +37,21 @@ class Answers:
 
         A visitor who has turned to another project meanwhile sees it when coming back.
         """
-        visit, learned = self.visits.visit(visitor)[1], None
+        visit, emptied = self.visits.visit(visitor)[1], no_answers()
         try:
             for learned in visit.learn(kind, lambda share, what: progress(share, desc=what)):
                 if not visit.shows(request.session_hash, learned):
-                    yield (gr.skip(),) * 3
+                    yield gr.skip()
                     continue
                 confused = learned.confused[:A_SCREEN]
                 captions = [f"{label}, taken for {predicted}" for _, label, predicted in confused]
                 pictures = pictures_of(learned.project, [example for example, *_ in confused], captions)
                 gallery = gr.Gallery(pictures, visible=bool(pictures))
-                yield rendering.status("Trained.", False), rendering.report(learned), gallery
+                yield rendering.status("Trained.", False), rendering.report(learned), gallery, *emptied
+                emptied = [gr.skip()] * len(emptied)
         except InputError as error:
             warn(str(error))
-            if learned is None:
-                yield gr.skip()
+            yield gr.skip()
 
     def try_file(self, kind: str, visitor: str, path: str) -> tuple[Any, ...]:
         self.visits.visit(visitor)[1].note_uploads([path])
@@ -128,6 +128,12 @@ class Answers:
         picture = classifier.modality.thumbnail({kind: item, "name": ""})
         names, classes = classifier.classes_.tolist(), visit.project(kind).classes
         return rendering.heading(label), rendering.bars(classes, names, probabilities, label, picture), (kind, item)
+
+
+def no_answers() -> list[Any]:
+    """New values of the components of what a classifier has answered: two files, a picture, and five others."""
+    files = [gr.DownloadButton(value=None, visible=False) for _ in range(2)]
+    return [*files, gr.Image(value=None, visible=False), *[None] * 5]
 
 
 def _no_reason() -> tuple[Any, str]:

@@ -1,5 +1,6 @@
 """What the page learns: a classifier of a project's examples on the features of an encoder, and how good it is."""
 
+import math
 import threading
 import time
 from collections import OrderedDict, defaultdict
@@ -13,6 +14,7 @@ from toolkit.app.project import Example, Project, State, counted
 from toolkit.data.audio_decoding import open_audio
 from toolkit.data.media_files import as_file
 from toolkit.errors import InputError
+from toolkit.metrics.intervals import Interval
 from toolkit.models.families import SCRATCH
 from toolkit.transfer.cross_validation import CrossValidation, cross_validate, share_rejected
 from toolkit.transfer.features import Featurizer, load_featurizer
@@ -202,10 +204,9 @@ def warnings_of(state: State, tested: CrossValidation | None) -> list[str]:
             "accuracy below says little about other light, places and days: record a second time."
         )
     if tested is not None and min(distinct.values()) < FEW:
-        low, high = tested.accuracy["low"], tested.accuracy["high"]
         found.append(
             f"Some classes have fewer than {FEW} different examples. The accuracy for new examples may be anything "
-            f"from {low:.0%} to {high:.0%}, and lower if they are of another kind: other light, another voice, other "
+            f"from {range_of(tested.accuracy)}, and lower if they are of another kind: other light, another voice, other "
             "words."
         )
     if max(counts.values()) > UNEVEN * min(counts.values()):
@@ -215,6 +216,11 @@ def warnings_of(state: State, tested: CrossValidation | None) -> list[str]:
             "often: add examples of the other classes."
         )
     return found
+
+
+def range_of(accuracy: Interval) -> str:
+    """The interval of an accuracy, rounded outwards."""
+    return f"{math.floor(100 * accuracy['low'])}% to {math.ceil(100 * accuracy['high'])}%"
 
 
 def _some(labels: Sequence[str]) -> str:

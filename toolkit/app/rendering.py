@@ -5,7 +5,7 @@ from html import escape
 
 import numpy as np
 
-from toolkit.app.learner import Learned, counts_of
+from toolkit.app.learner import Learned, counts_of, range_of
 from toolkit.app.project import Class
 from toolkit.transfer.cross_validation import REJECTED
 
@@ -52,12 +52,12 @@ def report(learned: Learned) -> str:
     """What is known of a classifier, with what to be careful about first."""
     parts = [f'<p class="warning">{escape(text)}</p>' for text in learned.warnings]
     if (tested := learned.tested) is not None:
-        value, low, high = (tested.accuracy[name] for name in ("value", "low", "high"))
+        value = tested.accuracy["value"]
         right = round(value * len(tested.predicted))
         parts.append(
             f"<p><strong>{value:.1%}</strong> of the examples are classified correctly by a classifier that has not "
             f"seen them ({right:,} of {len(tested.predicted):,}, {tested.num_folds}-fold cross-validation). For new "
-            f"examples of the same kind expect <strong>{low:.0%} to {high:.0%}</strong> (95% interval).</p>"
+            f"examples of the same kind expect <strong>{range_of(tested.accuracy)}</strong> (95% interval).</p>"
         )
         if learned.rejected is None:
             measured = "how much it rejects of other things is only measured with three classes or more"

@@ -11,7 +11,7 @@ import gradio as gr
 import numpy as np
 
 from toolkit.app import actions, rendering, uploads
-from toolkit.app.answers import Answers
+from toolkit.app.answers import Answers, no_answers
 from toolkit.app.archive import NUM_CHECKED
 from toolkit.app.lessons_page import build_lessons
 from toolkit.app.messages import REFUSALS, reason_of, warn, with_warnings
@@ -228,7 +228,7 @@ class TeachingPage:
 
     @property
     def _answers(self) -> list[Any]:
-        """The components of what a classifier has answered, and of what was made of it."""
+        """The components of what a classifier has answered, in the order of `no_answers`."""
         found = [self.downloaded, self.project_file, self.reason_picture, self.reason_words, self.pushed]
         return [*found, self.label, self.answer, self.tried]
 
@@ -276,7 +276,7 @@ class TeachingPage:
             gr.Gallery(visible=bool(learned and not has_changed and learned.confused and kind != "text")),
             gr.Dropdown(visit.saved(), value=None),
             *(gr.Group(visible=each == kind) for each in [*self.adders, *self.triers]),
-            *(_no_answers() if is_other else [gr.skip()] * len(self._answers)),
+            *(no_answers() if is_other else [gr.skip()] * len(self._answers)),
         ]
 
     def _connect(self, blocks: gr.Blocks) -> None:
@@ -373,7 +373,8 @@ class TeachingPage:
     def _connect_answers(self, answers: Answers) -> None:
         hidden: dict[str, Any] = {"api_visibility": "private"}
         learning, answering = [self.visitor, self.kind], [self.label, self.answer, self.tried]
-        trained = self.train.click(answers.learn, learning, [self.status, self.report, self.confused], **hidden)
+        learned = [self.status, self.report, self.confused, *self._answers]
+        trained = self.train.click(answers.learn, learning, learned, show_progress_on=self.report, **hidden)
         reasons = [self.reason_picture, self.reason_words]
         explained = [*answering, *reasons]
         trained.then(answers.try_text_again, [*learning, self.try_text], explained, **hidden)
@@ -388,7 +389,6 @@ class TeachingPage:
         hearing = [self.visitor, self.live_microphone, self.heard]
         self.live_microphone.start_recording(lambda: None, None, self.heard, **hidden)
         self.live_microphone.stream(answers.try_sound, hearing, [*answering, self.heard], **_streamed(0.5))
-        self.train.click(_no_answers, None, self._answers, **hidden)
         self.explain.click(with_warnings(answers.explain), [*learning, self.tried], reasons, **hidden)
         taking = [*learning, self.with_examples]
         self.make_download.click(with_warnings(answers.download), taking, self.downloaded, **hidden)
@@ -440,12 +440,6 @@ class TeachingPage:
             message = reason_of(error)
         new[self.status] = rendering.status(message, False)
         return [(burst, now), *(new.get(each, gr.skip()) for each in self._view)]
-
-
-def _no_answers() -> list[Any]:
-    """New values of the components of `_answers`: two files, a picture, and five others."""
-    files = [gr.DownloadButton(value=None, visible=False) for _ in range(2)]
-    return [*files, gr.Image(value=None, visible=False), *[None] * 5]
 
 
 def _unchecked(component: Any) -> Any:
