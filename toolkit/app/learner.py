@@ -205,8 +205,9 @@ def warnings_of(state: State, tested: CrossValidation | None) -> list[str]:
         )
     if tested is not None and min(distinct.values()) < FEW:
         found.append(
-            f"Some classes have fewer than {FEW} different examples. The accuracy for new examples may be anything from "
-            f"{range_of(tested.accuracy)}, and lower if they are of another kind: other light, another voice, other words."
+            f"Some classes have fewer than {FEW} different examples. The accuracy for new examples may be anything "
+            f"from {range_of(tested.accuracy)}, and lower if they are of another kind: other light, another voice, "
+            "other words."
         )
     if max(counts.values()) > UNEVEN * min(counts.values()):
         most, least = (choose(counts, key=counts.__getitem__) for choose in (max, min))
