@@ -686,6 +686,7 @@ def test_what_is_taken_away_answers_like_the_page(kind, tmp_path):
     assert "exported without examples" in done.stderr
 
 
+@pytest.mark.slow
 def test_an_exported_fasttext_spells_words_that_are_too_short_for_an_n_gram(tmp_path):
     shutil.copytree(ENCODERS["text"], tmp_path / "encoder")
     config = json.loads((tmp_path / "encoder" / "config.json").read_text())

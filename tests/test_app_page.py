@@ -79,7 +79,7 @@ class Server:
         """The hosts that the server has looked up or connected to."""
         return set(self.connections.read_text().splitlines())
 
-    def stop(self, number: int = signal.SIGINT) -> None:
+    def stop(self, number: int = signal.SIGTERM) -> None:  # shells let processes in the background ignore SIGINT
         self.process.send_signal(number)
         self.process.wait(30)
 
@@ -464,7 +464,7 @@ def test_the_server_is_killed_in_the_middle(browser, tmp_path):
             visitor.expect("#classes", f"{name} (2)")
         visitor.expect("#classes", "blue (")
         visitor.train()
-        server.stop(signal.SIGTERM)
+        server.stop()
         assert not (server.folder / UPLOADS).exists()
         server.start()
         visitor.page.wait_for_timeout(5000)  # for a page that notices; one on which nothing goes on may not
