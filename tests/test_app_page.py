@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import zipfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import pytest
 from conftest import REPOSITORY
 from test_app import COLORS, HERTZ, TEXTS, as_flac, as_png, examples_of, picture
 
-from toolkit.app.visits import UPLOADS
+from toolkit.app import UPLOADS
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 if CHROMIUM is None:
@@ -173,6 +174,18 @@ def visit(browser, server):
     yield enter
     for visitor in visitors:
         visitor.context.close()
+
+
+@contextmanager
+def on_a_server(browser, folder: Path, kind: str, **options):
+    """A visitor of a server of its own, and that server."""
+    server = Server(folder / "projects", **options)
+    try:
+        visitor = Visitor(browser, server, kind)
+        yield server, visitor
+        visitor.context.close()
+    finally:
+        server.stop()
 
 
 def example_file(folder: Path, kind: str, label: str) -> Path:
@@ -446,9 +459,7 @@ def test_many_classes_and_examples(visit):
 
 @slow
 def test_the_server_is_killed_in_the_middle(browser, tmp_path):
-    server = Server(tmp_path / "projects")
-    visitor = Visitor(browser, server, "image")
-    try:
+    with on_a_server(browser, tmp_path, "image") as (server, visitor):
         visitor.teach(tmp_path, 2)
         files = [tmp_path / f"more-{number}.png" for number in range(30)]
         for number, file in enumerate(files):
@@ -471,16 +482,11 @@ def test_the_server_is_killed_in_the_middle(browser, tmp_path):
         visitor.choose(visitor.page.locator("#classes"), "green")
         visitor.add_files(files[:1])
         visitor.expect("#classes", "green (3)")
-    finally:
-        visitor.context.close()
-        server.stop()
 
 
 @slow
 def test_all_that_a_visitor_has_given_is_deleted(browser, tmp_path):
-    server = Server(tmp_path / "projects")
-    visitor = Visitor(browser, server, "image")
-    try:
+    with on_a_server(browser, tmp_path, "image") as (server, visitor):
         visitor.teach(tmp_path, 2)
         visitor.train()
         visitor.try_file(example_file(tmp_path, "image", "red"))
@@ -503,16 +509,11 @@ def test_all_that_a_visitor_has_given_is_deleted(browser, tmp_path):
         visitor.page.get_by_role("tab", name="Teach").click()
         sync_api.expect(visitor.page.locator("#label")).to_have_text("")
         sync_api.expect(visitor.page.locator("#taken")).to_be_hidden()
-    finally:
-        visitor.context.close()
-        server.stop()
 
 
 @slow
 def test_a_classifier_is_pushed_to_a_hub(browser, hub, tmp_path):
-    server = Server(tmp_path / "projects", environment=hub.environment)
-    visitor = Visitor(browser, server, "text")
-    try:
+    with on_a_server(browser, tmp_path, "text", environment=hub.environment) as (_, visitor):
         visitor.teach(tmp_path)
         visitor.train()
         for name in ("no name", "me/taught"):
@@ -521,9 +522,6 @@ def test_a_classifier_is_pushed_to_a_hub(browser, hub, tmp_path):
             if name == "no name":
                 sync_api.expect(visitor.page.get_by_text("expected a name like org/name").first).to_be_visible()
         visitor.expect("#pushed", "me/taught")
-    finally:
-        visitor.context.close()
-        server.stop()
     done = hub.run("fewshot", "predict", "--encoder", "me/taught", TEXTS["sport"][0])
     assert done.returncode == 0, done.stderr
     assert "sport" in done.stdout

@@ -201,11 +201,9 @@ class Project:
             burst = new[0].burst if new else ""
             goes_on = bool(burst and self._history and self._history[-1].burst == burst)
             goes_on = goes_on and state.examples[-1].of_class == key
-            before = self._history[-1].before if goes_on else state
-            count = len(after.examples) - len(before.examples)
-            self._change(f"added {counted(count, 'example')} to {of_class.name}", after, burst)
-            if goes_on:
-                self._history[-2:] = [self._history[-1]._replace(before=before)]
+            since = self._history[-1].before if goes_on else state
+            count = len(after.examples) - len(since.examples)
+            self._change(f"added {counted(count, 'example')} to {of_class.name}", after, burst, goes_on)
         return added
 
     def add_labelled(self, of_label: Mapping[str, Sequence[NewExample]]) -> None:
@@ -296,10 +294,11 @@ class Project:
         of_examples = [] if self.modality_name == "text" else self.examples
         return [PROJECT_FILE, TABLE_FILE, *(f"{FILES}/{example.content}" for example in of_examples)]
 
-    def _change(self, what: str, after: State, burst: str = "") -> None:
-        """Go over to another state; `what` was done."""
+    def _change(self, what: str, after: State, burst: str = "", goes_on: bool = False) -> None:
+        """Go over to another state; `what` was done, perhaps going on with the last change."""
         self._write(after)
-        self._history.append(_Change(what, self._state, burst))
+        before = self._history.pop().before if goes_on else self._state
+        self._history.append(_Change(what, before, burst))
         self._state = after
 
     def _keep(self, number: int, key: int, new: NewExample) -> Example:
