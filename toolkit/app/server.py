@@ -11,11 +11,12 @@ import gradio as gr
 from filelock import AcquireReturnProxy, FileLock, Timeout
 from gradio import processing_utils
 
+from toolkit.app import UPLOADS
 from toolkit.app.included_encoders import ENCODERS
 from toolkit.app.learner import Learner
 from toolkit.app.project import MOST_BYTES
 from toolkit.app.teaching_page import CSS, TeachingPage
-from toolkit.app.visits import UPLOADS, Visits
+from toolkit.app.visits import Visits
 from toolkit.errors import InputError, first_line
 from toolkit.transfer.encoders import modality_of_encoder
 

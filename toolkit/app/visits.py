@@ -22,13 +22,13 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from toolkit.app import UPLOADS
 from toolkit.app.learner import Learned, Learner
 from toolkit.app.project import Project, counted
 from toolkit.app.uploads import read_project
 from toolkit.errors import InputError
 from toolkit.runs.output import write_json, write_text
 
-UPLOADS = ".toolkit-app-uploads"  # folder of the server's copies, which are deleted when it ends
 _ID = re.compile(r"[0-9a-f]{32}")
 _NAME = re.compile(r"[\w][\w .,()+-]{0,59}")  # of a project, which is the name of a folder
 DRAFTS, SAVED, REMOVED, UNREADABLE, CURRENT = "drafts", "saved", "removed", "unreadable", "current.json"

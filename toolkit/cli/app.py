@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from toolkit.app import UPLOADS
 from toolkit.cli.flags import parse_flags
 from toolkit.errors import InputError, check_flags, extra
 from toolkit.runs.arguments import Arguments
@@ -61,7 +62,7 @@ def run(arguments: AppArguments) -> None:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     folder = Path(arguments.projects).expanduser().absolute()
-    os.environ["GRADIO_TEMP_DIR"] = str(folder / ".toolkit-app-uploads")  # as in toolkit/app/visits.py
+    os.environ["GRADIO_TEMP_DIR"] = str(folder / UPLOADS)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # to end as by Ctrl-C
     with extra("app"):
         import gradio  # noqa: F401
